@@ -1,0 +1,24 @@
+"""Errors a user can act on; the command line prints their text and nothing else."""
+
+
+class DensescopeError(Exception):
+    """Base of every error this package raises on purpose.
+
+    The message is one sentence or two: what is wrong, where, and what to do about it.
+    """
+
+
+class InputError(DensescopeError):
+    """An argument or a tensor is not what the function can work with."""
+
+
+class CheckpointError(DensescopeError):
+    """A checkpoint file cannot be read, does not fit its format or not its architecture."""
+
+
+class DataError(DensescopeError):
+    """Images or labels are missing, unreadable or do not fit each other."""
+
+
+class RecordError(DensescopeError):
+    """A stored record is missing, damaged, or belongs to another run."""

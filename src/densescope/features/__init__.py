@@ -1,0 +1,1 @@
+"""A checkpoint file on disk becomes a backbone, and images become grids of patch features."""

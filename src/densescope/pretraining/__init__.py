@@ -1,0 +1,1 @@
+"""Training runs whose checkpoints the rest of the package reads."""

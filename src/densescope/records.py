@@ -1,0 +1,170 @@
+"""One checkpoint's score as one JSON document, with everything needed to trust or repeat it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densescope.errors import RecordError
+from densescope.estimate import Estimate
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ScoreRecord:
+    """What is known of one checkpoint.
+
+    Attributes:
+        name: file name of the checkpoint, unique within a run.
+        step: its position in the run, from the file name (an epoch or a step, see ``unit``).
+        status: ``"scored"`` or ``"failed"``.
+        error: the sentence that says why it failed, else ``None``.
+        scores: layer (as text, ``"-1"`` is the last block) -> metric name (``"released.dim"``,
+            ``"rankme"``, ...) -> :class:`~densescope.estimate.Estimate`.
+        checkpoint: sha256, bytes, format, architecture, weights (teacher, student, ...), coverage.
+        provenance: image-set fingerprint, settings, versions, device.
+        timing: seconds per stage and the time of writing; the only part that may differ between
+            two runs of the same work.
+    """
+
+    name: str
+    step: int
+    unit: str = "epoch"
+    status: str = "scored"
+    error: str | None = None
+    scores: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+
+    def estimate(self, metric: str, layer: int = -1) -> Estimate:
+        """The stored number of one metric at one layer.
+
+        Raises:
+            RecordError: the checkpoint failed, or the metric or layer was not scored.
+        """
+        if self.status != "scored":
+            raise RecordError(f"{self.name} was not scored: {self.error}")
+        try:
+            return self.scores[str(layer)][metric]
+        except KeyError:
+            known = sorted({f"{m} (layer {k})" for k, row in self.scores.items() for m in row})
+            raise RecordError(
+                f"{self.name} has no {metric} at layer {layer}; it has: {', '.join(known)}"
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, with plain values only."""
+        scores = {
+            layer: {metric: estimate.to_json() for metric, estimate in row.items()}
+            for layer, row in self.scores.items()
+        }
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "step": self.step,
+            "unit": self.unit,
+            "status": self.status,
+            "error": self.error,
+            "scores": scores,
+            "checkpoint": dict(self.checkpoint),
+            "provenance": dict(self.provenance),
+            "timing": dict(self.timing),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ScoreRecord:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            RecordError: another schema version, or a field is missing.
+        """
+        if document.get("schema") != SCHEMA:
+            raise RecordError(
+                f"this record has schema {document.get('schema')!r}, this version reads {SCHEMA}; "
+                "score the checkpoint again or use the version that wrote it"
+            )
+        try:
+            scores = {
+                layer: {metric: Estimate.from_json(value) for metric, value in row.items()}
+                for layer, row in document["scores"].items()
+            }
+            return cls(
+                name=document["name"],
+                step=int(document["step"]),
+                unit=document["unit"],
+                status=document["status"],
+                error=document["error"],
+                scores=scores,
+                checkpoint=document["checkpoint"],
+                provenance=document["provenance"],
+                timing=document["timing"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            raise RecordError(f"a record lacks or garbles a field: {cause!r}") from cause
+
+
+def write_record(record: ScoreRecord, path: Path) -> None:
+    """Write a record so that a reader sees the whole of it or nothing, also after a crash."""
+    write_json(record.to_json(), path)
+
+
+def read_record(path: Path) -> ScoreRecord:
+    """Read one record.
+
+    Raises:
+        RecordError: the file is missing, cut off or of another schema.
+    """
+    document = read_json(path)
+    try:
+        return ScoreRecord.from_json(document)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Write JSON atomically (temporary file beside it, flushed to disk, renamed).
+
+    NaN and infinities become ``null``: JSON has no word for them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(_finite(document), stream, indent=1, sort_keys=True, allow_nan=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RecordError: the file is missing, unreadable, cut off, or not a JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise RecordError(f"cannot read {path}: {cause.strerror}") from cause
+    except ValueError as cause:
+        raise RecordError(f"{path} is not a whole JSON document: {cause}") from cause
+    if not isinstance(document, dict):
+        raise RecordError(f"{path} is not a JSON object")
+    return document
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Many checkpoints: sweep, resume, store."""

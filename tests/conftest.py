@@ -1,0 +1,53 @@
+"""What every test file may use: the shared folder, a quiet torch, and rules for skipping."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("DENSESCOPE_SHARED", ROOT.parent / "shared"))
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ON_CI = bool(os.environ.get("DENSESCOPE_CI"))
+
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with a reason, what this machine cannot run; on CI only the GPU may be absent."""
+    absent = {
+        "gpu": None if torch.cuda.is_available() else "no CUDA device",
+        "shared": None if SHARED.is_dir() else f"no folder {SHARED}",
+        "browser": None if CHROMIUM else "Chromium is not installed",
+    }
+    for item in items:
+        for marker, reason in absent.items():
+            if reason is None or item.get_closest_marker(marker) is None:
+                continue
+            if ON_CI and marker != "gpu":
+                item.add_marker(pytest.mark.usefixtures("fail_on_ci"))
+            else:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def fail_on_ci() -> None:
+    """Fail a test that CI must run but cannot."""
+    pytest.fail("CI must not skip this test: Chromium or the shared folder is missing")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden numbers and real images beside the project."""
+    return SHARED
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A seeded generator on the CPU."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,108 @@
+"""Imports inside the package point down the stair of docs/architecture.md, never up."""
+
+from __future__ import annotations
+
+import ast
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "densescope"
+
+# One number per room: a room may import rooms with a smaller number. Rooms of one floor of
+# docs/architecture.md that share a number may not import each other.
+LAYERS = {
+    "_version": 0,
+    "errors": 0,
+    "estimate": 1,
+    "records": 2,
+    "numerics": 10,
+    "features": 20,
+    "evaluation": 30,
+    "selection": 40,
+    "runs": 41,
+    "monitoring": 41,
+    "pretraining": 41,
+    "report": 50,
+    "demo": 51,
+    "__init__": 60,
+    "cli": 61,
+    "__main__": 62,
+}
+HEAVY = (
+    "timm",
+    "torchvision",
+    "torchmetrics",
+    "lightly",
+    "pytorch_lightning",
+    "lightning",
+    "ray",
+    "transformers",
+    "datasets",
+    "jinja2",
+    "plotly",
+    "typer",
+    "scipy",
+    "pyarrow",
+    "PIL",
+)
+
+
+def imports(source: str) -> set[str]:
+    """Rooms of the package that a module imports, at any depth of nesting."""
+    rooms = set()
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "write imports absolutely: from densescope.room import name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "densescope" and len(parts) > 1:
+                rooms.add(parts[1])
+    return rooms
+
+
+def violations(room: str, source: str) -> list[str]:
+    """Imports that point up, or to a room that has no floor yet."""
+    rooms = imports(source) - {room, "__version__"}
+    return sorted(r for r in rooms if LAYERS.get(r, math.inf) >= LAYERS[room])
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    assert room in LAYERS, f"give {room} a floor in tests/test_layers.py and docs/architecture.md"
+    assert violations(room, path.read_text()) == []
+
+
+def test_the_layer_test_can_fail() -> None:
+    assert violations("numerics", "from densescope.features import images") == ["features"]
+    assert violations("numerics", "def f():\n    import densescope.report.page") == ["report"]
+    assert violations("report", "from densescope.numerics import spectrum") == []
+
+
+def loaded_by(statement: str, banned: tuple[str, ...]) -> list[str]:
+    script = f"import sys; {statement}; print(*[m for m in {banned!r} if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return run.stdout.split()
+
+
+def test_importing_the_package_loads_torch_and_nothing_heavier() -> None:
+    assert loaded_by("import densescope", HEAVY) == []
+
+
+def test_the_light_import_test_can_fail() -> None:
+    assert loaded_by("import densescope, PIL", HEAVY) == ["PIL"]
