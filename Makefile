@@ -1,0 +1,36 @@
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench docs clean
+
+demo: $(STAMP)  ## pretrain, sweep, select and report on images the package makes itself
+	$(BIN)/densescope demo --output demo
+
+test: $(STAMP)  ## everything CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(STAMP)  ## format, lint, types and the fast tests
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -x -n 2 -m "not slow and not browser"
+
+bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
+	$(BIN)/python -m benchmarks.estimator
+
+docs: $(STAMP)  ## the API pages, into site/
+	$(BIN)/python -m pip install -q "pdoc>=14"
+	$(BIN)/pdoc -o site -d google densescope
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) demo site build dist

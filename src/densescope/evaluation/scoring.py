@@ -1,0 +1,148 @@
+"""Every label-free number of one backbone on one set of images: the ``METRICS`` table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from densescope.errors import InputError
+from densescope.estimate import Estimate
+from densescope.features.extraction import extract
+from densescope.numerics import intervals
+
+if TYPE_CHECKING:
+    from densescope.features.backbones import Backbone
+
+Better = Literal["higher", "lower", "near 1", "within a run"]
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What the numbers depend on; two scores compare only where these agree.
+
+    Attributes:
+        layers: blocks whose patch features are scored; negative counts from the end.
+        normalize: L2-normalize patch vectors first (METHOD of the released command).
+        local_clusters: k of the k-means within one image.
+        global_clusters: k of the k-means within one group of images.
+        group_size: images per group.
+        images_per_batch: images per value of the effective dimensionality, which depends on it.
+        clustering_seeds: clusterings averaged per number; their spread is reported.
+        blocks: blocks of images of the jackknife behind every interval.
+        lidar_images: images whose augmented views LiDAR compares; 0 leaves LiDAR out.
+        lidar_views: augmented views per image.
+        seed: seed of clusterings, permutations and augmented views.
+        precision: ``"float32"`` or ``"bfloat16"`` (autocast of the forward pass).
+    """
+
+    layers: tuple[int, ...] = (-1,)
+    normalize: bool = True
+    local_clusters: int = 3
+    global_clusters: int = 24
+    group_size: int = 8
+    images_per_batch: int = 1024
+    clustering_seeds: int = 2
+    blocks: int = 16
+    lidar_images: int = 256
+    lidar_views: int = 10
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        least = {
+            "local_clusters": 2,
+            "global_clusters": 2,
+            "group_size": 1,
+            "images_per_batch": 2,
+            "clustering_seeds": 1,
+            "blocks": 2,
+            "lidar_images": 0,
+            "lidar_views": 2,
+        }
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {bound}")
+        if not self.layers:
+            raise InputError("no layer to score; name at least one, -1 is the last block")
+        if len(set(self.layers)) != len(self.layers):
+            raise InputError(f"layers {self.layers} name one block twice")
+        if self.images_per_batch % self.group_size:
+            raise InputError(
+                f"images_per_batch {self.images_per_batch} is not a multiple of group_size "
+                f"{self.group_size}; groups of images must not straddle two batches"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+@dataclass(frozen=True)
+class ScoringImages:
+    """The images of a run, decoded once and shared by all its checkpoints.
+
+    Attributes:
+        pixels: uint8, ``images 3 height width``.
+        views: uint8, ``samples 3 height width``: augmented views for LiDAR, or ``None``.
+        sample_ids: the image each view was made of, ``samples``, or ``None``.
+    """
+
+    pixels: Tensor
+    views: Tensor | None = None
+    sample_ids: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ScoredFeatures:
+    """Features of one layer of one backbone.
+
+    Attributes:
+        patches: ``images patches dim``.
+        image: ``images dim``, the backbone's own image vector.
+        views: ``samples dim``, image vectors of augmented views, or ``None``.
+        sample_ids: ``samples``, or ``None``.
+    """
+
+    patches: Tensor
+    image: Tensor
+    views: Tensor | None
+    sample_ids: Tensor | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row: which numbers it gives, from what, and which way is good.
+
+    Attributes:
+        name: the row's name; a sweep stores its numbers under ``numbers``.
+        numbers: keys of the estimates that ``compute`` returns.
+        reads: ``"patches"`` (per layer), ``"image"`` or ``"views"`` (of the whole backbone).
+        better: direction in which the number is good, with the caveats in ``docs/metrics.md``.
+        compute: features and settings to estimates by number.
+        source: where the definition comes from.
+    """
+
+    name: str
+    numbers: tuple[str, ...]
+    reads: Literal["patches", "image", "views"]
+    better: Better
+    compute: Callable[[ScoredFeatures, ScoreSettings], Mapping[str, Estimate]]
+    source: str
+
+
+def _structure(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    return intervals.estimate_structure(
+        features.patches,
+        seeds=tuple(settings.seed + i for i in range(settings.clustering_seeds)),
+        blocks=settings.blocks,
+        images_per_batch=settings.images_per_batch,
+        normalize=settings.normalize,
+        local_clusters=settings.local_clusters,
+        global_clusters=settings.global_clusters,
+        group_size=settings.group_size,
+    )

@@ -1,0 +1,137 @@
+"""The folder of a scored run; its records are the only state there is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from densescope.errors import RecordError
+from densescope.records import ScoreRecord, read_json, read_record, write_json, write_record
+
+MANIFEST = "run.json"
+
+
+class RunStore:
+    """``run.json``, ``records/<checkpoint>.json`` and ``previews/`` below one folder.
+
+    Every write is atomic, so a reader, or a sweep that goes on after a crash, sees whole
+    documents only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the run's settings stand."""
+        return self.folder / MANIFEST
+
+    def manifest(self) -> dict[str, Any]:
+        """Settings and images of the run.
+
+        Raises:
+            RecordError: the folder holds no run.
+        """
+        if not self.manifest_path.is_file():
+            raise RecordError(
+                f"{self.folder} holds no scored run (no {MANIFEST}); "
+                "make one with: densescope sweep RUN_FOLDER --images DIR --output "
+                f"{self.folder}"
+            )
+        return read_json(self.manifest_path)
+
+    def open(self, manifest: Mapping[str, Any]) -> None:
+        """Start the run, or go on with it when it was made with the same settings.
+
+        Raises:
+            RecordError: the folder holds a run with other settings; the message names them.
+        """
+        if not self.manifest_path.exists():
+            write_json(manifest, self.manifest_path)
+            return
+        differing = differences(self.manifest(), manifest)
+        if differing:
+            raise RecordError(
+                f"{self.folder} holds a run made with other settings ({'; '.join(differing)}); "
+                "numbers made with different settings do not compare. Use another --output, "
+                "or the same settings"
+            )
+
+    def records(self) -> list[ScoreRecord]:
+        """All records in order of step, then name.
+
+        Raises:
+            RecordError: a record cannot be read, or there is none.
+        """
+        self.manifest()
+        paths = sorted((self.folder / "records").glob("*.json"))
+        records = [read_record(path) for path in paths if not path.name.startswith(".")]
+        if not records:
+            raise RecordError(f"{self.folder} holds no records yet; let the sweep score something")
+        return sorted(records, key=lambda record: (record.step, record.name))
+
+    def record(self, name: str) -> ScoreRecord | None:
+        """The record of one checkpoint, or ``None``; a damaged one counts as none."""
+        path = self._path("records", name, ".json")
+        if not path.is_file():
+            return None
+        try:
+            return read_record(path)
+        except RecordError:
+            return None
+
+    def write(self, record: ScoreRecord) -> None:
+        """Store one record."""
+        write_record(record, self._path("records", record.name, ".json"))
+
+    def write_preview(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Store tensors of a few images (features of a checkpoint, or the images themselves)."""
+        from safetensors.torch import save_file
+
+        path = self._path("previews", name, ".safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+        os.replace(temporary, path)
+
+    def preview(self, name: str) -> dict[str, Tensor] | None:
+        """What :meth:`write_preview` stored, or ``None``."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self._path("previews", name, ".safetensors")
+        if not path.is_file():
+            return None
+        try:
+            return dict(load_file(path))
+        except SafetensorError:
+            return None
+
+    def _path(self, room: str, name: str, suffix: str) -> Path:
+        return self.folder / room / f"{file_stem(name)}{suffix}"
+
+
+def file_stem(name: str) -> str:
+    """A file name for a checkpoint of that name, also for one in a sub-folder or a long one."""
+    flat = name.replace(os.sep, "__").lstrip(".")
+    if flat == name and len(flat) < 200:
+        return flat
+    return f"{flat[:180]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], at: str = "") -> list[str]:
+    """Settings in which two manifests differ, as ``name: stored, now asked``."""
+    found: list[str] = []
+    for key in sorted(set(stored) | set(asked)):
+        name = f"{at}{key}"
+        old, new = stored.get(key), asked.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{name}.")
+        elif old != new:
+            found.append(f"{name}: {old!r} stored, {new!r} asked")
+    return found
