@@ -1,0 +1,5 @@
+"""``python -m densescope``."""
+
+from densescope.cli import main
+
+main()

@@ -1,0 +1,24 @@
+"""The ``densescope`` command: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+
+from densescope.errors import DensescopeError
+
+
+def main() -> None:
+    """Run the command line; an error a user can act on is one sentence and exit code 1."""
+    from densescope.cli.app import app
+
+    try:
+        app()
+    except DensescopeError as error:
+        print(f"densescope: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("densescope: stopped; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

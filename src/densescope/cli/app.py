@@ -1,0 +1,45 @@
+"""The verbs of the command line, in the order in which one needs them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from densescope._version import __version__
+from densescope.cli import checkpoints, demonstration, measure
+
+app = typer.Typer(
+    name="densescope",
+    help="Which checkpoint of a self-supervised run has the best patch features, "
+    "and what went wrong in the others.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"densescope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def densescope(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Which checkpoint of a self-supervised run has the best patch features, and why."""
+
+
+app.command()(measure.sweep)
+app.command()(measure.select)
+app.command()(measure.report)
+app.command()(measure.score)
+app.command()(checkpoints.formats)
+app.command()(checkpoints.check)
+app.command()(demonstration.demo)
