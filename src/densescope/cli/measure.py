@@ -9,74 +9,37 @@ import typer
 from rich.console import Console
 
 from densescope.cli import options as o
+from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
 from densescope.records import ScoreRecord, write_record
 
 FAILED_CHECKPOINTS = 3
 
 
+@o.grouped
 def sweep(
     run_folder: Annotated[Path, typer.Argument(help="The folder of checkpoints.")],
-    images: o.ImagesOption,
-    output: Annotated[Path, typer.Option("--output", help="Folder for the records.")],
-    format: o.FormatOption,
-    architecture: o.ArchitectureOption = None,
-    architecture_option: o.ArchitectureOptions = None,
-    weights: o.WeightsOption = None,
-    image_size: o.ImageSizeOption = None,
-    loader: o.LoaderOption = None,
-    images_count: o.ImagesCountOption = 2048,
-    layers: o.LayersOption = "-1",
-    seed: o.SeedOption = 0,
-    normalize: o.NormalizeOption = True,
-    local_clusters: o.LocalClustersOption = 3,
-    global_clusters: o.GlobalClustersOption = 24,
-    group_size: o.GroupSizeOption = 8,
-    images_per_batch: o.ImagesPerBatchOption = 1024,
-    lidar_images: o.LidarImagesOption = 256,
-    lidar_views: o.LidarViewsOption = 10,
-    device: o.DeviceOption = "auto",
-    batch_size: o.BatchSizeOption = 64,
-    precision: o.PrecisionOption = "float32",
-    workers: o.WorkersOption = 4,
-    config: o.ConfigOption = None,
+    output: Annotated[Path, typer.Option(help="Folder for the records.")],
+    backbone: o.BackboneOptions,
+    scoring: o.ScoreOptions,
 ) -> None:
     """Score every checkpoint of a run; call again to go on or to take up new ones.
 
     Exit code 3 when some checkpoints could not be scored; they are named, the rest is kept.
     """
     from densescope.cli.progress import SweepProgress
-    from densescope.evaluation.scoring import ScoreSettings
-    from densescope.runs.sweep import Compute
-    from densescope.runs.sweep import sweep as run_sweep
+    from densescope.runs.sweep import sweep_run
 
-    settings = ScoreSettings(
-        layers=o.layers(layers),
-        normalize=normalize,
-        local_clusters=local_clusters,
-        global_clusters=global_clusters,
-        group_size=group_size,
-        images_per_batch=images_per_batch,
-        lidar_images=lidar_images,
-        lidar_views=lidar_views,
-        seed=seed,
-        precision=precision,
-    )
-    console = Console()
+    console = make_console()
     with SweepProgress(console) as progress:
-        records = run_sweep(
+        records = sweep_run(
             run_folder,
-            images=images,
+            images=scoring.images,
             output=output,
-            format=format,
-            architecture=architecture,
-            architecture_options=o.architecture_options(architecture_option),
-            weights=weights,
-            image_size=image_size,
-            loader=loader,
-            images_count=images_count,
-            settings=settings,
-            compute=Compute(device=device, batch_size=batch_size, workers=workers),
+            spec=backbone.spec(),
+            images_count=scoring.images_count,
+            settings=scoring.settings(),
+            compute=scoring.compute(),
             on_event=progress,
         )
     console.print(sweep_table(records))
@@ -92,3 +55,62 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
         typer.echo(f"densescope: {record.name}: {record.error}", err=True)
     if failed:
         raise typer.Exit(FAILED_CHECKPOINTS)
+
+
+@o.grouped
+def score(
+    checkpoint: Annotated[Path, typer.Argument(help="One checkpoint file.")],
+    backbone: o.BackboneOptions,
+    scoring: o.ScoreOptions,
+    json: Annotated[Path | None, typer.Option(help="Write the record to this file.")] = None,
+) -> None:
+    """Score one checkpoint file."""
+    from densescope.runs.sweep import score_checkpoint
+
+    record = score_checkpoint(
+        checkpoint,
+        images=scoring.images,
+        spec=backbone.spec(),
+        images_count=scoring.images_count,
+        settings=scoring.settings(),
+        compute=scoring.compute(),
+    )
+    make_console().print(score_table(record))
+    if json is not None:
+        write_record(record, json)
+
+
+def select(
+    output: Annotated[Path, typer.Argument(help="The folder a sweep wrote.")],
+    definition: o.DefinitionOption = "released",
+    layer: o.LayerOption = -1,
+    write: Annotated[
+        list[Path] | None,
+        typer.Option("--write", help="Also write the table: FILE.json, .csv or .parquet."),
+    ] = None,
+) -> None:
+    """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise."""
+    from densescope.runs.store import RunStore
+    from densescope.selection import select_checkpoints, write_table
+
+    selection = select_checkpoints(RunStore(output).records(), definition=definition, layer=layer)
+    console = make_console()
+    console.print(selection_table(selection))
+    console.print(selection.verdict, markup=False)
+    for path in write or []:
+        write_table(selection, path)
+
+
+def report(
+    output: Annotated[Path, typer.Argument(help="The folder a sweep wrote.")],
+    definition: o.DefinitionOption = "released",
+    layer: o.LayerOption = -1,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The HTML file; OUTPUT/report.html by default.")
+    ] = None,
+) -> None:
+    """Write the report: one HTML file that works offline."""
+    from densescope.report.write import report_run
+
+    path = report_run(output, to=to, definition=definition, layer=layer)
+    make_console().print(f"report: {path}", markup=False)

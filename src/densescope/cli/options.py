@@ -3,90 +3,162 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import tomllib
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from densescope.errors import InputError
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="A TOML file of these options (format = \"dino\", images-count = 512, ...).",
-        is_eager=True,
-        callback=lambda context, value: _read_config(context, value),
-        rich_help_panel="Other",
-    ),
-]
-FormatOption = Annotated[
-    str, typer.Option("--format", help="The training code's layout; see: densescope formats.")
-]
-ArchitectureOption = Annotated[
-    str | None,
-    typer.Option("--architecture", help="A timm model name; the format's own by default."),
-]
-ArchitectureOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--architecture-option",
-        metavar="KEY=VALUE",
-        help="An option of that model (img_size=64, patch_size=8, ...); may be repeated.",
-    ),
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option("--weights", help="Which of the file's networks: teacher, student, ..."),
-]
-ImageSizeOption = Annotated[
-    int | None,
-    typer.Option("--image-size", min=1, help="Pixels; the training size by default."),
-]
-LoaderOption = Annotated[
-    Path | None,
-    typer.Option("--loader", help="A Python file with load_backbone, for --format custom."),
-]
-ImagesOption = Annotated[
-    Path,
-    typer.Option("--images", help="A folder of images, tar shards, or a saved image set."),
-]
-ImagesCountOption = Annotated[
-    int, typer.Option("--images-count", min=2, help="Size of the fixed subset of images.")
-]
-LayersOption = Annotated[
-    str, typer.Option("--layers", help="Blocks to score, e.g. -1 or -4,-1.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the subset and of clusterings.")]
-NormalizeOption = Annotated[
-    bool,
-    typer.Option("--normalize/--no-normalize", help="L2-normalize patch vectors first."),
-]
-LocalClustersOption = Annotated[
-    int, typer.Option("--local-clusters", help="k of the k-means within one image.")
-]
-GlobalClustersOption = Annotated[
-    int, typer.Option("--global-clusters", help="k of the k-means within a group of images.")
-]
-GroupSizeOption = Annotated[int, typer.Option("--group-size", help="Images per group.")]
-ImagesPerBatchOption = Annotated[
-    int, typer.Option("--images-per-batch", help="Images per effective dimensionality.")
-]
-LidarImagesOption = Annotated[
-    int, typer.Option("--lidar-images", help="Images for LiDAR; 0 leaves it out.")
-]
-LidarViewsOption = Annotated[int, typer.Option("--lidar-views", help="Views of each of them.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images per forward.")]
-PrecisionOption = Annotated[
-    Literal["float32", "bfloat16"], typer.Option("--precision", help="Of the forward pass.")
-]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Threads decoding images.")]
+if TYPE_CHECKING:
+    from densescope.evaluation.scoring import ScoreSettings
+    from densescope.runs.sweep import BackboneSpec, Compute
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 DefinitionOption = Annotated[
     Literal["released", "paper"], typer.Option("--definition", help="Which DSE to choose by.")
 ]
 LayerOption = Annotated[int, typer.Option("--layer", help="The block to choose by.")]
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """How a checkpoint file becomes a backbone."""
+
+    format: Annotated[
+        str, typer.Option(help="The training code's layout; see: densescope formats.")
+    ]
+    architecture: Annotated[
+        str | None, typer.Option(help="A timm model name; the format's own by default.")
+    ] = None
+    architecture_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An option of that model (img_size=64, patch_size=8, ...); may be repeated.",
+        ),
+    ] = None
+    weights: Annotated[
+        str | None, typer.Option(help="Which of the file's networks: teacher, student, ...")
+    ] = None
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels; the training size by default.")
+    ] = None
+    loader: Annotated[
+        Path | None, typer.Option(help="A Python file with load_backbone, for --format custom.")
+    ] = None
+
+    def spec(self) -> BackboneSpec:
+        """The settings these options stand for."""
+        from densescope.runs.sweep import BackboneSpec
+
+        return BackboneSpec(
+            format=self.format,
+            architecture=self.architecture,
+            architecture_options=architecture_options(self.architecture_option),
+            weights=self.weights,
+            image_size=self.image_size,
+            loader=self.loader,
+        )
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What is scored, and how."""
+
+    images: Annotated[
+        Path, typer.Option(help="A folder of images, tar shards, or a saved image set.")
+    ]
+    images_count: Annotated[
+        int, typer.Option(min=2, help="Size of the fixed subset of images.")
+    ] = 2048
+    layers: Annotated[str, typer.Option(help="Blocks to score, e.g. -1 or -4,-1.")] = "-1"
+    seed: Annotated[int, typer.Option(help="Seed of the subset and of clusterings.")] = 0
+    normalize: Annotated[
+        bool,
+        typer.Option("--normalize/--no-normalize", help="L2-normalize patch vectors first."),
+    ] = True
+    local_clusters: Annotated[
+        int, typer.Option(help="k of the k-means within one image.")
+    ] = 3
+    global_clusters: Annotated[
+        int, typer.Option(help="k of the k-means within a group of images.")
+    ] = 24
+    group_size: Annotated[int, typer.Option(help="Images per group.")] = 8
+    images_per_batch: Annotated[
+        int, typer.Option(help="Images per value of the effective dimensionality.")
+    ] = 1024
+    clustering_seeds: Annotated[
+        int, typer.Option(help="Clusterings averaged per number.")
+    ] = 2
+    blocks: Annotated[int, typer.Option(help="Jackknife blocks behind an interval.")] = 16
+    lidar_images: Annotated[int, typer.Option(help="Images for LiDAR; 0 leaves it out.")] = 256
+    lidar_views: Annotated[int, typer.Option(help="Augmented views of each of them.")] = 10
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
+    ] = "float32"
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
+
+    def settings(self) -> ScoreSettings:
+        """What the numbers depend on."""
+        from densescope.evaluation.scoring import ScoreSettings
+
+        shared = {field.name for field in fields(self)} & {f.name for f in fields(ScoreSettings)}
+        values = {name: getattr(self, name) for name in shared - {"layers"}}
+        return ScoreSettings(layers=layers(self.layers), **values)
+
+    def compute(self) -> Compute:
+        """Where and how the work is done."""
+        from densescope.runs.sweep import Compute
+
+        return Compute(device=self.device, batch_size=self.batch_size, workers=self.workers)
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb take groups of options: each field of a group becomes an option of its own.
+
+    ``--config FILE.toml`` is added to every such verb.
+    """
+    hints = get_type_hints(verb, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    own = [p for n, p in inspect.signature(verb).parameters.items() if n not in groups]
+    parameters = [p.replace(annotation=hints[p.name]) for p in own]
+    for group in groups.values():
+        parameters += _parameters(group)
+    parameters.append(inspect.Parameter("config", _KEYWORD, default=None, annotation=_CONFIG))
+
+    @wraps(verb)
+    def flat(**values: Any) -> None:
+        values.pop("config")
+        for name, group in groups.items():
+            taken = {field.name: values.pop(field.name) for field in fields(group)}
+            values[name] = group(**taken)
+        verb(**values)
+
+    signature = inspect.Signature([p.replace(kind=_KEYWORD) for p in parameters])
+    flat.__signature__ = signature  # type: ignore[attr-defined]
+    flat.__annotations__ = {p.name: p.annotation for p in parameters}
+    return flat
+
+
+def _parameters(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            _KEYWORD,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
 
 
 def architecture_options(pairs: list[str] | None) -> dict[str, Any]:
@@ -152,3 +224,14 @@ def _option_names(context: typer.Context) -> dict[str, str]:
         option = max(parameter.opts, key=len).lstrip("-")
         names[option] = parameter.name
     return names
+
+
+_CONFIG = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help='A TOML file of these options (format = "dino", images-count = 512, ...).',
+        is_eager=True,
+        callback=_read_config,
+    ),
+]

@@ -158,7 +158,6 @@ def sweep(
         InputError: an unknown format or architecture.
         RecordError: ``output`` holds a run made with other settings.
     """
-    settings = settings or ScoreSettings()
     spec = BackboneSpec(
         format=format,
         architecture=architecture,
@@ -167,9 +166,34 @@ def sweep(
         image_size=image_size,
         loader=None if loader is None else Path(loader),
     )
+    return sweep_run(
+        run_folder,
+        images=images,
+        output=output,
+        spec=spec,
+        images_count=images_count,
+        settings=settings,
+        compute=compute,
+        on_event=on_event,
+    )
+
+
+def sweep_run(
+    run_folder: Path | str,
+    *,
+    images: Path | str,
+    output: Path | str,
+    spec: BackboneSpec,
+    images_count: int = 2048,
+    settings: ScoreSettings | None = None,
+    compute: Compute | None = None,
+    on_event: Callable[[SweepEvent], None] | None = None,
+) -> list[ScoreRecord]:
+    """:func:`sweep` with the backbone's options in one object."""
+    settings = settings or ScoreSettings()
     folder, compute = Path(run_folder), compute or Compute()
     report = on_event or (lambda event: None)
-    checkpoints = find_checkpoints(folder, format)
+    checkpoints = find_checkpoints(folder, spec.format)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     store = RunStore(Path(output))
     store.open(manifest(spec, subset, settings))

@@ -1,0 +1,107 @@
+"""Records and choices as tables for a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from densescope.estimate import Estimate
+from densescope.records import ScoreRecord
+
+if TYPE_CHECKING:
+    from densescope.selection import Selection
+
+SWEEP_COLUMNS = {
+    "separability": None,
+    "dim": "released.dim",
+    "dense RankMe": "dense_rankme",
+    "RankMe": "rankme",
+    "alpha-ReQ": "alpha_req",
+    "LiDAR": "lidar",
+    "outliers": "outlier_fraction",
+}
+
+
+def console() -> Console:
+    """A console as wide as the terminal, or wide enough for the tables when piped."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    return Console(width=width, highlight=False)
+
+
+def with_error(estimate: Estimate | None, digits: int = 4) -> str:
+    """``0.6203 ± 0.0012``: a number and the half-width of its 95 % interval."""
+    if estimate is None or estimate.value != estimate.value:
+        return "–"
+    bounds = estimate.interval()
+    value = f"{estimate.value:.{digits}g}"
+    return value if bounds is None else f"{value} ± {(bounds[1] - bounds[0]) / 2:.2g}"
+
+
+def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
+    """An empty table whose columns are right-aligned from ``numbers_from`` on."""
+    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if index >= numbers_from else "left")
+    return made
+
+
+def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
+    """One line per checkpoint: the released components and the baselines."""
+    made = table("scores (± half of the 95 % interval)", ["checkpoint", "step", *SWEEP_COLUMNS])
+    for record in records:
+        if record.status == "failed":
+            made.add_row(Text(record.name), str(record.step), Text("failed", "red"))
+            continue
+        row = record.scores[str(layer)] if str(layer) in record.scores else _last(record)
+        separability = row["released.inter"].minus(row["released.intra"])
+        cells = [
+            with_error(separability if metric is None else row.get(metric))
+            for metric in SWEEP_COLUMNS.values()
+        ]
+        made.add_row(Text(record.name), str(record.step), *cells)
+    return made
+
+
+def score_table(record: ScoreRecord) -> Table:
+    """Every number of one checkpoint, a column per layer."""
+    layers = list(record.scores)
+    made = table(record.name, ["number", *(f"layer {layer}" for layer in layers), "seed spread"])
+    for metric in record.scores[layers[0]]:
+        estimates = [record.scores[layer][metric] for layer in layers]
+        spread = estimates[-1].seed_spread
+        made.add_row(
+            metric,
+            *(with_error(estimate) for estimate in estimates),
+            "" if spread is None else f"{spread:.2g}",
+        )
+    return made
+
+
+def selection_table(selection: Selection) -> Table:
+    """One line per checkpoint with its DSE, its parts and its place in the choice."""
+    made = table(
+        f"DSE ({selection.definition}) at layer {selection.layer}",
+        ["checkpoint", selection.rows[0].unit, "separability", "dim", "DSE", "", ""],
+    )
+    for row in selection.rows:
+        place = "" if row.rank_in_shortlist is None else f"shortlist {row.rank_in_shortlist}"
+        if row.is_pick:
+            place = f"PICK, {place}" if place else "PICK"
+        elif not place and row.is_candidate:
+            place = "candidate"
+        noise = "within noise of the pick" if row.below_noise_of_pick and not row.is_pick else ""
+        cells = [with_error(row.separability), with_error(row.dim), with_error(row.dse)]
+        style = "bold green" if row.is_pick else ""
+        made.add_row(Text(row.name), str(row.step), *cells, place, noise, style=style)
+    return made
+
+
+def _last(record: ScoreRecord) -> dict[str, Estimate]:
+    return dict(record.scores[list(record.scores)[-1]])
