@@ -1,0 +1,10 @@
+"""``formats`` and ``check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densescope.cli import options as o
