@@ -219,10 +219,10 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
 def _option_names(context: typer.Context) -> dict[str, str]:
     names: dict[str, str] = {}
     for parameter in context.command.params:
-        if parameter.name is None or parameter.name == "config":
+        if parameter.param_type_name != "option" or not parameter.expose_value:
             continue
-        option = max(parameter.opts, key=len).lstrip("-")
-        names[option] = parameter.name
+        if parameter.name is not None and parameter.name != "config":
+            names[max(parameter.opts, key=len).lstrip("-")] = parameter.name
     return names
 
 

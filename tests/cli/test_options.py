@@ -1,0 +1,92 @@
+"""Options become settings; a wrong one is a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from densescope.cli import options as o
+from densescope.errors import InputError
+
+
+def test_architecture_options_read_literals() -> None:
+    pairs = ["img_size=64", "global_pool=avg", "class_token=False", "depths=(1, 1)"]
+    assert o.architecture_options(pairs) == {
+        "img_size": 64,
+        "global_pool": "avg",
+        "class_token": False,
+        "depths": (1, 1),
+    }
+    assert o.architecture_options(None) == {}
+
+
+@pytest.mark.parametrize("pair", ["img_size", "=3", "a b=3"])
+def test_a_malformed_architecture_option_shows_the_form(pair: str) -> None:
+    with pytest.raises(InputError, match="is not of the form key=value, e.g."):
+        o.architecture_options([pair])
+
+
+def test_layers() -> None:
+    assert o.layers("-4,-1") == (-4, -1)
+    with pytest.raises(InputError, match="is not a list of whole numbers"):
+        o.layers("last")
+
+
+@dataclass(frozen=True)
+class Pair:
+    first: Annotated[int, typer.Option(help="one")]
+    second_one: Annotated[str, typer.Option(help="two")] = "b"
+
+
+def command(seen: dict[str, Any]) -> typer.Typer:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    @o.grouped
+    def verb(place: Annotated[Path, typer.Argument()], pair: Pair, more: bool = False) -> None:
+        seen.update(place=place, pair=pair, more=more)
+
+    return app
+
+
+def test_a_group_becomes_options_and_comes_back_as_one_object() -> None:
+    seen: dict[str, Any] = {}
+    result = CliRunner().invoke(command(seen), ["x", "--first", "3", "--more"])
+    assert result.exit_code == 0, result.output
+    assert seen == {"place": Path("x"), "pair": Pair(3, "b"), "more": True}
+
+
+def test_a_config_file_fills_options_and_the_line_wins(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+    config = tmp_path / "c.toml"
+    config.write_text('first = 5\nsecond-one = "from file"\nmore = true\n')
+    line = ["x", "--config", str(config), "--second-one", "from line"]
+    result = CliRunner().invoke(command(seen), line)
+    assert result.exit_code == 0, result.output
+    assert seen == {"place": Path("x"), "pair": Pair(5, "from line"), "more": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fisrt = 5", "has unknown keys: fisrt; known are: first, more, second-one"),
+        ("first = ", "is not TOML"),
+    ],
+)
+def test_a_wrong_config_file_is_a_sentence(tmp_path: Path, text: str, message: str) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(text)
+    result = CliRunner().invoke(command({}), ["x", "--config", str(config)])
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+
+
+def test_a_missing_config_file_is_a_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command({}), ["x", "--config", str(tmp_path / "none.toml")])
+    assert isinstance(result.exception, InputError)
+    assert "No such file" in str(result.exception)

@@ -1,0 +1,79 @@
+"""The run folder: refuses what does not compare, survives what was cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from densescope.errors import RecordError
+from densescope.records import ScoreRecord
+from densescope.runs.store import RunStore, differences, file_stem
+
+MANIFEST = {"backbone": {"format": "dino"}, "settings": {"seed": 0}}
+
+
+def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="holds no scored run .*densescope sweep"):
+        RunStore(tmp_path).manifest()
+
+
+def test_records_come_back_in_order_of_step(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    for step in (10, 2, 30):
+        store.write(ScoreRecord(f"checkpoint{step}.pth", step))
+    assert [record.step for record in store.records()] == [2, 10, 30]
+
+
+def test_a_run_without_records_says_so(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    with pytest.raises(RecordError, match="holds no records yet"):
+        store.records()
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    store.open(MANIFEST)
+    with pytest.raises(RecordError, match=r"settings.seed: 0 stored, 1 asked"):
+        store.open({**MANIFEST, "settings": {"seed": 1}})
+
+
+def test_differences_names_added_and_nested_keys() -> None:
+    assert differences({"a": {"b": 1}}, {"a": {"b": 1}}) == []
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "c": 3}) == [
+        "a.b: 1 stored, 2 asked",
+        "c: None stored, 3 asked",
+    ]
+
+
+def test_a_cut_off_record_counts_as_none(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    store.write(ScoreRecord("a.pth", 1))
+    (tmp_path / "records" / "a.pth.json").write_text('{"schema": 1, "na')
+    assert store.record("a.pth") is None
+
+
+def test_previews_round_trip_and_a_cut_off_one_counts_as_none(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    patches = torch.arange(24.0).reshape(1, 2, 3, 4)
+    store.write_preview("a.pth", {"patches": patches})
+    stored = store.preview("a.pth")
+    assert stored is not None
+    assert torch.equal(stored["patches"], patches)
+    path = tmp_path / "previews" / "a.pth.safetensors"
+    path.write_bytes(path.read_bytes()[:20])
+    assert store.preview("a.pth") is None
+    assert store.preview("b.pth") is None
+
+
+def test_file_stems_are_distinct_and_stay_inside_the_folder() -> None:
+    names = ["a.pth", "b/a.pth", "b__a.pth", "../a.pth", ".a.pth", "x" * 300]
+    stems = [file_stem(name) for name in names]
+    assert len(set(stems)) == len(names)
+    assert all("/" not in stem and not stem.startswith(".") for stem in stems)
+    assert all(len(stem) < 200 for stem in stems)

@@ -1,0 +1,75 @@
+"""Records: whole or not at all, and the same after a round trip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from densescope.errors import RecordError
+from densescope.estimate import Estimate
+from densescope.records import ScoreRecord, read_json, read_record, write_json, write_record
+
+RECORD = ScoreRecord(
+    name="checkpoint0001.pth",
+    step=1,
+    scores={"-1": {"released.dim": Estimate(0.5, (0.4, 0.6), 0.01)}},
+    checkpoint={"sha256": "abc"},
+    provenance={"settings": {"seed": 0}},
+    timing={"load_seconds": 1.0},
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    write_record(RECORD, tmp_path / "a.json")
+    assert read_record(tmp_path / "a.json") == RECORD
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_estimate_names_what_there_is() -> None:
+    assert RECORD.estimate("released.dim").value == 0.5
+    with pytest.raises(RecordError, match=r"no rankme at layer -1; it has: released.dim"):
+        RECORD.estimate("rankme")
+
+
+def test_a_failed_record_says_why() -> None:
+    failed = ScoreRecord("b.pth", 2, status="failed", error="it is empty")
+    with pytest.raises(RecordError, match=r"b.pth was not scored: it is empty"):
+        failed.estimate("rankme")
+
+
+def test_a_number_that_json_has_no_word_for_becomes_null(tmp_path: Path) -> None:
+    write_json({"a": float("nan"), "b": [float("inf"), 1.0]}, tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == {"a": None, "b": [None, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not a whole JSON document"),
+        ("[1]", "is not a JSON object"),
+        ('{"schema": 99}', "has schema 99, this version reads 1; score the checkpoint again"),
+        (json.dumps({"schema": 1}), "lacks or garbles a field"),
+    ],
+)
+def test_damaged_records_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=message) as caught:
+        read_record(path)
+    assert "bad.json" in str(caught.value)
+
+
+def test_a_missing_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"cannot read .*none.json: No such file"):
+        read_record(tmp_path / "none.json")
+
+
+def test_a_write_that_fails_leaves_the_old_document(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json({"a": 1}, path)
+    with pytest.raises(TypeError):
+        write_json({"a": object()}, path)
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
