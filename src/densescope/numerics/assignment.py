@@ -1,0 +1,104 @@
+"""The part of the dense structure estimator that chance and k-means decide; no gradients here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from densescope.numerics import clustering
+from densescope.numerics.checks import full_precision
+
+CHUNK_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which patch belongs to which cluster, and which patches stand together in ``dim``.
+
+    A constant for the value core: gradients flow through the features only.
+
+    Attributes:
+        local_labels: ``images patches``, clusters of one image.
+        global_labels: ``images patches``, clusters of the image's group.
+        global_centroids: ``groups clusters dim``.
+        permutations: ``images patches``: position ``n`` of ``dim`` takes patch
+            ``permutations[i, n]`` of image ``i``.
+        local_clusters: number of clusters per image.
+        group_size: images per group; the last group may be smaller.
+        normalize: whether patches are L2-normalized first.
+    """
+
+    local_labels: Tensor
+    global_labels: Tensor
+    global_centroids: Tensor
+    permutations: Tensor
+    local_clusters: int
+    group_size: int
+    normalize: bool
+
+
+def group_count(images: int, group_size: int) -> int:
+    """Number of groups of consecutive images; the last may be smaller."""
+    return -(-images // group_size)
+
+
+def pieces(features: Tensor, group_size: int) -> Iterator[tuple[slice, slice]]:
+    """Runs of (images, groups) that are worked on together: equal groups, bounded memory."""
+    images, patches, dim = features.shape
+    whole = images // group_size
+    step = max(1, CHUNK_NUMBERS // (group_size * patches * dim))
+    for first in range(0, whole, step):
+        last = min(first + step, whole)
+        yield slice(first * group_size, last * group_size), slice(first, last)
+    if whole * group_size < images:
+        yield slice(whole * group_size, images), slice(whole, whole + 1)
+
+
+def unit(patches: Tensor, normalize: bool) -> Tensor:
+    """Patches divided by their L2 norm, or as they are."""
+    return torch.nn.functional.normalize(patches, dim=-1) if normalize else patches
+
+
+def permute(images: int, patches: int, generator: torch.Generator) -> Tensor:
+    """One random order of the patch positions per image, ``images patches``, on the CPU."""
+    return torch.rand(images, patches, generator=generator, dtype=torch.float64).argsort(-1)
+
+
+@torch.no_grad()
+def assign(
+    features: Tensor,
+    *,
+    local_clusters: int,
+    global_clusters: int,
+    group_size: int,
+    normalize: bool,
+    generator: torch.Generator,
+) -> Assignment:
+    """Cluster every image and every group of consecutive images, and draw the permutations.
+
+    Chance is drawn in one order whatever the memory allows at once: local seeds, global seeds,
+    permutations.
+    """
+    images, patches, dim = features.shape
+    groups = group_count(images, group_size)
+    device = features.device
+    local_draws = clustering.seed_draws(images, local_clusters, generator).to(device)
+    global_draws = clustering.seed_draws(groups, global_clusters, generator).to(device)
+    local_labels = torch.empty(images, patches, dtype=torch.long, device=device)
+    global_labels = torch.empty_like(local_labels)
+    centroids = features.new_empty(groups, global_clusters, dim)
+    with full_precision(features):
+        for here, there in pieces(features, group_size):
+            points = unit(features[here], normalize)
+            local_labels[here] = clustering.cluster(points, local_draws[here]).labels
+            grouped = points.reshape(there.stop - there.start, -1, dim)
+            found = clustering.cluster(grouped, global_draws[there])
+            global_labels[here] = found.labels.reshape(-1, patches)
+            centroids[there] = found.centroids
+    permutations = permute(images, patches, generator).to(device)
+    return Assignment(
+        local_labels, global_labels, centroids, permutations, local_clusters, group_size, normalize
+    )

@@ -1,0 +1,103 @@
+"""Refuse input that would give a wrong or meaningless number, with a sentence that says why."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from densescope.errors import InputError
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def floating(tensor: Tensor, name: str) -> Tensor:
+    """The tensor in float32 or float64: half precision is upcast, other types are refused.
+
+    Raises:
+        InputError: not a tensor, not floating point, or NaN or infinite somewhere.
+    """
+    if not isinstance(tensor, Tensor):
+        raise InputError(
+            f"{name} is a {type(tensor).__name__}; numerics take torch tensors: "
+            "convert it with torch.as_tensor"
+        )
+    if not tensor.is_floating_point():
+        raise InputError(f"{name} holds {tensor.dtype}; features are floating point")
+    if tensor.numel() and not _finite(tensor):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise InputError(
+            f"{name} has {bad} NaN or infinite values of {tensor.numel()}; "
+            "the checkpoint is broken or overflowed in half precision: extract in float32"
+        )
+    return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def _finite(tensor: Tensor) -> bool:
+    low, high = torch.aminmax(tensor.detach())
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def shaped(tensor: Tensor, axes: str, name: str) -> None:
+    """Hold a tensor to its named axes, e.g. ``"images patches dim"``; none may be empty.
+
+    Raises:
+        InputError: another number of axes, or an empty one.
+    """
+    expected = axes.split()
+    if tensor.ndim != len(expected):
+        raise InputError(
+            f"{name} has shape {tuple(tensor.shape)}; it must have {len(expected)} axes: {axes}"
+        )
+    for axis, size in zip(expected, tensor.shape, strict=True):
+        if size == 0:
+            raise InputError(f"{name} has no {axis}: its shape {tuple(tensor.shape)} is {axes}")
+
+
+def at_least(value: int, least: int, name: str) -> None:
+    """Hold a count to its lower bound.
+
+    Raises:
+        InputError: the value is smaller.
+    """
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be at least {least}")
+
+
+def enough_rows(rows: int, clusters: int, what: str) -> None:
+    """Refuse to make more clusters than there are rows.
+
+    Raises:
+        InputError: fewer rows than clusters.
+    """
+    if rows < clusters:
+        raise InputError(
+            f"{what} has {rows} patches for {clusters} clusters; "
+            "ask for fewer clusters or give larger images"
+        )
+
+
+def labels_like(labels: Tensor, shape: tuple[int, ...], clusters: int, name: str) -> Tensor:
+    """Labels as int64 in ``[0, clusters)``, reshaped from a flat list where need be.
+
+    Raises:
+        InputError: wrong count, floating point, or a label outside the range.
+    """
+    if labels.is_floating_point():
+        raise InputError(f"{name} holds {labels.dtype}; labels are integers")
+    size = 1
+    for axis in shape:
+        size *= axis
+    if labels.numel() != size:
+        raise InputError(f"{name} has shape {tuple(labels.shape)}; expected {shape}")
+    labels = labels.reshape(shape).long()
+    low, high = torch.aminmax(labels)
+    if int(low) < 0 or int(high) >= clusters:
+        raise InputError(
+            f"{name} runs from {int(low)} to {int(high)}; expected 0 to {clusters - 1}"
+        )
+    return labels
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context in which autocast is off on the device of a tensor."""
+    return torch.autocast(tensor.device.type, enabled=False)

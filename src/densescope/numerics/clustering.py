@@ -1,0 +1,151 @@
+"""Many small k-means at once, by the rules of the released dense structure estimator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from densescope.numerics.checks import at_least, enough_rows, floating, full_precision, shaped
+
+ITERATIONS = 20
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Result of :func:`kmeans`.
+
+    Attributes:
+        labels: ``batch points``, int64: the assignment *before* the last update of the centroids.
+        centroids: ``batch clusters dim``: the centroids *after* it.
+    """
+
+    labels: Tensor
+    centroids: Tensor
+
+
+def kmeans(
+    points: Tensor,
+    clusters: int,
+    *,
+    generator: torch.Generator,
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
+) -> Clustering:
+    """Cluster each element of a batch on its own, all of them at once.
+
+    The first centroid is a uniformly drawn point; each next one a point drawn with probability
+    proportional to its distance to the nearest centroid so far. Then at most ``iterations`` times:
+    assign each point to its nearest centroid, move each centroid to the mean of its points (an
+    empty cluster keeps its centroid), and stop when the Frobenius norm of the shift of all
+    centroids of the element is below ``tolerance``. Each element stops on its own.
+
+    Args:
+        points: ``batch points dim``; distances are taken after subtracting the mean point.
+        clusters: at least 1 and at most the number of points.
+        generator: source of chance, on the CPU: the same seed draws the same numbers whatever the
+            device of ``points``. An element's draws depend on its place in the batch only.
+        iterations: at least 1.
+        tolerance: in units of the points.
+
+    Returns:
+        :class:`Clustering` on the device of ``points``; no gradients.
+
+    Raises:
+        InputError: wrong shape, NaN or infinity, more clusters than points.
+
+    Source: Dai et al. (2025), arXiv 2510.17299, released code (rules only).
+
+    Deviations: seeds by distance, not squared distance as k-means++ does; chance is drawn in our
+    own order, so labels differ from the released code's for the same seed.
+
+    Example:
+        >>> pair = torch.tensor([[[0.0], [0.1], [5.0], [5.1]]])
+        >>> result = kmeans(pair, 2, generator=torch.Generator().manual_seed(0))
+        >>> sorted(round(c, 2) for c in result.centroids.flatten().tolist())
+        [0.05, 5.05]
+    """
+    points = floating(points, "points").detach()
+    shaped(points, "batch points dim", "points")
+    at_least(clusters, 1, "clusters")
+    at_least(iterations, 1, "iterations")
+    enough_rows(points.shape[1], clusters, "an element of points")
+    draws = seed_draws(points.shape[0], clusters, generator).to(points.device)
+    with full_precision(points):
+        return cluster(points, draws, iterations, tolerance)
+
+
+def seed_draws(batch: int, clusters: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers that choose the first centroids, ``batch clusters``, on the CPU."""
+    return torch.rand(batch, clusters, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def cluster(
+    points: Tensor, draws: Tensor, iterations: int = ITERATIONS, tolerance: float = TOLERANCE
+) -> Clustering:
+    """Core of :func:`kmeans`: chance comes in as ``draws``, one uniform number per centroid."""
+    mean = points.mean(1, keepdim=True)
+    offsets = points - mean
+    result = lloyd(offsets, seeds(offsets, draws), iterations, tolerance)
+    return Clustering(result.labels, result.centroids + mean)
+
+
+@torch.no_grad()
+def seeds(points: Tensor, draws: Tensor) -> Tensor:
+    """First centroids, ``batch clusters dim``: points drawn by distance to the nearest so far."""
+    batch, count, dim = points.shape
+    chosen = (draws[:, 0] * count).long()
+    centroids = points.new_empty(batch, draws.shape[1], dim)
+    lengths = points.square().sum(-1)
+    nearest = points.new_full((batch, count), torch.inf)
+    for place in range(draws.shape[1]):
+        if place:
+            reach = nearest.clamp_min(0).sqrt().double().cumsum(-1)
+            target = draws[:, place, None] * reach[:, -1:]
+            chosen = torch.searchsorted(reach, target, right=True).squeeze(-1).clamp_max(count - 1)
+        center = points.gather(1, chosen[:, None, None].expand(-1, 1, dim))
+        centroids[:, place] = center[:, 0]
+        squared = torch.baddbmm(lengths.unsqueeze(-1), points, center.mT, alpha=-2).squeeze(-1)
+        squared = squared + lengths.gather(1, chosen[:, None])
+        # the chosen point itself must not be drawn again because of rounding
+        nearest = torch.minimum(nearest, squared.scatter(1, chosen[:, None], 0.0))
+    return centroids
+
+
+@torch.no_grad()
+def lloyd(
+    points: Tensor,
+    centroids: Tensor,
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
+) -> Clustering:
+    """Alternate assignment and update; ``points`` should be centered (float32 distances)."""
+    labels = points.new_zeros(points.shape[:2], dtype=torch.long)
+    moving = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    for _ in range(iterations):
+        found = nearest_centroids(points, centroids)
+        moved = _means(points, found, centroids)
+        shift = (moved - centroids).norm(dim=(1, 2))
+        labels = torch.where(moving[:, None], found, labels)
+        centroids = torch.where(moving[:, None, None], moved, centroids)
+        moving = moving & (shift >= tolerance)
+        if not moving.any():
+            break
+    return Clustering(labels, centroids)
+
+
+def nearest_centroids(points: Tensor, centroids: Tensor) -> Tensor:
+    """Index of the nearest centroid of every point, ``batch points``."""
+    half = centroids.square().sum(-1, keepdim=True) / 2
+    return torch.baddbmm(half, centroids, points.mT, alpha=-1).argmin(1)
+
+
+def _means(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
+    member = torch.zeros(
+        len(points), centroids.shape[1], points.shape[1], dtype=points.dtype, device=points.device
+    ).scatter_(1, labels.unsqueeze(1), 1.0)
+    counts = member.sum(-1, keepdim=True)
+    return torch.where(counts > 0, (member @ points) / counts.clamp_min(1), centroids)

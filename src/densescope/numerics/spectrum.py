@@ -1,0 +1,173 @@
+"""Singular values of many matrices, and the numbers made of them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from densescope.errors import InputError
+from densescope.numerics.checks import at_least, floating
+
+MATRICES_PER_THREAD = 4
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """Singular values of a batch of matrices, largest last.
+
+    ``sigma = sqrt(eigenvalues of the Gram matrix of the smaller side)``, in float64: the square
+    root of float64's rounding, about ``1e-8`` of the largest value, is what is lost. Values below
+    ``sqrt(max(rows, columns) * 2.2e-16)`` of the largest are noise of that kind and come back as
+    exact zeros. Invariant to rotations of either side; scales with the matrix.
+
+    Differentiable once. The gradient through a zero singular value is zero (a subgradient), where
+    that of ``torch.linalg.svdvals`` on repeated zeros or of ``sqrt(eigvalsh)`` is not finite.
+
+    Args:
+        matrices: ``... rows columns``, float32 or float64 (half precision is upcast).
+
+    Returns:
+        float64, ``... min(rows, columns)``, ascending, same device.
+
+    Raises:
+        InputError: fewer than two axes, an integer type, NaN or infinity.
+
+    Example:
+        >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]])).tolist()
+        [3.0, 4.0]
+    """
+    matrices = floating(matrices, "matrices")
+    if matrices.ndim < 2:
+        raise InputError(f"matrices has shape {tuple(matrices.shape)}; it must end in rows columns")
+    return values_of(matrices)
+
+
+def nuclear_norms(matrices: Tensor) -> Tensor:
+    """Sum of the singular values of each matrix, ``sum_i sigma_i``; see :func:`singular_values`.
+
+    Example:
+        >>> nuclear_norms(torch.tensor([[3.0, 0.0], [0.0, -4.0]])).item()
+        7.0
+    """
+    return singular_values(matrices).sum(-1)
+
+
+def effective_rank(
+    features: Tensor, *, center: bool = False, epsilon: float = 0.0, fraction: bool = False
+) -> Tensor:
+    """Number of directions the rows of a matrix spread over.
+
+    ``exp(-sum_i p_i log p_i)`` with ``p_i = sigma_i / sum sigma + epsilon`` over the singular
+    values. From 1 (one direction) to ``min(samples, dim)`` (all equal); higher means more
+    directions in use. Invariant to rotation, scale, the order and the repetition of all rows
+    (the last only while ``samples >= dim`` or ``epsilon`` is 0).
+
+    A matrix of zeros has rank 0. With ``center=True``, rows that differ only by float rounding of
+    their common value count as zeros too.
+
+    The number grows with the number of samples: never compare across counts.
+
+    Args:
+        features: ``... samples dim``.
+        center: subtract the mean row first; this caps the rank at ``samples - 1``.
+        epsilon: added to every ``p_i`` *outside* the division. RankMe uses 1e-7, the released
+            code of the dense structure estimator 1e-12, Roy and Vetterli none.
+        fraction: divide by the cap, ``min(samples, dim)`` or ``min(samples - 1, dim)``.
+
+    Returns:
+        float64, one number per matrix, same device, differentiable once.
+
+    Raises:
+        InputError: fewer than two axes, no samples, NaN or infinity, a negative epsilon.
+
+    Source: Roy and Vetterli (2007), "The effective rank".
+
+    Example:
+        >>> effective_rank(torch.eye(4)).item()
+        4.0
+    """
+    features = floating(features, "features")
+    if features.ndim < 2:
+        raise InputError(f"features has shape {tuple(features.shape)}; it must end in samples dim")
+    samples, dim = features.shape[-2:]
+    at_least(samples, 2 if center else 1, "the number of samples")
+    at_least(dim, 1, "dim")
+    if epsilon < 0:
+        raise InputError(f"epsilon is {epsilon}; it must not be negative")
+    values = values_of(centered(features) if center else features)
+    rank = entropy_rank(values, epsilon)
+    return rank / min(samples - int(center), dim) if fraction else rank
+
+
+def centered(features: Tensor) -> Tensor:
+    """Rows minus their mean, in float64; exact zeros where only rounding noise would be left."""
+    rows = features.double()
+    offset = rows - rows.mean(-2, keepdim=True)
+    noise = 2 * torch.finfo(features.dtype).eps * rows.norm(dim=(-2, -1), keepdim=True)
+    return torch.where(offset.norm(dim=(-2, -1), keepdim=True) <= noise, 0.0, offset)
+
+
+def entropy_rank(values: Tensor, epsilon: float = 0.0) -> Tensor:
+    """``exp`` of the entropy of normalized singular values; 0 where all of them are zero."""
+    total = values.sum(-1, keepdim=True)
+    empty = total <= 0
+    shares = values / torch.where(empty, 1.0, total) + epsilon
+    logs = torch.where(shares > 0, shares, 1.0).log()
+    rank = (-(shares * logs).sum(-1)).exp()
+    return rank.masked_fill(empty.squeeze(-1), 0.0)
+
+
+def values_of(matrices: Tensor) -> Tensor:
+    """Core of :func:`singular_values`, without checks."""
+    values: Tensor = _SingularValues.apply(matrices)
+    return values
+
+
+def gram_values(gram: Tensor, longest: int) -> Tensor:
+    """Singular values behind float64 Gram matrices whose factor has a side of ``longest``."""
+    return _roots(_eigenvalues(gram), longest)
+
+
+class _SingularValues(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        rows, columns = matrices.shape[-2:]
+        wide = matrices.double()
+        gram = wide @ wide.mT if rows <= columns else wide.mT @ wide
+        if not ctx.needs_input_grad[0]:
+            return gram_values(gram, max(rows, columns))
+        eigenvalues, vectors = torch.linalg.eigh(gram)
+        values = _roots(eigenvalues, max(rows, columns))
+        ctx.save_for_backward(matrices, vectors, values)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        matrices, vectors, values = ctx.saved_tensors
+        weight = torch.where(values > 0, slope / values, 0.0)
+        turn = (vectors * weight.unsqueeze(-2)) @ vectors.mT
+        wide = matrices.double()
+        rows, columns = matrices.shape[-2:]
+        gradient: Tensor = turn @ wide if rows <= columns else wide @ turn
+        return gradient.to(matrices.dtype)
+
+
+def _roots(eigenvalues: Tensor, longest: int) -> Tensor:
+    top = eigenvalues.amax(-1, keepdim=True)
+    noise = longest * torch.finfo(eigenvalues.dtype).eps * top
+    return torch.where(eigenvalues > noise, eigenvalues, 0.0).clamp_min(0.0).sqrt()
+
+
+def _eigenvalues(gram: Tensor) -> Tensor:
+    """``eigvalsh``; on the CPU, where it walks through the batch on one core, on all cores."""
+    batch = gram.shape[0] if gram.ndim == 3 else 1
+    workers = min(torch.get_num_threads(), batch // MATRICES_PER_THREAD)
+    if gram.device.type != "cpu" or workers < 2:
+        values: Tensor = torch.linalg.eigvalsh(gram)
+        return values
+    with ThreadPoolExecutor(workers) as pool:
+        return torch.cat(list(pool.map(torch.linalg.eigvalsh, gram.chunk(workers))))
