@@ -1,0 +1,219 @@
+"""Where images lie: a folder, WebDataset tar shards, or a Hugging Face image set saved on disk."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densescope.errors import DataError
+
+IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+HUGGINGFACE_MARKS = ("state.json", "dataset_dict.json")
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images by name; nothing is decoded until it is asked for.
+
+    Attributes:
+        location: what the user named.
+        kind: ``"folder"``, ``"shards"`` or ``"huggingface"``.
+        names: unique names in sorted order, free of the path of ``location``, so that a copy of
+            the images elsewhere has the same names: ``dog/1.jpg``, ``00.tar/1.jpg``, ``000000001``.
+        read: name -> the encoded bytes of one image; safe to call from several threads.
+    """
+
+    location: str
+    kind: str
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def open_images(location: str | os.PathLike[str]) -> ImageSource:
+    """Find the images at a location, without reading them.
+
+    A location is one of
+
+    - a folder: every image below it, to any depth, by extension; hidden files are left out and
+      symbolic links followed (each real folder once);
+    - a ``.tar`` file, a folder of them, or a glob such as ``"train/*.tar"``: WebDataset shards.
+      Of one sample (the file name up to its first dot), a file whose whole extension is that of
+      an image is taken before one with a longer extension such as ``.seg.png``;
+    - a folder written by ``datasets.Dataset.save_to_disk`` (needs the ``huggingface`` extra).
+
+    Args:
+        location: path or glob.
+
+    Returns:
+        The source; its names do not depend on the order the file system lists files in.
+
+    Raises:
+        DataError: nothing is there, nothing there is an image, or it is not clear what is meant.
+    """
+    text = os.fspath(location)
+    path = Path(text)
+    if path.is_dir():
+        if any((path / mark).is_file() for mark in HUGGINGFACE_MARKS):
+            return _huggingface(path)
+        shards = sorted(path.glob("*.tar"))
+        return _shards(text, shards) if shards else _folder(path)
+    if path.is_file():
+        if path.suffix.lower() != ".tar":
+            raise DataError(
+                f"{text} is one file: name a folder of images, a .tar shard or a glob of shards"
+            )
+        return _shards(text, [path])
+    if glob.has_magic(text):
+        matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+        return _shards(text, [match for match in matches if match.suffix.lower() == ".tar"])
+    raise DataError(f"{text} does not exist: name a folder of images, a .tar shard or a glob")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is one of an image: a known extension, and not hidden."""
+    base = name.rpartition("/")[2]
+    return base.lower().endswith(IMAGE_EXTENSIONS) and not base.startswith(".")
+
+
+def _folder(root: Path) -> ImageSource:
+    names = sorted(name for name in _files_below(root) if is_image(name))
+    if not names:
+        raise DataError(f"{root} holds no image: looked for {_list(IMAGE_EXTENSIONS)} at any depth")
+    return ImageSource(str(root), "folder", tuple(names), lambda name: (root / name).read_bytes())
+
+
+def _files_below(root: Path) -> Iterable[str]:
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(folder).relative_to(root)
+        yield from ((below / name).as_posix() for name in files)
+
+
+@dataclass(frozen=True)
+class _Member:
+    shard: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.shard.open("rb") as stream:
+            stream.seek(self.offset)
+            return stream.read(self.size)
+
+
+def _shards(location: str, shards: list[Path]) -> ImageSource:
+    if not shards:
+        raise DataError(f"no .tar file matches {location}")
+    root = Path(os.path.commonpath([shard.parent for shard in shards]))
+    if Path(location).is_dir() and any(is_image(entry.name) for entry in root.iterdir()):
+        raise DataError(
+            f"{location} holds both .tar shards and images: name the shards by a glob "
+            f"({location}/*.tar), or move the images to a folder of their own"
+        )
+    members: dict[str, _Member] = {}
+    for shard in shards:
+        prefix = shard.relative_to(root).as_posix()
+        found = _members(shard)
+        members |= {f"{prefix}/{name}": found[name] for name in _pick(shard, found)}
+    if not members:
+        raise DataError(f"{location} holds no image: looked for {_list(IMAGE_EXTENSIONS)}")
+    return ImageSource(
+        location, "shards", tuple(sorted(members)), lambda name: members[name].read()
+    )
+
+
+def _members(shard: Path) -> dict[str, _Member]:
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            everything = archive.getmembers()
+        # tarfile ends quietly where an archive is cut off within a header or the last file.
+        size = shard.stat().st_size
+        last = everything[-1].offset_data + everything[-1].size if everything else 0
+        if size % tarfile.BLOCKSIZE or last > size:
+            raise tarfile.ReadError("unexpected end of data")
+    except (tarfile.TarError, OSError) as cause:
+        raise DataError(
+            f"{shard} is not a whole, uncompressed tar file ({cause}): write or copy it again"
+        ) from cause
+    return {
+        member.name.removeprefix("./"): _Member(shard, member.offset_data, member.size)
+        for member in everything
+        if member.isfile() and is_image(member.name)
+    }
+
+
+def _pick(shard: Path, names: Iterable[str]) -> list[str]:
+    samples: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        folder, slash, base = name.rpartition("/")
+        samples[folder + slash + base.partition(".")[0]].append(name)
+    picked = []
+    for sample, candidates in samples.items():
+        whole = [name for name in candidates if name.count(".", len(sample)) == 1]
+        if len(whole) > 1:
+            raise DataError(
+                f"sample {sample} of {shard} has several images ({_list(sorted(whole))}), and "
+                "which of them is the photo cannot be told: write shards with one image a sample"
+            )
+        picked += whole or candidates
+    return picked
+
+
+def _huggingface(path: Path) -> ImageSource:
+    try:
+        import datasets
+    except ImportError as cause:
+        raise DataError(
+            f"{path} is a Hugging Face data set, and reading it needs the datasets package: "
+            "pip install 'densescope[huggingface]'"
+        ) from cause
+    loaded = datasets.load_from_disk(str(path))
+    if isinstance(loaded, datasets.DatasetDict):
+        splits = sorted(loaded)
+        raise DataError(
+            f"{path} holds the splits {_list(splits)}: name one, such as {path / splits[0]}"
+        )
+    column = _image_column(path, loaded.features, datasets.Image)
+    table = loaded.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+    def read(name: str) -> bytes:
+        cell = table[int(name)][column] or {}
+        if cell.get("bytes") is not None:
+            return bytes(cell["bytes"])
+        if cell.get("path"):
+            return Path(cell["path"]).read_bytes()
+        raise DataError(f"row {int(name)} of {path} has no image: filter such rows out")
+
+    names = tuple(f"{index:09d}" for index in range(len(table)))
+    return ImageSource(str(path), "huggingface", names, read)
+
+
+def _image_column(path: Path, features: Any, image_type: type) -> str:
+    columns = [name for name, feature in features.items() if isinstance(feature, image_type)]
+    if "image" in columns:
+        return "image"
+    if len(columns) != 1:
+        raise DataError(
+            f"{path} has {len(columns) or 'no'} image columns among {_list(sorted(features))}: "
+            "keep one, or name it 'image'"
+        )
+    return str(columns[0])
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(words)
