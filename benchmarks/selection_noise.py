@@ -1,0 +1,86 @@
+"""What the intervals of a selection hold: coverage of simulated runs with the weight held fixed.
+
+    python benchmarks/selection_noise.py
+
+Every image adds its own number to separability and to dimension of every checkpoint; part of
+it is shared by all checkpoints. "Truth" is the curve without images. The weight is taken once as
+``select_checkpoints`` does (fixed), or again without each block (re-estimated).
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import dataclass
+
+from densescope.estimate import Estimate
+from densescope.selection import run_weight
+
+BLOCKS, LEVEL, RUNS = 16, 0.95, 500
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of DSE: its true curve and its block means, ``checkpoints x blocks``."""
+
+    truth: list[float]
+    blocks: list[list[float]]
+
+    def values(self) -> list[float]:
+        return [statistics.fmean(row) for row in self.blocks]
+
+    def without(self, block: int) -> list[float]:
+        return [(sum(row) - row[block]) / (len(row) - 1) for row in self.blocks]
+
+
+def simulated(truth: list[float], noise: float, chance: random.Random) -> Part:
+    shared = [chance.gauss(0, noise) for _ in range(BLOCKS)]
+    rows = [[t + s + chance.gauss(0, noise) for s in shared] for t in truth]
+    return Part(truth, rows)
+
+
+def curves(count: int) -> tuple[list[float], list[float]]:
+    """A rise and a fall of separability, and a slow fall of dimension; both span 1."""
+    half = count // 2
+    separability = [1 - abs(i - half) / half for i in range(count)]
+    return separability, [1 - i / (count - 1) for i in range(count)]
+
+
+def covered(separability: Part, dim: Part, *, fixed: bool) -> tuple[bool, float]:
+    """Whether the interval of middle minus last holds the truth, and its half width."""
+    weight = run_weight(separability.values(), dim.values())[0] or 1.0
+    truth_weight = run_weight(separability.truth, dim.truth)[0] or 1.0
+    pick, last = len(dim.truth) // 2, -1
+
+    def difference(s: list[float], d: list[float], w: float) -> float:
+        return s[pick] - s[last] + w * (d[pick] - d[last])
+
+    replicates = []
+    for block in range(BLOCKS):
+        s, d = separability.without(block), dim.without(block)
+        replicates.append(difference(s, d, weight if fixed else run_weight(s, d)[0] or 1.0))
+    value = difference(separability.values(), dim.values(), weight)
+    interval = Estimate(value, tuple(replicates)).interval(LEVEL)
+    assert interval is not None
+    truth = difference(separability.truth, dim.truth, truth_weight)
+    return interval[0] <= truth <= interval[1], interval[1] - value
+
+
+def main() -> None:
+    print("| checkpoints | noise of a block | weight | coverage | mean half width |")
+    print("| --- | --- | --- | --- | --- |")
+    for count in (5, 10, 40):
+        for noise in (0.02, 0.1, 0.4):
+            chance = random.Random(0)
+            truth = curves(count)
+            runs = [tuple(simulated(t, noise, chance) for t in truth) for _ in range(RUNS)]
+            for fixed in (True, False):
+                results = [covered(s, d, fixed=fixed) for s, d in runs]
+                coverage = statistics.fmean(hit for hit, _ in results)
+                width = statistics.fmean(half for _, half in results)
+                word = "fixed" if fixed else "re-estimated"
+                print(f"| {count} | {noise} | {word} | {coverage:.3f} | {width:.4f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""Which checkpoint of a run to use: weight, candidates, shortlist, one pick, and its noise."""
+
+from densescope.selection.peaks import local_maxima as local_maxima
+from densescope.selection.peaks import pick_peak as pick_peak
+from densescope.selection.peaks import shortlist as shortlist
+from densescope.selection.result import Change as Change
+from densescope.selection.result import Selection as Selection
+from densescope.selection.result import SelectionRow as SelectionRow
+from densescope.selection.select import select_checkpoints as select_checkpoints
+from densescope.selection.table import selection_table as selection_table
+from densescope.selection.table import write_table as write_table
+from densescope.selection.weight import run_weight as run_weight

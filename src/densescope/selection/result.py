@@ -1,0 +1,180 @@
+"""What a selection says, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, cast
+
+from densescope.errors import RecordError
+from densescope.estimate import Estimate
+
+SCHEMA = 1
+Part = Literal["dimension", "separability", "both", "neither"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened between the pick and the last checkpoint: last minus pick, on the same images.
+
+    Attributes:
+        separability: change of ``M_inter - M_intra``.
+        dim: change of ``M_dim``, not weighted.
+        dse: change of their weighted sum.
+        moved: the part that moved DSE: it went the way DSE went, by more than its noise, and,
+            weighted, at least twice as far as the other part; ``"both"`` when neither leads,
+            ``"neither"`` when no part exceeds its noise.
+    """
+
+    separability: Estimate
+    dim: Estimate
+    dse: Estimate
+    moved: Part
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON document."""
+        return {
+            "separability": self.separability.to_json(),
+            "dim": self.dim.to_json(),
+            "dse": self.dse.to_json(),
+            "moved": self.moved,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            Estimate.from_json(document["separability"]),
+            Estimate.from_json(document["dim"]),
+            Estimate.from_json(document["dse"]),
+            cast(Part, document["moved"]),
+        )
+
+
+@dataclass(frozen=True)
+class SelectionRow:
+    """One scored checkpoint.
+
+    Attributes:
+        name: file name of the checkpoint.
+        step: its position in the run, in ``unit``.
+        unit: ``"epoch"`` or ``"step"``.
+        separability: ``M_inter - M_intra``.
+        dim: ``M_dim``.
+        dse: ``separability + weight * dim``; ``None`` where the weight is not defined.
+        is_candidate: a local maximum of DSE.
+        rank_in_shortlist: 1 for the highest candidate; ``None`` outside the shortlist.
+        is_pick: the checkpoint to use.
+        below_noise_of_pick: its DSE and the pick's differ by less than their noise; ``False``
+            for the pick itself and where the noise is not known.
+    """
+
+    name: str
+    step: int
+    unit: str
+    separability: Estimate
+    dim: Estimate
+    dse: Estimate | None
+    is_candidate: bool
+    rank_in_shortlist: int | None
+    is_pick: bool
+    below_noise_of_pick: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON document."""
+        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        estimates = {k: v.to_json() for k, v in document.items() if isinstance(v, Estimate)}
+        return {**document, **estimates}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`."""
+        values = {field.name: document[field.name] for field in fields(cls)}
+        for part in ("separability", "dim", "dse"):
+            values[part] = None if values[part] is None else Estimate.from_json(values[part])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The choice among the checkpoints of one run, and what it rests on.
+
+    Attributes:
+        definition: ``"released"`` or ``"paper"``.
+        layer: which layer's features were scored; -1 is the last.
+        weight: lambda of the run, or ``None`` where it is not defined.
+        weight_note: a sentence about it.
+        rows: the scored checkpoints in order of step.
+        candidates: names of the local maxima in order of step.
+        shortlist: names of the highest candidates, highest first.
+        pick: name of the checkpoint to use, ``None`` without a DSE.
+        last: name of the last scored checkpoint.
+        verdict: the choice in words.
+        change: last checkpoint minus pick; ``None`` when they are the same or there is no pick.
+        failed: names of the checkpoints left out: not scored, or a score that is not finite.
+        level: confidence of an interval of one number.
+        comparison_level: confidence of each comparison with the pick, ``1 - (1 - level) / m``
+            for ``m`` comparisons, so that all hold together at ``level``.
+        images: how many images were scored, where the records say so.
+    """
+
+    definition: str
+    layer: int
+    weight: float | None
+    weight_note: str | None
+    rows: tuple[SelectionRow, ...]
+    candidates: tuple[str, ...]
+    shortlist: tuple[str, ...]
+    pick: str | None
+    last: str
+    verdict: str
+    change: Change | None
+    failed: tuple[str, ...]
+    level: float = 0.95
+    comparison_level: float = 0.95
+    images: int | None = None
+
+    def row(self, name: str) -> SelectionRow:
+        """The row of one checkpoint.
+
+        Raises:
+            RecordError: no scored checkpoint has this name.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        known = ", ".join(row.name for row in self.rows)
+        raise RecordError(f"no scored checkpoint is named {name!r}; there are: {known}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, with plain values only."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            **{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()},
+            "schema": SCHEMA,
+            "rows": [row.to_json() for row in self.rows],
+            "change": None if self.change is None else self.change.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            RecordError: another schema version, or a field is missing or garbled.
+        """
+        if document.get("schema") != SCHEMA:
+            raise RecordError(
+                f"this selection has schema {document.get('schema')!r}, this version reads "
+                f"{SCHEMA}; select again from the records"
+            )
+        try:
+            values = {field.name: document[field.name] for field in fields(cls)}
+            for key in ("candidates", "shortlist", "failed"):
+                values[key] = tuple(values[key])
+            values["rows"] = tuple(SelectionRow.from_json(row) for row in values["rows"])
+            change = values["change"]
+            values["change"] = None if change is None else Change.from_json(change)
+            return cls(**values)
+        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            raise RecordError(f"a selection lacks or garbles a field: {cause!r}") from cause

@@ -1,0 +1,160 @@
+"""Records of a run in, the choice among its checkpoints out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from densescope.errors import InputError, RecordError
+from densescope.records import ScoreRecord
+from densescope.selection.change import change_between, exceeds_noise
+from densescope.selection.parts import measured_rows
+from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pick_peak, shortlist
+from densescope.selection.result import Selection, SelectionRow
+from densescope.selection.sameness import check_same_run, trait_of
+from densescope.selection.verdict import verdict
+from densescope.selection.weight import DEFINITIONS
+
+
+def select_checkpoints(
+    records: Sequence[ScoreRecord],
+    *,
+    definition: str = "released",
+    layer: int = -1,
+    window: int = WINDOW,
+    shortlist_size: int = SHORTLIST_SIZE,
+    level: float = 0.95,
+) -> Selection:
+    """Choose among the checkpoints of one run by DSE.
+
+    ``DSE = separability + lambda * dim`` with ``separability = M_inter - M_intra`` and
+    ``lambda`` of :func:`run_weight`. Candidates are the :func:`local_maxima` of DSE over the
+    steps, the :func:`shortlist` holds the highest of them, :func:`pick_peak` names one.
+    The order of the records does not matter. Numbers of two methods do not compare.
+
+    Noise: the DSE of the pick and of every other checkpoint are compared on the same blocks
+    of images (``Estimate.minus``), each at level ``1 - (1 - level) / m`` for ``m``
+    comparisons (Bonferroni). The checkpoints whose DSE is not significantly below the pick's
+    thus hold the one with the highest true DSE with probability ``level`` or more, although
+    the pick was chosen after looking.
+
+    Args:
+        records: of one run, in any order. Failed ones, and those with a score that is not
+            finite, are left out and named.
+        definition: ``"released"`` or ``"paper"``.
+        layer: which layer's scores.
+        window: checkpoints on either side of a candidate, at least 1.
+        shortlist_size: at least 1.
+        level: confidence of intervals, between 0 and 1.
+
+    Returns:
+        The choice. Without a weight (``"paper"``, fewer than three checkpoints or no spread) it
+        has rows but no DSE, candidates or pick.
+
+    Raises:
+        InputError: an argument out of its range.
+        RecordError: no scored record, a metric or layer that was not scored, or records that
+            differ in format, architecture, weights, images, image size or settings.
+
+    Source: Dai et al. (2025), arXiv 2510.17299.
+
+    Deviations: the paper has no intervals and no single pick. The replicates of DSE hold the
+        weight fixed: an error of the weight common to all checkpoints is not in them
+        (docs/selection.md has its size). Spread over clustering seeds is carried along but not
+        part of an interval.
+    """
+    _check_arguments(definition, level)
+    scored, failed = _usable(records, definition, layer)
+    rows, weight, note = measured_rows(scored, definition, layer)
+    values = [row.dse.value for row in rows if row.dse is not None]
+    candidates = local_maxima(values, window=window)
+    listed = shortlist(values, window=window, size=shortlist_size)
+    pick = pick_peak(values, window=window, size=shortlist_size) if values else None
+    comparison_level = 1 - (1 - level) / max(1, len(rows) - 1)
+    if pick is not None:
+        rows = _marked(rows, candidates, listed, pick, comparison_level)
+    change = None
+    if pick is not None and weight is not None and pick != len(rows) - 1:
+        change = change_between(rows[pick], rows[-1], weight, comparison_level)
+    selection = Selection(
+        definition=definition,
+        layer=layer,
+        weight=weight,
+        weight_note=note,
+        rows=rows,
+        candidates=tuple(rows[i].name for i in candidates),
+        shortlist=tuple(rows[i].name for i in listed),
+        pick=None if pick is None else rows[pick].name,
+        last=rows[-1].name,
+        verdict="",
+        change=change,
+        failed=failed,
+        level=level,
+        comparison_level=comparison_level,
+        images=trait_of(scored[0], ("provenance", "images", "count")),
+    )
+    return replace(selection, verdict=verdict(selection, window=window))
+
+
+def _check_arguments(definition: str, level: float) -> None:
+    if definition not in DEFINITIONS:
+        raise InputError(
+            f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}"
+        )
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
+
+
+def _usable(
+    records: Sequence[ScoreRecord], definition: str, layer: int
+) -> tuple[list[ScoreRecord], tuple[str, ...]]:
+    """Scored records with finite parts in order of step, and the names of the others."""
+    ordered = sorted(records, key=lambda record: (record.step, record.name))
+    scored: list[ScoreRecord] = []
+    failed: list[ScoreRecord] = []
+    for record in ordered:
+        usable = record.status == "scored" and all(
+            math.isfinite(record.estimate(f"{definition}.{part}", layer).value)
+            for part in ("inter", "intra", "dim")
+        )
+        (scored if usable else failed).append(record)
+    if not scored:
+        raise RecordError(_nothing_to_choose(failed))
+    check_same_run(scored)
+    return scored, tuple(record.name for record in failed)
+
+
+def _nothing_to_choose(failed: Sequence[ScoreRecord]) -> str:
+    if not failed:
+        return "there are no records to choose from; score the checkpoints of a run first"
+    return (
+        f"none of the {len(failed)} checkpoints has a score to choose by; the first, "
+        f"{failed[0].name}: {failed[0].error or 'its score is not a finite number'}"
+    )
+
+
+def _marked(
+    rows: Sequence[SelectionRow],
+    candidates: Sequence[int],
+    listed: Sequence[int],
+    pick: int,
+    level: float,
+) -> tuple[SelectionRow, ...]:
+    return tuple(
+        replace(
+            row,
+            is_candidate=i in candidates,
+            rank_in_shortlist=listed.index(i) + 1 if i in listed else None,
+            is_pick=i == pick,
+            below_noise_of_pick=i != pick and _below_noise(rows[pick], row, level),
+        )
+        for i, row in enumerate(rows)
+    )
+
+
+def _below_noise(pick: SelectionRow, row: SelectionRow, level: float) -> bool:
+    if pick.dse is None or row.dse is None:
+        return False
+    difference = pick.dse.minus(row.dse)
+    return difference.standard_error is not None and not exceeds_noise(difference, level)

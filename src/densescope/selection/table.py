@@ -1,0 +1,135 @@
+"""A selection as a flat table: one row per checkpoint, in JSON, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from densescope.errors import InputError
+from densescope.estimate import Estimate
+from densescope.records import write_json
+from densescope.selection.result import Selection, SelectionRow
+
+Row = dict[str, Any]
+
+# Column -> its type; the order is the order of the table.
+COLUMNS: dict[str, type] = {
+    "step": int,
+    "unit": str,
+    "name": str,
+    "definition": str,
+    "layer": int,
+    "dse": float,
+    "dse_low": float,
+    "dse_high": float,
+    "separability": float,
+    "separability_low": float,
+    "separability_high": float,
+    "dim": float,
+    "dim_low": float,
+    "dim_high": float,
+    "candidate": bool,
+    "shortlist_rank": int,
+    "pick": bool,
+    "below_noise_of_pick": bool,
+}
+
+
+def selection_table(selection: Selection) -> list[Row]:
+    """One flat row per scored checkpoint, in order of step.
+
+    The keys are those of ``COLUMNS``. ``..._low`` and ``..._high`` bound each number alone at
+    ``selection.level``; to compare two checkpoints read ``below_noise_of_pick``, which pairs
+    them, not the overlap of two intervals. What is not known is ``None``.
+    """
+    return [_flat(selection, row) for row in selection.rows]
+
+
+def write_table(selection: Selection, path: Path | str) -> None:
+    """Write :func:`selection_table` to ``.json``, ``.csv`` or ``.parquet``.
+
+    A reader sees the whole file or the one before it. JSON also holds weight and verdict; its rows
+    are under ``"rows"``.
+
+    Raises:
+        InputError: another suffix.
+    """
+    path = Path(path)
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InputError(
+            f"cannot tell a table format from {path.name!r}; end it in {', '.join(WRITERS)}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer(selection, path)
+
+
+def _flat(selection: Selection, row: SelectionRow) -> Row:
+    return {
+        "step": row.step,
+        "unit": row.unit,
+        "name": row.name,
+        "definition": selection.definition,
+        "layer": selection.layer,
+        **_bounds("dse", row.dse, selection.level),
+        **_bounds("separability", row.separability, selection.level),
+        **_bounds("dim", row.dim, selection.level),
+        "candidate": row.is_candidate,
+        "shortlist_rank": row.rank_in_shortlist,
+        "pick": row.is_pick,
+        "below_noise_of_pick": row.below_noise_of_pick,
+    }
+
+
+def _bounds(name: str, estimate: Estimate | None, level: float) -> Row:
+    interval = None if estimate is None else estimate.interval(level)
+    low, high = interval or (None, None)
+    value = None if estimate is None else estimate.value
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _write_json(selection: Selection, path: Path) -> None:
+    document = {
+        "weight": selection.weight,
+        "weight_note": selection.weight_note,
+        "verdict": selection.verdict,
+        "level": selection.level,
+        "comparison_level": selection.comparison_level,
+        "failed": list(selection.failed),
+        "rows": selection_table(selection),
+    }
+    write_json(document, path)
+
+
+def _write_csv(selection: Selection, path: Path) -> None:
+    temporary = _beside(path)
+    with temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(COLUMNS))
+        writer.writeheader()
+        writer.writerows(selection_table(selection))
+    os.replace(temporary, path)
+
+
+def _write_parquet(selection: Selection, path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    temporary = _beside(path)
+    parquet.write_table(pa.Table.from_pylist(selection_table(selection), schema=schema), temporary)
+    os.replace(temporary, path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+WRITERS: dict[str, Callable[[Selection, Path], None]] = {
+    ".json": _write_json,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}

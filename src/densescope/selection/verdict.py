@@ -1,0 +1,174 @@
+"""The choice in words a researcher can act on."""
+
+from __future__ import annotations
+
+from densescope.estimate import Estimate
+from densescope.selection.peaks import seen_to_fall
+from densescope.selection.result import Change, Selection, SelectionRow
+
+
+def verdict(selection: Selection, *, window: int) -> str:
+    """A few sentences: which checkpoint, against the last, what moved, and what is not known."""
+    if selection.pick is None:
+        sentences = _without_pick(selection)
+    elif len(selection.rows) < 3:
+        sentences = _too_few(selection)
+    else:
+        sentences = _with_pick(selection, window)
+    if selection.failed:
+        count = len(selection.failed)
+        sentences.append(f"Left out without a score: {_names(selection.failed)} ({count}).")
+    return " ".join(sentences)
+
+
+def _without_pick(selection: Selection) -> list[str]:
+    return [f"No checkpoint is picked. {selection.weight_note}"]
+
+
+def _too_few(selection: Selection) -> list[str]:
+    rows, pick = selection.rows, selection.row(str(selection.pick))
+    if len(rows) == 1:
+        return [f"Only {_place(pick)} was scored: there is nothing to choose from yet."]
+    return [
+        f"Only two checkpoints were scored; {_place(pick)} has the higher DSE.",
+        *_against_last(selection),
+        "A peak cannot be told from a slope: score more checkpoints of the run.",
+    ]
+
+
+def _with_pick(selection: Selection, window: int) -> list[str]:
+    rows, pick = selection.rows, selection.row(str(selection.pick))
+    position = rows.index(pick)
+    return [
+        f"Use {_place(pick)}.",
+        *_shape(selection, position, window),
+        *_against_last(selection),
+        *_ties(selection),
+        *_noise_unknown(selection),
+    ]
+
+
+def _shape(selection: Selection, position: int, window: int) -> list[str]:
+    """Where on the curve the pick lies."""
+    rows = selection.rows
+    values = [row.dse.value for row in rows if row.dse is not None]
+    if max(values) == min(values):
+        return ["DSE is the same in all checkpoints and chooses none of them; this is the first."]
+    if position == len(rows) - 1:
+        return [
+            "It is the last checkpoint and DSE is highest there: no degradation is seen so far."
+        ]
+    if not seen_to_fall(position, len(rows), window):
+        return [
+            f"DSE is highest there, but fewer than {window} checkpoints follow: "
+            "whether it falls from there is not seen yet."
+        ]
+    top = rows[values.index(max(values))]
+    if max(values) > values[position]:
+        return [
+            f"DSE is higher still at {_place(top)} ({max(values):.3g} against "
+            f"{values[position]:.3g}), but the run ends before a fall from there could be seen; "
+            "the pick is the highest peak that was followed by one. Compare the two on a "
+            "labeled task if you can."
+        ]
+    if position == 0:
+        return [
+            "It is the first checkpoint and DSE is nowhere higher: an earlier one, if there "
+            "is any, may be better."
+        ]
+    return []
+
+
+def _against_last(selection: Selection) -> list[str]:
+    """By how much the last checkpoint differs, and which part moved."""
+    change = selection.change
+    if change is None:
+        return []
+    last = _place(selection.rows[-1], "the last checkpoint")
+    level = selection.comparison_level
+    interval = change.dse.interval(level)
+    size = _size(change.dse, level)
+    if interval is None and change.dse.value == 0:
+        return [f"Its DSE is that of {last}."]
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        return [
+            f"On DSE {last} is as good: its difference from the pick, {size}, is below the noise "
+            f"of {_images(selection)}."
+        ]
+    fell = change.dse.value < 0
+    return [
+        f"From the pick to {last} DSE {'fell' if fell else 'rose'} by {size}"
+        f"{'' if interval is None else f' ({selection.level:.0%}, all comparisons together)'}.",
+        _moved(change, level),
+    ]
+
+
+def _moved(change: Change, level: float) -> str:
+    parts = (
+        f"separability {_signed(change.separability, level)}, "
+        f"dimension {_signed(change.dim, level)}"
+    )
+    if change.moved == "neither":
+        return f"Neither part alone moved beyond its noise ({parts})."
+    if change.moved == "both":
+        return f"Both parts moved it ({parts})."
+    word = "fewer" if change.dim.value < 0 else "more"
+    if change.moved == "dimension":
+        return f"The dimension moved it: the features use {word} directions ({parts})."
+    word = "less" if change.separability.value < 0 else "more"
+    return f"Separability moved it: the pseudo-classes stand {word} apart ({parts})."
+
+
+def _ties(selection: Selection) -> list[str]:
+    """Members of the shortlist that cannot be told from the pick."""
+    tied = [
+        _place(row)
+        for row in selection.rows
+        if row.rank_in_shortlist is not None and row.below_noise_of_pick
+    ]
+    if not tied:
+        return []
+    return [
+        f"Of the shortlist, {_names(tied)} cannot be told apart from the pick: the difference is "
+        f"below the noise of {_images(selection)}; score more images."
+    ]
+
+
+def _noise_unknown(selection: Selection) -> list[str]:
+    if any(row.separability.standard_error is not None for row in selection.rows):
+        return []
+    return [
+        f"The noise is not known, as there are too few images to cut {_images(selection)} into "
+        "blocks: do not rest a choice on small differences; score more images."
+    ]
+
+
+def _place(row: SelectionRow, name: str = "") -> str:
+    return f"{name or row.name} ({row.unit} {row.step})"
+
+
+def _images(selection: Selection) -> str:
+    return "these images" if selection.images is None else f"{selection.images:,} images"
+
+
+def _names(names: tuple[str, ...] | list[str], most: int = 5) -> str:
+    shown = list(names[:most])
+    if len(names) > most:
+        shown.append(f"{len(names) - most} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _size(difference: Estimate, level: float) -> str:
+    """Size of a difference, with the interval of its absolute value."""
+    interval = difference.interval(level)
+    if interval is None:
+        return f"{abs(difference.value):.3g}"
+    low, high = sorted(interval) if difference.value >= 0 else sorted(-end for end in interval)
+    return f"{abs(difference.value):.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _signed(difference: Estimate, level: float) -> str:
+    interval = difference.interval(level)
+    if interval is None:
+        return f"{difference.value:+.3g}"
+    return f"{difference.value:+.3g} [{interval[0]:+.3g}, {interval[1]:+.3g}]"

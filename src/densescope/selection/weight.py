@@ -1,0 +1,82 @@
+"""The weight of the dimension in DSE, which exists only for a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from densescope.errors import InputError
+
+DEFINITIONS = ("released", "paper")
+LEAST_CHECKPOINTS = 3
+NO_SPREAD = 1e-9  # of the largest value: below it a spread is rounding
+
+
+def run_weight(
+    separability: Sequence[float], dim: Sequence[float], *, definition: str = "released"
+) -> tuple[float | None, str]:
+    """Weight of the dimension over the checkpoints of a run, and a sentence about it.
+
+    ``lambda = std(separability) / std(dim)``, so that both parts move DSE equally over the
+    run. In ``(0, inf)``; unchanged by shifts of either part. Both standard deviations are of the
+    population (``ddof=0``); the sample's would give the same ratio, as the factor cancels.
+
+    With fewer than three checkpoints, or a part without spread, the ratio means nothing:
+    the weight is then 1 for ``definition="released"``, whose parts are normalized, and
+    ``None`` for ``"paper"``, whose effective rank of hundreds would swamp the rest.
+
+    Args:
+        separability: ``M_inter - M_intra`` of each checkpoint.
+        dim: ``M_dim`` of each checkpoint, in the same order.
+        definition: ``"released"`` or ``"paper"``.
+
+    Returns:
+        The weight or ``None``, and a sentence for the reader.
+
+    Raises:
+        InputError: an unknown definition, or two lengths.
+
+    Source: Dai et al. (2025), arXiv 2510.17299.
+
+    Deviations: the paper names no weight where the ratio is undefined; 1 and none are ours.
+
+    Example:
+        >>> run_weight([0.0, 1.0, 2.0], [0.0, 2.0, 4.0])[0]
+        0.5
+    """
+    if definition not in DEFINITIONS:
+        raise InputError(
+            f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}"
+        )
+    if len(separability) != len(dim):
+        raise InputError(
+            f"{len(separability)} values of separability and {len(dim)} of dim; "
+            "give one of each per checkpoint"
+        )
+    count = len(dim)
+    if count < LEAST_CHECKPOINTS:
+        return _undefined(definition, f"with {count} scored checkpoint{'s' * (count != 1)}")
+    for name, values in (("separability", separability), ("dimension", dim)):
+        if _spread(values) <= NO_SPREAD * max(abs(value) for value in values):
+            return _undefined(definition, f"where the {name} is the same in all checkpoints")
+    weight = _spread(separability) / _spread(dim)
+    return weight, (
+        f"DSE is separability + {weight:.4g} x dimension; the weight is "
+        f"std(separability) / std(dimension) over the {count} scored checkpoints, "
+        "so it changes when more of them arrive."
+    )
+
+
+def _undefined(definition: str, where: str) -> tuple[float | None, str]:
+    rule = f"The weight of the dimension is not defined {where}"
+    if definition == "paper":
+        return (
+            None,
+            f"{rule}: DSE of the paper's definition is left open, only its parts are shown.",
+        )
+    return 1.0, f"{rule}: 1 is used."
+
+
+def _spread(values: Sequence[float]) -> float:
+    center = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - center) ** 2 for value in values) / len(values))
