@@ -1,0 +1,78 @@
+"""What every metric is called on the page, in which unit, and how it is read."""
+
+from __future__ import annotations
+
+from densescope.report.readings import Column
+
+_DEFINITIONS = {
+    "released": (
+        ("dse", "DSE", "DSE (no unit)"),
+        ("separability", "Separability", "distance / mean spread"),
+        ("dim", "Dimension", "effective rank / full rank"),
+    ),
+    "paper": (
+        ("dse", "DSE", "DSE (distance)"),
+        ("separability", "Separability", "distance between unit vectors"),
+        ("dim", "Dimension", "effective rank (dimensions)"),
+    ),
+}
+_ABOUT = {
+    "dse": "Separability plus weighted dimension. Higher is better, within one run.",
+    "separability": (
+        "How far pseudo-classes of patches lie apart, minus how wide they are. "
+        "It falls when classes run into each other."
+    ),
+    "dim": (
+        "How many directions the patch features use. It falls when the representation collapses."
+    ),
+}
+PARTS = {
+    definition: {
+        part: Column(f"{definition}.{part}", title, axis, _ABOUT[part])
+        for part, title, axis in rows
+    }
+    for definition, rows in _DEFINITIONS.items()
+}
+
+BASELINES = (
+    Column(
+        "rankme",
+        "RankMe",
+        "dimensions",
+        "Effective rank of one vector per image. Higher is held to be better.",
+    ),
+    Column(
+        "dense_rankme",
+        "Dense RankMe",
+        "dimensions",
+        "The same of patches: dimension without separability.",
+    ),
+    Column(
+        "alpha_req",
+        "α-ReQ",
+        "decay exponent",
+        "How fast the eigenvalues decay. Near 1 is held to be best, not high or low.",
+    ),
+    Column(
+        "lidar",
+        "LiDAR",
+        "dimensions",
+        "Effective rank of what tells images apart, beyond augmentation. Higher is held to be "
+        "better.",
+    ),
+    Column(
+        "outlier_fraction",
+        "Outlier patches",
+        "fraction of patches",
+        "Patches with a norm far above the rest; a sign of artefacts. Lower is better.",
+    ),
+)
+
+
+def part_column(definition: str, part: str) -> Column:
+    """The column of one part of DSE (``"dse"``, ``"separability"``, ``"dim"``) in a definition."""
+    known = PARTS.get(definition)
+    if known is not None:
+        return known[part]
+    released = PARTS["released"][part]
+    return Column(f"{definition}.{part}", released.title, released.title, _ABOUT[part])

@@ -1,0 +1,259 @@
+"""Curves over the steps of a run, as plotly figures in plain values.
+
+The figures are written out as what plotly's JSON is, dictionaries and lists, because building
+them through its classes takes a second per page and adds its default look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from densescope.report.data import Checkpoint, ReportData, View
+from densescope.report.readings import Curve, Reading
+
+Figure = dict[str, Any]
+
+INK = "#1c2128"
+MUTED = "#5b6470"
+RULE = "#e3e6ea"
+PART_COLORS = {"dse": "#1c2128", "separability": "#0072b2", "dim": "#b8540a"}
+OTHER_COLOR = "#5b6470"
+ACCENT = "#c8102e"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def build_figures(data: ReportData) -> dict[str, Figure]:
+    """All figures of a page by the name of their place in it."""
+    figures = {}
+    for number, view in enumerate((data.view, *data.alternatives)):
+        for part, curve in (
+            ("dse", view.dse),
+            ("separability", view.separability),
+            ("dim", view.dim),
+        ):
+            if not curve.empty:
+                figures[f"view{number}-{part}"] = part_figure(part, curve, view, data.unit)
+    for group, curves in (("baseline", data.baselines), ("extra", data.extras)):
+        for number, curve in enumerate(curves):
+            if not curve.empty:
+                traces = line(curve, data.checkpoints, OTHER_COLOR)
+                figures[f"{group}{number}"] = _figure(traces, curve, data.view, data.unit)
+    return figures
+
+
+def part_figure(part: str, curve: Curve, view: View, unit: str) -> Figure:
+    """One part of DSE over the run; the sum also carries the marks of the selection."""
+    traces = line(curve, view.checkpoints, PART_COLORS[part])
+    if part == "dse":
+        traces += marks(curve, view.checkpoints)
+    return _figure(traces, curve, view, unit)
+
+
+def line(curve: Curve, checkpoints: Sequence[Checkpoint], color: str) -> list[Figure]:
+    """The interval as a band and the values as a line that breaks where a number is missing."""
+    drawn = [reading if reading and reading.finite else None for reading in curve.readings]
+    few = len(checkpoints) <= 60
+    band_x, band_y = _band(drawn, checkpoints)
+    band = {
+        "type": "scatter",
+        "x": band_x,
+        "y": band_y,
+        "mode": "lines",
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": _faint(color),
+        "hoverinfo": "skip",
+    }
+    values = {
+        "type": "scatter",
+        "x": [row.step for row in checkpoints],
+        "y": [reading.value if reading else None for reading in drawn],
+        "mode": "lines+markers",
+        "line": {"color": color, "width": 1.75},
+        "marker": {"color": color, "size": 4.5 if few else 3},
+        "connectgaps": False,
+        "text": [
+            _hover(row, reading, curve) for row, reading in zip(checkpoints, drawn, strict=True)
+        ],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    return [band, values] if band_x else [values]
+
+
+def marks(curve: Curve, checkpoints: Sequence[Checkpoint]) -> list[Figure]:
+    """Candidates as rings, the shortlist as filled rings, the pick as a diamond."""
+    looks = (
+        ("circle", 9, "#ffffff", [c.is_candidate and c.rank is None for c in checkpoints]),
+        ("circle", 10, INK, [c.rank is not None and not c.is_pick for c in checkpoints]),
+        ("diamond", 14, ACCENT, [c.is_pick for c in checkpoints]),
+    )
+    traces = []
+    for symbol, size, fill, chosen in looks:
+        points = [
+            (row.step, reading.value)
+            for row, reading, shown in zip(checkpoints, curve.readings, chosen, strict=True)
+            if shown and reading and reading.finite
+        ]
+        if points:
+            edge = {"color": INK if fill == "#ffffff" else "#ffffff", "width": 1.5}
+            traces.append(
+                {
+                    "type": "scatter",
+                    "x": [step for step, _ in points],
+                    "y": [value for _, value in points],
+                    "mode": "markers",
+                    "marker": {"symbol": symbol, "size": size, "color": fill, "line": edge},
+                    "hoverinfo": "skip",
+                }
+            )
+    return traces
+
+
+def _band(
+    readings: Sequence[Reading | None], checkpoints: Sequence[Checkpoint]
+) -> tuple[list[int | None], list[float | None]]:
+    x: list[int | None] = []
+    y: list[float | None] = []
+    steps: list[int] = []
+    lows: list[float] = []
+    highs: list[float] = []
+    for row, reading in (*zip(checkpoints, readings, strict=True), (None, None)):
+        if row and reading and reading.low is not None and reading.high is not None:
+            steps.append(row.step)
+            lows.append(reading.low)
+            highs.append(reading.high)
+        elif steps:
+            x += [*steps, *reversed(steps), steps[0], None]
+            y += [*lows, *reversed(highs), lows[0], None]
+            steps, lows, highs = [], [], []
+    return x[:-1], y[:-1]
+
+
+def _hover(row: Checkpoint, reading: Reading | None, curve: Curve) -> str:
+    if reading is None:
+        return ""
+    decimals = curve.decimals + 1
+    lines = [
+        f"<b>{escape(row.name)}</b>",
+        f"{escape(row.unit)} {row.step}",
+        f"{escape(curve.column.title)} {reading.text(decimals)}",
+    ]
+    if reading.seed_spread is not None:
+        lines.append(f"over seeds ± {reading.seed_spread:.{decimals}f}")
+    if reading.note:
+        lines.append(escape(reading.note))
+    return "<br>".join(lines)
+
+
+def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure:
+    steps = [row.step for row in view.checkpoints]
+    margin = (max(steps) - min(steps)) * 0.025 or 1
+    axis = {
+        "linecolor": MUTED,
+        "tickcolor": MUTED,
+        "ticks": "outside",
+        "ticklen": 4,
+        "gridcolor": RULE,
+        "zeroline": False,
+        "fixedrange": True,
+    }
+    layout = {
+        "autosize": True,
+        "showlegend": False,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "margin": {"l": 62, "r": 14, "t": 22, "b": 44},
+        "hovermode": "x",
+        "hoverlabel": {
+            "bgcolor": "#ffffff",
+            "bordercolor": MUTED,
+            "align": "left",
+            "font": {"family": FONT, "size": 12, "color": INK},
+        },
+        "xaxis": {
+            **axis,
+            "title": {"text": escape(unit), "standoff": 8},
+            "range": [min(steps) - margin, max(steps) + margin],
+            "showgrid": False,
+            "showline": True,
+            "nticks": 8,
+        },
+        "yaxis": {
+            **axis,
+            "title": {"text": escape(curve.column.axis), "standoff": 6},
+            "ticks": "",
+            "nticks": 6,
+        },
+        "shapes": _guides(view) + _failures(view),
+        "annotations": _guide_names(view),
+    }
+    return {"data": traces, "layout": layout}
+
+
+def _guides(view: View) -> list[Figure]:
+    shapes = []
+    for row, color, dash in ((view.pick, ACCENT, "solid"), (view.last, MUTED, "dot")):
+        if row is not None and not (row.is_pick and dash == "dot"):
+            shapes.append(
+                {
+                    "type": "line",
+                    "xref": "x",
+                    "yref": "paper",
+                    "x0": row.step,
+                    "x1": row.step,
+                    "y0": 0,
+                    "y1": 1,
+                    "layer": "below",
+                    "line": {"color": color, "width": 1, "dash": dash},
+                }
+            )
+    return shapes
+
+
+def _guide_names(view: View) -> list[Figure]:
+    pick, last = view.pick, view.last
+    names = []
+    if pick is not None:
+        word = "pick = last" if pick.is_last else "pick"
+        names.append((pick.step, word, ACCENT, "right" if pick.is_last else "center"))
+    if last is not None and last is not pick:
+        names.append((last.step, "last", MUTED, "right"))
+    return [
+        {
+            "x": step,
+            "y": 1,
+            "xref": "x",
+            "yref": "paper",
+            "yanchor": "bottom",
+            "xanchor": anchor,
+            "text": word,
+            "showarrow": False,
+            "font": {"size": 12, "color": color},
+        }
+        for step, word, color, anchor in names
+    ]
+
+
+def _failures(view: View) -> list[Figure]:
+    return [
+        {
+            "type": "line",
+            "xref": "x",
+            "yref": "paper",
+            "x0": row.step,
+            "x1": row.step,
+            "y0": 0,
+            "y1": 0.045,
+            "line": {"color": ACCENT, "width": 2.5},
+        }
+        for row in view.checkpoints
+        if row.error is not None
+    ]
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.14)"

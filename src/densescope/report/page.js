@@ -1,0 +1,60 @@
+"use strict";
+
+// The plotting library lies in the page compressed; it is unpacked here, once.
+async function unpack(id) {
+  const text = atob(document.getElementById(id).textContent.trim());
+  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+async function draw() {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const places = [...document.querySelectorAll("[data-figure]")];
+  if (places.length === 0) return;
+  const library = document.createElement("script");
+  library.textContent = await unpack("library");
+  document.head.append(library);
+  for (const place of places) {
+    const figure = figures[place.dataset.figure];
+    const config = { displayModeBar: false, responsive: true, scrollZoom: false };
+    await Plotly.newPlot(place, figure.data, figure.layout, config);
+  }
+  const fit = () => places.forEach((place) => Plotly.Plots.resize(place));
+  window.addEventListener("beforeprint", fit);
+  window.addEventListener("afterprint", fit);
+}
+
+function compare(a, b) {
+  if (a === "" || b === "") return (a === "") - (b === "");
+  const [x, y] = [Number(a), Number(b)];
+  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+}
+
+function sortable(table) {
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = head.querySelector("button");
+    if (!button) return;
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== (head.dataset.first || "ascending")
+        ? head.dataset.first !== "descending"
+        : head.dataset.first === "descending";
+      const key = (row) => row.cells[column]?.dataset.sort ?? "";
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [key(a), key(b)];
+        return x === "" || y === "" || up ? compare(x, y) : compare(y, x);
+      });
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      body.append(...rows);
+    });
+  });
+}
+
+document.querySelectorAll("table.sortable").forEach(sortable);
+draw().catch((error) => {
+  document.documentElement.classList.add("undrawn");
+  console.warn(`The figures could not be drawn: ${error}`);
+}).finally(() => document.documentElement.classList.add("ready"));

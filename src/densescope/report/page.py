@@ -1,0 +1,104 @@
+"""ReportData becomes one HTML file that works without a network."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+from densescope._version import __version__
+from densescope.report.data import ReportData
+from densescope.report.figures import build_figures
+from densescope.report.readings import MISSING, Curve
+
+
+def render_report(data: ReportData) -> str:
+    """The page as one HTML document.
+
+    It carries its style, its scripts, its pictures and the plotting library, asks for nothing
+    from outside and forbids itself to (a content security policy names the two scripts by their
+    hash). All text from files is escaped. Without JavaScript the figures are missing and every
+    number is still there, in tables.
+
+    Args:
+        data: what the page shows.
+
+    Returns:
+        The document. The same data gives the same text.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("densescope.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = _cell
+    script = _asset("page.js")
+    library, payload = _plotting_library()
+    return environment.get_template("page.html.jinja").render(
+        data=data,
+        figures=build_figures(data),
+        css=_asset("page.css"),
+        script=script,
+        library=payload,
+        policy=_policy(script, library),
+        version=__version__,
+        missing=MISSING,
+    )
+
+
+def write_report(data: ReportData, path: Path) -> None:
+    """Write the page so that a reader sees the whole of it or nothing, also after a crash.
+
+    Args:
+        data: what the page shows.
+        path: the file, usually ``report.html``; its folder is made if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(render_report(data))
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def _cell(curve: Curve, index: int) -> tuple[str, str]:
+    """What a table cell shows, and the number it is sorted by."""
+    reading = curve.readings[index]
+    if reading is None:
+        return MISSING, ""
+    return reading.text(curve.decimals), repr(reading.value) if reading.finite else ""
+
+
+def _asset(name: str) -> str:
+    return resources.files("densescope.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _plotting_library() -> tuple[str, str]:
+    """The source of plotly.js, and the same compressed for the page, a third of the size."""
+    from plotly.offline import get_plotlyjs
+
+    source: str = get_plotlyjs()
+    packed = gzip.compress(source.encode("utf-8"), compresslevel=9, mtime=0)
+    return source, base64.b64encode(packed).decode("ascii")
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

@@ -1,0 +1,139 @@
+"""Numbers as the page shows them: a value, its interval, and how many decimals are worth reading."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from densescope.estimate import Estimate
+
+LEVEL = 0.95
+MISSING = "–"
+NOT_FINITE = "not finite"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One number of one checkpoint.
+
+    Attributes:
+        value: the number; NaN or infinite where the stored one is.
+        half: half the width of its interval of level ``LEVEL``, or ``None``.
+        seed_spread: standard deviation over clustering seeds, or ``None``.
+        note: a warning that travels with the number, or ``None``.
+
+    Example:
+        >>> Reading(-1.25, 0.031).text(2)
+        '−1.25 ± 0.03'
+    """
+
+    value: float
+    half: float | None = None
+    seed_spread: float | None = None
+    note: str | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate | None) -> Reading | None:
+        """What the page shows of an estimate; ``None`` stays ``None``."""
+        if estimate is None:
+            return None
+        interval = estimate.interval(LEVEL)
+        half = None if interval is None else (interval[1] - interval[0]) / 2
+        if half is None or not math.isfinite(half):
+            half = None
+        return cls(estimate.value, half, estimate.seed_spread, estimate.note)
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is a number to draw."""
+        return math.isfinite(self.value)
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the interval, or ``None``."""
+        return None if self.half is None else self.value - self.half
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the interval, or ``None``."""
+        return None if self.half is None else self.value + self.half
+
+    def number(self, decimals: int) -> str:
+        """The value alone."""
+        return plain(self.value, decimals) if self.finite else NOT_FINITE
+
+    def text(self, decimals: int) -> str:
+        """The value and, where known, half its interval."""
+        if self.half is None or not self.finite:
+            return self.number(decimals)
+        return f"{plain(self.value, decimals)} ± {plain(self.half, decimals)}"
+
+    def change(self, decimals: int) -> str:
+        """The value with its sign and, where known, its interval in brackets."""
+        if not self.finite:
+            return NOT_FINITE
+        sign = "+" if self.value > 0 else ""
+        text = sign + plain(self.value, decimals)
+        if self.low is None or self.high is None:
+            return text
+        return f"{text} [{plain(self.low, decimals)}, {plain(self.high, decimals)}]"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a series of numbers is called and how it is read.
+
+    Attributes:
+        key: its name in the records.
+        title: its name on the page.
+        axis: the axis title, with the unit.
+        about: one sentence on how to read it.
+    """
+
+    key: str
+    title: str
+    axis: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series over the checkpoints of a run, in their order; ``None`` where there is none."""
+
+    column: Column
+    readings: tuple[Reading | None, ...]
+
+    @property
+    def decimals(self) -> int:
+        """Decimals that show three digits of the differences within this series."""
+        return decimals_for(r.value for r in self.readings if r is not None and r.finite)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no checkpoint has a finite number here."""
+        return not any(reading is not None and reading.finite for reading in self.readings)
+
+
+def decimals_for(values: Iterable[float]) -> int:
+    """Decimals that show three digits of the range of some values, or of a lone value.
+
+    Example:
+        >>> decimals_for([212.0, 348.0]), decimals_for([0.61, 0.64]), decimals_for([])
+        (0, 4, 3)
+    """
+    numbers = list(values)
+    if not numbers:
+        return 3
+    spread = max(numbers) - min(numbers) or abs(numbers[0])
+    if not spread or not math.isfinite(spread):
+        return 3
+    return min(6, max(0, 2 - math.floor(math.log10(spread))))
+
+
+def plain(value: float, decimals: int) -> str:
+    """A number in digits with a true minus sign; very large ones in scientific notation."""
+    text = f"{value:.3g}" if abs(value) >= 1e7 else f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", "−")

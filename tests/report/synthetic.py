@@ -1,0 +1,244 @@
+"""A made-up run with the shapes of real ones: DSE rises, then one of its parts gives way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densescope.estimate import Estimate
+from densescope.records import ScoreRecord
+from densescope.report import Previews, ReportData, build_report_data
+
+BLOCKS = 8
+RUN = {
+    "title": "dino-vit-small on ImageNet-100",
+    "format": "dino",
+    "architecture": "vit_small_patch16_224",
+    "weights": "teacher",
+    "images": {"count": 2048, "fingerprint": "sha256:5b1f…c2", "seed": 0, "size_pixels": 224},
+    "versions": {"densescope": "0.1.0", "torch": "2.6.0", "timm": "1.0.15"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    step: int
+    unit: str
+    separability: Estimate
+    dim: Estimate
+    dse: Estimate | None
+    is_candidate: bool = False
+    rank_in_shortlist: int | None = None
+    is_pick: bool = False
+    below_noise_of_pick: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    separability: Estimate
+    dim: Estimate
+    dse: Estimate
+    moved: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Has the attributes of ``densescope.selection.Selection``."""
+
+    definition: str
+    layer: int
+    weight: float
+    weight_note: str | None
+    rows: tuple[Row, ...]
+    candidates: tuple[str, ...]
+    shortlist: tuple[str, ...]
+    pick: str | None
+    last: str
+    verdict: str
+    change: Change | None
+
+
+class _Noise:
+    """Replicates that share most of their noise between checkpoints, as paired images do."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.common = torch.randn(BLOCKS, generator=self.generator)
+
+    def estimate(self, value: float, scale: float, *, seed_spread: float | None = None) -> Estimate:
+        own = torch.randn(BLOCKS, generator=self.generator)
+        wobble = (self.common + 0.35 * own) * scale / BLOCKS**0.5
+        jitter = float(torch.randn((), generator=self.generator)) * scale * 0.25
+        center = value + jitter
+        return Estimate(center, tuple((center + wobble).tolist()), seed_spread)
+
+
+def _rise(t: float, speed: float) -> float:
+    return 1 - math.exp(-speed * t)
+
+
+def _metrics(t: float, noise: _Noise) -> dict[str, Estimate]:
+    fall = max(0.0, t - 0.45)
+    inter = noise.estimate(1.02 + 0.30 * _rise(t, 6) - 0.12 * fall, 0.006, seed_spread=0.004)
+    image = noise.estimate(0.78 - 0.10 * _rise(t, 5) + 0.02 * fall, 0.004, seed_spread=0.003)
+    batch = noise.estimate(0.66 - 0.06 * _rise(t, 5) + 0.03 * fall, 0.004, seed_spread=0.003)
+    intra = Estimate(
+        (image.value + batch.value) / 2,
+        tuple((a + b) / 2 for a, b in zip(image.replicates, batch.replicates, strict=True)),
+    )
+    dim = noise.estimate(0.34 + 0.36 * _rise(t, 7) - 0.42 * fall, 0.005)
+    dse = inter.value - intra.value + dim.value
+    return {
+        "released.inter": inter,
+        "released.intra": intra,
+        "released.intra_image": image,
+        "released.intra_batch": batch,
+        "released.dim": dim,
+        "released.dse": Estimate(dse, tuple(dse + r - dim.value for r in dim.replicates)),
+        "paper.inter": noise.estimate(0.62 + 0.14 * _rise(t, 6) - 0.05 * fall, 0.003),
+        "paper.intra": noise.estimate(0.30 - 0.05 * _rise(t, 5), 0.002),
+        "paper.intra_image": noise.estimate(0.34 - 0.05 * _rise(t, 5), 0.002),
+        "paper.intra_batch": noise.estimate(0.26 - 0.05 * _rise(t, 5), 0.002),
+        "paper.dim": noise.estimate(130 + 120 * _rise(t, 7) - 150 * fall, 2.0),
+        "rankme": noise.estimate(110 + 170 * _rise(t, 3), 3.0),
+        "dense_rankme": noise.estimate(135 + 125 * _rise(t, 7) - 160 * fall, 2.5),
+        "alpha_req": noise.estimate(1.62 - 0.55 * _rise(t, 4), 0.012),
+        "lidar": noise.estimate(60 + 90 * _rise(t, 2.5), 2.0),
+        "outlier_fraction": noise.estimate(0.004 + 0.05 * fall**1.5, 0.001),
+    }
+
+
+def records(
+    count: int = 24, *, failed: tuple[int, ...] = (), stride: int = 10
+) -> list[ScoreRecord]:
+    """``count`` checkpoints; those at the given positions failed."""
+    noise = _Noise()
+    rows = []
+    for index in range(count):
+        step = (index + 1) * stride
+        metrics = _metrics((index + 1) / max(count, 2), noise)
+        record = ScoreRecord(f"checkpoint{step:04d}.pth", step, scores={"-1": metrics})
+        if index in failed:
+            reason = f"{record.name} is cut off: 1,048,576 of 346,030,080 bytes; copy it again"
+            record = replace(record, status="failed", error=reason, scores={})
+        rows.append(record)
+    return rows
+
+
+def _separability(record: ScoreRecord, definition: str) -> Estimate:
+    return record.estimate(f"{definition}.inter").minus(record.estimate(f"{definition}.intra"))
+
+
+def choose(run: list[ScoreRecord], definition: str = "released") -> Choice:
+    """A stand-in for the selection: plausible, not exact."""
+    scored = [record for record in run if record.status == "scored"]
+    parts = [
+        (_separability(record, definition), record.estimate(f"{definition}.dim"))
+        for record in scored
+    ]
+    weight = 1.0 if definition == "released" else 0.0009
+    few = len(scored) < 3
+    sums = [
+        None
+        if few and definition == "paper"
+        else Estimate(
+            s.value + weight * d.value,
+            tuple(a + weight * b for a, b in zip(s.replicates, d.replicates, strict=True)),
+        )
+        for s, d in parts
+    ]
+    values = [-math.inf if total is None else total.value for total in sums]
+    candidates = [
+        i for i, value in enumerate(values) if value == max(values[max(0, i - 2) : i + 3])
+    ]
+    ranked = sorted(candidates, key=lambda i: -values[i])[:3] if sums and sums[0] else []
+    rows = tuple(
+        Row(
+            record.name,
+            record.step,
+            record.unit,
+            *part,
+            total,
+            is_candidate=bool(ranked) and index in candidates,
+            rank_in_shortlist=ranked.index(index) + 1 if index in ranked else None,
+            is_pick=bool(ranked) and index == ranked[0],
+            below_noise_of_pick=bool(ranked) and abs(values[index] - values[ranked[0]]) < 0.012,
+        )
+        for index, (record, part, total) in enumerate(zip(scored, parts, sums, strict=True))
+    )
+    change = None
+    if ranked:
+        first, final = rows[ranked[0]], rows[-1]
+        assert first.dse is not None
+        assert final.dse is not None
+        change = Change(
+            final.separability.minus(first.separability),
+            final.dim.minus(first.dim),
+            final.dse.minus(first.dse),
+            "neither" if first is final else "dimension",
+        )
+    return Choice(
+        definition,
+        -1,
+        weight,
+        "Fewer than three checkpoints: λ is 1." if few else None,
+        rows,
+        tuple(scored[i].name for i in candidates) if ranked else (),
+        tuple(scored[i].name for i in ranked),
+        scored[ranked[0]].name if ranked else None,
+        scored[-1].name if scored else "",
+        "DSE of the last checkpoint lies below that of the pick by more than the noise: "
+        "the dense features degraded, because their dimension shrank."
+        if ranked
+        else "There is nothing to choose from.",
+        change,
+    )
+
+
+def previews(names: tuple[str, ...], *, images: int = 4, grid: int = 14, dim: int = 24) -> Previews:
+    """Noise pictures and smooth patch grids."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(images, 3, 6, 6, generator=generator)
+    photos = torch.nn.functional.interpolate(coarse, size=(224, 224), mode="bilinear")
+    base = torch.randn(images, dim, 4, 4, generator=generator)
+    grids = {}
+    for number, name in enumerate(names):
+        mixed = base + 0.4 * number * torch.randn(base.shape, generator=generator)
+        grids[name] = torch.nn.functional.interpolate(
+            mixed, size=(grid, grid), mode="bicubic"
+        ).half()
+    return Previews((photos * 255).to(torch.uint8), grids)
+
+
+def nearest_of_first(points: Tensor, clusters: int) -> Tensor:
+    """Stands in for k-means: the nearest of the first points, a few apart."""
+    centers = points[:: max(1, len(points) // clusters)][:clusters]
+    return torch.cdist(points, centers).argmin(-1)
+
+
+def report(
+    count: int = 24,
+    *,
+    failed: tuple[int, ...] = (),
+    with_previews: bool = True,
+    alternatives: bool = True,
+    run: dict[str, Any] | None = None,
+    rows: list[ScoreRecord] | None = None,
+) -> ReportData:
+    """The whole of a synthetic report."""
+    rows = records(count, failed=failed) if rows is None else rows
+    selection = choose(rows)
+    names = tuple(dict.fromkeys(n for n in (rows[0].name, selection.pick, selection.last) if n))
+    return build_report_data(
+        rows,
+        selection,
+        previews(names) if with_previews else None,
+        RUN if run is None else run,
+        alternatives=(choose(rows, "paper"),) if alternatives else (),
+        cluster=nearest_of_first,
+    )
