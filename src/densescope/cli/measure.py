@@ -110,7 +110,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report: one HTML file that works offline."""
-    from densescope.report.write import report_run
+    from densescope.report.run import report_run
 
     path = report_run(output, to=to, definition=definition, layer=layer)
     make_console().print(f"report: {path}", markup=False)

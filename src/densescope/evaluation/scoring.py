@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +12,21 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
-from densescope.features.extraction import extract
+from densescope.features.augmentation import AugmentationSettings, random_views
+from densescope.features.extraction import (
+    ExtractedFeatures,
+    extract,
+    extract_image_vectors,
+    resolve_device,
+)
+from densescope.features.images import ImageSubset, decode_subset
 from densescope.numerics import intervals
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone
 
+PREVIEW_IMAGES = 4
+VIEW_CHUNK = 16
 Better = Literal["higher", "lower", "near 1", "within a run"]
 
 
@@ -146,3 +155,197 @@ def _structure(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str
         global_clusters=settings.global_clusters,
         group_size=settings.group_size,
     )
+
+
+def _rankme(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    return {"rankme": intervals.estimate_rankme(features.image, **_blocks(settings))}
+
+
+def _dense_rankme(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    return {"dense_rankme": intervals.estimate_dense_rankme(features.patches, **_blocks(settings))}
+
+
+def _alpha_req(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    return {"alpha_req": intervals.estimate_alpha_req(features.image, **_blocks(settings))}
+
+
+def _outliers(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    estimate = intervals.estimate_outlier_fraction(features.patches, **_blocks(settings))
+    return {"outlier_fraction": estimate}
+
+
+def _lidar(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    if features.views is None or features.sample_ids is None:
+        return {}
+    estimate = intervals.estimate_lidar(
+        features.views, features.sample_ids, **_blocks(settings)
+    )
+    return {"lidar": estimate}
+
+
+def _blocks(settings: ScoreSettings) -> dict[str, int]:
+    return {"blocks": settings.blocks, "group_size": settings.group_size}
+
+
+COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "dim")
+
+METRICS: dict[str, Metric] = {
+    row.name: row
+    for row in (
+        Metric(
+            "dense_structure",
+            (
+                *(f"released.{part}" for part in (*COMPONENTS, "dse")),
+                *(f"paper.{part}" for part in COMPONENTS),
+            ),
+            "patches",
+            "within a run",
+            _structure,
+            "Dai et al. (2025), arXiv 2510.17299",
+        ),
+        Metric(
+            "dense_rankme",
+            ("dense_rankme",),
+            "patches",
+            "within a run",
+            _dense_rankme,
+            "RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
+        ),
+        Metric(
+            "outlier_fraction",
+            ("outlier_fraction",),
+            "patches",
+            "lower",
+            _outliers,
+            "Darcet et al. (2024), arXiv 2309.16588",
+        ),
+        Metric(
+            "rankme",
+            ("rankme",),
+            "image",
+            "within a run",
+            _rankme,
+            "Garrido et al. (2023), arXiv 2210.02885",
+        ),
+        Metric(
+            "alpha_req",
+            ("alpha_req",),
+            "image",
+            "near 1",
+            _alpha_req,
+            "Agrawal et al. (2022), alpha-ReQ",
+        ),
+        Metric(
+            "lidar",
+            ("lidar",),
+            "views",
+            "within a run",
+            _lidar,
+            "Thilak et al. (2024), arXiv 2312.04000",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class BackboneScore:
+    """Everything scored of one backbone.
+
+    Attributes:
+        scores: layer (as text) -> number -> estimate.
+        preview: patch grids of the last requested layer, ``images dim rows columns``.
+        grid: its rows and columns.
+        seconds: time per stage.
+    """
+
+    scores: Mapping[str, Mapping[str, Estimate]]
+    preview: Tensor
+    grid: tuple[int, int]
+    seconds: Mapping[str, float]
+
+
+def prepare_images(
+    subset: ImageSubset, image_size: int, settings: ScoreSettings, *, workers: int = 4
+) -> ScoringImages:
+    """Decode a run's images once, and draw the augmented views that LiDAR compares.
+
+    The views are those of the first ``settings.lidar_images`` images, drawn with the run's seed:
+    every checkpoint sees the same ones.
+    """
+    pixels = decode_subset(subset, image_size=image_size, workers=workers)
+    if settings.lidar_images < 2:
+        return ScoringImages(pixels)
+    generator = torch.Generator().manual_seed(settings.seed)
+    views, ids = [], []
+    for start in range(0, min(settings.lidar_images, len(pixels)), VIEW_CHUNK):
+        chunk = pixels[start : min(start + VIEW_CHUNK, settings.lidar_images)].float() / 255
+        drawn = random_views(
+            chunk,
+            views=settings.lidar_views,
+            size=image_size,
+            settings=AugmentationSettings(),
+            generator=generator,
+        )
+        views.append((drawn * 255).round().to(torch.uint8).flatten(0, 1))
+        ids.append(torch.arange(start, start + len(chunk)).repeat(settings.lidar_views))
+    return ScoringImages(pixels, torch.cat(views), torch.cat(ids))
+
+
+def score_backbone(
+    backbone: Backbone,
+    images: ScoringImages,
+    settings: ScoreSettings,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> BackboneScore:
+    """Every number of the ``METRICS`` table for one backbone.
+
+    Args:
+        backbone: in evaluation mode.
+        images: what :func:`prepare_images` made, the same for all checkpoints of a run.
+        settings: what the numbers depend on.
+        batch_size: images per forward pass.
+        device: ``"auto"``, or any torch device.
+
+    Returns:
+        Estimates per layer; numbers of the whole backbone stand under each layer.
+
+    Raises:
+        InputError: features that are NaN, infinite, or too few for the clusters.
+    """
+    started = time.perf_counter()
+    forward = {"batch_size": batch_size, "device": device, "precision": settings.precision}
+    extracted = extract(backbone, images.pixels, layers=settings.layers, **forward)
+    views = None
+    if images.views is not None:
+        views = extract_image_vectors(backbone, images.views, **forward)
+    extracted_at = time.perf_counter()
+    scores = _scores(extracted, views, images.sample_ids, settings, resolve_device(device))
+    rows, columns = extracted.grid
+    preview = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2).unflatten(2, (rows, columns))
+    seconds = {
+        "extraction": extracted_at - started,
+        "metrics": time.perf_counter() - extracted_at,
+    }
+    return BackboneScore(scores, preview, extracted.grid, seconds)
+
+
+def _scores(
+    extracted: ExtractedFeatures,
+    views: Tensor | None,
+    sample_ids: Tensor | None,
+    settings: ScoreSettings,
+    device: torch.device,
+) -> dict[str, dict[str, Estimate]]:
+    whole: dict[str, Estimate] = {}
+    scores: dict[str, dict[str, Estimate]] = {}
+    for layer, patches in zip(settings.layers, extracted.patches, strict=True):
+        features = ScoredFeatures(patches.to(device), extracted.image, views, sample_ids)
+        row = scores[str(layer)] = {}
+        for metric in METRICS.values():
+            if metric.reads == "patches":
+                row.update(metric.compute(features, settings))
+            elif metric.numbers[0] not in whole:
+                whole.update(metric.compute(features, settings))
+    return {layer: {**row, **whole} for layer, row in scores.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from densescope._version import __version__
-from densescope.errors import CheckpointError, DataError, DensescopeError, InputError
+from densescope.errors import DataError, DensescopeError
 from densescope.evaluation.scoring import (
+    PREVIEW_IMAGES,
     BackboneScore,
     ScoreSettings,
     ScoringImages,
     prepare_images,
     score_backbone,
 )
-from densescope.features.backbones import LoadedBackbone, load_backbone
-from densescope.features.checkpoints import hash_checkpoint
-from densescope.features.formats import find_checkpoints
+from densescope.features.backbones import LoadedBackbone, load_backbone, size_of
+from densescope.features.checkpoints import fingerprint
+from densescope.features.discovery import find_checkpoints, number_of
+from densescope.features.extraction import resolve_device
+from densescope.features.formats import find_format
 from densescope.features.images import ImageSubset, draw_subset, open_images
 from densescope.records import ScoreRecord
+from densescope.runs.environment import device_name, versions
 from densescope.runs.store import RunStore
-
-PREVIEW_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,8 @@ def score_checkpoint(
     settings, path = settings or ScoreSettings(), Path(path)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     scorer = CheckpointScorer(spec, subset, settings, compute or Compute(), None)
-    return scorer.score_or_raise(path, path.name, checkpoint_step(path, spec.format))
+    step = number_of(path, find_format(spec.format))
+    return scorer.score_or_raise(path, path.name, 0 if step is None else step)
 
 
 def manifest(
@@ -243,7 +243,8 @@ def manifest(
     return {
         "backbone": spec.to_json(),
         "images": {
-            "source": subset.source,
+            "source": subset.source.location,
+            "seed": subset.seed,
             "count": len(subset),
             "fingerprint": subset.fingerprint,
         },
@@ -259,10 +260,10 @@ def is_current(record: ScoreRecord, path: Path) -> bool:
     if record.status != "scored":
         return False
     stored = record.timing.get("checkpoint_modified")
-    if record.checkpoint.get("bytes") != checkpoint_bytes(path):
+    if record.checkpoint.get("bytes") != size_of(path):
         return False
     return bool(
-        stored == modified(path) or record.checkpoint.get("sha256") == hash_checkpoint(path)
+        stored == modified(path) or record.checkpoint.get("sha256") == fingerprint(path)
     )
 
 
@@ -306,14 +307,14 @@ class CheckpointScorer:
             reason = str(error)
         except Exception as error:  # the rest of the run must go on; the reason is recorded
             reason = f"unexpected {type(error).__name__}: {error}"
-        unit = step_unit(self.spec.format)
+        unit = find_format(self.spec.format).unit
         provenance = self._provenance(None)
         return ScoreRecord(name, step, unit, "failed", reason, provenance=provenance)
 
     def score_or_raise(self, path: Path, name: str, step: int) -> ScoreRecord:
         """Like :meth:`score`, but lets every error through."""
         started = time.perf_counter()
-        changed, size = modified(path), checkpoint_bytes(path)
+        changed = modified(path)
         loaded = self.spec.load(path)
         loaded_after = time.perf_counter() - started
         images = self._prepare(loaded.backbone.image_size)
@@ -328,14 +329,9 @@ class CheckpointScorer:
         return ScoreRecord(
             name=name,
             step=step,
-            unit=step_unit(self.spec.format),
+            unit=find_format(self.spec.format).unit,
             scores=score.scores,
-            checkpoint={
-                "sha256": loaded.sha256,
-                "bytes": size,
-                "epoch_inside": loaded.epoch_inside,
-                "coverage": loaded.coverage.to_json(),
-            },
+            checkpoint=loaded.to_json(),
             provenance={**self._provenance(loaded.backbone.image_size), "grid": list(score.grid)},
             timing={
                 "checkpoint_modified": changed,
@@ -364,6 +360,13 @@ class CheckpointScorer:
         return {
             **manifest(self.spec, self.subset, self.settings),
             "image_size": image_size,
-            "device": device_name(self.compute.device),
+            "device": device_name(resolve_device(self.compute.device)),
             "versions": versions(),
         }
+
+
+def modified(path: Path) -> int:
+    """When a checkpoint was last changed, in nanoseconds; of a folder, its youngest file."""
+    if path.is_dir():
+        return max(item.stat().st_mtime_ns for item in path.rglob("*") if item.is_file())
+    return path.stat().st_mtime_ns
