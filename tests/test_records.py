@@ -9,7 +9,14 @@ import pytest
 
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
-from densescope.records import ScoreRecord, read_json, read_record, write_json, write_record
+from densescope.records import (
+    ProbeRecord,
+    ScoreRecord,
+    read_json,
+    read_record,
+    write_json,
+    write_record,
+)
 
 RECORD = ScoreRecord(
     name="checkpoint0001.pth",
@@ -73,3 +80,18 @@ def test_a_write_that_fails_leaves_the_old_document(tmp_path: Path) -> None:
         write_json({"a": object()}, path)
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_probe_record_round_trips_and_knows_its_mean_and_spread() -> None:
+    record = ProbeRecord(
+        "a.pth", 1, "epoch", "quick-linear", "camvid", "miou", (0.25, 0.35), details={"rate": 0.1}
+    )
+    assert ProbeRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert record.value == pytest.approx(0.3)
+    assert record.spread == pytest.approx(0.1 / 2**0.5)
+
+
+def test_a_probe_record_with_an_unknown_field_is_refused() -> None:
+    document = ProbeRecord("a", 1, "epoch", "p", "d", "miou").to_json()
+    with pytest.raises(RecordError, match="lacks or garbles a field"):
+        ProbeRecord.from_json({**document, "surprise": 1})

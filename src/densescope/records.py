@@ -1,4 +1,4 @@
-"""One checkpoint's score as one JSON document, with everything needed to trust or repeat it."""
+"""What is known of one checkpoint as one JSON document, with all that is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,7 @@ class ScoreRecord:
         Raises:
             RecordError: another schema version, or a field is missing.
         """
-        if document.get("schema") != SCHEMA:
-            raise RecordError(
-                f"this record has schema {document.get('schema')!r}, this version reads {SCHEMA}; "
-                "score the checkpoint again or use the version that wrote it"
-            )
+        _check_schema(document)
         try:
             scores = {
                 layer: {metric: Estimate.from_json(value) for metric, value in row.items()}
@@ -107,6 +103,74 @@ class ScoreRecord:
                 timing=document["timing"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            raise RecordError(f"a record lacks or garbles a field: {cause!r}") from cause
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """What a labelled probe found one checkpoint's features to be worth.
+
+    Attributes:
+        name: file name of the checkpoint, as in its :class:`ScoreRecord`.
+        step: its position in the run.
+        unit: of ``step``.
+        protocol: row of ``PROTOCOLS``; results of different protocols do not compare.
+        dataset: row of ``DATASETS``.
+        measure: the number reported, such as ``"miou"``, ``"accuracy"`` or ``"rmse"``.
+        values: that number for each seed of the probe; fractions, not percent.
+        status: ``"probed"`` or ``"failed"``.
+        error: the sentence that says why it failed, else ``None``.
+        details: whatever else the protocol reports (per-class IoU, chosen learning rate, ...).
+        checkpoint: sha256, format, architecture, coverage.
+        provenance: data fingerprints, settings, versions, device.
+        timing: seconds per stage and the time of writing.
+    """
+
+    name: str
+    step: int
+    unit: str
+    protocol: str
+    dataset: str
+    measure: str
+    values: tuple[float, ...] = ()
+    status: str = "probed"
+    error: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """Mean over the probe's seeds; NaN where it failed."""
+        return math.fsum(self.values) / len(self.values) if self.values else math.nan
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the probe's seeds; ``None`` for fewer than two."""
+        if len(self.values) < 2:
+            return None
+        return math.sqrt(
+            math.fsum((value - self.value) ** 2 for value in self.values) / (len(self.values) - 1)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, with plain values only."""
+        document = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {"schema": SCHEMA, **document, "values": list(self.values)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ProbeRecord:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            RecordError: another schema version, or a field is missing or unknown.
+        """
+        _check_schema(document)
+        try:
+            given = {key: value for key, value in document.items() if key != "schema"}
+            return cls(**{**given, "values": tuple(float(value) for value in given["values"])})
+        except (KeyError, TypeError, ValueError) as cause:
             raise RecordError(f"a record lacks or garbles a field: {cause!r}") from cause
 
 
@@ -161,6 +225,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RecordError(f"{path} is not a JSON object")
     return document
+
+
+def _check_schema(document: Mapping[str, Any]) -> None:
+    if document.get("schema") != SCHEMA:
+        raise RecordError(
+            f"this record has schema {document.get('schema')!r}, this version reads {SCHEMA}; "
+            "score the checkpoint again or use the version that wrote it"
+        )
 
 
 def _finite(value: Any) -> Any:

@@ -30,7 +30,9 @@ def _print_version(asked: bool) -> None:
 def densescope(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Which checkpoint of a self-supervised run has the best patch features, and why."""

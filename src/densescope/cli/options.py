@@ -83,9 +83,7 @@ class ScoreOptions:
         bool,
         typer.Option("--normalize/--no-normalize", help="L2-normalize patch vectors first."),
     ] = True
-    local_clusters: Annotated[
-        int, typer.Option(help="k of the k-means within one image.")
-    ] = 3
+    local_clusters: Annotated[int, typer.Option(help="k of the k-means within one image.")] = 3
     global_clusters: Annotated[
         int, typer.Option(help="k of the k-means within a group of images.")
     ] = 24
@@ -93,9 +91,7 @@ class ScoreOptions:
     images_per_batch: Annotated[
         int, typer.Option(help="Images per value of the effective dimensionality.")
     ] = 1024
-    clustering_seeds: Annotated[
-        int, typer.Option(help="Clusterings averaged per number.")
-    ] = 2
+    clustering_seeds: Annotated[int, typer.Option(help="Clusterings averaged per number.")] = 2
     blocks: Annotated[int, typer.Option(help="Jackknife blocks behind an interval.")] = 16
     lidar_images: Annotated[int, typer.Option(help="Images for LiDAR; 0 leaves it out.")] = 256
     lidar_views: Annotated[int, typer.Option(help="Augmented views of each of them.")] = 10

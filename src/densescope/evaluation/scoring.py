@@ -177,9 +177,7 @@ def _outliers(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str,
 def _lidar(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
     if features.views is None or features.sample_ids is None:
         return {}
-    estimate = intervals.estimate_lidar(
-        features.views, features.sample_ids, **_blocks(settings)
-    )
+    estimate = intervals.estimate_lidar(features.views, features.sample_ids, **_blocks(settings))
     return {"lidar": estimate}
 
 

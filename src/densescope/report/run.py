@@ -93,7 +93,10 @@ def _provenance(
         "definition": selection.definition,
         "layer": selection.layer,
         "backbone": checkpoint,
-        "images": {**provenance.pop("images", {}), "image_size": provenance.pop("image_size", None)},
+        "images": {
+            **provenance.pop("images", {}),
+            "image_size": provenance.pop("image_size", None),
+        },
         "settings": provenance.pop("settings", {}),
         "software": {**provenance.pop("versions", {}), "device": provenance.pop("device", None)},
     }

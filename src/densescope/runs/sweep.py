@@ -236,9 +236,7 @@ def score_checkpoint(
     return scorer.score_or_raise(path, path.name, 0 if step is None else step)
 
 
-def manifest(
-    spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings
-) -> dict[str, Any]:
+def manifest(spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings) -> dict[str, Any]:
     """What all records of a run share; a run folder refuses to go on with another one."""
     return {
         "backbone": spec.to_json(),
@@ -262,9 +260,7 @@ def is_current(record: ScoreRecord, path: Path) -> bool:
     stored = record.timing.get("checkpoint_modified")
     if record.checkpoint.get("bytes") != size_of(path):
         return False
-    return bool(
-        stored == modified(path) or record.checkpoint.get("sha256") == fingerprint(path)
-    )
+    return bool(stored == modified(path) or record.checkpoint.get("sha256") == fingerprint(path))
 
 
 class CheckpointScorer:
