@@ -1,0 +1,123 @@
+"""timm models built at their training size, from names and options that can be checked."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from densescope.features.layouts import StepError
+
+# Options that would load weights from elsewhere or change what a backbone is.
+_FORBIDDEN = {"pretrained", "checkpoint_path", "pretrained_cfg", "num_classes", "features_only"}
+
+
+def parse_architecture_options(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn ``key=value`` texts into options; values are Python literals, else text.
+
+    Args:
+        assignments: each one option, or several with commas between them.
+
+    Raises:
+        StepError: a text has no ``=``.
+
+    Example:
+        >>> parse_architecture_options(["img_size=64,depth=5", "global_pool=avg"])
+        {'img_size': 64, 'depth': 5, 'global_pool': 'avg'}
+    """
+    options = {}
+    for text in assignments:
+        for assignment in _split(text):
+            key, equals, value = assignment.partition("=")
+            if not equals or not key.strip():
+                raise StepError(
+                    "architecture",
+                    f"architecture option {assignment!r} is not key=value, such as img_size=64",
+                )
+            options[key.strip()] = _literal(value.strip())
+    return options
+
+
+def _split(text: str) -> list[str]:
+    """Cut at commas that are not inside brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part for part in parts if part.strip()]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def build_architecture(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int]:
+    """A timm model without classifier and with random weights.
+
+    Args:
+        name: any timm model name.
+        options: arguments of the model; ``norm_eps`` sets the epsilon of its layer norms, and
+            ``img_size`` is the size it was trained at (for convolutional networks it only says
+            which size to evaluate at).
+
+    Returns:
+        The model, and its training size in pixels.
+
+    Raises:
+        StepError: no such model, or it refuses an option.
+    """
+    import timm
+
+    if not name:
+        raise StepError("architecture", "this format fixes no architecture: name a timm model")
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise StepError("architecture", f"timm has no architecture {name!r}{hint}")
+    forbidden = sorted(_FORBIDDEN & set(options))
+    if forbidden:
+        raise StepError("architecture", f"architecture option {forbidden[0]} is not allowed here")
+    config = timm.models.get_pretrained_cfg(name)
+    arguments = dict(options)
+    size = arguments.get("img_size") or config.input_size[-1]
+    if not config.fixed_input_size:
+        arguments.pop("img_size", None)
+    if "norm_eps" in arguments:
+        arguments["norm_layer"] = partial(nn.LayerNorm, eps=float(arguments.pop("norm_eps")))
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    except Exception as cause:
+        given = ", ".join(f"{key}={value}" for key, value in options.items())
+        raise StepError(
+            "architecture", f"architecture {name} cannot be built with {given}: {cause}"
+        ) from cause
+    return model, int(size[0] if isinstance(size, tuple | list) else size)
+
+
+def visible_options(tensors: Mapping[str, Tensor]) -> str:
+    """What the shapes of a file say of its vision transformer; head counts cannot be seen.
+
+    Returns:
+        ``"embed_dim=128, depth=5, patch_size=8, img_size=64"``, or ``""`` for another family.
+    """
+    patch, position = tensors.get("patch_embed.proj.weight"), tensors.get("pos_embed")
+    if patch is None or patch.ndim != 4 or "blocks.0.attn.qkv.weight" not in tensors:
+        return ""
+    depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    seen = f"embed_dim={patch.shape[0]}, depth={depth}, patch_size={patch.shape[-1]}"
+    if position is not None and position.ndim == 3:
+        patches = position.shape[1] - ("cls_token" in tensors and "reg_token" not in tensors)
+        side = round(patches**0.5)
+        if side * side == patches:
+            seen += f", img_size={side * patch.shape[-1]}"
+    return seen

@@ -1,0 +1,248 @@
+"""A checkpoint becomes a backbone: images in, a grid of patch features and one image vector out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from densescope.errors import CheckpointError
+from densescope.features.architectures import build_architecture, visible_options
+from densescope.features.checkpoints import Container, fingerprint, read_checkpoint
+from densescope.features.formats import IMAGENET_MEAN, IMAGENET_STD, Format, Weights, find_format
+from densescope.features.layouts import (
+    Coverage,
+    StepError,
+    fitting_formats,
+    listing,
+    unpack,
+    with_positions,
+)
+from densescope.features.protocol import Backbone as Backbone
+from densescope.features.protocol import Features as Features
+from densescope.features.timm_backbone import TimmBackbone
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A backbone and where it came from.
+
+    Attributes:
+        backbone: in evaluation mode, without gradients.
+        coverage: what of the file was used.
+        sha256: of the file, or of the files of a folder.
+        bytes: size of the file or folder.
+        epoch_inside: the file's own counter, or ``None``.
+        format, architecture, options: what it was loaded as.
+        foreign: classes of the file that were replaced by inert placeholders.
+        note: a warning that should travel with the numbers, or ``None``.
+    """
+
+    backbone: Backbone
+    coverage: Coverage
+    sha256: str
+    bytes: int
+    epoch_inside: int | None
+    format: str
+    architecture: str
+    options: Mapping[str, Any]
+    foreign: tuple[str, ...] = ()
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Provenance for a record, in plain values."""
+        return {
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "format": self.format,
+            "architecture": self.architecture,
+            "options": dict(self.options),
+            "weights": self.coverage.weights,
+            "coverage": self.coverage.to_json(),
+            "epoch_inside": self.epoch_inside,
+            "foreign": list(self.foreign),
+            "image_size": self.backbone.image_size,
+            "note": self.note,
+        }
+
+
+def load_backbone(
+    path: str | Path,
+    *,
+    format: str,
+    architecture: str | None = None,
+    architecture_options: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    weights: str | None = None,
+    loader: str | Path | None = None,
+) -> LoadedBackbone:
+    """Load every tensor of a checkpoint's backbone, or refuse.
+
+    The architecture is built at its training size (``img_size`` of the options, else its default)
+    and filled strictly: a missing, an unexpected or a misshapen tensor is an error. Only then is
+    it resized to ``image_size``, and the coverage says so.
+
+    Args:
+        path: checkpoint file, or folder for formats that save folders.
+        format: name of a row of ``FORMATS``.
+        architecture: timm model name; the row's by default.
+        architecture_options: arguments of the model, over the row's.
+        image_size: side in pixels to evaluate at; the training size by default.
+        weights: which set of weights, such as ``"student"``; the row's first by default. For
+            ``lightning`` the name of the sub-module, such as ``"model.backbone."``.
+        loader: Python file with ``load_backbone(path, **options)``, for ``format="custom"``.
+
+    Returns:
+        The backbone in evaluation mode on the CPU without gradients, and its provenance.
+
+    Raises:
+        CheckpointError: the file cannot be read, or does not fit its format or architecture; the
+            sentence says which step failed, what was found, and which formats would fit.
+    """
+    row = find_format(format)
+    path = Path(path)
+    if loader is not None and row.reader != "custom":
+        raise CheckpointError(f"a loader file goes with format=custom, not with format={format}")
+    if row.reader == "custom":
+        from densescope.features.custom import load_custom
+
+        return load_custom(path, loader, architecture_options or {}, image_size, weights)
+    if row.reader == "huggingface":
+        from densescope.features.huggingface import load_huggingface
+
+        return load_huggingface(path, row, image_size)
+    container = read_checkpoint(path)
+    name = architecture or row.architecture
+    options = {**_row_options(row, name), **(architecture_options or {})}
+    try:
+        return _load(container, row, _chosen(row, weights), name, options, image_size)
+    except StepError as error:
+        raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
+
+
+def _row_options(row: Format, architecture: str) -> Mapping[str, Any]:
+    """The row's options hold for every architecture of its family, such as another ViT."""
+    same_family = architecture.split("_")[0] == row.architecture.split("_")[0]
+    return row.options if same_family else {}
+
+
+def _chosen(row: Format, weights: str | None) -> Weights:
+    if row.name == "lightning" and weights is not None:
+        prefix = weights if not weights or weights.endswith(".") else f"{weights}."
+        return Weights(prefix, ("state_dict",), (prefix,))
+    return row.choose(weights)
+
+
+def _advice(error: StepError, container: Container, row: Format) -> str:
+    if error.step not in ("path", "prefix"):
+        return ""
+    fits = [name for name in fitting_formats(container) if name != row.name]
+    return f". Formats that would fit: {', '.join(fits)}" if fits else ". No known format fits"
+
+
+def _load(
+    container: Container,
+    row: Format,
+    chosen: Weights,
+    architecture: str,
+    options: Mapping[str, Any],
+    image_size: int | None,
+) -> LoadedBackbone:
+    tensors, coverage = unpack(container, row, chosen)
+    model, trained_size = build_architecture(architecture, options)
+    if row.conversion is not None:
+        tensors = row.conversion(tensors, model)
+    _fill(model, tensors, architecture, container.path)
+    coverage = replace(coverage, matched=len(tensors))
+    size = image_size or trained_size
+    if size != trained_size and hasattr(model, "set_input_size"):
+        _resize(model, size, architecture)
+        coverage = with_positions(coverage, trained_size, size)
+    config = cast(Any, model).pretrained_cfg
+    backbone = TimmBackbone(
+        model,
+        image_size=size,
+        mean=row.mean or tuple(config.get("mean", IMAGENET_MEAN)),
+        std=row.std or tuple(config.get("std", IMAGENET_STD)),
+    )
+    inside = _counter(container, row)
+    return LoadedBackbone(
+        backbone=cast(Backbone, backbone),
+        coverage=coverage,
+        sha256=fingerprint(container.path),
+        bytes=size_of(container.path),
+        epoch_inside=inside,
+        format=row.name,
+        architecture=architecture,
+        options=dict(options),
+        foreign=container.foreign,
+        note=_counter_note(container.path, row, inside),
+    )
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, path: Path) -> None:
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
+    misshapen = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
+    complaints = [
+        f"{len(names)} {what} ({listing(names)})"
+        for names, what in (
+            (missing, "are missing"),
+            (unexpected, "have no place in it"),
+            (misshapen, "have another shape"),
+        )
+        if names
+    ]
+    if complaints:
+        seen = visible_options(tensors)
+        hint = f". By its shapes the file has {seen} (heads cannot be seen)" if seen else ""
+        raise StepError(
+            "load",
+            f"{path} does not fill {architecture}: of its {len(wanted)} tensors "
+            f"{'; '.join(complaints)}{hint}",
+        )
+    model.load_state_dict(dict(tensors), strict=True)
+
+
+def _resize(model: nn.Module, size: int, architecture: str) -> None:
+    try:
+        with torch.no_grad():
+            cast(Any, model).set_input_size(img_size=(size, size))
+    except Exception as cause:
+        raise StepError(
+            "architecture", f"{architecture} cannot be evaluated at {size} pixels: {cause}"
+        ) from cause
+
+
+def _counter(container: Container, row: Format) -> int | None:
+    content = container.content
+    value = content.get(row.counter) if row.counter and isinstance(content, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _counter_note(path: Path, row: Format, inside: int | None) -> str | None:
+    from densescope.features.discovery import number_of
+
+    number = number_of(path, row)
+    if number is None or inside is None or inside == number + row.counter_offset:
+        return None
+    return (
+        f"{path.name} says {row.unit} {inside} inside, its name leads to expect "
+        f"{number + row.counter_offset}: renamed, or resumed with another schedule"
+    )
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    if path.is_dir():
+        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    return path.stat().st_size

@@ -1,0 +1,271 @@
+"""Read a checkpoint without running anything that is written in it.
+
+A training file is a pickle, and a pickle is a program. ``torch.load(weights_only=True)`` refuses
+everything but tensors and plain containers, yet most training files also hold their command line,
+a loss scaler or a function. So the names a file asks for are listed first, without executing it,
+and each unknown one is answered by an inert class that only remembers what it was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import pickletools
+import re
+import threading
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from densescope.errors import CheckpointError
+
+_LEGACY_PICKLES = 4  # magic number, protocol, system, content; then storage keys and raw bytes
+_LOCK = threading.Lock()  # torch keeps its allow-list per process
+_CHUNK = 1 << 22
+_REFUSED_CONTAINER = re.compile(r"Can only (\w+).*but got <class '([^']+)'>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a checkpoint holds.
+
+    Attributes:
+        path: the file or folder it came from.
+        kind: ``"zip"`` or ``"legacy"`` (``torch.save``), ``"safetensors"`` or ``"distributed"``.
+        content: the stored object, usually a dictionary.
+        foreign: classes and functions the file asked for and did not get; their instances are
+            inert placeholders.
+    """
+
+    path: Path
+    kind: str
+    content: Any
+    foreign: tuple[str, ...] = ()
+
+
+class Inert:
+    """Stands in for an object whose class belongs to somebody's code; it never runs any."""
+
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __new__(cls, *arguments: Any) -> Inert:  # noqa: D102
+        placeholder = object.__new__(cls)
+        placeholder.arguments = arguments
+        return placeholder
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _InertMapping:
+    """Stands in for a foreign dictionary class: its instances are plain dictionaries."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return OrderedDict()
+
+
+class _InertSequence:
+    """Stands in for a foreign list class: its instances are plain lists."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return []
+
+
+@lru_cache(maxsize=1024)
+def placeholder(name: str, base: type = Inert) -> type:
+    """An inert class that carries the name of a foreign one."""
+    module, _, qualified = name.rpartition(".")
+    return type(qualified, (base,), {"__module__": module})
+
+
+def read_checkpoint(path: str | Path) -> Container:
+    """Read a checkpoint file, or a folder of ``torch.distributed.checkpoint``.
+
+    Nothing in the file is executed: classes and functions it names become inert placeholders, and
+    names from ``os`` or ``sys`` are refused. Tensors of a ``torch.save`` file are mapped from disk,
+    not copied.
+
+    Args:
+        path: the file or folder.
+
+    Returns:
+        Its content with tensors on the CPU.
+
+    Raises:
+        CheckpointError: it is missing, cut off, empty, a text or HTML file, a Git LFS pointer, a
+            TorchScript archive, or asks for something that no placeholder can stand for.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    try:
+        if kind == "distributed":
+            from densescope.features.distributed import read_distributed
+
+            return Container(path, kind, *read_distributed(path))
+        if kind == "safetensors":
+            return Container(path, kind, _read_safetensors(path))
+        return Container(path, kind, *_read_torch(path, kind))
+    except CheckpointError:
+        raise
+    except Exception as cause:
+        raise CheckpointError(_why_unreadable(path, kind, cause)) from cause
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file; of a folder, that of the names and contents of its files in order."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for member in sorted(item for item in path.rglob("*") if item.is_file()):
+            digest.update(member.relative_to(path).as_posix().encode() + b"\0")
+            digest.update(bytes.fromhex(fingerprint(member)))
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        if (path / ".metadata").is_file():
+            return "distributed"
+        raise CheckpointError(
+            f"{path} is a folder without a .metadata file, so it is not a distributed checkpoint; "
+            "name a checkpoint file in it"
+        )
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as cause:
+        raise CheckpointError(f"cannot read {path}: {cause.strerror}") from cause
+    return _kind_of_bytes(path, head)
+
+
+def _kind_of_bytes(path: Path, head: bytes) -> str:
+    text = head.lstrip().lower()
+    if not head:
+        raise CheckpointError(f"{path} is empty: it was never written, or not copied whole")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull`")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{path} is a web page: the download failed, fetch it again")
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if head.startswith(b"\x80"):
+        return "legacy"
+    if path.suffix == ".safetensors" or head[8:10] == b'{"':
+        return "safetensors"
+    plain = all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head)
+    what = "a text file" if plain else "neither a torch.save nor a safetensors file"
+    raise CheckpointError(f"{path} is {what}, so it holds no weights")
+
+
+def _why_unreadable(path: Path, kind: str, cause: Exception) -> str:
+    message = str(cause)
+    if "is blocked" in message:
+        name = re.search(r"GLOBAL (\S+)", message)
+        asked = name.group(1) if name else "a blocked function"
+        return (
+            f"{path} asks to call {asked}, which no checkpoint needs: it was refused and nothing "
+            "was run; do not trust this file"
+        )
+    if isinstance(cause, zipfile.BadZipFile | EOFError) or "PytorchStreamReader" in message:
+        return f"{path} is cut off or damaged: copy it again, or it is still being written"
+    first = message.strip().splitlines()[-1] if message.strip() else type(cause).__name__
+    return f"{path} looks like a {kind} checkpoint but cannot be read: {first}"
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(str(path)))
+    except SafetensorError as cause:
+        raise CheckpointError(
+            f"{path} is a cut off or damaged safetensors file ({cause}): copy it again"
+        ) from cause
+
+
+def _read_torch(path: Path, kind: str) -> tuple[Any, tuple[str, ...]]:
+    names = sorted(set(_names_in(path, kind)))
+    bases: dict[str, type] = {}
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = _names_unknown_to_torch(names)
+        for _ in range(len(names) + 1):
+            stand_ins = [(placeholder(name, bases.get(name, Inert)), name) for name in names]
+            try:
+                with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+                    content = torch.load(
+                        path, map_location="cpu", weights_only=True, mmap=kind == "zip"
+                    )
+                return content, tuple(names)
+            except pickle.UnpicklingError as cause:
+                name, base = _foreign_container(str(cause))
+                if name not in names or name in bases:
+                    raise
+                bases[name] = base
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _names_unknown_to_torch(names: list[str]) -> list[str]:
+    from torch._weights_only_unpickler import _get_allowed_globals
+
+    allowed: Mapping[str, Any] = _get_allowed_globals()
+    known = set(allowed)
+    return [name for name in names if name not in known]
+
+
+def _foreign_container(message: str) -> tuple[str, type]:
+    """The foreign class a file fills like a dictionary or a list, from torch's complaint."""
+    found = _REFUSED_CONTAINER.search(message)
+    if found is None:
+        return "", Inert
+    return found.group(2), _InertMapping if "SETITEM" in found.group(1) else _InertSequence
+
+
+def _names_in(path: Path, kind: str) -> Iterator[str]:
+    if kind == "legacy":
+        with path.open("rb") as stream:
+            for _ in range(_LEGACY_PICKLES):
+                yield from names_in_pickle(stream)
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+        programs = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
+        if any(name.endswith("/constants.pkl") for name in members):
+            raise CheckpointError(
+                f"{path} is a TorchScript archive, which holds code; save the model's state_dict"
+            )
+        if not programs:
+            raise CheckpointError(f"{path} is a zip file, but not one that torch.save wrote")
+        with archive.open(programs[0]) as member:
+            yield from names_in_pickle(member)
+
+
+def names_in_pickle(stream: BinaryIO | Any) -> Iterator[str]:
+    """Classes and functions that the next pickle of a stream names, found without running it."""
+    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("GLOBAL", "INST"):
+            module, name = str(argument).split(" ", 1)
+            yield f"{module}.{name}"
+            module, name = NAME_MAPPING.get(
+                (module, name), (IMPORT_MAPPING.get(module, module), name)
+            )
+            yield f"{module}.{name}"

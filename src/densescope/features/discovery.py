@@ -1,0 +1,84 @@
+"""The checkpoints of a run's folder, in order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from densescope.errors import DataError
+from densescope.features.formats import FORMATS, Format, find_format
+
+_UNFINISHED = (".tmp", ".part", ".partial", ".incomplete", ".lock", "~")
+
+
+def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
+    """Numbered checkpoints of a run, by the file names its training code writes.
+
+    A pattern looks directly into the folder, or as many folders down as it has slashes. Files that
+    training overwrites (``checkpoint.pth``) are left out when numbered ones exist, and stand alone
+    as step 0 otherwise. Hidden and half-written files (``.tmp``, ``.part``) are skipped; so are
+    those of no bytes.
+
+    Args:
+        folder: where the training code wrote its checkpoints.
+        format: name of a row of ``FORMATS``.
+
+    Returns:
+        (path, number in its name), sorted by number; among equal numbers, by name.
+
+    Raises:
+        DataError: there is no such folder, or no file in it has a name of this format; the
+            sentence names the pattern and the formats whose names are there.
+    """
+    row, folder = find_format(format), Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    found = _numbered(folder, row)
+    if found:
+        return found
+    latest = [(folder / name, 0) for name in row.latest if _whole(folder / name)]
+    if latest:
+        return latest[:1]
+    raise DataError(_nothing(folder, row))
+
+
+def number_of(path: Path, row: Format) -> int | None:
+    """The number in a checkpoint's name, or ``None``."""
+    for pattern in row.files:
+        tail = "/".join(path.parts[-1 - pattern.count("/") :])
+        matched = re.fullmatch(pattern, tail)
+        if matched:
+            return int(matched.group(1))
+    return None
+
+
+def _numbered(folder: Path, row: Format) -> list[tuple[Path, int]]:
+    found: dict[Path, int] = {}
+    for pattern in row.files:
+        for depth in range(pattern.count("/") + 1):
+            for path in folder.glob("/".join(["*"] * (depth + 1))):
+                matched = re.fullmatch(pattern, path.relative_to(folder).as_posix())
+                if matched and _whole(path):
+                    found.setdefault(path, int(matched.group(1)))
+    return sorted(found.items(), key=lambda item: (item[1], item[0].name))
+
+
+def _whole(path: Path) -> bool:
+    if path.name.startswith(".") or path.name.endswith(_UNFINISHED):
+        return False
+    if path.is_dir():
+        return (path / ".metadata").is_file() or (path / "config.json").is_file()
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _nothing(folder: Path, row: Format) -> str:
+    wanted = (
+        " or ".join((*row.files, *row.latest)) or "(any single file: this format is unnumbered)"
+    )
+    others = [
+        name
+        for name, other in FORMATS.items()
+        if other is not row and name != "custom" and (_numbered(folder, other))
+    ]
+    hint = f"; names of these formats are there: {', '.join(others)}" if others else ""
+    return f"no checkpoint of format {row.name} in {folder}: none is named {wanted}{hint}"

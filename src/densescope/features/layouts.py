@@ -1,0 +1,226 @@
+"""From what a file holds to the tensors of its backbone: walk, keep, strip, drop, rename."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor
+
+from densescope.errors import CheckpointError
+from densescope.features.checkpoints import Container
+from densescope.features.formats import FORMATS, Format, Weights
+
+_SHOWN = 4
+STEPS = ("read", "path", "prefix", "architecture", "load")
+# Names that must occur, names that may occur: enough to tell families apart.
+_FAMILIES = {
+    "vit": (
+        "blocks.0.attn.qkv.weight",
+        r"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.(norm|attn|mlp)[\w.]+|norm\.\w+)",
+    ),
+    "dino2": (
+        "blocks.0.ls1.gamma",
+        r"(\w+_tokens?|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.[\w.]+|norm\.\w+)",
+    ),
+    "resnet": ("layer1.0.conv1.weight", r"(conv1|bn1|layer[1-4]\.\d+)\.[\w.]+"),
+    "swin": ("layers.0.blocks.0.attn.qkv.weight", r"(patch_embed|layers\.\d+|norm)\.[\w.]+"),
+}
+
+
+class StepError(CheckpointError):
+    """A checkpoint does not fit its format; ``step`` names the stage that found nothing."""
+
+    def __init__(self, step: str, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a file was used, and what was left out.
+
+    Attributes:
+        weights: the chosen set of weights.
+        path: keys walked to it.
+        prefix: beginning of the names that was kept and stripped.
+        matched: tensors loaded into the architecture, which has exactly as many.
+        dropped: (pattern, reason, tensors) left out on purpose inside the prefix.
+        outside: tensors beside the prefix, such as heads, predictors and other networks.
+        positions: ``None``, or (trained size, evaluation size) in pixels when position embeddings
+            were resampled between them.
+    """
+
+    weights: str
+    path: tuple[str, ...]
+    prefix: str
+    matched: int
+    dropped: tuple[tuple[str, str, int], ...] = ()
+    outside: int = 0
+    positions: tuple[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return asdict(self)
+
+
+def unpack(
+    container: Container, row: Format, chosen: Weights
+) -> tuple[dict[str, Tensor], Coverage]:
+    """Take the tensors of one backbone out of a file.
+
+    Args:
+        container: what was read.
+        row: the format the user named.
+        chosen: which of its sets of weights.
+
+    Returns:
+        Tensors under the names of the row's architecture (before its conversion), and what was
+        left out; ``matched`` counts the tensors kept.
+
+    Raises:
+        StepError: a key of the path is missing, or no tensor has the prefix.
+    """
+    found = _walk(container, row, chosen)
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    prefix = _prefix(tensors, container, row, chosen)
+    inside = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    kept, dropped = _drop(inside, row)
+    if not kept:
+        raise StepError("prefix", f"{container.path}: every tensor at {_place(chosen)} is dropped")
+    coverage = Coverage(
+        weights=chosen.name,
+        path=chosen.path,
+        prefix=prefix,
+        matched=len(kept),
+        dropped=dropped,
+        outside=len(tensors) - len(inside),
+    )
+    return _rename(kept, row), coverage
+
+
+def fitting_formats(container: Container) -> list[str]:
+    """Formats whose path and prefix lead to tensors with the names of their architecture.
+
+    Returns:
+        ``"name"``, or ``"name (weights=...)"`` where only another set of weights fits.
+    """
+    fits = []
+    for row in FORMATS.values():
+        if row.reader != "weights" or not row.architecture:
+            continue
+        names = [chosen.name for chosen in row.weights if _fits(container, row, chosen)]
+        if names:
+            default = names[0] == row.weights[0].name
+            fits.append(row.name if default else f"{row.name} (weights={names[0]})")
+    return fits
+
+
+def listing(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:_SHOWN])
+    rest = len(names) - _SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _place(chosen: Weights) -> str:
+    return "/".join(chosen.path) if chosen.path else "the top of the file"
+
+
+def _walk(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any]:
+    here = container.content
+    walked: list[str] = []
+    for key in chosen.path:
+        if not isinstance(here, Mapping) or key not in here:
+            raise StepError(
+                "path",
+                f"{container.path} does not fit format {row.name} (weights {chosen.name}): there "
+                f"is no {key!r} at {'/'.join(walked) or 'the top of the file'}, which holds "
+                f"{_contents(here)}",
+            )
+        here = here[key]
+        walked.append(key)
+    if isinstance(here, Mapping):
+        wrapped = [key for key in chosen.nested if isinstance(here.get(key), Mapping)]
+        here = here[wrapped[0]] if wrapped else here
+    if not isinstance(here, Mapping):
+        raise StepError(
+            "path",
+            f"{container.path} does not fit format {row.name}: {_place(chosen)} is a "
+            f"{type(here).__name__}, not a dictionary of tensors",
+        )
+    return {str(name): value for name, value in here.items()}
+
+
+def _contents(here: Any) -> str:
+    if not isinstance(here, Mapping):
+        return f"a {type(here).__name__}"
+    return listing([str(key) for key in here]) or "nothing"
+
+
+def _prefix(
+    tensors: Mapping[str, Tensor], container: Container, row: Format, chosen: Weights
+) -> str:
+    for prefix in chosen.prefixes:
+        if any(name.startswith(prefix) for name in tensors):
+            return prefix
+    wanted = " or ".join(repr(prefix) for prefix in chosen.prefixes)
+    raise StepError(
+        "prefix",
+        f"{container.path} does not fit format {row.name} (weights {chosen.name}): no tensor at "
+        f"{_place(chosen)} begins with {wanted}; there are {listing(list(tensors)) or 'none'}",
+    )
+
+
+def _drop(
+    inside: dict[str, Tensor], row: Format
+) -> tuple[dict[str, Tensor], tuple[tuple[str, str, int], ...]]:
+    kept, dropped = dict(inside), []
+    for pattern, reason in row.drop:
+        names = [name for name in kept if fnmatchcase(name, pattern)]
+        for name in names:
+            del kept[name]
+        if names:
+            dropped.append((pattern, reason, len(names)))
+    return kept, tuple(dropped)
+
+
+def _rename(tensors: Mapping[str, Tensor], row: Format) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in row.renames:
+            changed = re.sub(pattern, replacement, name)
+            if changed != name:
+                name = changed
+                break
+        renamed[name] = tensor
+    return renamed
+
+
+def _fits(container: Container, row: Format, chosen: Weights) -> bool:
+    try:
+        tensors, _ = unpack(container, row, chosen)
+    except StepError:
+        return False
+    needed, allowed = _FAMILIES[_family(row)]
+    if needed not in tensors or not all(re.fullmatch(allowed, name) for name in tensors):
+        return False
+    return "cls_token" not in tensors or row.options.get("class_token", True)
+
+
+def _family(row: Format) -> str:
+    if "dinov" in row.architecture:
+        return "dino2"
+    return row.architecture.split("_")[0].removesuffix("50")
+
+
+def with_positions(coverage: Coverage, trained: int, evaluated: int) -> Coverage:
+    """The same coverage, with a note that position embeddings were resampled."""
+    return replace(coverage, positions=(trained, evaluated))

@@ -1,0 +1,72 @@
+"""A timm model as a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from densescope.errors import InputError
+from densescope.features.protocol import Features
+
+
+class TimmBackbone(nn.Module):
+    """A timm model as a :class:`Backbone`; one forward pass gives patches and image vector."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        image_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.image_size = image_size
+        self.mean = mean
+        self.std = std
+        stages: list[dict[str, Any]] = self.model.feature_info
+        self.patch_size = int(stages[-1]["reduction"])
+        self.depth = len(stages)
+        self.eval().requires_grad_(False)
+
+    def features(self, images: Tensor, layers: Sequence[int] = (-1,)) -> Features:
+        """Patch grids of the requested blocks (or stages), and the image vector.
+
+        Args:
+            images: ``images channels height width``, normalized with ``mean`` and ``std``.
+            layers: block indices, negative from the end; for ResNets 0 is the stem, for Swin
+                they are stages and only the last has been through the final norm.
+
+        Raises:
+            InputError: a layer does not exist.
+        """
+        wanted = [self._index(layer) for layer in layers]
+        taken = sorted(set(wanted))
+        final, grids = self.model.forward_intermediates(
+            images, indices=taken, norm=True, output_fmt="NCHW"
+        )
+        by_index = dict(zip(taken, grids, strict=True))
+        return Features(tuple(by_index[index] for index in wanted), self._image_vector(final))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The last patch grid, so that the module can be wrapped like any other."""
+        return self.features(images).patches[0]
+
+    def _index(self, layer: int) -> int:
+        if not -self.depth <= layer < self.depth:
+            raise InputError(
+                f"layer {layer} does not exist: this backbone has {self.depth} "
+                f"(0 to {self.depth - 1}, or -1 to -{self.depth})"
+            )
+        return layer % self.depth
+
+    def _image_vector(self, final: Tensor) -> Tensor:
+        if final.ndim == 3:
+            if getattr(self.model, "cls_token", None) is not None:
+                return final[:, 0]
+            return final[:, getattr(self.model, "num_prefix_tokens", 0) :].mean(1)
+        channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        return final.mean((1, 2) if channels_last else (2, 3))

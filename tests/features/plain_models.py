@@ -1,0 +1,199 @@
+"""Reference networks written without timm: a functional ViT, and torchvision's ResNet and Swin."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.models.swin_transformer import SwinTransformer
+
+from densescope.features.backbones import Features
+
+DIM, DEPTH, HEADS, PATCH, SIZE = 48, 2, 4, 8, 32
+VIT_OPTIONS = {"img_size": SIZE, "patch_size": PATCH, "embed_dim": DIM, "depth": DEPTH}
+Weights = dict[str, Tensor]
+
+
+def random_images(generator: torch.Generator, size: int = SIZE) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=generator)
+
+
+def vit_weights(generator: torch.Generator, *, class_token: bool = True) -> Weights:
+    """Tensors of a small pre-norm ViT under the names every public code shares."""
+
+    def draw(*shape: int, around: float = 0.0) -> Tensor:
+        return around + 0.2 * torch.randn(shape, generator=generator)
+
+    patches = (SIZE // PATCH) ** 2
+    weights = {"cls_token": draw(1, 1, DIM)} if class_token else {}
+    weights["pos_embed"] = draw(1, patches + class_token, DIM)
+    weights["patch_embed.proj.weight"] = draw(DIM, 3, PATCH, PATCH)
+    weights["patch_embed.proj.bias"] = draw(DIM)
+    for block in range(DEPTH):
+        stem = f"blocks.{block}"
+        for norm in ("norm1", "norm2"):
+            weights[f"{stem}.{norm}.weight"] = draw(DIM, around=1.0)
+            weights[f"{stem}.{norm}.bias"] = draw(DIM)
+        for name, rows, columns in (
+            ("attn.qkv", 3 * DIM, DIM),
+            ("attn.proj", DIM, DIM),
+            ("mlp.fc1", 4 * DIM, DIM),
+            ("mlp.fc2", DIM, 4 * DIM),
+        ):
+            weights[f"{stem}.{name}.weight"] = draw(rows, columns)
+            weights[f"{stem}.{name}.bias"] = draw(rows)
+    weights["norm.weight"] = draw(DIM, around=1.0)
+    weights["norm.bias"] = draw(DIM)
+    return weights
+
+
+def vit_features(weights: Weights, images: Tensor, *, heads: int = HEADS) -> Features:
+    """Forward pass of :func:`vit_weights`, with registers, layer scale and SwiGLU if present."""
+    tokens = F.conv2d(
+        images,
+        weights["patch_embed.proj.weight"],
+        weights["patch_embed.proj.bias"],
+        stride=weights["patch_embed.proj.weight"].shape[-1],
+    )
+    rows, columns = tokens.shape[-2:]
+    tokens = tokens.flatten(2).transpose(1, 2)
+    prefix = 0
+    if "cls_token" in weights:
+        tokens = torch.cat([weights["cls_token"].expand(len(images), -1, -1), tokens], 1)
+        prefix = 1
+    tokens = tokens + weights["pos_embed"]
+    if "register_tokens" in weights:
+        registers = weights["register_tokens"].expand(len(images), -1, -1)
+        tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], 1)
+        prefix += registers.shape[1]
+    for block in range(DEPTH):
+        tokens = _block(weights, f"blocks.{block}", tokens, heads)
+    tokens = _norm(weights, "norm", tokens)
+    grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+    image = tokens[:, 0] if prefix else tokens.mean(1)
+    return Features((grid,), image)
+
+
+def _norm(weights: Weights, name: str, tokens: Tensor) -> Tensor:
+    return F.layer_norm(
+        tokens, tokens.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6
+    )
+
+
+def _linear(weights: Weights, name: str, tokens: Tensor) -> Tensor:
+    return tokens @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+
+def _block(weights: Weights, stem: str, tokens: Tensor, heads: int) -> Tensor:
+    joint = _linear(weights, f"{stem}.attn.qkv", _norm(weights, f"{stem}.norm1", tokens))
+    query, key, value = joint.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    attention = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+    mixed = (attention @ value).transpose(1, 2).flatten(2)
+    mixed = _linear(weights, f"{stem}.attn.proj", mixed)
+    tokens = tokens + mixed * weights.get(f"{stem}.ls1.gamma", torch.tensor(1.0))
+    normed = _norm(weights, f"{stem}.norm2", tokens)
+    if f"{stem}.mlp.w12.weight" in weights:
+        gate, content = _linear(weights, f"{stem}.mlp.w12", normed).chunk(2, -1)
+        out = _linear(weights, f"{stem}.mlp.w3", F.silu(gate) * content)
+    else:
+        out = _linear(
+            weights, f"{stem}.mlp.fc2", F.gelu(_linear(weights, f"{stem}.mlp.fc1", normed))
+        )
+    return tokens + out * weights.get(f"{stem}.ls2.gamma", torch.tensor(1.0))
+
+
+def _perturb(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Random values everywhere, so that no tensor can be lost unseen."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_var"):
+                tensor.copy_(1 + 0.1 * noise.abs())
+            elif name.endswith(("running_mean", "bias")):
+                tensor.copy_(0.1 * noise)
+            elif tensor.ndim == 1:
+                tensor.copy_(1 + 0.1 * noise)
+            else:
+                tensor.copy_(noise / tensor[0].numel() ** 0.5)
+    return model.eval()
+
+
+def resnet_weights(generator: torch.Generator) -> Weights:
+    """torchvision's ResNet-18, which names its tensors like timm's and the SSL codes' ResNet-50."""
+    weights = _perturb(resnet18(), generator).state_dict()
+    return {name: value for name, value in weights.items() if not name.startswith("fc.")}
+
+
+def resnet_features(weights: Weights, images: Tensor) -> Features:
+    model = resnet18()
+    model.fc = nn.Identity()
+    model.load_state_dict(weights)
+    model.eval()
+    trunk = nn.Sequential(*list(model.children())[:-2])
+    with torch.no_grad():
+        return Features((trunk(images),), model(images))
+
+
+SWIN_SIZE, SWIN_EPS = 64, 1e-6
+SWIN_OPTIONS = {
+    "img_size": SWIN_SIZE,
+    "embed_dim": 24,
+    "depths": (2, 2),
+    "num_heads": (2, 4),
+    "window_size": 4,
+}
+
+
+def _swin(eps: float) -> SwinTransformer:
+    return SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=24,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=[4, 4],
+        stochastic_depth_prob=0.0,
+        norm_layer=partial(nn.LayerNorm, eps=eps),
+    )
+
+
+_SWIN_NAMES = (
+    ("features.0.0.", "patch_embed.proj."),
+    ("features.0.2.", "patch_embed.norm."),
+    ("features.1.", "layers.0.blocks."),
+    ("features.2.", "layers.0.downsample."),
+    ("features.3.", "layers.1.blocks."),
+    (".mlp.0.", ".mlp.fc1."),
+    (".mlp.3.", ".mlp.fc2."),
+)
+
+
+def swin_weights(generator: torch.Generator) -> Weights:
+    """torchvision's Swin under the names of the original code, with its fixed buffers."""
+    model = _perturb(_swin(SWIN_EPS), generator)
+    weights = {}
+    for name, value in model.state_dict().items():
+        if name.startswith("head."):
+            continue
+        for old, new in _SWIN_NAMES:
+            name = name.replace(old, new) if old in name else name
+        weights[name] = value
+    return weights
+
+
+def swin_features(weights: Weights, images: Tensor, *, eps: float = SWIN_EPS) -> Features:
+    model = _swin(eps).eval()
+    theirs = {}
+    for name in model.state_dict():
+        ours = name
+        for old, new in _SWIN_NAMES:
+            ours = ours.replace(old, new) if old in ours else ours
+        theirs[name] = model.state_dict()[name] if name.startswith("head.") else weights[ours]
+    model.load_state_dict(theirs)
+    with torch.no_grad():
+        grid = model.norm(model.features(images)).permute(0, 3, 1, 2)
+    return Features((grid,), grid.mean((2, 3)))
