@@ -92,8 +92,8 @@ def _against_last(selection: Selection) -> list[str]:
         return [f"Its DSE is that of {last}."]
     if interval is not None and interval[0] <= 0 <= interval[1]:
         return [
-            f"On DSE {last} is as good: its difference from the pick, {size}, is below the noise "
-            f"of {_images(selection)}."
+            f"On DSE {last} is as good as can be told: its difference from the pick, {size}, "
+            f"is below the noise of {_images(selection)}."
         ]
     fell = change.dse.value < 0
     return [
@@ -121,6 +121,12 @@ def _moved(change: Change, level: float) -> str:
 
 def _ties(selection: Selection) -> list[str]:
     """Members of the shortlist that cannot be told from the pick."""
+    others = [row for row in selection.rows if not row.is_pick]
+    if all(row.below_noise_of_pick for row in others):
+        return [
+            "No checkpoint at all can be told apart from the pick: every difference is below the "
+            f"noise of {_images(selection)}; score more images."
+        ]
     tied = [
         _place(row)
         for row in selection.rows

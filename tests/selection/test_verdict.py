@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+
+from densescope.selection import select_checkpoints
+from tests.selection.runs import noisy_run, plain_run
+
+PEAK = [0.0, 3.0, 2.0, 1.0, 0.5, 0.0]
+UNKNOWN = (
+    "The noise is not known, as there are too few images to cut 2,048 images into blocks: do not "
+    "rest a choice on small differences; score more images."
+)
+
+
+def said(separability: list[float], dim: list[float] | None = None, noise: float = 0.01) -> str:
+    run = noisy_run(separability, separability if dim is None else dim, noise=noise)
+    return select_checkpoints(run).verdict
+
+
+def test_a_clear_peak_and_a_degraded_end() -> None:
+    assert select_checkpoints(plain_run(PEAK)).verdict == (
+        "Use epoch20.pth (epoch 20). "
+        "From the pick to the last checkpoint (epoch 60) DSE fell by 6. "
+        "Both parts moved it (separability -3, dimension -3). " + UNKNOWN
+    )
+
+
+def test_with_intervals() -> None:
+    verdict = said(PEAK)
+    assert verdict.startswith("Use epoch20.pth (epoch 20). From the pick to the last checkpoint ")
+    assert "DSE fell by 6 [5.9" in verdict
+    assert "(95%, all comparisons together)" in verdict
+    assert "noise" not in verdict
+
+
+def test_what_moved() -> None:
+    sep = [0.0, 3.0, 2.9, 2.9, 2.9, 2.9]
+    dim = [1.0, 3.0, 2.0, 1.0, 0.5, 0.0]
+    assert "The dimension moved it: the features use fewer directions" in said(sep, dim)
+    assert "Separability moved it: the pseudo-classes stand less apart" in said(dim, sep)
+    assert "Both parts moved it" in said(PEAK)
+
+
+def test_when_the_last_checkpoint_is_as_good() -> None:
+    verdict = said([0.0, 2.0, 4.0, 3.5, 3.5, 3.6], noise=0.5)
+    assert "On DSE the last checkpoint (epoch 60) is as good as can be told: its diff" in verdict
+    assert "is below the noise of 2,048 images." in verdict
+
+
+def test_when_the_shortlist_cannot_be_told_apart() -> None:
+    verdict = said([0.0, 3.0, 1.0, 0.0, 2.95, 1.0, 0.0], noise=0.4)
+    assert "Of the shortlist, epoch50.pth (epoch 50) cannot be told apart from the pick" in verdict
+    assert "below the noise of 2,048 images; score more images." in verdict
+
+
+def test_when_nothing_can_be_told_apart() -> None:
+    verdict = said([1.0, 1.01, 1.0, 1.02, 1.0], noise=1.0)
+    assert "No checkpoint at all can be told apart from the pick: every difference" in verdict
+    assert "Of the shortlist" not in verdict
+
+
+def test_when_dse_is_highest_at_the_end() -> None:
+    verdict = said([0.0, 1.0, 2.0, 3.0, 4.0])
+    assert verdict == (
+        "Use epoch50.pth (epoch 50). It is the last checkpoint and DSE is highest there: "
+        "no degradation is seen so far."
+    )
+
+
+def test_when_the_fall_after_the_maximum_is_not_seen_yet() -> None:
+    assert "fewer than 2 checkpoints follow" in said([0.0, 1.0, 2.0, 3.0, 2.5])
+
+
+def test_when_the_end_is_higher_than_the_pick() -> None:
+    verdict = said([0.0, 3.0, 1.0, 0.0, 1.0, 3.1])
+    assert verdict.startswith(
+        "Use epoch20.pth (epoch 20). DSE is higher still at epoch60.pth (epoch 60) "
+        "(6.28 against 6.08)"
+    )
+    assert "the pick is the highest peak that was followed by one" in verdict
+    assert "DSE rose by" in verdict
+
+
+def test_when_dse_only_falls() -> None:
+    assert "It is the first checkpoint and DSE is nowhere higher" in said([4.0, 3.0, 2.0, 1.0])
+
+
+def test_a_constant_curve_chooses_nothing() -> None:
+    verdict = select_checkpoints(plain_run([1.0] * 5)).verdict
+    assert "DSE is the same in all checkpoints and chooses none of them" in verdict
+    assert "Its DSE is that of the last checkpoint (epoch 50)." in verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0], "Only epoch10.pth (epoch 10) was scored: there is nothing to choose from yet."),
+        (
+            [1.0, 2.0],
+            "Only two checkpoints were scored; epoch20.pth (epoch 20) has the higher DSE. "
+            "A peak cannot be told from a slope: score more checkpoints of the run.",
+        ),
+    ],
+)
+def test_too_few_checkpoints(values: list[float], expected: str) -> None:
+    assert select_checkpoints(plain_run(values)).verdict == expected
+
+
+def test_paper_with_two_checkpoints() -> None:
+    selection = select_checkpoints(plain_run([1.0, 2.0], definition="paper"), definition="paper")
+    assert selection.verdict == (
+        "No checkpoint is picked. The weight of the dimension is not defined with 2 scored "
+        "checkpoints: DSE of the paper's definition is left open, only its parts are shown."
+    )
+
+
+def test_without_a_count_of_images() -> None:
+    run = plain_run(PEAK, provenance={})
+    assert "to cut these images into blocks" in select_checkpoints(run).verdict
