@@ -51,3 +51,19 @@ def shared() -> Path:
 def generator() -> torch.Generator:
     """A seeded generator on the CPU."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small images."""
+    from tests.tiny_run import write_images
+
+    return write_images(tmp_path_factory.mktemp("tiny") / "images")
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> Path:
+    """A folder of three small checkpoints in DINO's layout."""
+    from tests.tiny_run import write_checkpoints
+
+    return write_checkpoints(tmp_path / "run")

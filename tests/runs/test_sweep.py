@@ -1,0 +1,268 @@
+"""The sweep: every checkpoint once, whatever happens to it or to its neighbours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densescope.errors import CheckpointError, DataError, InputError, RecordError
+from densescope.evaluation.scoring import METRICS, ScoreSettings
+from densescope.records import ScoreRecord
+from densescope.runs.store import RunStore
+from densescope.runs.sweep import BackboneSpec, SweepEvent, score_checkpoint, sweep
+from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
+
+SPEC = {"format": "dino", "architecture": ARCHITECTURE, "architecture_options": OPTIONS}
+NAMES = ["checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0002.pth"]
+
+
+def run_sweep(run: Path, images: Path, output: Path, **more: Any) -> list[ScoreRecord]:
+    given = {**SPEC, "settings": ScoreSettings(**SETTINGS), **more}
+    return sweep(run, images=images, output=output, **given)
+
+
+def without_time(record: ScoreRecord) -> dict[str, Any]:
+    document = record.to_json()
+    document.pop("timing")
+    return document
+
+
+def test_every_checkpoint_gets_every_number(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    records = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    assert [record.name for record in records] == NAMES
+    assert [record.step for record in records] == [0, 1, 2]
+    numbers = {number for row in METRICS.values() for number in row.numbers}
+    for record in records:
+        assert record.status == "scored"
+        assert set(record.scores["-1"]) == numbers
+        assert record.checkpoint["weights"] == "teacher"
+        assert record.provenance["images"]["count"] == 32
+        assert record.provenance["image_size"] == 32
+        assert record.provenance["grid"] == [4, 4]
+    values = {record.estimate("released.inter").value for record in records}
+    assert len(values) == 3
+
+
+def test_records_on_disk_are_those_returned(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    records = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    stored = RunStore(tmp_path / "out").records()
+    assert [json.loads(json.dumps(r.to_json())) for r in records] == [r.to_json() for r in stored]
+
+
+def test_a_second_call_keeps_what_is_there_and_takes_up_what_is_new(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    first = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    write_checkpoints(tiny_run, range(3, 4))
+    events: list[SweepEvent] = []
+    second = run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=events.append)
+    kinds = [event.kind for event in events]
+    assert kinds == ["start", "kept", "kept", "kept", "scoring", "scored"]
+    assert [r.timing["written"] for r in second[:3]] == [r.timing["written"] for r in first]
+    assert second[3].name == "checkpoint0003.pth"
+
+
+def test_a_checkpoint_that_changed_is_scored_again(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    first = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    torch.save(checkpoint(77), tiny_run / NAMES[1])
+    events: list[SweepEvent] = []
+    second = run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=events.append)
+    assert [event.name for event in events if event.kind == "scored"] == [NAMES[1]]
+    assert without_time(second[1]) != without_time(first[1])
+
+
+def test_a_copied_folder_is_recognized_by_its_hashes(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    for path in tiny_run.iterdir():
+        os.utime(path, ns=(1, 1))
+    events: list[SweepEvent] = []
+    run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=events.append)
+    assert [event.kind for event in events] == ["start", "kept", "kept", "kept"]
+
+
+def test_broken_checkpoints_are_named_and_the_rest_goes_on(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    whole = (tiny_run / NAMES[0]).read_bytes()
+    (tiny_run / NAMES[0]).write_bytes(whole[: len(whole) // 2])
+    broken = checkpoint(1)
+    broken["teacher"]["backbone.blocks.0.mlp.fc1.weight"].fill_(float("nan"))
+    torch.save(broken, tiny_run / NAMES[1])
+    (tiny_run / "checkpoint0003.pth").write_bytes(b"")
+    records = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    assert [record.status for record in records] == ["failed", "failed", "scored", "failed"]
+    assert NAMES[0] in str(records[0].error)
+    assert "NaN or infinite" in str(records[1].error)
+    assert "empty" in str(records[3].error)
+
+
+def test_a_failed_checkpoint_is_tried_again(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    whole = (tiny_run / NAMES[0]).read_bytes()
+    (tiny_run / NAMES[0]).write_bytes(whole[:1000])
+    assert run_sweep(tiny_run, tiny_images, tmp_path / "out")[0].status == "failed"
+    (tiny_run / NAMES[0]).write_bytes(whole)
+    assert run_sweep(tiny_run, tiny_images, tmp_path / "out")[0].status == "scored"
+
+
+def test_other_settings_or_images_in_one_folder_are_refused(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    with pytest.raises(RecordError, match=r"settings.normalize: True stored, False asked"):
+        run_sweep(
+            tiny_run,
+            tiny_images,
+            tmp_path / "out",
+            settings=ScoreSettings(**SETTINGS, normalize=False),
+        )
+    with pytest.raises(RecordError, match=r"images.count: 32 stored, 16 asked"):
+        run_sweep(tiny_run, tiny_images, tmp_path / "out", images_count=16)
+
+
+def test_a_folder_without_checkpoints_is_a_sentence(tiny_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no checkpoint of format dino"):
+        run_sweep(tmp_path / "empty", tiny_images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_image_stops_the_sweep_by_name(tiny_run: Path, tmp_path: Path) -> None:
+    from tests.tiny_run import write_images
+
+    images = write_images(tmp_path / "images")
+    (images / "007.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"image 007.png of .* cannot be decoded"):
+        run_sweep(tiny_run, images, tmp_path / "out")
+
+
+def test_an_unknown_format_or_architecture_is_a_sentence(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no format 'dimo'; did you mean dino"):
+        run_sweep(tiny_run, tiny_images, tmp_path / "out", format="dimo")
+
+
+def test_too_few_images_for_the_clusters_is_a_sentence(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    settings = ScoreSettings(**{**SETTINGS, "local_clusters": 40})
+    records = run_sweep(tiny_run, tiny_images, tmp_path / "out", settings=settings)
+    assert {record.status for record in records} == {"failed"}
+    assert "40" in str(records[0].error)
+
+
+def test_layers_are_scored_side_by_side(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> None:
+    settings = ScoreSettings(**SETTINGS, layers=(-2, -1))
+    (record, *_) = run_sweep(tiny_run, tiny_images, tmp_path / "out", settings=settings)
+    assert list(record.scores) == ["-2", "-1"]
+    last = run_sweep(tiny_run, tiny_images, tmp_path / "other")[0]
+    assert record.estimate("released.dse", -1) == last.estimate("released.dse", -1)
+    assert record.estimate("released.dse", -2) != record.estimate("released.dse", -1)
+
+
+def test_one_checkpoint_scores_like_it_does_in_a_sweep(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    swept = run_sweep(tiny_run, tiny_images, tmp_path / "out")[1]
+    alone = score_checkpoint(
+        tiny_run / NAMES[1],
+        images=tiny_images,
+        spec=BackboneSpec(**SPEC),
+        settings=ScoreSettings(**SETTINGS),
+    )
+    assert without_time(alone) == without_time(swept)
+
+
+def test_global_chance_is_left_alone(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"local_clusters": 1}, "local_clusters is 1; it must be at least 2"),
+        ({"layers": ()}, "no layer to score"),
+        ({"layers": (-1, -1)}, "name one block twice"),
+        ({"images_per_batch": 100}, "is not a multiple of group_size 8"),
+    ],
+)
+def test_impossible_settings_are_sentences(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ScoreSettings(**wrong)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from tests.runs.test_sweep import run_sweep
+
+def die(event):
+    if event.kind == "scoring" and event.index == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_sweep(Path({run!r}), Path({images!r}), Path({output!r}), on_event=die)
+"""
+
+
+def test_a_killed_sweep_ends_with_the_records_of_an_uninterrupted_one(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    script = KILLED.format(
+        path=[entry for entry in sys.path if entry],
+        run=str(tiny_run),
+        images=str(tiny_images),
+        output=str(tmp_path / "killed"),
+    )
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "killed" / "records").glob("*.json"))) == 2
+    resumed = run_sweep(tiny_run, tiny_images, tmp_path / "killed")
+    whole = run_sweep(tiny_run, tiny_images, tmp_path / "whole")
+    assert [without_time(r) for r in resumed] == [without_time(r) for r in whole]
+    shutil.rmtree(tmp_path / "killed")
+
+
+def test_a_sweep_killed_at_any_moment_leaves_only_whole_records(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    write_checkpoints(tiny_run, range(12))
+    script = KILLED.replace("event.index == 2", "False").format(
+        path=[entry for entry in sys.path if entry],
+        run=str(tiny_run),
+        images=str(tiny_images),
+        output=str(tmp_path / "out"),
+    )
+    records = tmp_path / "out" / "records"
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while process.poll() is None and len(list(records.glob("*.json"))) < 3:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    for path in records.glob("*.json"):
+        assert json.loads(path.read_text())["status"] == "scored"
+    final = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    whole = run_sweep(tiny_run, tiny_images, tmp_path / "whole")
+    assert [without_time(r) for r in final] == [without_time(r) for r in whole]
