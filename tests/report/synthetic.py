@@ -84,7 +84,9 @@ def _rise(t: float, speed: float) -> float:
 
 def _metrics(t: float, noise: _Noise) -> dict[str, Estimate]:
     fall = max(0.0, t - 0.45)
-    inter = noise.estimate(1.02 + 0.30 * _rise(t, 6) - 0.12 * fall, 0.006, seed_spread=0.004)
+    inter = noise.estimate(
+        1.02 + 0.30 * _rise(t, 6) - 0.12 * fall + 0.035 * math.sin(26 * t), 0.006, seed_spread=0.004
+    )
     image = noise.estimate(0.78 - 0.10 * _rise(t, 5) + 0.02 * fall, 0.004, seed_spread=0.003)
     batch = noise.estimate(0.66 - 0.06 * _rise(t, 5) + 0.03 * fall, 0.004, seed_spread=0.003)
     intra = Estimate(

@@ -8,11 +8,11 @@ _DEFINITIONS = {
     "released": (
         ("dse", "DSE", "DSE (no unit)"),
         ("separability", "Separability", "distance / mean spread"),
-        ("dim", "Dimension", "effective rank / full rank"),
+        ("dim", "Dimension", "fraction of full rank"),
     ),
     "paper": (
         ("dse", "DSE", "DSE (distance)"),
-        ("separability", "Separability", "distance between unit vectors"),
+        ("separability", "Separability", "distance (unit vectors)"),
         ("dim", "Dimension", "effective rank (dimensions)"),
     ),
 }

@@ -175,7 +175,7 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
         },
         "xaxis": {
             **axis,
-            "title": {"text": escape(unit), "standoff": 8},
+            "title": {"text": escape(unit), "standoff": 8, "font": {"size": 12}},
             "range": [min(steps) - margin, max(steps) + margin],
             "showgrid": False,
             "showline": True,
@@ -183,7 +183,7 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
         },
         "yaxis": {
             **axis,
-            "title": {"text": escape(curve.column.axis), "standoff": 6},
+            "title": {"text": escape(curve.column.axis), "standoff": 6, "font": {"size": 12}},
             "ticks": "",
             "nticks": 6,
         },

@@ -46,7 +46,7 @@ def build_maps(
 ) -> tuple[MapPanel, ...]:
     """Component, cluster and similarity maps of some checkpoints.
 
-    Features are centred on nothing but scaled to unit length first, as the metrics do by default.
+    Patch vectors are scaled to unit length first, as the metrics do by default.
 
     Args:
         previews: images and patch grids.
@@ -119,7 +119,7 @@ class _Maps:
         index = row * self.grid[1] + column
         colors = {}
         for name, rows in points.items():
-            patches = rows.unflatten(0, (len(self.images), -1))
+            patches = rows.reshape(len(self.images), -1, rows.shape[-1])
             cosine = (patches * patches[:, index : index + 1]).sum(-1)
             colors[name] = shade(cosine.flatten())
         caption = (
@@ -143,7 +143,7 @@ class _Maps:
         )
         rows = [MapRow("image", photos)]
         for name, flat in colors.items():
-            tiles = flat.unflatten(0, (len(self.images), *self.grid))
+            tiles = flat.reshape(len(self.images), *self.grid, 3)
             pictures = tuple(
                 Picture(png(tile, mark=mark), f"{title} of image {number}, {self.labels[name]}")
                 for number, tile in enumerate(tiles, start=1)
@@ -169,7 +169,7 @@ def principal_scores(points: Tensor) -> Tensor:
     Returns:
         ``points 3``, float32.
     """
-    centered = (points - points.mean(0)).double()
+    centered = points.double() - points.double().mean(0)
     left, strength, _ = torch.linalg.svd(centered, full_matrices=False)
     bound = torch.finfo(torch.float32).eps * max(points.shape) * float(points.double().norm())
     scores = torch.zeros(len(points), 3, dtype=torch.float64)

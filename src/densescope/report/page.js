@@ -8,6 +8,22 @@ async function unpack(id) {
   return new Response(stream).text();
 }
 
+const siblings = (place) =>
+  [...place.closest(".panels").querySelectorAll("[data-figure]")].filter((it) => it !== place);
+
+// Pointing at a checkpoint in one figure points at it in the figures beside it.
+function link(place, others) {
+  let own = false;
+  place.addEventListener("pointerenter", () => { own = true; });
+  place.addEventListener("pointerleave", () => {
+    own = false;
+    others.forEach((other) => Plotly.Fx.unhover(other));
+  });
+  place.on("plotly_hover", (event) => {
+    if (own) others.forEach((other) => Plotly.Fx.hover(other, { xval: event.points[0].x }));
+  });
+}
+
 async function draw() {
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const places = [...document.querySelectorAll("[data-figure]")];
@@ -20,6 +36,7 @@ async function draw() {
     const config = { displayModeBar: false, responsive: true, scrollZoom: false };
     await Plotly.newPlot(place, figure.data, figure.layout, config);
   }
+  places.forEach((place) => link(place, siblings(place)));
   const fit = () => places.forEach((place) => Plotly.Plots.resize(place));
   window.addEventListener("beforeprint", fit);
   window.addEventListener("afterprint", fit);

@@ -61,10 +61,11 @@ def write_report(data: ReportData, path: Path) -> None:
         data: what the page shows.
         path: the file, usually ``report.html``; its folder is made if need be.
     """
+    text = render_report(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(render_report(data))
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)

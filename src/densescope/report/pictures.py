@@ -38,7 +38,7 @@ QUERY_COLOR = (213, 94, 0)
 
 
 def shade(values: Tensor) -> Tensor:
-    """Numbers in [0, 1] (``rows columns``) as colours of the similarity scale, ``rows columns 3``."""
+    """Numbers in [0, 1] as colours of the similarity scale, with a last axis of three."""
     anchors = torch.tensor(SIMILARITY_COLORS, dtype=torch.float32)
     position = values.clamp(0, 1) * (len(anchors) - 1)
     below = position.floor().long().clamp(max=len(anchors) - 2)

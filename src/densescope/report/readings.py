@@ -1,4 +1,4 @@
-"""Numbers as the page shows them: a value, its interval, and how many decimals are worth reading."""
+"""Numbers as the page shows them: value, interval, and the decimals worth reading."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ class Reading:
         text = sign + plain(self.value, decimals)
         if self.low is None or self.high is None:
             return text
-        return f"{text} [{plain(self.low, decimals)}, {plain(self.high, decimals)}]"
+        return (
+            f"{text} [{plain(self.low, decimals)},\N{NO-BREAK SPACE}{plain(self.high, decimals)}]"
+        )
 
 
 @dataclass(frozen=True)

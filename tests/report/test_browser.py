@@ -1,0 +1,172 @@
+"""The page as a reader meets it, in a browser that has no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densescope.report import write_report
+from densescope.report.data import ReportData
+from tests.conftest import CHROMIUM
+from tests.report.synthetic import choose, records, report
+
+pytestmark = pytest.mark.browser
+SHOWN = (
+    "[...document.querySelectorAll('.panels .hovertext')].map((label) => label.textContent)"
+    ".filter((text) => text.includes('.pth'))"
+)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Seen:
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def opened(
+    chromium: Any, data: ReportData, path: Path, *, width: int = 1280, scripts: bool = True
+) -> Iterator[tuple[Any, Seen]]:
+    write_report(data, path)
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, offline=True, java_script_enabled=scripts
+    )
+    page = context.new_page()
+    seen = Seen()
+    page.on("console", lambda message: seen.complaints.append(message.text))
+    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.goto(path.as_uri())
+    if scripts:
+        page.wait_for_selector("html.ready", state="attached")
+    yield page, seen
+    context.close()
+
+
+def test_pick_and_numbers_on_the_page_are_those_of_the_run(chromium: Any, tmp_path: Path) -> None:
+    rows = records(24, failed=(7,))
+    selection = choose(rows)
+    with opened(chromium, report(rows=rows), tmp_path / "report.html") as (page, seen):
+        assert page.inner_text("#pick") == selection.pick
+        row = page.locator(f'#checkpoints tr[data-name="{selection.pick}"]')
+        pick = next(row for row in selection.rows if row.is_pick)
+        assert pick.dse is not None
+        cell = row.locator("td").nth(2)
+        assert float(cell.inner_text().split(" ± ")[0]) == pytest.approx(pick.dse.value, abs=5e-4)
+        assert float(cell.get_attribute("data-sort")) == pick.dse.value
+        drawn = page.evaluate(
+            "document.querySelector('[data-figure=view0-dse]').data"
+            ".find((trace) => trace.mode === 'lines+markers').y"
+        )
+        assert drawn[7] is None
+        assert [y for y in drawn if y is not None] == [r.dse.value for r in selection.rows if r.dse]
+        assert page.locator("[data-figure] svg.main-svg").count() > 10
+        assert page.locator(".modebar-btn").count() == 0
+        assert seen.complaints == []
+        assert seen.requests == [(tmp_path / "report.html").as_uri()]
+
+
+def test_a_click_on_a_heading_sorts_and_failed_checkpoints_stay_last(
+    chromium: Any, tmp_path: Path
+) -> None:
+    rows = records(12, failed=(4,))
+    selection = choose(rows)
+    best = sorted((r for r in selection.rows if r.dse), key=lambda r: -r.dse.value)  # type: ignore[union-attr]
+    names = "[...document.querySelectorAll('#checkpoints tbody tr')].map((r) => r.dataset.name)"
+    with opened(chromium, report(rows=rows), tmp_path / "report.html") as (page, _):
+        dse = page.locator("#checkpoints thead button", has_text="DSE").first
+        dse.click()
+        assert page.evaluate(names) == [*(row.name for row in best), rows[4].name]
+        dse.click()
+        assert page.evaluate(names) == [*(row.name for row in best[::-1]), rows[4].name]
+        page.locator("#checkpoints thead button", has_text="Epoch").click()
+        assert page.evaluate(names) == [record.name for record in rows]
+
+
+def test_pointing_at_a_checkpoint_shows_it_in_the_figures_beside(
+    chromium: Any, tmp_path: Path
+) -> None:
+    with opened(chromium, report(24), tmp_path / "report.html") as (page, _):
+        box = page.locator("[data-figure=view0-dse]").bounding_box()
+        for shift in (0, 2):
+            page.mouse.move(box["x"] + box["width"] / 2 + shift, box["y"] + box["height"] / 2)
+        page.wait_for_function(f"{SHOWN}.length === 3")
+        texts = page.evaluate(SHOWN)
+        assert {text.split("epoch")[0] for text in texts} == {"checkpoint0120.pth"}
+        page.mouse.move(2, 2)
+        page.wait_for_function(f"{SHOWN}.length === 0")
+
+
+@pytest.mark.parametrize("width", [360, 700, 1280])
+def test_nothing_sticks_out_sideways(chromium: Any, tmp_path: Path, width: int) -> None:
+    with opened(chromium, report(24, failed=(2,)), tmp_path / "r.html", width=width) as (page, _):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_hostile_names_stay_text(chromium: Any, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    hostile = "<script>document.title='owned'</script><img src=http://example.invalid/x>.pth"
+    rows = [replace(row, name=f"{row.step}{hostile}") for row in records(6, failed=(1,))]
+    rows[1] = replace(rows[1], error=hostile)
+    data = report(rows=rows, run={"title": "a run", hostile: hostile})
+    with opened(chromium, data, tmp_path / "report.html") as (page, seen):
+        assert page.title() == "a run · densescope"
+        assert page.inner_text("#pick") == choose(rows).pick
+        assert len(seen.requests) == 1
+        assert seen.complaints == []
+
+
+def test_the_policy_stops_a_script_that_is_not_ours(chromium: Any, tmp_path: Path) -> None:
+    with opened(chromium, report(3), tmp_path / "report.html") as (page, seen):
+        page.evaluate(
+            "document.body.insertAdjacentHTML('beforeend',"
+            " '<img src=data:, onerror=\"document.title = 1\">')"
+        )
+        page.wait_for_timeout(100)
+        assert page.title() != "1"
+        assert any("Content Security Policy" in text for text in seen.complaints)
+
+
+def test_without_javascript_the_numbers_remain(chromium: Any, tmp_path: Path) -> None:
+    data = report(4)
+    with opened(chromium, data, tmp_path / "report.html", scripts=False) as (page, _):
+        assert "The figures need JavaScript." in page.inner_text("body")
+        reading = data.view.dse.readings[0]
+        assert reading is not None
+        assert reading.text(data.view.dse.decimals) in page.inner_text("#checkpoints")
+
+
+def test_a_browser_that_cannot_unpack_says_so(chromium: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(report(3), path)
+    page = chromium.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(path.as_uri())
+    page.wait_for_selector("html.ready", state="attached")
+    assert "This browser cannot draw the figures." in page.inner_text("body")
+    page.close()
+
+
+@pytest.mark.parametrize("failed", [(), (0,)])
+def test_a_lone_checkpoint_opens_without_complaint(
+    chromium: Any, tmp_path: Path, failed: tuple[int, ...]
+) -> None:
+    data = report(1, failed=failed, with_previews=not failed)
+    with opened(chromium, data, tmp_path / "report.html") as (_, seen):
+        assert seen.complaints == []

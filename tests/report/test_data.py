@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from densescope.estimate import Estimate
+from densescope.report import build_report_data, preview_names
+from densescope.report.readings import Column, Reading
+from tests.report.synthetic import choose, records, report
+
+
+def test_every_number_is_the_recorded_one() -> None:
+    rows = records(6)
+    data = report(rows=rows)
+    stored = {curve.column.key: curve for curve in data.stored}
+    assert set(stored) == set(rows[0].scores["-1"])
+    for key, curve in stored.items():
+        for record, reading in zip(rows, curve.readings, strict=True):
+            assert reading == Reading.of(record.estimate(key))
+
+
+def test_the_view_shows_the_selection() -> None:
+    rows = records(24, failed=(3,))
+    selection = choose(rows)
+    view = report(rows=rows).view
+    assert view.pick is not None
+    assert view.pick.name == selection.pick
+    assert view.last is not None
+    assert view.last.name == selection.last
+    assert tuple(row.name for row in view.shortlist) == selection.shortlist
+    assert tuple(row.name for row in view.checkpoints if row.is_candidate) == selection.candidates
+    assert view.dse.readings[0] == Reading.of(selection.rows[0].dse)
+    assert view.dse.readings[3] is None
+    assert view.dse.readings[4] == Reading.of(selection.rows[3].dse)
+
+
+def test_checkpoints_stand_by_step_whatever_their_order() -> None:
+    rows = records(5)
+    data = build_report_data(rows[::-1], choose(rows))
+    assert [row.step for row in data.checkpoints] == [10, 20, 30, 40, 50]
+    assert data.title == "Untitled run"
+
+
+def test_a_failed_checkpoint_keeps_its_reason() -> None:
+    data = report(5, failed=(1,))
+    assert [bool(row.error) for row in data.checkpoints] == [False, True, False, False, False]
+    nameless = replace(records(1)[0], status="failed", error=None, scores={})
+    assert report(rows=[nameless], with_previews=False).checkpoints[0].error == (
+        "no reason was recorded"
+    )
+
+
+@pytest.mark.parametrize(
+    ("moved", "bold"),
+    [
+        ("dimension", {"Dimension"}),
+        ("separability", {"Separability"}),
+        ("both", {"Dimension", "Separability"}),
+        ("neither", set()),
+    ],
+)
+def test_the_change_names_what_moved(moved: str, bold: set[str]) -> None:
+    rows = records(24)
+    selection = choose(rows)
+    assert selection.change is not None
+    selection = replace(selection, change=replace(selection.change, moved=moved))
+    view = build_report_data(rows, selection).view
+    assert {row.curve.column.title for row in view.changes if row.moved} == bold
+    assert view.changes[0].change == Reading.of(selection.change.separability)
+
+
+def test_previews_are_wanted_of_the_first_the_pick_and_the_last() -> None:
+    rows = records(24, failed=(0,))
+    selection = choose(rows)
+    assert preview_names(rows, selection) == (rows[1].name, selection.pick, selection.last)
+    assert preview_names(rows[:1], choose(rows[:1])) == ()
+    single = rows[1:2]
+    assert preview_names(single, choose(single)) == (rows[1].name,)
+
+
+def test_a_checkpoint_of_two_roles_is_shown_once() -> None:
+    rows = records(1)
+    names = [row.label for row in report(rows=rows).maps[0].rows]
+    assert names == ["image", "first and pick and last, epoch 10"]
+
+
+def test_metrics_of_several_layers_are_told_apart() -> None:
+    rows = [replace(r, scores={**r.scores, "5": {"rankme": Estimate(9.0)}}) for r in records(3)]
+    data = report(rows=rows)
+    titles = [curve.column.title for curve in data.stored]
+    assert "rankme (layer -1)" in titles
+    assert "rankme (layer 5)" in titles
+    assert data.baselines[0].readings[0] == Reading.of(rows[0].estimate("rankme"))
+
+
+def test_extra_series_become_columns() -> None:
+    rows = records(4)
+    miou = Column("miou", "mIoU", "mIoU (%)")
+    data = build_report_data(rows, choose(rows), extras={miou: {rows[1].name: Estimate(31.5)}})
+    assert data.extras[0].readings == (None, Reading(31.5), None, None)
+    assert data.extras[0] in data.columns
+
+
+def test_settings_are_grouped_in_words() -> None:
+    settings = {"seed": 0, "resume": True, "image_set": {"count": 8, "names": ["a", None]}}
+    assert report(3, run=settings).run == (
+        ("Run", (("seed", "0"), ("resume", "yes"))),
+        ("Image set", (("count", "8"), ("names", "a, none"))),
+    )
+
+
+def test_a_column_without_a_finite_number_is_left_out() -> None:
+    rows = [
+        replace(r, scores={"-1": {**r.scores["-1"], "lidar": Estimate(math.nan)}})
+        for r in records(4)
+    ]
+    data = report(rows=rows)
+    assert "lidar" not in [curve.column.key for curve in data.columns]
+    assert "lidar" in [curve.column.key for curve in data.stored]

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from densescope.estimate import Estimate
+from densescope.report import build_report_data, page, render_report, write_report
+from densescope.report.readings import NOT_FINITE
+from tests.report.synthetic import choose, records, report
+
+HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>.pth"
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """The page as a list of tags, checked to nest, with the text of table cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.cells: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.open or "th" in self.open:
+            self.cells[-1] += data.strip("\n")
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+def heading(text: str) -> str:
+    found = re.search(r"<h1[^>]*>(.*?)</h1>", text, re.DOTALL)
+    assert found is not None
+    return re.sub(r"<[^>]+>", "", found[1]).replace("&nbsp;", " ")
+
+
+def test_the_answer_comes_first() -> None:
+    rows = records(24)
+    selection = choose(rows)
+    text = render_report(report(rows=rows))
+    step = next(row.step for row in selection.rows if row.is_pick)
+    assert heading(text) == f"Use {selection.pick}, epoch {step}"
+    assert text.index("<h1") < text.index(selection.verdict[:40]) < text.index("data-figure")
+    assert "From the pick to the last checkpoint,\ndimension moved" in text
+
+
+def test_every_number_can_be_read_without_scripts() -> None:
+    data = report(12)
+    cells = Page(render_report(data)).cells
+    for curve in (*data.columns, *data.stored):
+        for reading in curve.readings:
+            assert reading is not None
+            assert reading.text(curve.decimals) in cells
+
+
+def test_a_failed_checkpoint_is_named_with_its_reason() -> None:
+    data = report(6, failed=(2,))
+    assert f"failed: {data.checkpoints[2].error}" in Page(render_report(data)).cells
+
+
+def test_text_from_files_is_escaped_everywhere() -> None:
+    rows = [replace(row, name=f"{row.step}{HOSTILE}") for row in records(8, failed=(1,))]
+    rows[1] = replace(rows[1], error=HOSTILE)
+    rows[2] = replace(rows[2], scores={"-1": {**rows[2].scores["-1"], HOSTILE: Estimate(1.0)}})
+    clean = Page(render_report(report(8, failed=(1,))))
+    text = render_report(report(rows=rows, run={"title": HOSTILE, HOSTILE: HOSTILE}))
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert Page(text).count("script") == clean.count("script") == 3
+    assert Page(text).count("img") == clean.count("img")
+
+
+def test_nothing_is_fetched() -> None:
+    text = render_report(report(6))
+    for tag, attributes in Page(text).tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        assert (attributes.get("src") or "data:image/").startswith("data:image/")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_policy_names_exactly_the_scripts_of_the_page() -> None:
+    text = render_report(report(3))
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    script = text[text.rindex("<script>") + len("<script>") : text.rindex("</script>")]
+    packed = re.search(r'id="library">([^<]+)<', text)
+    assert packed is not None
+    library = gzip.decompress(base64.b64decode(packed[1])).decode()
+    allowed = set(re.findall(r"sha256-[\w+/=]+", policy[1].replace("&#43;", "+")))
+    digests = (hashlib.sha256(part.encode()).digest() for part in (script, library))
+    assert allowed == {f"sha256-{base64.b64encode(digest).decode()}" for digest in digests}
+    assert "default-src &#39;none&#39;" in policy[1]
+
+
+def test_the_same_data_gives_the_same_page() -> None:
+    assert render_report(report(5)) == render_report(report(5))
+
+
+def test_eighty_checkpoints_stay_below_five_megabytes() -> None:
+    size = len(render_report(report(80, failed=(11, 40))).encode())
+    assert 1e6 < size < 5e6
+
+
+def test_three_hundred_checkpoints() -> None:
+    text = render_report(report(300))
+    assert len(text.encode()) < 8e6
+    assert len(re.findall(r"data-name=", text)) == 300
+
+
+def test_one_checkpoint_by_the_paper_definition_has_parts_but_no_sum() -> None:
+    rows = records(1)
+    data = build_report_data(rows, choose(rows, "paper"), run={"title": "one"})
+    text = render_report(data)
+    assert heading(text) == "No checkpoint is picked"
+    assert "Fewer than three checkpoints" in text
+    assert 'data-figure="view0-separability"' in text
+    assert 'data-figure="view0-dse"' not in text
+    assert 'id="shortlist"' not in text
+
+
+def test_one_checkpoint_by_the_released_definition_is_kept() -> None:
+    text = render_report(report(1))
+    assert heading(text) == "Keep the last checkpoint, checkpoint0010.pth"
+    assert "neither part moved" in text
+
+
+def test_a_run_in_which_all_failed() -> None:
+    rows = records(4, failed=(0, 1, 2, 3))
+    text = render_report(report(rows=rows, with_previews=False))
+    parsed = Page(text)
+    assert heading(text) == "No checkpoint is picked"
+    assert sum(cell.startswith("failed: ") for cell in parsed.cells) == 4
+    assert not [a for _, a in parsed.tags if "data-figure" in a]
+
+
+def test_a_run_without_records() -> None:
+    text = render_report(build_report_data([], choose([])))
+    Page(text)
+    assert "This run has no records yet." in text
+
+
+def test_without_previews_there_are_no_maps() -> None:
+    with_maps, without = (render_report(report(4, with_previews=w)) for w in (True, False))
+    assert 'id="map-clusters"' in with_maps
+    assert "What the patch features look like" not in without
+
+
+def test_numbers_that_are_not_finite_are_said_to_be() -> None:
+    rows = records(6)
+    rows[2] = replace(
+        rows[2], scores={"-1": {**rows[2].scores["-1"], "rankme": Estimate(math.inf)}}
+    )
+    text = render_report(report(rows=rows))
+    assert NOT_FINITE in Page(text).cells
+    figures = re.search(r'id="figures">(.*?)</script>', text, re.DOTALL)
+    assert figures is not None
+    json.loads(figures[1], parse_constant=pytest.fail)
+
+
+def test_the_legend_is_well_formed() -> None:
+    text = render_report(report(6, failed=(1,)))
+    legend = re.search(r'<p class="legend".*?</p>', text, re.DOTALL)
+    assert legend is not None
+    words = "".join(ElementTree.fromstring(legend[0]).itertext()).split()
+    assert words[-4:] == ["candidate", "shortlist", "pick", "failed"]
+
+
+def test_the_page_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new folder" / "report.html"
+    data = report(3)
+    write_report(data, path)
+    assert path.read_text(encoding="utf-8") == render_report(data)
+
+    def fail(_: object) -> str:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(page, "render_report", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_report(report(4), path)
+    assert path.read_text(encoding="utf-8") == render_report(data)
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+
+
+def test_importing_the_report_loads_no_drawing_library() -> None:
+    heavy = ("plotly", "jinja2", "PIL", "scipy")
+    script = (
+        f"import sys, densescope.report;print(*[name for name in {heavy!r} if name in sys.modules])"
+    )
+    source = str(Path(page.__file__).parents[2])
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {source!r}); {script}"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == []
