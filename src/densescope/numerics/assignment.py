@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from densescope.numerics import clustering
 from densescope.numerics.checks import full_precision
+from densescope.numerics.workers import walk, worker_count
 
 CHUNK_NUMBERS = 2**22
 
@@ -45,16 +45,18 @@ def group_count(images: int, group_size: int) -> int:
     return -(-images // group_size)
 
 
-def pieces(features: Tensor, group_size: int) -> Iterator[tuple[slice, slice]]:
+def pieces(features: Tensor, group_size: int) -> list[tuple[slice, slice]]:
     """Runs of (images, groups) that are worked on together: equal groups, bounded memory."""
     images, patches, dim = features.shape
     whole = images // group_size
-    step = max(1, CHUNK_NUMBERS // (group_size * patches * dim))
-    for first in range(0, whole, step):
-        last = min(first + step, whole)
-        yield slice(first * group_size, last * group_size), slice(first, last)
+    step = min(CHUNK_NUMBERS // (group_size * patches * dim), -(-whole // worker_count(features)))
+    runs = []
+    for first in range(0, whole, max(1, step)):
+        last = min(first + max(1, step), whole)
+        runs.append((slice(first * group_size, last * group_size), slice(first, last)))
     if whole * group_size < images:
-        yield slice(whole * group_size, images), slice(whole, whole + 1)
+        runs.append((slice(whole * group_size, images), slice(whole, whole + 1)))
+    return runs
 
 
 def unit(patches: Tensor, normalize: bool) -> Tensor:
@@ -87,17 +89,18 @@ def assign(
     device = features.device
     local_draws = clustering.seed_draws(images, local_clusters, generator).to(device)
     global_draws = clustering.seed_draws(groups, global_clusters, generator).to(device)
-    local_labels = torch.empty(images, patches, dtype=torch.long, device=device)
-    global_labels = torch.empty_like(local_labels)
-    centroids = features.new_empty(groups, global_clusters, dim)
-    with full_precision(features):
-        for here, there in pieces(features, group_size):
+
+    def piece(run: tuple[slice, slice]) -> tuple[Tensor, Tensor, Tensor]:
+        here, there = run
+        with full_precision(features):
             points = unit(features[here], normalize)
-            local_labels[here] = clustering.cluster(points, local_draws[here]).labels
+            local = clustering.cluster(points, local_draws[here])
             grouped = points.reshape(there.stop - there.start, -1, dim)
-            found = clustering.cluster(grouped, global_draws[there])
-            global_labels[here] = found.labels.reshape(-1, patches)
-            centroids[there] = found.centroids
+            wide = clustering.cluster(grouped, global_draws[there])
+        return local.labels, wide.labels.reshape(-1, patches), wide.centroids
+
+    found = walk(piece, pieces(features, group_size), features)
+    local_labels, global_labels, centroids = (torch.cat(part) for part in zip(*found, strict=True))
     permutations = permute(images, patches, generator).to(device)
     return Assignment(
         local_labels, global_labels, centroids, permutations, local_clusters, group_size, normalize

@@ -140,7 +140,8 @@ def lloyd(
 def nearest_centroids(points: Tensor, centroids: Tensor) -> Tensor:
     """Index of the nearest centroid of every point, ``batch points``."""
     half = centroids.square().sum(-1, keepdim=True) / 2
-    return torch.baddbmm(half, centroids, points.mT, alpha=-1).argmin(1)
+    # min is several times faster than argmin here
+    return torch.baddbmm(half, centroids, points.mT, alpha=-1).min(1).indices
 
 
 def _means(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:

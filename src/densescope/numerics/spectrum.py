@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -11,8 +10,6 @@ from torch.autograd.function import once_differentiable
 
 from densescope.errors import InputError
 from densescope.numerics.checks import at_least, floating
-
-MATRICES_PER_THREAD = 4
 
 
 def singular_values(matrices: Tensor) -> Tensor:
@@ -128,7 +125,7 @@ def values_of(matrices: Tensor) -> Tensor:
 
 def gram_values(gram: Tensor, longest: int) -> Tensor:
     """Singular values behind float64 Gram matrices whose factor has a side of ``longest``."""
-    return _roots(_eigenvalues(gram), longest)
+    return _roots(torch.linalg.eigvalsh(gram), longest)
 
 
 class _SingularValues(torch.autograd.Function):
@@ -160,14 +157,3 @@ def _roots(eigenvalues: Tensor, longest: int) -> Tensor:
     top = eigenvalues.amax(-1, keepdim=True)
     noise = longest * torch.finfo(eigenvalues.dtype).eps * top
     return torch.where(eigenvalues > noise, eigenvalues, 0.0).clamp_min(0.0).sqrt()
-
-
-def _eigenvalues(gram: Tensor) -> Tensor:
-    """``eigvalsh``; on the CPU, where it walks through the batch on one core, on all cores."""
-    batch = gram.shape[0] if gram.ndim == 3 else 1
-    workers = min(torch.get_num_threads(), batch // MATRICES_PER_THREAD)
-    if gram.device.type != "cpu" or workers < 2:
-        values: Tensor = torch.linalg.eigvalsh(gram)
-        return values
-    with ThreadPoolExecutor(workers) as pool:
-        return torch.cat(list(pool.map(torch.linalg.eigvalsh, gram.chunk(workers))))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from densescope.numerics.assignment import CHUNK_NUMBERS, Assignment, pieces, unit
 from densescope.numerics.spectrum import values_of
+from densescope.numerics.workers import walk, worker_count
 
 PADDING = 1.12
 
@@ -50,18 +51,21 @@ class Terms:
 
 def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
     """Walk through the images once and sum up what each cluster contributes."""
-    rows: list[tuple[Tensor, ...]] = []
     clusters = assignment.global_centroids.shape[1]
-    for here, there in pieces(features, assignment.group_size):
+
+    def piece(run: tuple[slice, slice]) -> tuple[Tensor, ...]:
+        here, there = run
         points = unit(features[here], assignment.normalize)
         local = cluster_norms(points, assignment.local_labels[here], assignment.local_clusters)
         grouped = points.reshape(there.stop - there.start, -1, points.shape[-1])
         labels = assignment.global_labels[here].reshape(len(grouped), -1)
         wide = cluster_norms(grouped, labels, clusters)
-        reach = other_distances(grouped, labels, assignment.global_centroids[there])
-        reach = torch.zeros_like(wide[0]).scatter_add(1, labels, reach.double())
-        rows.append((*local, *wide, reach))
-    return Terms(*(torch.cat(column) for column in zip(*rows, strict=True)))
+        distances = other_distances(grouped, labels, assignment.global_centroids[there])
+        reach = torch.zeros_like(wide[0]).scatter_add(1, labels, distances.double())
+        return (*local, *wide, reach)
+
+    found = walk(piece, pieces(features, assignment.group_size), features)
+    return Terms(*(torch.cat(column) for column in zip(*found, strict=True)))
 
 
 def cluster_norms(points: Tensor, labels: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +119,7 @@ def other_distances(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor
         centers = centroids - mean
         half = centers.square().sum(-1, keepdim=True) / 2
         scores = torch.baddbmm(half, centers, (points - mean).mT, alpha=-1)
-        other = scores.scatter(1, labels.unsqueeze(1), torch.inf).argmin(1)
+        other = scores.scatter(1, labels.unsqueeze(1), torch.inf).min(1).indices
     chosen = centroids.gather(1, other.unsqueeze(-1).expand(-1, -1, centroids.shape[-1]))
     distance: Tensor = torch.linalg.vector_norm(points - chosen, dim=-1)
     return distance
@@ -123,33 +127,47 @@ def other_distances(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor
 
 def spread(features: Tensor, assignment: Assignment) -> Tensor:
     """Mean distance of a patch to the mean patch, ``s``; float64."""
-    walk = [here for here, _ in pieces(features, assignment.group_size)]
+    runs = [here for here, _ in pieces(features, assignment.group_size)]
     total = features.shape[0] * features.shape[1]
-    sums = [unit(features[h], assignment.normalize).sum((0, 1), dtype=torch.float64) for h in walk]
-    mean = torch.stack(sums).sum(0) / total
-    distance = [
-        torch.linalg.vector_norm(
-            unit(features[h], assignment.normalize) - mean.to(features.dtype), dim=-1
-        ).sum(dtype=torch.float64)
-        for h in walk
-    ]
-    result = torch.stack(distance).sum() / total
+
+    def summed(here: slice) -> Tensor:
+        return unit(features[here], assignment.normalize).sum((0, 1), dtype=torch.float64)
+
+    mean = torch.stack(walk(summed, runs, features)).sum(0) / total
+
+    def distance(here: slice) -> Tensor:
+        offset = unit(features[here], assignment.normalize) - mean.to(features.dtype)
+        length: Tensor = torch.linalg.vector_norm(offset, dim=-1)
+        return length.sum(dtype=torch.float64)
+
+    result = torch.stack(walk(distance, runs, features)).sum() / total
     noise = 2 * torch.finfo(features.dtype).eps * mean.norm()
     return torch.where(result <= noise, 0.0, result)
 
 
 def position_spectra(features: Tensor, assignment: Assignment, positions: int) -> Tensor:
-    """Singular values of the matrix of each permuted patch position, ``positions values``."""
-    return torch.cat(
-        [values_of(rows) for rows in position_rows(features, assignment, range(positions))]
-    )
+    """Singular values of one patch per image for each of the first permuted positions.
+
+    The matrices are ``images dim``, one per position; the result is ``positions values``.
+    """
+
+    def piece(run: range) -> Tensor:
+        return values_of(position_rows(features, assignment, run))
+
+    return torch.cat(walk(piece, position_runs(features, positions), features))
 
 
-def position_rows(features: Tensor, assignment: Assignment, positions: range) -> Iterator[Tensor]:
-    """Matrices ``positions images dim`` with one patch of every image each, a few at a time."""
+def position_runs(features: Tensor, positions: int) -> list[range]:
+    """Positions that are worked on together."""
     images, _, dim = features.shape
-    step = max(1, CHUNK_NUMBERS // (images * dim))
+    most = CHUNK_NUMBERS // (images * dim)
+    step = max(1, min(most, -(-positions // worker_count(features))))
+    return [range(first, min(first + step, positions)) for first in range(0, positions, step)]
+
+
+def position_rows(features: Tensor, assignment: Assignment, positions: range) -> Tensor:
+    """The matrices of some positions, ``positions images dim``."""
+    images = len(features)
+    patch = assignment.permutations[:images, positions.start : positions.stop].T
     image = torch.arange(images, device=features.device)
-    for first in range(positions.start, positions.stop, step):
-        patch = assignment.permutations[:images, first : min(first + step, positions.stop)].T
-        yield unit(features[image, patch], assignment.normalize)
+    return unit(features[image, patch], assignment.normalize)

@@ -1,0 +1,39 @@
+"""Independent pieces of work on all cores of the CPU, one core each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def worker_count(tensor: Tensor) -> int:
+    """Pieces that can run side by side; 1 on an accelerator and where gradients are recorded."""
+    if tensor.device.type != "cpu" or (tensor.requires_grad and torch.is_grad_enabled()):
+        return 1
+    return torch.get_num_threads()
+
+
+def walk(function: Callable[[Item], Result], items: Sequence[Item], like: Tensor) -> list[Result]:
+    """``[function(item) for item in items]``, side by side where ``like`` is on the CPU.
+
+    Many small decompositions do not fill several cores one by one: LAPACK works on them with one
+    core, or loses time in handing them around. One thread per piece, each with a single core,
+    scales; and the numbers do not depend on how many there are.
+    """
+    threads = torch.get_num_threads()
+    workers = min(worker_count(like), len(items))
+    if workers < 2:
+        return [function(item) for item in items]
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        # a worker's setting is its own, but it is also what threads started later would get
+        torch.set_num_threads(threads)
