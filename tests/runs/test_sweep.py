@@ -205,7 +205,7 @@ def test_global_chance_is_left_alone(tiny_run: Path, tiny_images: Path, tmp_path
         ({"local_clusters": 1}, "local_clusters is 1; it must be at least 2"),
         ({"layers": ()}, "no layer to score"),
         ({"layers": (-1, -1)}, "name one block twice"),
-        ({"images_per_batch": 100}, "is not a multiple of group_size 8"),
+        ({"images_per_batch": 4}, "less than one group of 8 images"),
     ],
 )
 def test_impossible_settings_are_sentences(wrong: dict[str, Any], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -80,10 +81,10 @@ class ScoreSettings:
             raise InputError("no layer to score; name at least one, -1 is the last block")
         if len(set(self.layers)) != len(self.layers):
             raise InputError(f"layers {self.layers} name one block twice")
-        if self.images_per_batch % self.group_size:
+        if self.images_per_batch < self.group_size:
             raise InputError(
-                f"images_per_batch {self.images_per_batch} is not a multiple of group_size "
-                f"{self.group_size}; groups of images must not straddle two batches"
+                f"images_per_batch {self.images_per_batch} is less than one group of "
+                f"{self.group_size} images (group_size)"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -157,28 +158,27 @@ def _structure(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str
     )
 
 
-def _rankme(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
-    return {"rankme": intervals.estimate_rankme(features.image, **_blocks(settings))}
+def _of_patches(
+    name: str, features: ScoredFeatures, settings: ScoreSettings
+) -> Mapping[str, Estimate]:
+    return {name: intervals.estimate_baseline(name, features.patches, **_blocks(settings))}
 
 
-def _dense_rankme(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
-    return {"dense_rankme": intervals.estimate_dense_rankme(features.patches, **_blocks(settings))}
+def _of_image(
+    name: str, features: ScoredFeatures, settings: ScoreSettings
+) -> Mapping[str, Estimate]:
+    return {name: intervals.estimate_baseline(name, features.image, **_blocks(settings))}
 
 
-def _alpha_req(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
-    return {"alpha_req": intervals.estimate_alpha_req(features.image, **_blocks(settings))}
-
-
-def _outliers(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
-    estimate = intervals.estimate_outlier_fraction(features.patches, **_blocks(settings))
-    return {"outlier_fraction": estimate}
-
-
-def _lidar(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
-    if features.views is None or features.sample_ids is None:
+def _of_views(
+    name: str, features: ScoredFeatures, settings: ScoreSettings
+) -> Mapping[str, Estimate]:
+    if features.views is None:
         return {}
-    estimate = intervals.estimate_lidar(features.views, features.sample_ids, **_blocks(settings))
-    return {"lidar": estimate}
+    estimate = intervals.estimate_baseline(
+        name, features.views, sample_ids=features.sample_ids, **_blocks(settings)
+    )
+    return {name: estimate}
 
 
 def _blocks(settings: ScoreSettings) -> dict[str, int]:
@@ -206,7 +206,7 @@ METRICS: dict[str, Metric] = {
             ("dense_rankme",),
             "patches",
             "within a run",
-            _dense_rankme,
+            partial(_of_patches, "dense_rankme"),
             "RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
         ),
         Metric(
@@ -214,7 +214,7 @@ METRICS: dict[str, Metric] = {
             ("outlier_fraction",),
             "patches",
             "lower",
-            _outliers,
+            partial(_of_patches, "outlier_fraction"),
             "Darcet et al. (2024), arXiv 2309.16588",
         ),
         Metric(
@@ -222,7 +222,7 @@ METRICS: dict[str, Metric] = {
             ("rankme",),
             "image",
             "within a run",
-            _rankme,
+            partial(_of_image, "rankme"),
             "Garrido et al. (2023), arXiv 2210.02885",
         ),
         Metric(
@@ -230,7 +230,7 @@ METRICS: dict[str, Metric] = {
             ("alpha_req",),
             "image",
             "near 1",
-            _alpha_req,
+            partial(_of_image, "alpha_req"),
             "Agrawal et al. (2022), alpha-ReQ",
         ),
         Metric(
@@ -238,7 +238,7 @@ METRICS: dict[str, Metric] = {
             ("lidar",),
             "views",
             "within a run",
-            _lidar,
+            partial(_of_views, "lidar"),
             "Thilak et al. (2024), arXiv 2312.04000",
         ),
     )
