@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.numerics import assignment as chance
-from densescope.numerics.assignment import Assignment, group_count
+from densescope.numerics.assignment import Assignment, assign, group_count
 from densescope.numerics.checks import (
     at_least,
     enough_rows,
@@ -128,14 +128,14 @@ def dense_structure(
         True
     """
     features = floating(features, "features")
-    _check(features, definition, local_clusters, global_clusters, group_size)
+    check_features(features, (definition,), local_clusters, global_clusters, group_size)
     given = _given(
         features,
         (local_labels, global_labels, global_centroids, permutations),
         (local_clusters, global_clusters, group_size, normalize),
     )
     if given is None:
-        given = chance.assign(
+        given = assign(
             features.detach(),
             local_clusters=local_clusters,
             global_clusters=global_clusters,
@@ -166,43 +166,48 @@ def structure_of(
     """Value core of :func:`dense_structure`: a pure function of features and an assignment."""
     with full_precision(features):
         terms = cluster_terms(features, assignment)
-        spectra = position_spectra(
-            features[:rows], assignment, features.shape[1] if draws is None else draws
-        )
-        if definition == "paper":
-            numbers = paper_numbers(terms, spectra)
-        else:
-            s = spread(features, assignment)
-            numbers = released_numbers(terms, spectra, s, features.shape[-1])
-    inter, intra_image, intra_batch, dim = (n.to(features.dtype) for n in numbers)
+        positions = features.shape[1] if draws is None else draws
+        spectra = position_spectra(features[:rows], assignment, positions)
+        s = spread(features, assignment) if definition == "released" else None
+        inter, intra_image, intra_batch = classes(terms, s, features.shape[-1])
+        dim = ranks(spectra, definition).mean()
+    numbers = (inter, intra_image, intra_batch, dim)
+    inter, intra_image, intra_batch, dim = (number.to(features.dtype) for number in numbers)
     intra = (intra_image + intra_batch) / 2
     dse = inter - intra + dim if definition == "released" else None
     return DenseStructure(inter, intra, intra_image, intra_batch, dim, dse)
 
 
-def released_numbers(
-    terms: Terms, spectra: Tensor, s: Tensor, dim: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``inter, intra_image, intra_batch, dim`` as the released code defines them."""
+def classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``inter, intra_image, intra_batch``: the paper's where ``s`` is ``None``, else released."""
+    return _paper_classes(terms) if s is None else _released_classes(terms, s, dim)
+
+
+def ranks(spectra: Tensor, definition: Definition) -> Tensor:
+    """``dim`` of every matrix whose singular values are given, over the last axis."""
+    if definition == "paper":
+        return entropy_rank(spectra)
+    return entropy_rank(spectra, RELEASED_EPSILON) / spectra.shape[-1]
+
+
+def _released_classes(terms: Terms, s: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     local = _radius(terms.local_norms, terms.local_counts, dim)
     image, usable = _row_means(local, terms.local_counts >= 2)
     image = torch.where(usable, image, 1.0)
     wide = terms.global_counts >= 2
     radii = _radius(terms.global_norms, terms.global_counts, dim)
-    batch = radii.sum() / wide.sum() if bool(wide.any()) else radii.new_ones(())
+    batch = torch.where(wide.any(), radii.sum() / wide.sum().clamp_min(1), 1.0)
     inter = (terms.reach.sum(1) / terms.global_counts.sum(1)).mean()
-    rank = entropy_rank(spectra, RELEASED_EPSILON).mean() / spectra.shape[-1]
     s = torch.where(s > 0, s, torch.nan)
-    return inter / s, image.mean() / s, batch / s, rank
+    return inter / s, image.mean() / s, batch / s
 
 
-def paper_numbers(terms: Terms, spectra: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``inter, intra_image, intra_batch, dim`` as the paper defines them."""
+def _paper_classes(terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
     image = _paper_radius(terms.local_norms, terms.local_counts)
     batch = _paper_radius(terms.global_norms, terms.global_counts)
     filled = terms.global_counts >= 1
     inter, _ = _row_means(terms.reach / terms.global_counts.clamp_min(1), filled)
-    return inter.mean(), image, batch, entropy_rank(spectra).mean()
+    return inter.mean(), image, batch
 
 
 def _radius(norms: Tensor, counts: Tensor, dim: int) -> Tensor:
@@ -220,11 +225,22 @@ def _row_means(values: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(usable, values, 0.0).sum(1) / count.clamp_min(1), count > 0
 
 
-def _check(
-    features: Tensor, definition: str, local_clusters: int, global_clusters: int, group_size: int
+def check_features(
+    features: Tensor,
+    definitions: Sequence[str],
+    local_clusters: int,
+    global_clusters: int,
+    group_size: int,
 ) -> None:
-    if definition not in DEFINITIONS:
-        raise InputError(f"definition is {definition!r}; choose from {', '.join(DEFINITIONS)}")
+    """Refuse what dense structure is not defined for.
+
+    Raises:
+        InputError: see :func:`dense_structure`.
+    """
+    at_least(len(definitions), 1, "the number of definitions")
+    for definition in definitions:
+        if definition not in DEFINITIONS:
+            raise InputError(f"definition is {definition!r}; choose from {', '.join(DEFINITIONS)}")
     shaped(features, "images patches dim", "features")
     images, patches, _ = features.shape
     if images < 2:

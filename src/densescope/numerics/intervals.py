@@ -1,0 +1,248 @@
+"""Numbers with leave-one-block-out replicates: the delete-a-group jackknife over images.
+
+The images are cut into contiguous blocks of whole groups, so that no clustering is shared by two
+blocks: k-means runs once, and a replicate is put together from the clusters that are left.
+Resampling with replacement would be wrong: repeated rows lower an effective rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from densescope.errors import InputError
+from densescope.estimate import Estimate
+from densescope.numerics import baselines
+from densescope.numerics.assignment import group_count
+from densescope.numerics.checks import at_least, floating, shaped
+from densescope.numerics.replicates import Numbers, batch_numbers
+from densescope.numerics.structure import DEFINITIONS, Definition, check_features
+
+Part = TypeVar("Part")
+COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "dim", "dse")
+SAME = "every patch is the same: the released definition divides by a spread of zero"
+FEW = "{count} images are not more than {dim} dimensions: the number measures the sample"
+
+
+def block_of_images(images: int, group_size: int = 8, blocks: int = 16) -> Tensor:
+    """Block of every image: contiguous, whole groups, sizes as equal as groups allow.
+
+    Example:
+        >>> block_of_images(6, group_size=2, blocks=2).tolist()
+        [0, 0, 0, 0, 1, 1]
+    """
+    groups = group_count(images, group_size)
+    count = min(blocks, groups)
+    block = torch.arange(groups) * count // groups
+    return block.repeat_interleave(group_size)[:images]
+
+
+def estimate_structure(
+    features: Tensor,
+    *,
+    definitions: Sequence[Definition] = DEFINITIONS,
+    seeds: Sequence[int] = (0, 1),
+    blocks: int = 16,
+    images_per_batch: int = 1024,
+    normalize: bool = True,
+    local_clusters: int = 3,
+    global_clusters: int = 24,
+    group_size: int = 8,
+) -> dict[str, Estimate]:
+    """Dense structure by one or both definitions, each number with its error.
+
+    The images are cut into ``ceil(images / images_per_batch)`` batches of equal size (up to a
+    group); a number is the mean over batches and seeds. One clustering per seed serves both
+    definitions. Replicate ``i`` is the number without block ``i`` of
+    :func:`block_of_images`. ``dim`` is recomputed on the images that are left for a subset of the
+    patch positions, and its change is added to the value on all positions.
+
+    Args:
+        features: ``images patches dim``; see :func:`~densescope.numerics.structure.dense_structure`
+            for this and the settings not named here.
+        definitions: ``"released"``, ``"paper"`` or both.
+        seeds: one k-means and one set of permutations per seed.
+        blocks: at most this many blocks; fewer where there are fewer groups, and no replicates
+            where there is one group.
+        images_per_batch: largest number of images of a batch.
+
+    Returns:
+        ``"<definition>.<component>"`` -> :class:`~densescope.estimate.Estimate`, components in
+        the order of :class:`~densescope.numerics.structure.DenseStructure`; ``paper.dse`` does not
+        exist. ``seed_spread`` is the standard deviation over the single-seed values.
+
+    Raises:
+        InputError: as ``dense_structure`` does; no seeds, no definitions, or fewer than 1 block.
+
+    Source: Kott (2001), "The Delete-a-Group Jackknife".
+
+    Example:
+        >>> noise = torch.randn(12, 16, 8, generator=torch.Generator().manual_seed(0))
+        >>> result = estimate_structure(noise, global_clusters=6, group_size=4)
+        >>> len(result), len(result["released.dse"].replicates)
+        (11, 3)
+    """
+    features = floating(features, "features").detach()
+    check_features(features, definitions, local_clusters, global_clusters, group_size)
+    for name, value in (("seeds", len(seeds)), ("blocks", blocks)):
+        at_least(value, 1, name)
+    at_least(images_per_batch, group_size, "images_per_batch")
+    block = block_of_images(len(features), group_size, blocks)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    batches = [
+        batch_numbers(
+            features[here],
+            block[here],
+            int(block[-1]) + 1,
+            generators,
+            tuple(definitions),
+            normalize=normalize,
+            local_clusters=local_clusters,
+            global_clusters=global_clusters,
+            group_size=group_size,
+        )
+        for here in equal_batches(len(features), images_per_batch, group_size)
+    ]
+    return _estimates(batches, int(block[-1]) + 1)
+
+
+def equal_batches(images: int, most: int, group_size: int) -> list[slice]:
+    """Contiguous batches of whole groups, at most ``most`` images each, of nearly equal size."""
+    groups = group_count(images, group_size)
+    count = -(-groups // (most // group_size))
+    edges = [groups * i // count * group_size for i in range(count)] + [images]
+    return [slice(first, last) for first, last in pairwise(edges)]
+
+
+def _estimates(batches: list[Numbers], blocks: int) -> dict[str, Estimate]:
+    """Means over batches and seeds; ``Numbers`` are ``seeds 1 + blocks`` per name."""
+    result = {}
+    for name in batches[0]:
+        # NaN marks a batch that is gone as a whole with its block
+        stacked = torch.stack([batch[name] for batch in batches])
+        gone = stacked.isnan() & ~stacked[..., :1].isnan()
+        kept = torch.where(gone, 0.0, stacked).sum(0) / (~gone).sum(0)
+        single, mean = kept[:, 0], kept.mean(0)
+        result[name] = Estimate(
+            float(mean[0]),
+            tuple(mean[1:].tolist()) if blocks > 1 else (),
+            float(single.std()) if len(single) > 1 else None,
+            SAME if bool(mean[0].isnan()) else None,
+        )
+    return result
+
+
+def estimate_baseline(
+    name: str,
+    features: Tensor,
+    *,
+    sample_ids: Tensor | None = None,
+    images: int | None = None,
+    blocks: int = 16,
+    group_size: int = 8,
+) -> Estimate:
+    """One baseline with its error, on the same blocks of images as :func:`estimate_structure`.
+
+    Args:
+        name: ``"rankme"`` or ``"alpha_req"`` (features ``images dim``), ``"dense_rankme"`` or
+            ``"outlier_fraction"`` (``images patches dim``, not normalized), ``"lidar"`` (``views
+            dim``).
+        features: see ``name``.
+        sample_ids: for LiDAR: the index of the image each view shows.
+        images: for LiDAR: the number of images of the whole set, which decides the blocks; one
+            more than the largest id if ``None``.
+        blocks: at most this many.
+        group_size: images that stay together.
+
+    Returns:
+        The number by the defaults of :mod:`densescope.numerics.baselines`; no seed spread; a note
+        where there are too few images for it to mean much.
+
+    Raises:
+        InputError: an unknown name, or as the baseline itself does.
+
+    Example:
+        >>> noise = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+        >>> estimate = estimate_baseline("rankme", noise)
+        >>> len(estimate.replicates), 3 < estimate.value < 4
+        (8, True)
+    """
+    at_least(blocks, 1, "blocks")
+    if name not in BASELINE_NAMES:
+        raise InputError(f"there is no baseline {name!r}; choose from {', '.join(BASELINE_NAMES)}")
+    if (sample_ids is not None) != (name == "lidar"):
+        raise InputError("lidar needs sample_ids, and no other baseline takes them")
+    if sample_ids is not None:
+        return _lidar(features, sample_ids, images, blocks, group_size)
+    row = BASELINES[name]
+    features = floating(features, "features").detach()
+    shaped(features, row.axes, "features")
+    at_least(len(features), 3, "the number of images")
+    block = block_of_images(len(features), group_size, blocks)
+    parts = [row.part(features[block == b]) for b in range(int(block[-1]) + 1)]
+    return _delete_one(parts, row.number, _few(name, len(features), features.shape[-1]))
+
+
+def _lidar(
+    views: Tensor, sample_ids: Tensor, images: int | None, blocks: int, group_size: int
+) -> Estimate:
+    views, sample_ids = baselines.checked_views(views, sample_ids)
+    count = int(sample_ids.max()) + 1 if images is None else images
+    if int(sample_ids.min()) < 0 or int(sample_ids.max()) >= count:
+        raise InputError(f"sample_ids must be image indices from 0 to {count - 1}")
+    block = block_of_images(count, group_size, blocks).to(views.device)[sample_ids]
+    parts = [
+        baselines.scatter(views[block == b], sample_ids[block == b]) for b in torch.unique(block)
+    ]
+    total = sum(part.means.count for part in parts)
+    note = _few("lidar", total, views.shape[1])
+    if total - max(part.means.count for part in parts) < 2:
+        return Estimate(float(baselines.lidar_of(parts)), note=note)
+    return _delete_one(parts, baselines.lidar_of, note)
+
+
+def _few(name: str, count: int, dim: int) -> str | None:
+    few = name in ("rankme", "lidar") and count <= dim
+    return FEW.format(count=count, dim=dim) if few else None
+
+
+def _delete_one(
+    parts: list[Part], number: Callable[[list[Part]], Tensor], note: str | None
+) -> Estimate:
+    value = float(number(parts))
+    if len(parts) < 2:
+        return Estimate(value, note=note)
+    rest = [parts[:i] + parts[i + 1 :] for i in range(len(parts))]
+    return Estimate(value, tuple(float(number(kept)) for kept in rest), note=note)
+
+
+def _patch_moments(features: Tensor) -> baselines.Moments:
+    return baselines.moments(features.flatten(0, 1))
+
+
+def _norms(features: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(features, dim=-1)
+    return norms.flatten()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A row of :data:`BASELINES`: what to sum up in a block, and the number made of the sums."""
+
+    axes: str
+    part: Callable[[Tensor], Any]
+    number: Callable[[list[Any]], Tensor]
+
+
+BASELINES = {
+    "rankme": Baseline("images dim", baselines.moments, baselines.rank_of),
+    "dense_rankme": Baseline("images patches dim", _patch_moments, baselines.rank_of),
+    "alpha_req": Baseline("images dim", baselines.moments, baselines.alpha_of),
+    "outlier_fraction": Baseline("images patches dim", _norms, baselines.outliers_of),
+}
+BASELINE_NAMES = ("rankme", "dense_rankme", "alpha_req", "lidar", "outlier_fraction")

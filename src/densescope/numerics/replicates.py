@@ -1,0 +1,178 @@
+"""Dense structure of one batch of images, and of the same batch without each of its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from densescope.numerics.assignment import Assignment, assign, pieces, unit
+from densescope.numerics.checks import full_precision
+from densescope.numerics.spectrum import gram_values, values_of
+from densescope.numerics.structure import Definition, classes, ranks
+from densescope.numerics.terms import (
+    Terms,
+    cluster_terms,
+    position_rows,
+    position_runs,
+    position_spectra,
+)
+from densescope.numerics.workers import walk
+
+Numbers = dict[str, Tensor]
+REPLICATE_POSITIONS = 16
+
+
+def batch_numbers(
+    features: Tensor,
+    block: Tensor,
+    blocks: int,
+    generators: Sequence[torch.Generator],
+    definitions: Sequence[Definition],
+    *,
+    normalize: bool,
+    local_clusters: int,
+    global_clusters: int,
+    group_size: int,
+) -> Numbers:
+    """``"<definition>.<component>"`` -> ``seeds (1 + blocks)``: all images, then without a block.
+
+    A replicate is the full value where the batch has no image of the block, NaN where it has no
+    other.
+    """
+    with full_precision(features):
+        s = spreads(features, block, blocks, normalize, group_size)
+        rows = []
+        for generator in generators:
+            assignment = assign(
+                features,
+                local_clusters=local_clusters,
+                global_clusters=global_clusters,
+                group_size=group_size,
+                normalize=normalize,
+                generator=generator,
+            )
+            positions = -(-REPLICATE_POSITIONS // len(generators))
+            rows.append(_one_seed(features, assignment, block, s, definitions, positions))
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _one_seed(
+    features: Tensor,
+    assignment: Assignment,
+    block: Tensor,
+    s: Tensor,
+    definitions: Sequence[Definition],
+    positions: int,
+) -> Numbers:
+    terms = cluster_terms(features, assignment)
+    spectra = position_spectra(features, assignment, features.shape[1])
+    positions = min(positions, features.shape[1])
+    left = spectra_without(features, assignment, block, positions)
+    result: Numbers = {}
+    for definition in definitions:
+        scale = s if definition == "released" else None
+        inter, image, batch = class_numbers(
+            terms, block, assignment.group_size, scale, features.shape[-1], len(s) - 1
+        )
+        dim = _dimensions(spectra, left, positions, definition, len(s)).to(inter.device)
+        intra = (image + batch) / 2
+        values = {"inter": inter, "intra": intra, "intra_image": image, "intra_batch": batch}
+        values["dim"] = dim
+        if definition == "released":
+            values["dse"] = inter - intra + dim
+        result |= {f"{definition}.{name}": value.cpu() for name, value in values.items()}
+    return result
+
+
+def class_numbers(
+    terms: Terms, block: Tensor, group_size: int, s: Tensor | None, dim: int, blocks: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``inter, intra_image, intra_batch`` of all images, then without each block."""
+    device = terms.reach.device
+    columns = []
+    for place in range(-1, blocks):
+        images = block != place
+        if not images.any():
+            columns.append(torch.full((3,), torch.nan, dtype=torch.float64, device=device))
+            continue
+        part = terms.subset(images.to(device), images[::group_size].to(device))
+        columns.append(torch.stack(classes(part, None if s is None else s[place + 1], dim)))
+    inter, image, batch = torch.stack(columns, 1)
+    return inter, image, batch
+
+
+def _dimensions(
+    spectra: Tensor,
+    left: dict[int, Tensor],
+    positions: int,
+    definition: Definition,
+    places: int,
+) -> Tensor:
+    """``dim`` of all images, then without each block: the change on some positions is added."""
+    full = ranks(spectra, definition)
+    result = full.mean().repeat(places)
+    for b, values in left.items():
+        result[b + 1] += ranks(values, definition).mean() - full[:positions].mean()
+    return result
+
+
+def spectra_without(
+    features: Tensor, assignment: Assignment, block: Tensor, positions: int
+) -> dict[int, Tensor]:
+    """Block -> singular values of the first positions without its images, ``positions values``.
+
+    Only blocks that are in the batch and are not the whole of it.
+    """
+    present = torch.unique(block).tolist()
+    if len(present) < 2:
+        return {}
+
+    def piece(run: range) -> list[Tensor]:
+        rows = position_rows(features, assignment, run).double()
+        images, dim = rows.shape[1:]
+        tall = rows.mT @ rows if images >= dim else rows @ rows.mT
+        found = []
+        for b in present:
+            gone = (block == b).to(rows.device)
+            kept = images - int(gone.sum())
+            if images < dim:
+                found.append(gram_values(tall[:, ~gone][:, :, ~gone], dim))
+            elif kept >= dim:
+                found.append(gram_values(tall - rows[:, gone].mT @ rows[:, gone], kept))
+            else:
+                found.append(values_of(rows[:, ~gone]))
+        return found
+
+    done = walk(piece, position_runs(features, positions), features)
+    return {b: torch.cat([part[i] for part in done]) for i, b in enumerate(present)}
+
+
+def spreads(
+    features: Tensor, block: Tensor, blocks: int, normalize: bool, group_size: int
+) -> Tensor:
+    """Mean distance to the mean patch: of all images, then without each block, ``1 + blocks``."""
+    images, patches, _ = features.shape
+    keep = torch.cat(
+        [torch.ones(1, images, dtype=torch.bool), block != torch.arange(blocks).unsqueeze(1)]
+    )
+    weight = keep.to(features.device, torch.float64)
+    weight = weight / (weight.sum(1, keepdim=True) * patches)
+    runs = [here for here, _ in pieces(features, group_size)]
+    sums = walk(
+        lambda here: unit(features[here], normalize).sum(1, dtype=torch.float64), runs, features
+    )
+    means = weight @ torch.cat(sums)
+    center = torch.where(means[0].isnan(), 0.0, means[0])
+    shifts = (means - center).to(features.dtype)
+
+    def distances(here: slice) -> Tensor:
+        points = unit(features[here], normalize) - center.to(features.dtype)
+        lengths = points.square().sum(-1, keepdim=True)
+        squared = lengths - 2 * points @ shifts.T + shifts.square().sum(-1)
+        return squared.clamp_min(0).sqrt().sum(1, dtype=torch.float64)
+
+    result = (weight @ torch.cat(walk(distances, runs, features))).diagonal()
+    noise = 2 * torch.finfo(features.dtype).eps * center.norm()
+    return torch.where(result <= noise, 0.0, result)
