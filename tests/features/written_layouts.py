@@ -18,11 +18,17 @@ from torch import Tensor
 
 from densescope.features.backbones import Features
 from tests.features.plain_models import (
+    DEPTH,
+    DIM,
     HEADS,
+    SWIN_OPTIONS,
+    SWIN_SIZE,
     VIT_OPTIONS,
     Weights,
     resnet_features,
     resnet_weights,
+    swin_features,
+    swin_weights,
     vit_features,
     vit_weights,
 )
@@ -89,14 +95,17 @@ def function_of_main(name: str) -> Iterator[Any]:
 @contextmanager
 def foreign_class(module_name: str, name: str, base: type = object) -> Iterator[type]:
     """A class of a package that is not installed where the file is read."""
-    module = types.ModuleType(module_name)
+    parts = module_name.split(".")
+    added = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    for package in added:
+        sys.modules[package] = types.ModuleType(package)
     made = type(name, (base,), {"__module__": module_name})
-    setattr(module, name, made)
-    sys.modules[module_name] = module
+    setattr(sys.modules[module_name], name, made)
     try:
         yield made
     finally:
-        del sys.modules[module_name]
+        for package in added:
+            del sys.modules[package]
 
 
 def two_vits(generator: torch.Generator) -> tuple[Weights, Weights]:
@@ -196,24 +205,401 @@ def resnet_file(
     return Written(path, expected, RESNET_NAME, {"img_size": 64}, 64)
 
 
-def simsiam(folder: Path, generator: torch.Generator) -> Written:
+def ibot(folder: Path, generator: torch.Generator) -> Written:
+    mask = {"masked_embed": torch.randn(1, 48, generator=generator)}
+    return dino_like(folder, generator, extra_teacher={}, extra_student=mask)
+
+
+def mugs(folder: Path, generator: torch.Generator) -> Written:
+    relation = head(generator, "relation_blocks.0.")
+    return dino_like(folder, generator, extra_teacher=relation, extra_student={})
+
+
+def flat_vit(
+    folder: Path,
+    generator: torch.Generator,
+    name: str,
+    wrap: Callable[[Weights], Any] = dict,
+) -> Written:
+    weights = vit_weights(generator)
+    path = folder / name
+    torch.save(wrap(weights), path)
+    return Written(path, {None: vit_network(weights)}, VIT_NAME, dict(SMALL_VIT))
+
+
+def dino_release(folder: Path, generator: torch.Generator) -> Written:
+    return flat_vit(folder, generator, "dino_deitsmall16_pretrain.pth")
+
+
+def ibot_release(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(weights: Weights) -> Any:
+        return {"state_dict": weights | head(generator, "head.")}
+
+    return flat_vit(folder, generator, "checkpoint_teacher.pth", wrap)
+
+
+def mugs_release(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(weights: Weights) -> Any:
+        return {"state_dict": weights | head(generator, "relation_blocks.0.")}
+
+    return flat_vit(folder, generator, "vit_small_backbone_800ep.pth", wrap)
+
+
+def esvit(folder: Path, generator: torch.Generator) -> Written:
+    teacher, student = swin_weights(generator), swin_weights(generator)
+    heads = {**head(generator, "head."), **head(generator, "head_dense.mlp.")}
+    path = folder / "checkpoint0020.pth"
+    torch.save(
+        {
+            "student": prefixed("module.", student | heads),
+            "teacher": teacher | heads,
+            "optimizer": optimizer(numpy_scalar()),
+            "epoch": 21,
+            "args": namespace(with_path=False),
+            "dino_loss": {"center": torch.zeros(1, 5)},
+        },
+        path,
+    )
+
+    def network(weights: Weights) -> Callable[[Tensor], Features]:
+        return lambda images: swin_features(weights, images)
+
+    expected = {
+        None: network(teacher),
+        "teacher": network(teacher),
+        "student": network(student),
+    }
+    return Written(path, expected, None, dict(SWIN_OPTIONS), SWIN_SIZE)
+
+
+def mae(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(weights: Weights) -> Any:
+        decoder = {"decoder_pos_embed": torch.ones(1, 5, 5), "mask_token": torch.ones(1, 1, 5)}
+        return {
+            "model": weights | decoder | head(generator, "decoder_blocks.0."),
+            "optimizer": optimizer(),
+            "epoch": 40,
+            "scaler": {"scale": 65536.0},
+            "args": namespace(),
+        }
+
+    return flat_vit(folder, generator, "checkpoint-40.pth", wrap)
+
+
+def mae_release(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(weights: Weights) -> Any:
+        return {"model": weights}
+
+    return flat_vit(folder, generator, "mae_pretrain_vit_base.pth", wrap)
+
+
+def ijepa(folder: Path, generator: torch.Generator) -> Written:
+    target, context = (vit_weights(generator, class_token=False) for _ in range(2))
+    path = folder / "jepa-ep100.pth.tar"
+    torch.save(
+        {
+            "encoder": prefixed("module.", context),
+            "predictor": prefixed("module.", head(generator, "predictor_blocks.0.")),
+            "target_encoder": prefixed("module.", target),
+            "opt": optimizer(),
+            "scaler": None,
+            "epoch": 99,
+            "loss": 0.1,
+            "batch_size": 2048,
+            "world_size": 16,
+            "lr": 0.001,
+        },
+        path,
+    )
+    expected = {
+        None: vit_network(target),
+        "target": vit_network(target),
+        "context": vit_network(context),
+    }
+    return Written(path, expected, None, dict(SMALL_VIT))
+
+
+def as_sequential(weights: Weights) -> Weights:
+    """Names of a ResNet's tensors after ``Sequential(*list(resnet.children())[:-1])``."""
+    numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    renamed = {}
+    for name, value in weights.items():
+        first, rest = name.split(".", 1)
+        renamed[f"{numbers[first]}.{rest}"] = value
+    return renamed
+
+
+def byol(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(first: Weights, second: Weights) -> Any:
+        return {
+            "config": {"model": {"backbone": {"type": "resnet50"}}},
+            "epoch": 100,
+            "steps": 31200,
+            "model": {
+                **prefixed("module.online_network.encoder.", as_sequential(second)),
+                **head(generator, "module.online_network.projetion."),
+                **prefixed("module.target_network.encoder.", as_sequential(first)),
+                **head(generator, "module.predictor."),
+            },
+            "optimizer": optimizer(numpy_scalar()),
+        }
+
+    sets = {"default": "first", "target": "first", "online": "second"}
+    return resnet_file(folder, generator, "resnet50_100.pth.tar", wrap, **sets)
+
+
+def byol_release(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(first: Weights, second: Weights) -> Any:
+        return {
+            "online_backbone": prefixed("module.", first),
+            "target_backbone": prefixed("module.", second),
+        }
+
+    return resnet_file(folder, generator, "byol.pth.tar", wrap, default="first")
+
+
+def simsiam_like(
+    folder: Path, generator: torch.Generator, second_prefix: str, name: str, **sets: str
+) -> Written:
     def wrap(first: Weights, second: Weights) -> Any:
         return {
             "epoch": 100,
             "arch": "resnet50",
             "state_dict": {
                 **prefixed("module.encoder.", first | head(generator, "fc.")),
+                **prefixed(second_prefix, second | head(generator, "fc.")),
                 **head(generator, "module.predictor."),
             },
-            "optimizer": optimizer(),
+            "optimizer": optimizer(numpy_scalar()),
         }
 
-    return resnet_file(folder, generator, "checkpoint_0099.pth.tar", wrap, default="first")
+    return resnet_file(folder, generator, name, wrap, default="first", **sets)
 
 
+def simsiam(folder: Path, generator: torch.Generator) -> Written:
+    return simsiam_like(folder, generator, "module.other.", "checkpoint_0099.pth.tar")
+
+
+def mec(folder: Path, generator: torch.Generator) -> Written:
+    sets = {"encoder": "first", "teacher": "second"}
+    return simsiam_like(folder, generator, "module.teacher.", "checkpoint_0099.pth.tar", **sets)
+
+
+def resa(folder: Path, generator: torch.Generator) -> Written:
+    sets = {"encoder": "first", "momentum": "second"}
+    return simsiam_like(folder, generator, "module.momentum_encoder.", "checkpoint.pth.tar", **sets)
+
+
+def flat_resnet(folder: Path, generator: torch.Generator, name: str) -> Written:
+    return resnet_file(folder, generator, name, lambda first, second: first, default="first")
+
+
+def resa_release(folder: Path, generator: torch.Generator) -> Written:
+    return flat_resnet(folder, generator, "resa_resnet50_only_bs256_ep100.pth")
+
+
+def resnet_release(folder: Path, generator: torch.Generator) -> Written:
+    return flat_resnet(folder, generator, "resnet50.pth")
+
+
+def densecl(folder: Path, generator: torch.Generator) -> Written:
+    with foreign_class("mmcv.utils.config", "ConfigDict", dict) as configuration:
+
+        def wrap(first: Weights, second: Weights) -> Any:
+            return {
+                "meta": {"epoch": 200, "config": configuration(lr=0.3), "mmcv_version": "0.6"},
+                "state_dict": {
+                    "queue": torch.ones(3),
+                    **prefixed("backbone.", first),
+                    **prefixed("encoder_q.0.", first),
+                    **head(generator, "encoder_q.1."),
+                    **prefixed("encoder_k.0.", second),
+                },
+                "optimizer": optimizer(),
+            }
+
+        sets = {"default": "first", "backbone": "first", "momentum": "second"}
+        return resnet_file(folder, generator, "epoch_200.pth", wrap, **sets)
+
+
+def densecl_release(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(first: Weights, second: Weights) -> Any:
+        return {"state_dict": first, "author": "OpenSelfSup"}
+
+    return resnet_file(folder, generator, "densecl_r50.pth", wrap, default="first")
+
+
+def swav_tensors(generator: torch.Generator, weights: Weights) -> Weights:
+    heads = head(generator, "projection_head.0.") | head(generator, "prototypes.")
+    return prefixed("module.", weights | heads)
+
+
+def swav(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(first: Weights, second: Weights) -> Any:
+        return {
+            "epoch": 100,
+            "state_dict": swav_tensors(generator, first),
+            "optimizer": optimizer(numpy_scalar()),
+            "amp": {"loss_scaler0": {"loss_scale": 65536.0}},
+        }
+
+    return resnet_file(folder, generator, "ckp-99.pth", wrap, default="first")
+
+
+def swav_release(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(first: Weights, second: Weights) -> Any:
+        return swav_tensors(generator, first)
+
+    return resnet_file(folder, generator, "swav_800ep_pretrain.pth.tar", wrap, default="first")
+
+
+def barlow_like(folder: Path, generator: torch.Generator, name: str) -> Written:
+    with function_of_main("exclude_bias_and_norm") as function:
+
+        def wrap(first: Weights, second: Weights) -> Any:
+            saved = optimizer()
+            saved["param_groups"][0]["weight_decay_filter"] = function
+            return {
+                "epoch": 300,
+                "model": {
+                    **prefixed("module.backbone.", first),
+                    **head(generator, "module.projector.0."),
+                },
+                "optimizer": saved,
+            }
+
+        return resnet_file(folder, generator, name, wrap, default="first")
+
+
+def barlow_twins(folder: Path, generator: torch.Generator) -> Written:
+    return barlow_like(folder, generator, "checkpoint.pth")
+
+
+def vicreg(folder: Path, generator: torch.Generator) -> Written:
+    return barlow_like(folder, generator, "model_300.pth")
+
+
+def dinov2_weights(generator: torch.Generator, *, registers: int, swiglu: bool) -> Weights:
+    weights = vit_weights(generator)
+
+    def draw(*shape: int) -> Tensor:
+        return 0.2 * torch.randn(shape, generator=generator)
+
+    for block in range(DEPTH):
+        for scale in ("ls1", "ls2"):
+            weights[f"blocks.{block}.{scale}.gamma"] = 1 + draw(DIM)
+        if swiglu:
+            for name in ("fc1", "fc2"):
+                for kind in ("weight", "bias"):
+                    del weights[f"blocks.{block}.mlp.{name}.{kind}"]
+            weights[f"blocks.{block}.mlp.w12.weight"] = draw(2 * 4 * DIM, DIM)
+            weights[f"blocks.{block}.mlp.w12.bias"] = draw(2 * 4 * DIM)
+            weights[f"blocks.{block}.mlp.w3.weight"] = draw(DIM, 4 * DIM)
+            weights[f"blocks.{block}.mlp.w3.bias"] = draw(DIM)
+    if registers:
+        weights["register_tokens"] = draw(1, registers, DIM)
+    weights["mask_token"] = draw(1, DIM)
+    return weights
+
+
+def dinov2(folder: Path, generator: torch.Generator) -> Written:
+    weights = dinov2_weights(generator, registers=0, swiglu=False)
+    chunked = {
+        name.replace(f"blocks.{block}.", f"blocks.{block}.{block}.", 1): value
+        for name, value in weights.items()
+        for block in [name.split(".")[1] if name.startswith("blocks.") else ""]
+    }
+    path = folder / "eval" / "training_1249" / "teacher_checkpoint.pth"
+    path.parent.mkdir(parents=True)
+    heads = head(generator, "dino_head.mlp.0.") | head(generator, "ibot_head.mlp.0.")
+    torch.save({"teacher": prefixed("backbone.", chunked) | heads}, path)
+    return Written(path, {None: vit_network(weights)}, None, dict(SMALL_VIT))
+
+
+def dinov2_release(folder: Path, generator: torch.Generator) -> Written:
+    weights = dinov2_weights(generator, registers=4, swiglu=True)
+    path = folder / "dinov2_vitg14_reg4_pretrain.pth"
+    torch.save(weights, path)
+    options = {**SMALL_VIT, "mlp_ratio": 2 * 4}
+    return Written(path, {None: vit_network(weights)}, "vit_giant_patch14_reg4_dinov2", options)
+
+
+def timm_file(folder: Path, generator: torch.Generator) -> Written:
+    def wrap(weights: Weights) -> Any:
+        classifier = {"head.weight": torch.ones(10, 48), "head.bias": torch.ones(10)}
+        return {"epoch": 4, "state_dict": prefixed("module.", weights | classifier)}
+
+    return flat_vit(folder, generator, "checkpoint-4.pth.tar", wrap)
+
+
+def safetensors_file(folder: Path, generator: torch.Generator) -> Written:
+    from safetensors.torch import save_file
+
+    weights = vit_weights(generator)
+    path = folder / "model.safetensors"
+    save_file(weights, path)
+    return Written(path, {None: vit_network(weights)}, VIT_NAME, dict(SMALL_VIT))
+
+
+def lightning(folder: Path, generator: torch.Generator) -> Written:
+    student, teacher = two_vits(generator)
+    path = folder / "epoch=3-step=400.ckpt"
+    with foreign_class("my_project.configs", "Settings") as settings:
+        torch.save(
+            {
+                "epoch": 3,
+                "global_step": 400,
+                "pytorch-lightning_version": "2.4.0",
+                "state_dict": {
+                    **prefixed("backbone.", student),
+                    **prefixed("teacher.vit.", teacher),
+                    **head(generator, "projector."),
+                },
+                "callbacks": {},
+                "hyper_parameters": {"settings": settings()},
+                "optimizer_states": [optimizer()],
+            },
+            path,
+        )
+    expected = {
+        None: vit_network(student),
+        "backbone": vit_network(student),
+        "teacher.vit": vit_network(teacher),
+    }
+    return Written(path, expected, VIT_NAME, dict(SMALL_VIT))
+
+
+# dinov3, huggingface and custom have tests of their own: they need another reference network.
 LAYOUTS: dict[str, Callable[[Path, torch.Generator], Written]] = {
     "mocov3": moco_v3,
     "mocov3-release": moco_v3_release,
     "dino": dino,
+    "dino-release": dino_release,
+    "ibot": ibot,
+    "ibot-release": ibot_release,
+    "mugs": mugs,
+    "mugs-release": mugs_release,
+    "esvit": esvit,
+    "mae": mae,
+    "mae-release": mae_release,
+    "ijepa": ijepa,
+    "byol": byol,
+    "byol-release": byol_release,
     "simsiam": simsiam,
+    "mec": mec,
+    "resa": resa,
+    "resa-release": resa_release,
+    "densecl": densecl,
+    "densecl-release": densecl_release,
+    "swav": swav,
+    "swav-release": swav_release,
+    "barlowtwins": barlow_twins,
+    "vicreg": vicreg,
+    "vicregl": vicreg,
+    "resnet-release": resnet_release,
+    "dinov2": dinov2,
+    "dinov2-release": dinov2_release,
+    "timm": timm_file,
+    "safetensors": safetensors_file,
+    "lightning": lightning,
 }

@@ -233,7 +233,9 @@ def _counter_note(path: Path, row: Format, inside: int | None) -> str | None:
     from densescope.features.discovery import number_of
 
     number = number_of(path, row)
-    if number is None or inside is None or inside == number + row.counter_offset:
+    if number is None or inside is None or row.counter_offset is None:
+        return None
+    if inside == number + row.counter_offset:
         return None
     return (
         f"{path.name} says {row.unit} {inside} inside, its name leads to expect "

@@ -36,7 +36,9 @@ def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
     found = _numbered(folder, row)
     if found:
         return found
-    latest = [(folder / name, 0) for name in row.latest if _whole(folder / name)]
+    latest = [
+        (path, 0) for name in row.latest for path in sorted(folder.glob(name)) if _whole(path)
+    ]
     if latest:
         return latest[:1]
     raise DataError(_nothing(folder, row))

@@ -58,11 +58,11 @@ class Format:
         renames: (regular expression, replacement), applied in order after the prefix is gone.
         conversion: what renaming cannot say, or ``None``.
         files: regular expressions of numbered files below the run's folder; group 1 is the number.
-        latest: names of files that are overwritten while training goes on.
+        latest: names (with ``*``) of files that are overwritten while training goes on.
         unit: what the number counts, ``"epoch"`` or ``"step"``.
         offset: number + offset = finished epochs (or steps).
         counter: key of the file's own counter, ``""`` where it has none.
-        counter_offset: number + counter_offset = the file's own counter.
+        counter_offset: number + counter_offset = the file's own counter; ``None`` where not known.
         foreign: objects other than tensors and plain values that such a file holds.
         mean, std: normalization the training used; empty takes the architecture's.
         reader: ``"weights"``, or ``"huggingface"`` / ``"custom"`` for models made elsewhere.
@@ -83,7 +83,7 @@ class Format:
     unit: str = "epoch"
     offset: int = 1
     counter: str = "epoch"
-    counter_offset: int = 1
+    counter_offset: int | None = 1
     foreign: str = "none"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -263,9 +263,9 @@ _ROWS = (
         _VIT_B,
         {"class_token": False, "global_pool": "avg", "fc_norm": False},
         files=(r"[^/]+-ep(\d+)\.pth\.tar",),
-        latest=("jepa-latest.pth.tar", "IN1K-vit.h.14-300e.pth.tar"),
+        latest=("*-latest.pth.tar", "IN1K-vit.h.14-300e.pth.tar"),
         offset=-1,
-        counter_offset=0,
+        counter_offset=-1,
     ),
     Format(
         "byol",
@@ -372,7 +372,7 @@ _ROWS = (
         (Weights("backbone", (), ("module.",), nested=("state_dict",)),),
         "resnet50",
         drop=(("projection_head.*", "projector"), ("prototypes.*", "prototypes")),
-        files=(r"ckp-(\d+)\.pth",),
+        files=(r"(?:checkpoints/)?ckp-(\d+)\.pth",),
         latest=("checkpoint.pth.tar",),
         foreign="NumPy scalars",
     ),
@@ -394,7 +394,7 @@ _ROWS = (
         files=_ANY_NUMBER,
         latest=("checkpoint.pth",),
         offset=0,
-        counter_offset=0,
+        counter_offset=None,
         foreign="a function reference",
     ),
     Format(
@@ -406,7 +406,7 @@ _ROWS = (
         files=_ANY_NUMBER,
         latest=("model.pth",),
         offset=0,
-        counter_offset=0,
+        counter_offset=None,
         foreign="a function reference",
     ),
     Format(
@@ -418,7 +418,7 @@ _ROWS = (
         files=_ANY_NUMBER,
         latest=("model.pth",),
         offset=0,
-        counter_offset=0,
+        counter_offset=None,
         foreign="a function reference",
     ),
     Format(
@@ -504,6 +504,7 @@ _ROWS = (
         drop=(("head.*", "classifier"), ("fc.*", "classifier"), ("head_*", "classifier")),
         files=_ANY_NUMBER,
         latest=("last.pth.tar", "model_best.pth.tar"),
+        counter_offset=None,
         mean=(),
         std=(),
     ),
