@@ -341,3 +341,13 @@ def test_every_trait_is_compared(trait: Trait) -> None:
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         select_checkpoints(plain_run(CURVE), **arguments)
+
+
+def test_the_traits_are_those_that_make_numbers_compare() -> None:
+    assert {".".join(trait.path) for trait in TRAITS} == {
+        "unit",
+        *(f"checkpoint.{key}" for key in ("format", "architecture", "weights")),
+        *(f"provenance.{key}" for key in ("images.fingerprint", "image_size", "settings")),
+        *(f"provenance.backbone.{key}" for key in ("format", "architecture", "weights", "loader")),
+        "provenance.backbone.architecture_options",
+    }
