@@ -14,6 +14,7 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord, read_json, write_json
 from densescope.selection import Selection, select_checkpoints
 from densescope.selection.change import leading_part
+from densescope.selection.sameness import TRAITS, Trait
 from tests.selection.runs import PROVENANCE, failed, noisy_run, plain_run, record
 
 CURVE = [0.0, 3.0, 2.0, 1.0, 2.5, 1.0, 0.0]
@@ -179,6 +180,10 @@ def test_notes_and_seed_spread_travel_along() -> None:
     assert (untouched.seed_spread, untouched.note) == (None, None)
 
 
+def test_where_noise_is_not_known_nothing_is_called_below_it() -> None:
+    assert not any(r.below_noise_of_pick for r in select_checkpoints(plain_run([1.0] * 4)).rows)
+
+
 def sure(value: float) -> Estimate:
     return Estimate(value, (value - 0.001, value, value + 0.001))
 
@@ -309,6 +314,21 @@ def test_refused_records(call: Callable[[], object], message: str) -> None:
         call()
 
 
+@pytest.mark.parametrize("trait", TRAITS, ids=lambda trait: ".".join(trait.path))
+def test_every_trait_is_compared(trait: Trait) -> None:
+    run = plain_run(CURVE)
+    top, *keys = trait.path
+    value: Any = "another"
+    for key in reversed(keys):
+        value = {key: value}
+    if top == "provenance":
+        value = {**PROVENANCE, **value}
+        if len(keys) == 2:
+            value[keys[0]] = {**PROVENANCE[keys[0]], **value[keys[0]]}
+    with pytest.raises(RecordError, match=f"differ in their {trait.name}: .*{trait.cure}"):
+        select_checkpoints([*run[:-1], replace(run[-1], **{top: value})])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -321,3 +341,13 @@ def test_refused_records(call: Callable[[], object], message: str) -> None:
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         select_checkpoints(plain_run(CURVE), **arguments)
+
+
+def test_the_traits_are_those_that_make_numbers_compare() -> None:
+    assert {".".join(trait.path) for trait in TRAITS} == {
+        "unit",
+        *(f"checkpoint.{key}" for key in ("format", "architecture", "weights")),
+        *(f"provenance.{key}" for key in ("images.fingerprint", "image_size", "settings")),
+        *(f"provenance.backbone.{key}" for key in ("format", "architecture", "weights", "loader")),
+        "provenance.backbone.architecture_options",
+    }

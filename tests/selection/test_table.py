@@ -48,7 +48,7 @@ def test_json(selection: Selection, tmp_path: Path) -> None:
 
 
 def test_csv(selection: Selection, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
+    path = tmp_path / "new" / "table.csv"
     write_table(selection, path)
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from densescope.estimate import Estimate
 from densescope.selection import select_checkpoints
-from tests.selection.runs import noisy_run, plain_run
+from tests.selection.runs import failed, noisy_run, plain_run, record
 
 PEAK = [0.0, 3.0, 2.0, 1.0, 0.5, 0.0]
 UNKNOWN = (
@@ -39,6 +40,29 @@ def test_what_moved() -> None:
     assert "The dimension moved it: the features use fewer directions" in said(sep, dim)
     assert "Separability moved it: the pseudo-classes stand less apart" in said(dim, sep)
     assert "Both parts moved it" in said(PEAK)
+
+
+def test_when_only_the_sum_exceeds_its_noise() -> None:
+    """Opposite noise in the two parts: each alone is unsure, their sum is not."""
+    shake = [-3.0, 3.0] * 4
+
+    def parts(s: float, d: float, size: float) -> tuple[Estimate, Estimate]:
+        up = tuple(s + size * x for x in shake)
+        return Estimate(s, up), Estimate(d, tuple(d - size * x for x in shake))
+
+    run = []
+    for step, value in enumerate([0.0, 3.0, 1.0, 0.0, 2.0], start=1):
+        separability, dim = parts(value, value, float(step))
+        run.append(record(step, separability, Estimate(0.0, (0.0,) * 8), dim))
+    verdict = select_checkpoints(run).verdict
+    assert "DSE fell by 2 [2, 2]" in verdict
+    assert "Neither part alone moved beyond its noise (separability -1 [" in verdict
+
+
+def test_many_left_out_are_counted() -> None:
+    run = [*plain_run(PEAK), *(failed(100 + step) for step in range(7))]
+    verdict = select_checkpoints(run).verdict
+    assert verdict.endswith("epoch103.pth, epoch104.pth and 2 more (7).")
 
 
 def test_when_the_last_checkpoint_is_as_good() -> None:
