@@ -1,0 +1,119 @@
+"""Image and mask files as pixels: photos become RGB, masks stay the numbers that were stored."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from densescope.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXIF_ORIENTATION = 0x0112
+SWAPS_SIDES = (5, 6, 7, 8)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """The bytes of a file, or a sentence that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise DataError(f"cannot read {what} {path}: {cause.strerror or cause}") from cause
+
+
+def read_photo(path: Path, *, size: tuple[int, int] | None = None) -> Image:
+    """Decode a photo to RGB.
+
+    Args:
+        path: image file.
+        size: columns and rows of its mask. A camera's rotation tag is followed only where that
+            makes the sizes agree: masks are drawn on one pixel grid, and which one it was shows
+            in the size. Where it does not show (a half turn, a square), the stored grid is taken.
+
+    Raises:
+        DataError: unreadable, damaged, or no size that fits the mask's.
+    """
+    photo = decode_photo(read_bytes(path, "image"), str(path), size=size)
+    if size is not None and photo.size != size:
+        raise DataError(
+            f"image {path} has {_text(photo.size)} pixels, its mask {_text(size)}: both "
+            "must be of one size, neither resized nor rotated alone"
+        )
+    return photo
+
+
+def decode_photo(data: bytes, name: str, *, size: tuple[int, int] | None = None) -> Image:
+    """Encoded bytes to RGB; ``size`` as in :func:`read_photo`, but not enforced.
+
+    Raises:
+        DataError: the bytes are no whole image; the text has the name.
+    """
+    from PIL import Image
+
+    from densescope.features.images import _as_rgb
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if size is not None:
+                _settle_rotation(image, size)
+            photo: Image.Image = _as_rgb(image)
+    # Decoders report a damaged file by a dozen kinds of exceptions; all mean the same here.
+    except Exception as cause:
+        raise DataError(
+            f"image {name} cannot be decoded ({cause}): replace it, or remove it and its label"
+        ) from cause
+    return photo
+
+
+def _settle_rotation(image: Image, size: tuple[int, int]) -> None:
+    rotated = image.getexif().get(EXIF_ORIENTATION) in SWAPS_SIDES
+    fits_only_rotated = rotated and image.size != size and image.size[::-1] == size
+    if not fits_only_rotated:
+        image.getexif().pop(EXIF_ORIENTATION, None)
+
+
+def read_indices(path: Path) -> np.ndarray[Any, Any]:
+    """The numbers stored in a mask file, ``rows columns``; a palette is never applied.
+
+    Raises:
+        DataError: unreadable, damaged, a color image, or a format that loses numbers.
+    """
+    from PIL import Image
+
+    data = read_bytes(path, "mask")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind, mode = image.format, image.mode
+            pixels = np.asarray(image)
+    except Exception as cause:
+        raise DataError(
+            f"mask {path} cannot be decoded ({cause}): replace it, or remove it and its image"
+        ) from cause
+    if kind == "JPEG":
+        raise DataError(f"mask {path} is a JPEG, which alters class ids: write masks as PNG")
+    if pixels.ndim != 2 or mode in ("F", "LA", "PA"):
+        raise DataError(
+            f"mask {path} is a color or floating-point image (mode {mode}): one class id a pixel "
+            "is expected; convert its colors to class ids first, or name the folder of index masks"
+        )
+    return _undo_stretch(pixels, data, mode)
+
+
+def _undo_stretch(pixels: np.ndarray[Any, Any], data: bytes, mode: str) -> np.ndarray[Any, Any]:
+    """Pillow stretches 2- and 4-bit gray to 0-255; the ids are what the file holds."""
+    if mode == "1":
+        return pixels.astype(np.uint8)
+    if mode == "L" and data.startswith(PNG_SIGNATURE):
+        depth, color_type = data[24], data[25]
+        if color_type == 0 and depth < 8:
+            return pixels // np.uint8(255 // (2**depth - 1))
+    return pixels
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
