@@ -203,7 +203,7 @@ def _train(
             own[torch.randperm(len(own), generator=chance)]
             for own, chance in zip(rows, chances, strict=True)
         ]
-        for batch in torch.split(torch.stack(order), settings.batch_patches, 1):  # type: ignore[no-untyped-call]
+        for batch in torch.split(torch.stack(order), settings.batch_patches, 1):
             logits = flat[batch] @ torch.cat(weights, 2) + torch.cat(biases, 2)
             logits = logits.view(*batch.shape, len(rates), classes)
             loss = -(goals[batch].unsqueeze(2) * logits.log_softmax(-1)).sum(-1).mean(1).sum()
