@@ -1,0 +1,274 @@
+"""Linear probes on frozen, cached patch features: what a supervised reader can make of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densescope.errors import DataError, InputError
+from densescope.evaluation.confusion import Confusion, confusion
+
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """The protocol "quick-linear"; numbers of unlike settings must not be compared.
+
+    Attributes:
+        learning_rates: rates to choose from, all trained at once.
+        seeds: each draws its own held-out images, start and order of patches.
+        held_out_fraction: part of the training images on which the rate is chosen.
+        epochs: passes over the patches, with a cosine decay of the rate to zero.
+        batch_patches: patches of a step.
+        weight_decay: decoupled weight decay of the weights, not of the bias.
+    """
+
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+    seeds: tuple[int, ...] = (0, 1, 2)
+    held_out_fraction: float = 0.2
+    epochs: int = 15
+    batch_patches: int = 1024
+    weight_decay: float = 1e-3
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe reached on the test images.
+
+    Attributes:
+        mean_iou: mean over the seeds of the data-set mIoU.
+        spread: standard deviation over the seeds, ``None`` for one seed.
+        class_iou: per class the mean over seeds; NaN for a class that does not occur.
+        seed_iou: mIoU of each seed.
+        pixel_accuracy: mean over the seeds.
+        learning_rate: the chosen one.
+        held_out_iou: mean over seeds of the mIoU on held-out training images, per rate.
+        note: set when the chosen rate is the smallest or largest of those tried.
+    """
+
+    mean_iou: float
+    spread: float | None
+    class_iou: tuple[float, ...]
+    seed_iou: tuple[float, ...]
+    pixel_accuracy: float
+    learning_rate: float
+    held_out_iou: tuple[float, ...]
+    note: str | None = None
+
+
+def quick_linear_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    classes: int,
+    grid: tuple[int, int],
+    ignore: int | None = None,
+    settings: ProbeSettings | None = None,
+) -> ProbeResult:
+    """Train linear maps from a patch to classes on frozen features and measure mIoU on pixels.
+
+    Features are standardized with mean and deviation of the training patches. The target of a
+    patch is the fraction of its pixels each class has, the loss multinomial cross-entropy. Logits
+    are brought to the size of the labels bilinearly, the largest wins. Every rate and seed trains
+    at once; the rate with the highest held-out mIoU (mean over seeds) is trained again on all
+    training images and measured once on the test images.
+
+    Args:
+        train_features: ``images patches dim``, patches row by row.
+        train_labels: ``images rows columns``, integer classes at any resolution.
+        test_features: like ``train_features``.
+        test_labels: like ``train_labels``.
+        classes: number of classes, at least 2.
+        grid: rows and columns of patches.
+        ignore: label of pixels that count for nothing.
+        settings: the protocol's numbers; the default is "quick-linear".
+
+    Returns:
+        The result. Deterministic for given inputs, settings and number of threads.
+
+    Raises:
+        InputError: shapes do not fit each other, or settings are impossible.
+        DataError: a label is not a class, or no pixel counts.
+
+    Deviations from the linear protocols of the literature: no batch norm, no augmentation, soft
+    patch targets in place of upsampled training logits.
+    """
+    settings = settings or ProbeSettings()
+    _check(train_features, train_labels, grid, classes, "train")
+    _check(test_features, test_labels, grid, classes, "test")
+    _check_settings(settings, len(train_features))
+    center = train_features.mean((0, 1))
+    deviation = train_features.flatten(0, 1).std(0).clamp(min=1e-6)
+    train, test = ((x - center) / deviation for x in (train_features, test_features))
+    targets = patch_targets(train_labels, classes=classes, grid=grid, ignore=ignore)
+    if not targets.any():
+        raise DataError(f"every training label is {ignore}, the label to ignore")
+
+    held_out = _choose(train, targets, train_labels, grid, ignore, settings)
+    best = max(range(len(held_out)), key=held_out.__getitem__)
+    rate = settings.learning_rates[best]
+    everything = [torch.arange(len(train))] * len(settings.seeds)
+    heads = _train(train, targets, everything, (rate,), settings)
+    found = [_measure(head[0], test, test_labels, grid, ignore) for head in heads]
+    return _result(found, rate, held_out, settings)
+
+
+def patch_targets(
+    labels: Tensor, *, classes: int, grid: tuple[int, int], ignore: int | None = None
+) -> Tensor:
+    """Fraction of the pixels of each patch that each class has.
+
+    Args:
+        labels: ``images rows columns``, integers.
+        classes: number of classes.
+        grid: rows and columns of patches; where they do not divide the labels, neighboring
+            patches share pixels.
+        ignore: label left out; the fractions of a patch then sum to less than 1.
+
+    Returns:
+        ``images patches classes``, float32.
+
+    Raises:
+        DataError: a label is neither a class nor ``ignore``.
+    """
+    targets = torch.empty(len(labels), grid[0] * grid[1], classes)
+    rows = torch.arange(classes)
+    for index in range(0, len(labels), 64):
+        part = labels[index : index + 64].long()
+        counted = part != ignore if ignore is not None else torch.ones_like(part, dtype=torch.bool)
+        strange = part[counted & ((part < 0) | (part >= classes))]
+        if len(strange):
+            raise DataError(f"label {int(strange[0])} is not one of {classes} classes")
+        one_hot = (part[:, None] == rows[:, None, None]) & counted[:, None]
+        fractions = F.adaptive_avg_pool2d(one_hot.float(), grid)
+        targets[index : index + 64] = fractions.flatten(2).transpose(1, 2)
+    return targets
+
+
+def _choose(
+    features: Tensor,
+    targets: Tensor,
+    labels: Tensor,
+    grid: tuple[int, int],
+    ignore: int | None,
+    settings: ProbeSettings,
+) -> tuple[float, ...]:
+    count = max(round(settings.held_out_fraction * len(features)), 1)
+    orders = [
+        torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+        for seed in settings.seeds
+    ]
+    kept = [order[count:] for order in orders]
+    heads = _train(features, targets, kept, settings.learning_rates, settings)
+    scores = [
+        [_measure(head, features[out], labels[out], grid, ignore).mean_iou for head in rates]
+        for rates, out in zip(heads, (order[:count] for order in orders), strict=True)
+    ]
+    return tuple(statistics.fmean(column) for column in zip(*scores, strict=True))
+
+
+def _train(
+    features: Tensor,
+    targets: Tensor,
+    images: Sequence[Tensor],
+    rates: tuple[float, ...],
+    settings: ProbeSettings,
+) -> Tensor:
+    """Weights with the bias as last row: ``seeds rates dim+1 classes``."""
+    patches, dim, classes = features.shape[1], features.shape[2], targets.shape[2]
+    flat, goals = features.flatten(0, 1), targets.flatten(0, 1)
+    chances = [torch.Generator().manual_seed(seed) for seed in settings.seeds]
+    start = torch.stack([torch.randn(dim, classes, generator=c) for c in chances]) / dim
+    weights = [start.clone().requires_grad_() for _ in rates]
+    biases = [torch.zeros(len(chances), 1, classes, requires_grad=True) for _ in rates]
+    groups = []
+    for rate, weight, bias in zip(rates, weights, biases, strict=True):
+        groups.append({"params": [weight], "lr": rate, "weight_decay": settings.weight_decay})
+        groups.append({"params": [bias], "lr": rate, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups)
+    rows = [(own[:, None] * patches + torch.arange(patches)).flatten() for own in images]
+    steps = math.ceil(len(rows[0]) / settings.batch_patches)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * settings.epochs)
+    for _ in range(settings.epochs):
+        order = [
+            own[torch.randperm(len(own), generator=chance)]
+            for own, chance in zip(rows, chances, strict=True)
+        ]
+        for batch in torch.split(torch.stack(order), settings.batch_patches, 1):
+            logits = flat[batch] @ torch.cat(weights, 2) + torch.cat(biases, 2)
+            logits = logits.view(*batch.shape, len(rates), classes)
+            loss = -(goals[batch].unsqueeze(2) * logits.log_softmax(-1)).sum(-1).mean(1).sum()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            decay.step()
+    heads = [torch.cat(pair, 1).detach() for pair in zip(weights, biases, strict=True)]
+    return torch.stack(heads, dim=1)
+
+
+def _measure(
+    head: Tensor, features: Tensor, labels: Tensor, grid: tuple[int, int], ignore: int | None
+) -> Confusion:
+    classes = head.shape[1]
+    total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
+    for index in range(0, len(features), 64):
+        truth = labels[index : index + 64]
+        logits = features[index : index + 64] @ head[:-1] + head[-1]
+        maps = logits.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
+        pixels = F.interpolate(maps, truth.shape[1:], mode="bilinear", align_corners=False)
+        total += confusion(pixels.argmax(1), truth, classes=classes, ignore=ignore)
+    return total
+
+
+def _result(
+    found: list[Confusion], rate: float, held_out: tuple[float, ...], settings: ProbeSettings
+) -> ProbeResult:
+    seed_iou = tuple(matrix.mean_iou for matrix in found)
+    note = None
+    if len(held_out) > 1 and rate in (min(settings.learning_rates), max(settings.learning_rates)):
+        note = f"the chosen learning rate {rate:g} is at the edge of those tried"
+    return ProbeResult(
+        mean_iou=statistics.fmean(seed_iou),
+        spread=statistics.stdev(seed_iou) if len(seed_iou) > 1 else None,
+        class_iou=tuple(torch.stack([m.class_iou for m in found]).nanmean(0).tolist()),
+        seed_iou=seed_iou,
+        pixel_accuracy=statistics.fmean(matrix.pixel_accuracy for matrix in found),
+        learning_rate=rate,
+        held_out_iou=held_out,
+        note=note,
+    )
+
+
+def _check(
+    features: Tensor, labels: Tensor, grid: tuple[int, int], classes: int, part: str
+) -> None:
+    if features.ndim != 3 or features.shape[1] != grid[0] * grid[1]:
+        raise InputError(
+            f"{part} features have shape {tuple(features.shape)}: expected images x patches x dim "
+            f"with {grid[0]} x {grid[1]} patches"
+        )
+    if labels.ndim != 3 or len(labels) != len(features) or classes < 2:
+        raise InputError(
+            f"{part} labels have shape {tuple(labels.shape)} for {len(features)} images and "
+            f"{classes} classes: expected images x rows x columns, and at least 2 classes"
+        )
+
+
+def _check_settings(settings: ProbeSettings, images: int) -> None:
+    held_out = max(round(settings.held_out_fraction * images), 1)
+    if not (0 < settings.held_out_fraction < 1 and held_out < images):
+        raise InputError(
+            f"cannot hold out {settings.held_out_fraction} of {images} training images: at least "
+            "one must be held out and one left to train on"
+        )
+    if not settings.seeds or not settings.learning_rates or settings.epochs < 1:
+        raise InputError("a probe needs at least one seed, one learning rate and one epoch")
