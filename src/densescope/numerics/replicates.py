@@ -113,9 +113,30 @@ def _dimensions(
     """``dim`` of all images, then without each block: the change on some positions is added."""
     full = ranks(spectra, definition)
     result = full.mean().repeat(places)
-    for b, values in left.items():
-        result[b + 1] += ranks(values, definition).mean() - full[:positions].mean()
+    if left:
+        changes = torch.stack([ranks(values, definition) for values in left.values()])
+        change = settled(changes - full[:positions], len(full))
+        result[torch.tensor(list(left), device=result.device) + 1] += change
     return result
+
+
+def settled(changes: Tensor, population: int) -> Tensor:
+    """Mean change of every block, ``blocks positions`` -> ``blocks``, with the right variance.
+
+    The mean over a few of all positions varies more between blocks than the mean over all does.
+    With ``W`` the residual variance of a two-way table of ``P`` of ``N`` positions, what is too
+    much is ``W / P - W / N``; the changes are drawn towards their mean by that much.
+    """
+    blocks, positions = changes.shape
+    mean = changes.mean(1)
+    if blocks < 2 or positions < 2 or positions == population:
+        return mean
+    residual = changes - mean.unsqueeze(1) - changes.mean(0) + mean.mean()
+    within = residual.square().sum() / ((blocks - 1) * (positions - 1))
+    between = mean.var()
+    wanted = (between - within / positions).clamp_min(0) + within / population
+    shrink = (wanted / between).clamp_max(1).sqrt()
+    return mean.mean() + torch.where(between > 0, shrink, 1.0) * (mean - mean.mean())
 
 
 def spectra_without(
