@@ -186,6 +186,12 @@ def write_image(path: Path, size: tuple[int, int], **options: object) -> None:
     Image.fromarray(gradient.reshape(size[1], size[0], 3)).save(path, **options)
 
 
+def stored_pixels(path: Path) -> np.ndarray:
+    """The pixels of an image file as they are stored."""
+    with Image.open(path) as image:
+        return np.array(image)
+
+
 def write_mask(path: Path, mask: np.ndarray, *, palette: bool = False) -> None:
     """A mask as gray or palette image."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,9 @@ truck*, bus*, caravan, trailer, train*, motorcycle*, bicycle*
 FIRST_NON_VOID = 7
 CITYSCAPES = tuple(_CITYSCAPES.strip().replace("\n", " ").split(", "))
 
-_CAMVID = "sky, building, pole, road, pavement, tree, sign symbol, fence, car, pedestrian, bicyclist"
+_CAMVID = (
+    "sky, building, pole, road, pavement, tree, sign symbol, fence, car, pedestrian, bicyclist"
+)
 CAMVID = tuple(_CAMVID.split(", "))
 CAMVID_VOID = 11
 
