@@ -3,9 +3,9 @@
     python benchmarks/selection_noise.py
 
 Every image adds its own number to separability and to dimension of every checkpoint; part of
-it is shared by all checkpoints. "Truth" is the curve without images. The weight is taken once as
-``select_checkpoints`` does (fixed), or again without each block (re-estimated). The second part shows why comparisons with a pick chosen after looking need more
-than plain intervals.
+it is shared by all checkpoints. "Truth" is the curve without images. The weight is taken once,
+as ``select_checkpoints`` does (fixed), or again without each block (re-estimated). The second
+part shows why comparisons with a pick chosen after looking need more than plain intervals.
 """
 
 from __future__ import annotations
