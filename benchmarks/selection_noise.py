@@ -3,8 +3,9 @@
     python benchmarks/selection_noise.py
 
 Every image adds its own number to separability and to dimension of every checkpoint; part of
-it is shared by all checkpoints. "Truth" is the curve without images. The weight is taken once as
-``select_checkpoints`` does (fixed), or again without each block (re-estimated).
+it is shared by all checkpoints. "Truth" is the curve without images. The weight is taken once,
+as ``select_checkpoints`` does (fixed), or again without each block (re-estimated). The second
+part shows why comparisons with a pick chosen after looking need more than plain intervals.
 """
 
 from __future__ import annotations
@@ -66,6 +67,27 @@ def covered(separability: Part, dim: Part, *, fixed: bool) -> tuple[bool, float]
     return interval[0] <= truth <= interval[1], interval[1] - value
 
 
+def called_worse(count: int, level: float, runs: int = 100) -> float:
+    """Fraction of equal checkpoints called worse than the highest of them."""
+    chance, calls = random.Random(0), []
+    for _ in range(runs):
+        part = simulated([1.0] * count, 0.3, chance)
+        estimates = [
+            Estimate(value, tuple(part.without(b)[i] for b in range(BLOCKS)))
+            for i, value in enumerate(part.values())
+        ]
+        pick = max(estimates, key=lambda estimate: estimate.value)
+        intervals = [pick.minus(other).interval(level) for other in estimates if other is not pick]
+        calls += [interval is not None and interval[0] > 0 for interval in intervals]
+    return statistics.fmean(calls)
+
+
+def print_called_worse(count: int = 40) -> None:
+    print(f"\nOf {count} equal checkpoints, fraction called worse than the highest\n")
+    for name, level in (("plain", LEVEL), ("Bonferroni", 1 - (1 - LEVEL) / (count - 1))):
+        print(f"- {name}: {called_worse(count, level):.3f}")
+
+
 def main() -> None:
     print("| checkpoints | noise of a block | weight | coverage | mean half width |")
     print("| --- | --- | --- | --- | --- |")
@@ -80,6 +102,7 @@ def main() -> None:
                 width = statistics.fmean(half for _, half in results)
                 word = "fixed" if fixed else "re-estimated"
                 print(f"| {count} | {noise} | {word} | {coverage:.3f} | {width:.4f} |")
+    print_called_worse()
 
 
 if __name__ == "__main__":
