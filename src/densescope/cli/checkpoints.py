@@ -1,5 +1,3 @@
 """``formats`` and ``check``."""
 
 from __future__ import annotations
-
-

@@ -123,7 +123,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
     ``--config FILE.toml`` is added to every such verb.
     """
     hints = get_type_hints(verb, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     own = [p for n, p in inspect.signature(verb).parameters.items() if n not in groups]
     parameters = [p.replace(annotation=hints[p.name]) for p in own]
     for group in groups.values():

@@ -1,9 +1,9 @@
-"""A progress bar with the time left, fed by a sweep's events."""
+"""Progress bars with the time left."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -17,9 +17,12 @@ from rich.progress import (
 
 from densescope.runs.sweep import SweepEvent
 
+if TYPE_CHECKING:
+    from densescope.pretraining.trainer import Progress as Training
 
-class SweepProgress:
-    """Shows a :class:`SweepEvent` stream; lines instead of a bar where there is no terminal."""
+
+class _Bar:
+    """A bar in a terminal; where there is none, nothing is drawn."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -32,13 +35,16 @@ class SweepProgress:
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
             disable=not console.is_terminal,
+            transient=True,
         )
         self._task: Any = None
-        self._kept = 0
 
-    def __enter__(self) -> SweepProgress:
-        self._bar.__enter__()
+    def __enter__(self) -> Self:
         return self
+
+    def _start(self, description: str, total: int) -> None:
+        self._bar.start()
+        self._task = self._bar.add_task(description, total=total)
 
     def __exit__(
         self,
@@ -46,14 +52,48 @@ class SweepProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.__exit__(kind, error, trace)
+        self._bar.stop()
+
+
+class TrainingProgress(_Bar):
+    """Shows the steps of a pretraining run; a line per checkpoint where there is no terminal."""
+
+    def __call__(self, progress: Training) -> None:
+        """Take one step."""
+        if self._task is None:
+            self._start("pretraining", progress.steps)
+        speed = f"loss {progress.loss:.3f}, {progress.images_per_second:.0f} images/s"
+        self._bar.update(self._task, completed=progress.step, description=f"pretraining ({speed})")
+        if progress.checkpoint is not None and not self._console.is_terminal:
+            name = progress.checkpoint.name
+            line = f"[{progress.step}/{progress.steps}] {name}: {speed}"
+            self._console.print(line, markup=False)
+        if progress.step == progress.steps:
+            self._bar.stop()
+
+
+class SweepProgress(_Bar):
+    """Shows a :class:`SweepEvent` stream; lines instead of a bar where there is no terminal."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        super().__init__(console)
+        self._quiet = quiet
+        self._kept = 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
         if self._kept and kind is None:
             self._console.print(f"{self._kept} checkpoints were scored before and are kept")
 
     def __call__(self, event: SweepEvent) -> None:
         """Take one event."""
         if event.kind == "start":
-            self._task = self._bar.add_task("scoring", total=event.total)
+            self._start("scoring", event.total)
         elif event.kind == "kept":
             self._kept += 1
             self._bar.update(self._task, total=event.total - self._kept)
@@ -66,7 +106,7 @@ class SweepProgress:
                 for name, value in (event.record.timing if event.record else {}).items()
                 if name.endswith("_seconds")
             )
-            if not self._console.is_terminal:
+            if not self._console.is_terminal and not self._quiet:
                 self._console.print(
                     f"[{event.index}/{event.total}] {event.name}: {event.kind}"
                     + (f" in {seconds:.1f} s" if seconds else ""),

@@ -161,13 +161,13 @@ def _structure(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str
 def _of_patches(
     name: str, features: ScoredFeatures, settings: ScoreSettings
 ) -> Mapping[str, Estimate]:
-    return {name: intervals.estimate_baseline(name, features.patches, **_blocks(settings))}
+    return {name: _baseline(name, features.patches, settings)}
 
 
 def _of_image(
     name: str, features: ScoredFeatures, settings: ScoreSettings
 ) -> Mapping[str, Estimate]:
-    return {name: intervals.estimate_baseline(name, features.image, **_blocks(settings))}
+    return {name: _baseline(name, features.image, settings)}
 
 
 def _of_views(
@@ -175,14 +175,19 @@ def _of_views(
 ) -> Mapping[str, Estimate]:
     if features.views is None:
         return {}
-    estimate = intervals.estimate_baseline(
-        name, features.views, sample_ids=features.sample_ids, **_blocks(settings)
+    return {name: _baseline(name, features.views, settings, features.sample_ids)}
+
+
+def _baseline(
+    name: str, values: Tensor, settings: ScoreSettings, sample_ids: Tensor | None = None
+) -> Estimate:
+    return intervals.estimate_baseline(
+        name,
+        values,
+        sample_ids=sample_ids,
+        blocks=settings.blocks,
+        group_size=settings.group_size,
     )
-    return {name: estimate}
-
-
-def _blocks(settings: ScoreSettings) -> dict[str, int]:
-    return {"blocks": settings.blocks, "group_size": settings.group_size}
 
 
 COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "dim")
@@ -313,15 +318,25 @@ def score_backbone(
         InputError: features that are NaN, infinite, or too few for the clusters.
     """
     started = time.perf_counter()
-    forward = {"batch_size": batch_size, "device": device, "precision": settings.precision}
-    extracted = extract(backbone, images.pixels, layers=settings.layers, **forward)
+    precision = settings.precision
+    extracted = extract(
+        backbone,
+        images.pixels,
+        layers=settings.layers,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+    )
     views = None
     if images.views is not None:
-        views = extract_image_vectors(backbone, images.views, **forward)
+        views = extract_image_vectors(
+            backbone, images.views, batch_size=batch_size, device=device, precision=precision
+        )
     extracted_at = time.perf_counter()
     scores = _scores(extracted, views, images.sample_ids, settings, resolve_device(device))
     rows, columns = extracted.grid
-    preview = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2).unflatten(2, (rows, columns))
+    few = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2)
+    preview = few.reshape(*few.shape[:2], rows, columns)
     seconds = {
         "extraction": extracted_at - started,
         "metrics": time.perf_counter() - extracted_at,

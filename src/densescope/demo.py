@@ -1,0 +1,188 @@
+"""The whole story on images the package makes itself: pretrain, sweep, select, report, probe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from densescope.errors import InputError
+from densescope.evaluation.probes import ProbeResult, quick_linear_probe
+from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.extraction import extract
+from densescope.pretraining.settings import PretrainSettings
+from densescope.pretraining.trainer import Progress, pretrain
+from densescope.report.run import report_run
+from densescope.runs.sweep import BackboneSpec, SweepEvent, sweep_run
+from densescope.selection import Selection, select_checkpoints
+
+MARK = "densescope-demo.txt"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Sizes of the demo; the defaults take about four minutes on two cores.
+
+    Attributes:
+        train_images: scenes the backbone is pretrained on.
+        score_images: other scenes, for the label-free numbers.
+        probe_images: other scenes with labels, for the probe: training, then test.
+        pretrain: the pretraining run.
+        score: what the numbers depend on.
+        seed: of the scenes.
+    """
+
+    train_images: int = 3000
+    score_images: int = 256
+    probe_images: tuple[int, int] = (400, 200)
+    pretrain: PretrainSettings = field(
+        default_factory=lambda: PretrainSettings(steps=352, checkpoint_every=16)
+    )
+    score: ScoreSettings = field(default_factory=lambda: ScoreSettings(lidar_images=128))
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found.
+
+    Attributes:
+        selection: the choice among its checkpoints.
+        report: the HTML file.
+        probes: checkpoint name -> probe, for the pick and the last checkpoint.
+        seconds: wall time per stage.
+    """
+
+    selection: Selection
+    report: Path
+    probes: dict[str, ProbeResult]
+    seconds: dict[str, float]
+
+
+def run_demo(
+    output: Path | str,
+    *,
+    settings: DemoSettings | None = None,
+    say: Callable[[str], None] = print,
+    on_step: Callable[[Progress], None] | None = None,
+    on_event: Callable[[SweepEvent], None] | None = None,
+) -> DemoResult:
+    """Pretrain a small ViT with DINO on procedural scenes, then do what a user would do.
+
+    Args:
+        output: folder for everything; one that an earlier demo made is emptied first.
+        settings: sizes.
+        say: takes a line of text per stage.
+        on_step: called after every training step.
+        on_event: called with every event of the sweep.
+
+    Returns:
+        The choice, the report's path, and what a probe with labels says of it.
+
+    Raises:
+        InputError: the folder holds something that is not a demo's, or lightly is missing.
+    """
+    settings = settings or DemoSettings()
+    folder = _own_folder(Path(output))
+    clock = _Clock()
+    size = settings.pretrain.backbone.image_size
+
+    scenes = make_scenes(settings.train_images, size=size, seed=settings.seed)
+    others = make_scenes(settings.score_images, size=size, seed=settings.seed + 1)
+    save_scenes(others, folder / "scenes")
+    say(f"made {len(scenes) + len(others)} scenes of {size} pixels ({clock('scenes')})")
+
+    run = folder / "run"
+    files = pretrain(settings.pretrain, scenes.images, run, on_step)
+    say(f"pretrained with DINO: {len(files)} checkpoints in {run} ({clock('pretraining')})")
+
+    scores = folder / "scores"
+    shape = settings.pretrain.backbone
+    spec = BackboneSpec("dino", shape.model, _plain(shape.options))
+    records = sweep_run(
+        run,
+        images=folder / "scenes" / "images",
+        output=scores,
+        spec=spec,
+        images_count=settings.score_images,
+        settings=settings.score,
+        on_event=on_event,
+    )
+    say(f"scored {len(records)} checkpoints without labels ({clock('sweep')})")
+    selection = select_checkpoints(records)
+    report = report_run(scores)
+    say(f"wrote {report} ({clock('report')})")
+
+    labelled = make_scenes(sum(settings.probe_images), size=size, seed=settings.seed + 2)
+    names = dict.fromkeys((str(selection.pick), selection.last))
+    probes = {name: _probe(run / name, spec, labelled, settings) for name in names}
+    say(f"probed the pick and the last checkpoint with labels ({clock('probe')})")
+    return DemoResult(selection, report, probes, clock.seconds)
+
+
+def probe_sentences(result: DemoResult) -> list[str]:
+    """What the probe says of the pick and of the last checkpoint, whatever it says."""
+    selection = result.selection
+    lines = []
+    for role, name in (("pick", str(selection.pick)), ("last", selection.last)):
+        probe = result.probes[name]
+        spread = "" if probe.spread is None else f" ± {100 * probe.spread:.1f} over seeds"
+        lines.append(f"{role:>5} {name}: {100 * probe.mean_iou:.1f} mIoU{spread}")
+    if selection.pick == selection.last:
+        return [*lines, "The pick is the last checkpoint: this short run shows no degradation."]
+    pick, last = result.probes[str(selection.pick)], result.probes[selection.last]
+    gain = 100 * (pick.mean_iou - last.mean_iou)
+    noise = 200 * ((pick.spread or 0) ** 2 + (last.spread or 0) ** 2) ** 0.5
+    if abs(gain) <= noise:
+        return [*lines, f"They differ by {gain:+.1f}, within the spread of the probe."]
+    word = "better" if gain > 0 else "worse"
+    return [*lines, f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f}."]
+
+
+def _probe(path: Path, spec: BackboneSpec, labelled: Scenes, settings: DemoSettings) -> ProbeResult:
+    backbone = spec.load(path).backbone
+    features = extract(backbone, labelled.images, device=settings.pretrain.device)
+    train = settings.probe_images[0]
+    (patches,) = features.patches
+    return quick_linear_probe(
+        patches[:train],
+        labelled.labels[:train],
+        patches[train:],
+        labelled.labels[train:],
+        classes=len(labelled.classes),
+        grid=features.grid,
+    )
+
+
+def _plain(options: dict[str, object]) -> dict[str, object]:
+    """The options that belong on a command line; the classifier is the loader's business."""
+    return {key: value for key, value in options.items() if key != "num_classes"}
+
+
+def _own_folder(folder: Path) -> Path:
+    """An empty folder; only what an earlier demo left is ever deleted."""
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / MARK).is_file():
+            raise InputError(f"{folder} is not empty and no demo made it; choose another --output")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).write_text("Made by `densescope demo`, which empties this folder first.\n")
+    return folder
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, stage: str) -> str:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+        return f"{self.seconds[stage]:.0f} s, load {os.getloadavg()[0]:.1f}"
