@@ -1,0 +1,213 @@
+"""Every verb as a user runs it: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
+
+BACKBONE = [
+    *("--format", "dino", "--architecture", ARCHITECTURE),
+    *(word for key, value in OPTIONS.items() for word in ("--architecture-option", f"{key}={value}")),
+]
+SCORING = ["--global-clusters", "6", "--lidar-images", "8", "--lidar-views", "3"]
+
+
+def densescope(*words: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "densescope", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def refused(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The one sentence on standard error; no traceback."""
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def swept(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    run = write_checkpoints(folder / "run", range(6))
+    words = ["sweep", run, *BACKBONE, *SCORING, "--images", tiny_images]
+    result = densescope(*words, "--output", folder / "scores")
+    assert result.returncode == 0, result.stderr
+    assert "6 of 6 checkpoints scored" in result.stdout
+    assert "[6/6] checkpoint0005.pth: scored" in result.stdout
+    return folder
+
+
+def test_a_second_sweep_keeps_everything(swept: Path, tiny_images: Path) -> None:
+    words = ["sweep", swept / "run", *BACKBONE, *SCORING, "--images", tiny_images]
+    result = densescope(*words, "--output", swept / "scores")
+    assert result.returncode == 0, result.stderr
+    assert "6 checkpoints were scored before and are kept" in result.stdout
+
+
+def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> None:
+    targets = [tmp_path / f"choice.{suffix}" for suffix in ("json", "csv", "parquet")]
+    words = [word for target in targets for word in ("--write", target)]
+    result = densescope("select", swept / "scores", *words)
+    assert result.returncode == 0, result.stderr
+    assert "PICK" in result.stdout
+    rows = list(csv.DictReader(targets[1].open()))
+    assert [row["name"] for row in rows] == [f"checkpoint{e:04d}.pth" for e in range(6)]
+    picked = [row["name"] for row in rows if row["pick"] == "True"]
+    document = json.loads(targets[0].read_text())
+    assert [row["name"] for row in document["rows"] if row["pick"]] == picked
+    assert len(picked) == 1
+    assert targets[2].stat().st_size > 0
+
+
+def test_the_paper_definition_can_lead(swept: Path) -> None:
+    result = densescope("select", swept / "scores", "--definition", "paper")
+    assert result.returncode == 0, result.stderr
+    assert "DSE (paper)" in result.stdout
+
+
+def test_report_writes_one_file(swept: Path) -> None:
+    result = densescope("report", swept / "scores")
+    assert result.returncode == 0, result.stderr
+    page = swept / "scores" / "report.html"
+    assert str(page) in result.stdout.replace("\n", "")
+    assert 100_000 < page.stat().st_size < 5_000_000
+
+
+def test_score_prints_every_number_and_writes_the_record(
+    swept: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["score", swept / "run" / "checkpoint0002.pth", *BACKBONE, *SCORING]
+    result = densescope(*words, "--images", tiny_images, "--json", tmp_path / "one.json")
+    assert result.returncode == 0, result.stderr
+    assert "released.dse" in result.stdout
+    alone = json.loads((tmp_path / "one.json").read_text())
+    stored = json.loads((swept / "scores/records/checkpoint0002.pth.json").read_text())
+    assert alone["scores"].keys() == stored["scores"].keys()
+    assert alone["checkpoint"] == stored["checkpoint"]
+
+
+def test_formats_lists_all_and_shows_one() -> None:
+    listed = densescope("formats")
+    assert listed.returncode == 0, listed.stderr
+    for name in ("dino", "mocov3", "ijepa", "byol", "vicregl", "safetensors", "huggingface"):
+        assert name in listed.stdout
+    one = densescope("formats", "ijepa")
+    assert "class_token=False" in one.stdout
+
+
+def test_check_says_that_a_file_loads(swept: Path) -> None:
+    result = densescope("check", swept / "run" / "checkpoint0000.pth", *BACKBONE)
+    assert result.returncode == 0, result.stderr
+    assert "teacher" in result.stdout
+    assert "FAILED" not in result.stdout
+
+
+def test_check_says_which_step_failed_and_what_would_fit(swept: Path) -> None:
+    result = densescope("check", swept / "run" / "checkpoint0000.pth", "--format", "mae")
+    assert result.returncode == 1
+    assert "path  FAILED" in result.stdout
+    assert "dino" in result.stdout.split("would fit")[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_broken_checkpoints_give_exit_code_3_and_the_rest_is_kept(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    (tiny_run / "checkpoint0001.pth").write_bytes(b"PK\x03\x04 cut off")
+    words = ["sweep", tiny_run, *BACKBONE, *SCORING, "--images", tiny_images]
+    result = densescope(*words, "--output", tmp_path / "out")
+    assert "checkpoint0001.pth" in refused(result, code=3)
+    assert "2 of 3 checkpoints scored" in result.stdout
+    assert densescope("select", tmp_path / "out").returncode == 0
+    assert densescope("report", tmp_path / "out").returncode == 0
+
+
+def test_a_hostile_checkpoint_is_inert(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> None:
+    witness = tmp_path / "it-ran"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {witness}",)
+
+    torch.save({**checkpoint(1), "args": Hostile()}, tiny_run / "checkpoint0001.pth")
+    words = ["sweep", tiny_run, *BACKBONE, *SCORING, "--images", tiny_images]
+    densescope(*words, "--output", tmp_path / "out")
+    assert not witness.exists()
+    assert (tmp_path / "out/records/checkpoint0002.pth.json").is_file()
+
+
+def test_a_collapsed_run_is_scored_or_named(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    flat = checkpoint(1)
+    teacher = flat["teacher"]
+    assert isinstance(teacher, dict)
+    teacher["backbone.norm.weight"].zero_()
+    torch.save(flat, tiny_run / "checkpoint0001.pth")
+    words = ["sweep", tiny_run, *BACKBONE, *SCORING, "--images", tiny_images]
+    result = densescope(*words, "--output", tmp_path / "out")
+    assert "Traceback" not in result.stderr
+    assert densescope("select", tmp_path / "out").returncode == 0
+    assert densescope("report", tmp_path / "out").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "{run}", "--format", "dimo"], "no format 'dimo'; did you mean dino"),
+        (["sweep", "{empty}", "--format", "dino"], "no checkpoint of format dino in"),
+        (["sweep", "{missing}", "--format", "dino"], "there is no folder"),
+        (["check", "{missing}", "--format", "dino"], "does not exist"),
+        (["select", "{empty}"], "holds no scored run"),
+        (["report", "{missing}"], "holds no scored run"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    words: list[str], message: str, tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"run": tiny_run, "empty": tmp_path / "empty", "missing": tmp_path / "missing"}
+    filled = [word.format(**places) for word in words]
+    if filled[0] == "sweep":
+        filled += ["--images", str(tiny_images), "--output", str(tmp_path / "out")]
+    result = densescope(*filled)
+    assert result.returncode != 0
+    said = " ".join((result.stdout + result.stderr).split())
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_an_unknown_architecture_is_one_sentence(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["sweep", tiny_run, "--format", "dino", "--architecture", "vit_smal_patch16_224"]
+    result = densescope(*words, "--images", tiny_images, "--output", tmp_path / "out")
+    assert "vit_small_patch16_224" in refused(result)
+
+
+def test_a_missing_image_folder_is_one_sentence(tiny_run: Path, tmp_path: Path) -> None:
+    words = ["sweep", tiny_run, *BACKBONE, "--images", tmp_path / "none"]
+    result = densescope(*words, "--output", tmp_path / "out")
+    assert "does not exist: name a folder of images" in refused(result)
+
+
+def test_a_folder_that_no_demo_made_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    result = densescope("demo", "--output", tmp_path)
+    assert "is not empty and no demo made it" in refused(result)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_help_and_version() -> None:
+    assert "sweep" in densescope("--help").stdout
+    assert densescope("--version").stdout.startswith("densescope 0.")

@@ -1,0 +1,50 @@
+"""The demo from end to end, at a size for a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densescope.demo import DemoSettings, probe_sentences, run_demo
+from densescope.errors import InputError
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.pretraining.settings import BackboneShape, PretrainSettings
+
+SMALL = DemoSettings(
+    train_images=64,
+    score_images=24,
+    probe_images=(16, 8),
+    pretrain=PretrainSettings(
+        steps=6,
+        batch_size=8,
+        checkpoint_every=2,
+        warmup_steps=2,
+        local_count=1,
+        local_size=16,
+        backbone=BackboneShape(image_size=32, dim=24, depth=1, heads=2),
+        head_dim=32,
+        head_bottleneck=16,
+        prototypes=32,
+    ),
+    score=ScoreSettings(global_clusters=6, lidar_images=8, lidar_views=2),
+)
+
+
+def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = run_demo(tmp_path / "demo", settings=SMALL, say=lines.append)
+    assert len(first.selection.rows) == 3
+    assert first.report.is_file()
+    assert set(first.probes) == {first.selection.pick, first.selection.last}
+    assert "pretrained with DINO: 3 checkpoints" in "\n".join(lines)
+    assert any("mIoU" in line for line in probe_sentences(first))
+    second = run_demo(tmp_path / "demo", settings=SMALL, say=lines.append)
+    assert second.selection.pick == first.selection.pick
+    assert [r.dse for r in second.selection.rows] == [r.dse for r in first.selection.rows]
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(InputError, match="is not empty and no demo made it"):
+        run_demo(tmp_path, settings=SMALL)
