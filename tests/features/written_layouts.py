@@ -21,6 +21,7 @@ from tests.features.plain_models import (
     DEPTH,
     DIM,
     HEADS,
+    RESNET_OPTIONS,
     SWIN_OPTIONS,
     SWIN_SIZE,
     VIT_OPTIONS,
@@ -98,14 +99,14 @@ def foreign_class(module_name: str, name: str, base: type = object) -> Iterator[
     parts = module_name.split(".")
     added = [".".join(parts[: count + 1]) for count in range(len(parts))]
     for package in added:
-        sys.modules[package] = types.ModuleType(package)
+        sys.modules.setdefault(package, types.ModuleType(package))
     made = type(name, (base,), {"__module__": module_name})
     setattr(sys.modules[module_name], name, made)
     try:
         yield made
     finally:
         for package in added:
-            del sys.modules[package]
+            sys.modules.pop(package, None)
 
 
 def two_vits(generator: torch.Generator) -> tuple[Weights, Weights]:
@@ -202,7 +203,7 @@ def resnet_file(
     torch.save(wrap(first, second), path)
     networks = {"first": resnet_network(first), "second": resnet_network(second)}
     expected = {None if key == "default" else key: networks[which] for key, which in sets.items()}
-    return Written(path, expected, RESNET_NAME, {"img_size": 64}, 64)
+    return Written(path, expected, RESNET_NAME, dict(RESNET_OPTIONS), 64)
 
 
 def ibot(folder: Path, generator: torch.Generator) -> Written:
