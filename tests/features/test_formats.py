@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from densescope.errors import CheckpointError, DataError
+from densescope.features.architectures import build_architecture
 from densescope.features.backbones import Features, load_backbone
 from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import read_checkpoint
@@ -286,6 +287,8 @@ NUMBERED = {
     "swav": ("checkpoints/ckp-99.pth", 99),
     "barlowtwins": ("checkpoint_300.pth", 300),
     "vicreg": ("model_300.pth", 300),
+    "timm": ("checkpoint-12.pth.tar", 12),
+    "custom": ("mine_5.pt", 5),
     "dinov2": ("eval/training_1249/teacher_checkpoint.pth", 1249),
     "dinov3": ("eval/training_99/teacher_checkpoint.pth", 99),
     "lightning": ("epoch=3-step=400.ckpt", 3),
@@ -328,6 +331,76 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     assert "densecl" in text
     with pytest.raises(DataError, match="there is no folder"):
         find_checkpoints(tmp_path / "absent", "dino")
+
+
+def test_a_digit_of_the_architecture_is_no_step(tmp_path: Path) -> None:
+    make(tmp_path, "resnet50.pth", "resnet50_alpha0.9.pth", "vicreg_resnet50.pth", "vit_s16.pth")
+    with pytest.raises(DataError):
+        find_checkpoints(tmp_path, "vicreg")
+    make(tmp_path, "model_7.pth", "ckpt8.pth", "9.pth", "run.epoch10.pth", "resnet50_ep=11.pth")
+    assert [step for _, step in find_checkpoints(tmp_path, "vicreg")] == [7, 8, 9, 10, 11]
+
+
+def test_folders_of_transformers_are_checkpoints(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoint-500/config.json", "checkpoint-20/config.json", "checkpoint-9/log")
+    found = find_checkpoints(tmp_path, "huggingface")
+    assert found == [(tmp_path / "checkpoint-20", 20), (tmp_path / "checkpoint-500", 500)]
+
+
+def test_one_ranks_shard_says_where_to_look(tmp_path: Path) -> None:
+    from tests.features.written_layouts import foreign_class
+
+    path = tmp_path / "model_0001249.rank_0.pth"
+    with foreign_class("torch.distributed._shard.sharded_tensor.absent", "ShardedTensor") as kind:
+        shard = kind()
+        shard.pieces = torch.ones(3)  # type: ignore[attr-defined]
+        torch.save({"model": {"teacher.backbone._flat_param": shard}, "iteration": 1249}, path)
+    report = check_checkpoint(path, format="dinov2")
+    assert report.step == "read"
+    assert "one rank's shard of an FSDP run" in report.message
+    assert "teacher_checkpoint.pth" in report.message
+
+
+# width, blocks, heads, tokens with positions: what the papers' models have
+SIZES = {
+    "mocov3": (384, 12, 12, 197),
+    "dino": (384, 12, 6, 197),
+    "ibot": (384, 12, 6, 197),
+    "mugs": (384, 12, 6, 197),
+    "mae": (768, 12, 12, 197),
+    "ijepa": (768, 12, 12, 196),
+    "dinov2": (1024, 24, 16, 197),
+    "dinov2-release": (384, 12, 6, 1370),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_default_architectures_have_the_published_sizes(name: str) -> None:
+    row = FORMATS[name]
+    with torch.device("meta"):
+        model, _ = build_architecture(row.architecture, row.options)
+    width, depth, heads, tokens = SIZES[name]
+    assert tuple(model.pos_embed.shape) == (1, tokens, width)  # type: ignore[union-attr]
+    assert len(model.blocks) == depth  # type: ignore[arg-type]
+    assert model.blocks[0].attn.num_heads == heads  # type: ignore[index, union-attr]
+
+
+def test_the_default_resnet_has_the_tensors_of_torchvisions() -> None:
+    from torchvision.models import resnet50
+
+    with torch.device("meta"):
+        model, size = build_architecture("resnet50", {})
+        theirs = resnet50().state_dict()
+    assert size == 224
+    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert ours == {n: tuple(v.shape) for n, v in theirs.items() if not n.startswith("fc.")}
+
+
+@pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
+def test_default_architectures_exist(row: Format) -> None:
+    import timm
+
+    assert not row.architecture or timm.is_model(row.architecture)
 
 
 def test_sequential_names_cover_the_whole_resnet() -> None:

@@ -97,16 +97,17 @@ def function_of_main(name: str) -> Iterator[Any]:
 def foreign_class(module_name: str, name: str, base: type = object) -> Iterator[type]:
     """A class of a package that is not installed where the file is read."""
     parts = module_name.split(".")
-    added = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    packages = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    added = [package for package in packages if package not in sys.modules]
     for package in added:
-        sys.modules.setdefault(package, types.ModuleType(package))
+        sys.modules[package] = types.ModuleType(package)
     made = type(name, (base,), {"__module__": module_name})
     setattr(sys.modules[module_name], name, made)
     try:
         yield made
     finally:
         for package in added:
-            sys.modules.pop(package, None)
+            del sys.modules[package]
 
 
 def two_vits(generator: torch.Generator) -> tuple[Weights, Weights]:

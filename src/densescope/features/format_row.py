@@ -95,7 +95,9 @@ class Format:
 
 
 # Patterns and places that several code bases share.
-ANY_NUMBER = (r"[^/]*?(\d+)\.(?:pth|pt|bin|tar|pth\.tar)",)
+# A number of its own, so that resnet50.pth and alpha0.9.pth are not numbered files.
+NUMBER = r"(?:[^/]*(?:[-_=]|(?<!\d)\.)|)(?:ckpt|checkpoint|epoch|ep|step|model)?(\d+)"
+ANY_NUMBER = (NUMBER + r"\.(?:pth|pt|bin|tar|pth\.tar)",)
 PTH_TAR = (r"checkpoint_(\d{4})\.pth\.tar",)
 PTH = (r"checkpoint(\d{4})\.pth",)
 WHOLE = (Weights("backbone", ()),)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from densescope.features.format_row import ANY_NUMBER, WHOLE, Format, Weights
+from densescope.features.format_row import ANY_NUMBER, NUMBER, WHOLE, Format, Weights
+
+# Not "head.*": in some architectures the last norm is called head.norm.
+_CLASSIFIERS = tuple(
+    (pattern, "classifier")
+    for pattern in ("head.weight", "head.bias", "head.fc.*", "fc.*", "classifier.*")
+)
 
 GENERAL_ROWS = (
     Format(
@@ -13,7 +19,7 @@ GENERAL_ROWS = (
             Weights("model", (), ("module.", ""), nested=("state_dict", "model")),
             Weights("ema", ("state_dict_ema",), ("module.", "")),
         ),
-        drop=(("head.*", "classifier"), ("fc.*", "classifier"), ("head_*", "classifier")),
+        drop=_CLASSIFIERS,
         files=ANY_NUMBER,
         latest=("last.pth.tar", "model_best.pth.tar"),
         counter_offset=None,
@@ -25,8 +31,8 @@ GENERAL_ROWS = (
         "safetensors file of a timm model",
         "huggingface/safetensors",
         WHOLE,
-        drop=(("head.*", "classifier"), ("fc.*", "classifier")),
-        files=(r"[^/]*?(\d+)\.safetensors",),
+        drop=_CLASSIFIERS,
+        files=(NUMBER + r"\.safetensors",),
         latest=("model.safetensors",),
         counter="",
         mean=(),
@@ -37,7 +43,7 @@ GENERAL_ROWS = (
         "Lightning .ckpt; weights names the sub-module, such as model.backbone.",
         "Lightning-AI/pytorch-lightning",
         (Weights("backbone.", ("state_dict",), ("backbone.",)),),
-        drop=(("head.*", "classifier"), ("fc.*", "classifier")),
+        drop=_CLASSIFIERS,
         files=(r".*epoch=(\d+).*\.ckpt",),
         latest=("last.ckpt",),
         counter_offset=0,
@@ -61,7 +67,7 @@ GENERAL_ROWS = (
         "your own model: a Python file with load_backbone(path, **options)",
         "the user",
         (Weights("model", ()),),
-        files=(r"[^/]*?(\d+)\.(?:pth|pt|bin|tar|pth\.tar|ckpt|safetensors)",),
+        files=(NUMBER + r"\.(?:pth|pt|bin|tar|pth\.tar|ckpt|safetensors)",),
         counter="",
         reader="custom",
         mean=(),

@@ -84,6 +84,13 @@ def unpack(
     Raises:
         StepError: a key of the path is missing, or no tensor has the prefix.
     """
+    if any("sharded_tensor" in name for name in container.foreign):
+        raise StepError(
+            "read",
+            f"{container.path} is one rank's shard of an FSDP run, which does not say which weight "
+            "is where: take eval/training_*/teacher_checkpoint.pth of the same run, or save with "
+            "torch.distributed.checkpoint",
+        )
     found = _walk(container, row, chosen)
     tensors = _tensors(found)
     prefix = _prefix(found, container, row, chosen)
