@@ -7,7 +7,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.swin_transformer import SwinTransformer
 
 from densescope.features.backbones import Features
@@ -123,14 +123,21 @@ def _perturb(model: nn.Module, generator: torch.Generator) -> nn.Module:
     return model.eval()
 
 
+RESNET_OPTIONS = {"img_size": 64, "layers": (1, 1, 1, 1)}
+
+
+def _resnet() -> ResNet:
+    return ResNet(BasicBlock, [1, 1, 1, 1])
+
+
 def resnet_weights(generator: torch.Generator) -> Weights:
-    """torchvision's ResNet-18, which names its tensors like timm's and the SSL codes' ResNet-50."""
-    weights = _perturb(resnet18(), generator).state_dict()
+    """torchvision's ResNet, made small; it names its tensors like the SSL codes' ResNet-50."""
+    weights = _perturb(_resnet(), generator).state_dict()
     return {name: value for name, value in weights.items() if not name.startswith("fc.")}
 
 
 def resnet_features(weights: Weights, images: Tensor) -> Features:
-    model = resnet18()
+    model = _resnet()
     model.fc = nn.Identity()
     model.load_state_dict(weights)
     model.eval()
@@ -197,3 +204,82 @@ def swin_features(weights: Weights, images: Tensor, *, eps: float = SWIN_EPS) ->
     with torch.no_grad():
         grid = model.norm(model.features(images)).permute(0, 3, 1, 2)
     return Features((grid,), grid.mean((2, 3)))
+
+
+def dinov3_weights(generator: torch.Generator, *, masked: bool) -> Weights:
+    """A small DINOv3: rotary positions, registers, layer scale, no bias for the key.
+
+    ``masked`` says how the key's bias is kept out: by a mask over it, or by being zero.
+    """
+    weights = vit_weights(generator)
+    del weights["pos_embed"]
+
+    def draw(*shape: int) -> Tensor:
+        return 0.2 * torch.randn(shape, generator=generator)
+
+    weights["storage_tokens"] = draw(1, 4, DIM)
+    weights["mask_token"] = draw(1, DIM)
+    weights["rope_embed.periods"] = draw(DIM // HEADS // 4)
+    weights["local_cls_norm.weight"] = draw(DIM)
+    for block in range(DEPTH):
+        for scale in ("ls1", "ls2"):
+            weights[f"blocks.{block}.{scale}.gamma"] = 1 + draw(DIM)
+        if masked:
+            mask = torch.ones(3 * DIM)
+            mask[DIM : 2 * DIM] = 0
+            weights[f"blocks.{block}.attn.qkv.bias_mask"] = mask
+        else:
+            weights[f"blocks.{block}.attn.qkv.bias"][DIM : 2 * DIM] = 0
+    return weights
+
+
+def dinov3_features(weights: Weights, images: Tensor) -> Features:
+    """Forward pass of :func:`dinov3_weights`."""
+    kernel = weights["patch_embed.proj.weight"]
+    grid = F.conv2d(images, kernel, weights["patch_embed.proj.bias"], stride=kernel.shape[-1])
+    rows, columns = grid.shape[-2:]
+    first = torch.cat([weights["cls_token"], weights["storage_tokens"]], 1)
+    tokens = torch.cat([first.expand(len(images), -1, -1), grid.flatten(2).transpose(1, 2)], 1)
+    angles = _rotary_angles(rows, columns)
+    for block in range(DEPTH):
+        tokens = _rotary_block(weights, f"blocks.{block}", tokens, angles)
+    tokens = F.layer_norm(tokens, (DIM,), weights["norm.weight"], weights["norm.bias"], 1e-5)
+    patches = tokens[:, first.shape[1] :].transpose(1, 2).unflatten(2, (rows, columns))
+    return Features((patches,), tokens[:, 0])
+
+
+def _rotary_angles(rows: int, columns: int) -> Tensor:
+    """``patches head_dim``: half of it turns with the row, half with the column, base 100."""
+    quarter = DIM // HEADS // 4
+    speed = 2 * torch.pi / 100 ** (torch.arange(quarter) / quarter)
+    down = (2 * (torch.arange(rows) + 0.5) / rows - 1).repeat_interleave(columns)
+    right = (2 * (torch.arange(columns) + 0.5) / columns - 1).repeat(rows)
+    half = torch.cat([down[:, None] * speed, right[:, None] * speed], 1)
+    return torch.cat([half, half], 1)
+
+
+def _rotate(vectors: Tensor, angles: Tensor) -> Tensor:
+    """Turn patch vectors; class token and registers in front of them stay."""
+    prefix = vectors.shape[-2] - len(angles)
+    fixed, turning = vectors[..., :prefix, :], vectors[..., prefix:, :]
+    left, right = turning.chunk(2, -1)
+    turned = turning * angles.cos() + torch.cat([-right, left], -1) * angles.sin()
+    return torch.cat([fixed, turned], -2)
+
+
+def _rotary_block(weights: Weights, stem: str, tokens: Tensor, angles: Tensor) -> Tensor:
+    def norm(name: str, values: Tensor) -> Tensor:
+        scale, shift = weights[f"{stem}.{name}.weight"], weights[f"{stem}.{name}.bias"]
+        return F.layer_norm(values, (DIM,), scale, shift, 1e-5)
+
+    bias = weights[f"{stem}.attn.qkv.bias"] * weights.get(
+        f"{stem}.attn.qkv.bias_mask", torch.tensor(1.0)
+    )
+    joint = norm("norm1", tokens) @ weights[f"{stem}.attn.qkv.weight"].T + bias
+    query, key, value = joint.unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+    query, key = _rotate(query, angles), _rotate(key, angles)
+    attention = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+    mixed = _linear(weights, f"{stem}.attn.proj", (attention @ value).transpose(1, 2).flatten(2))
+    tokens = tokens + mixed * weights[f"{stem}.ls1.gamma"]
+    hidden = F.gelu(_linear(weights, f"{stem}.mlp.fc1", norm("norm2", tokens)))
+    return tokens + _linear(weights, f"{stem}.mlp.fc2", hidden) * weights[f"{stem}.ls2.gamma"]

@@ -2,14 +2,71 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from densescope.features.backbones import load_backbone
-from tests.features.plain_models import random_images
-from tests.features.written_layouts import LAYOUTS
+from densescope.errors import CheckpointError, DataError
+from densescope.features.architectures import build_architecture
+from densescope.features.backbones import Features, load_backbone
+from densescope.features.checking import check_checkpoint
+from densescope.features.checkpoints import read_checkpoint
+from densescope.features.discovery import find_checkpoints
+from densescope.features.formats import FORMATS, Format, Weights, find_format, formats_table
+from densescope.features.layouts import fitting_formats
+from tests.features.plain_models import (
+    SWIN_OPTIONS,
+    SWIN_SIZE,
+    dinov3_features,
+    dinov3_weights,
+    random_images,
+    swin_features,
+    swin_weights,
+    vit_features,
+    vit_weights,
+)
+from tests.features.written_layouts import (
+    LAYOUTS,
+    SMALL_VIT,
+    Written,
+    as_sequential,
+    head,
+    prefixed,
+)
+
+TESTED_ELSEWHERE = {
+    "dinov3": "test_dinov3_rows",
+    "dinov3-release": "test_dinov3_rows",
+    "huggingface": "test_huggingface.py",
+    "custom": "test_custom.py",
+}
+
+
+def assert_same(found: Features, expected: Features) -> None:
+    torch.testing.assert_close(found.patches[0], expected.patches[0], rtol=2e-4, atol=2e-4)
+    torch.testing.assert_close(found.image, expected.image, rtol=2e-4, atol=2e-4)
+
+
+def untested_rows(rows: set[str]) -> set[str]:
+    return rows - set(LAYOUTS) - set(TESTED_ELSEWHERE)
+
+
+def test_every_row_has_a_layout_test() -> None:
+    assert untested_rows(set(FORMATS)) == set()
+    assert set(LAYOUTS) <= set(FORMATS)
+
+
+def test_the_completeness_test_can_fail() -> None:
+    assert untested_rows({"dino", "new-method"}) == {"new-method"}
+
+
+def assert_different(sets: list[Features]) -> None:
+    """Else a row that mixes up teacher and student would pass."""
+    for first in range(len(sets)):
+        for second in range(first):
+            assert not torch.allclose(sets[first].image, sets[second].image, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -18,7 +75,7 @@ def test_a_row_gives_the_features_of_the_trained_network(
 ) -> None:
     written = LAYOUTS[name](tmp_path, generator)
     images = random_images(generator, written.size)
-    seen = []
+    found = {}
     for weights, network in written.expected.items():
         loaded = load_backbone(
             written.path,
@@ -27,7 +84,333 @@ def test_a_row_gives_the_features_of_the_trained_network(
             architecture_options=written.options,
             weights=weights,
         )
-        found, expected = loaded.backbone.features(images), network(images)
-        torch.testing.assert_close(found.patches[0], expected.patches[0], rtol=2e-4, atol=2e-4)
-        torch.testing.assert_close(found.image, expected.image, rtol=2e-4, atol=2e-4)
-        seen.append(found.image)
+        found[weights] = loaded.backbone.features(images)
+        assert_same(found[weights], network(images))
+        assert loaded.note is None, "the counter inside does not agree with the file's name"
+        assert loaded.backbone.image_size == written.size
+    named = {weights for weights in written.expected if weights is not None}
+    assert_different([found[weights] for weights in named])
+    if name != "lightning":
+        assert named in ({chosen.name for chosen in FORMATS[name].weights}, set())
+    if FORMATS[name].architecture:
+        assert name in fitting_formats(read_checkpoint(written.path))
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_dinov3_rows(release: bool, tmp_path: Path, generator: torch.Generator) -> None:
+    weights = dinov3_weights(generator, masked=release)
+    heads = head(generator, "dino_head.mlp.0.")
+    path = tmp_path / "teacher_checkpoint.pth"
+    torch.save(weights if release else {"teacher": prefixed("backbone.", weights) | heads}, path)
+    loaded = load_backbone(
+        path,
+        format="dinov3-release" if release else "dinov3",
+        architecture="vit_small_patch16_dinov3_qkvb",
+        architecture_options=SMALL_VIT,
+    )
+    images = random_images(generator)
+    assert_same(loaded.backbone.features(images), dinov3_features(weights, images))
+    assert loaded.coverage.positions is None
+
+
+def test_a_key_bias_that_timm_cannot_hold_is_refused(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    weights = dinov3_weights(generator, masked=True)
+    del weights["blocks.1.attn.qkv.bias_mask"]
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"blocks\.1\.attn\.qkv\.bias has a bias for the key"):
+        load_backbone(
+            tmp_path / "a.pth",
+            format="dinov3-release",
+            architecture="vit_small_patch16_dinov3_qkvb",
+            architecture_options=SMALL_VIT,
+        )
+
+
+def test_a_sharded_dinov3_folder_loads(tmp_path: Path, generator: torch.Generator) -> None:
+    import warnings
+
+    import torch.distributed.checkpoint as dcp
+
+    teacher, student = (dinov3_weights(generator, masked=False) for _ in range(2))
+    model = prefixed("teacher.backbone.", teacher) | prefixed("student.backbone.", student)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save({"iteration": 99, "model": model}, checkpoint_id=tmp_path / "ckpt" / "99")
+    assert find_checkpoints(tmp_path, "dinov3") == [(tmp_path / "ckpt" / "99", 99)]
+    images = random_images(generator)
+    for name, weights in (("sharded", teacher), ("student", student)):
+        loaded = load_backbone(
+            tmp_path / "ckpt" / "99",
+            format="dinov3",
+            architecture="vit_small_patch16_dinov3_qkvb",
+            architecture_options=SMALL_VIT,
+            weights=name,
+        )
+        assert_same(loaded.backbone.features(images), dinov3_features(weights, images))
+        assert loaded.epoch_inside == 99
+
+
+def test_the_wrong_head_count_loads_and_gives_other_features(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    """The trap that rows exist for: nothing fails, everything is wrong."""
+    written = LAYOUTS["mocov3"](tmp_path, generator)
+    images = random_images(generator)
+    options = {**written.options, "num_heads": 6}
+    loaded = load_backbone(written.path, format="mocov3", architecture_options=options)
+    right = written.expected[None](images)
+    assert not torch.allclose(loaded.backbone.features(images).image, right.image, atol=0.05)
+
+
+def test_the_wrong_epsilon_loads_and_gives_other_features(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    """Epsilons part where a patch hardly varies; timm's own default is ten times too large."""
+    weights = swin_weights(generator)
+    weights["patch_embed.proj.weight"] *= 0.003
+    weights["patch_embed.proj.bias"] *= 0.0
+    path = tmp_path / "a.pth"
+    torch.save({"teacher": weights}, path)
+    images = random_images(generator, SWIN_SIZE)
+    right = swin_features(weights, images)
+    row = load_backbone(path, format="esvit", architecture_options=dict(SWIN_OPTIONS))
+    assert_same(row.backbone.features(images), right)
+    options = {**SWIN_OPTIONS, "norm_eps": 1e-5}
+    wrong = load_backbone(path, format="esvit", architecture_options=options)
+    difference = wrong.backbone.features(images).image - right.image
+    assert difference.abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("esvit", "dino"), ("ijepa", "mae"), ("mae", "timm")])
+def test_a_file_of_another_format_is_told_which_would_fit(
+    name: str, wrong: str, tmp_path: Path, generator: torch.Generator
+) -> None:
+    written = LAYOUTS[name](tmp_path, generator)
+    report = check_checkpoint(
+        written.path, format=wrong, weights="ema" if wrong == "timm" else None
+    )
+    assert not report.fits
+    assert f"Formats that would fit: {name}" in report.message
+
+
+def test_only_another_set_of_weights_may_fit(tmp_path: Path, generator: torch.Generator) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"student": prefixed("module.backbone.", vit_weights(generator))}, path)
+    with pytest.raises(CheckpointError, match=r"fit: dino \(weights=student\), ibot \(weights"):
+        load_backbone(path, format="dino")
+
+
+def test_steps_of_a_check(tmp_path: Path, generator: torch.Generator) -> None:
+    written = LAYOUTS["dino"](tmp_path, generator)
+    options = dict(SMALL_VIT)
+
+    def step(format: str, **changes: object) -> str | None:
+        arguments: dict[str, object] = {"architecture_options": options, **changes}
+        return check_checkpoint(written.path, format=format, **arguments).step  # type: ignore[arg-type]
+
+    assert step("dino") is None
+    assert step("mocov3") == "path"
+    assert step("esvit") == "architecture"
+    assert step("esvit", architecture_options={}) == "load"
+    assert step("dino", architecture="vit_smal") == "architecture"
+    assert step("dino", architecture_options={"oops": 1}) == "architecture"
+    assert step("dino", architecture_options={}) == "load"
+    empty = tmp_path / "empty.pth"
+    empty.touch()
+    assert check_checkpoint(empty, format="dino").step == "read"
+    torch.save({"teacher": {"other.w": torch.ones(1)}}, empty)
+    report = check_checkpoint(empty, format="dino")
+    assert report.step == "prefix"
+    assert "begins with 'module.backbone.' or 'backbone.'; there are other.w" in report.message
+    assert report.message.endswith("No known format fits")
+
+
+def test_a_good_check_says_what_was_loaded(tmp_path: Path, generator: torch.Generator) -> None:
+    written = LAYOUTS["mugs"](tmp_path, generator)
+    report = check_checkpoint(
+        written.path,
+        format="mugs",
+        architecture_options=written.options,
+        image_size=64,
+    )
+    assert report.fits
+    assert report.message == (
+        "all 30 tensors of vit_small_patch16_224 were loaded from the teacher weights; 2 inside "
+        "were left out on purpose and 2 lie outside the backbone; positions were resampled from "
+        "32 to 64 pixels"
+    )
+    assert "mugs" in report.fitting
+
+
+def test_an_unknown_format_names_close_ones() -> None:
+    with pytest.raises(CheckpointError, match="no format 'dinno'; did you mean dino"):
+        find_format("dinno")
+
+
+def test_unknown_weights_name_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match="no weights 'ema'; it has: teacher, student"):
+        FORMATS["dino"].choose("ema")
+
+
+def test_the_table_has_a_line_of_text_for_every_format() -> None:
+    table = formats_table()
+    assert [line["format"] for line in table] == list(FORMATS)
+    assert all(isinstance(value, str) and value for line in table for value in line.values())
+
+
+@pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
+def test_rows_are_well_formed(row: Format) -> None:
+    assert row.weights
+    assert len({chosen.name for chosen in row.weights}) == len(row.weights)
+    for pattern in row.files:
+        assert re.compile(pattern).groups == 1
+    assert row.unit in ("epoch", "step")
+    assert "arXiv" in row.source or "/" in row.source or row.name == "custom"
+    assert all(isinstance(chosen, Weights) for chosen in row.weights)
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+NUMBERED = {
+    "mocov3": ("checkpoint_0003.pth.tar", 3),
+    "dino": ("checkpoint0020.pth", 20),
+    "mae": ("checkpoint-40.pth", 40),
+    "ijepa": ("jepa_vitb16-ep100.pth.tar", 100),
+    "byol": ("resnet50_7.pth.tar", 7),
+    "densecl": ("epoch_200.pth", 200),
+    "swav": ("checkpoints/ckp-99.pth", 99),
+    "barlowtwins": ("checkpoint_300.pth", 300),
+    "vicreg": ("model_300.pth", 300),
+    "timm": ("checkpoint-12.pth.tar", 12),
+    "custom": ("mine_5.pt", 5),
+    "dinov2": ("eval/training_1249/teacher_checkpoint.pth", 1249),
+    "dinov3": ("eval/training_99/teacher_checkpoint.pth", 99),
+    "lightning": ("epoch=3-step=400.ckpt", 3),
+    "safetensors": ("model_12.safetensors", 12),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_numbered_files_are_found(name: str, tmp_path: Path) -> None:
+    file, number = NUMBERED[name]
+    make(tmp_path, file)
+    assert find_checkpoints(tmp_path, name) == [(tmp_path / file, number)]
+
+
+def test_checkpoints_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoint-100.pth", "checkpoint-20.pth", "checkpoint-3.pth", "log.txt")
+    assert [step for _, step in find_checkpoints(tmp_path, "mae")] == [3, 20, 100]
+
+
+def test_overwritten_and_unfinished_files_are_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoint.pth", "checkpoint0020.pth", "checkpoint0040.pth.tmp")
+    make(tmp_path, ".checkpoint0060.pth", "deeper/checkpoint0080.pth")
+    (tmp_path / "checkpoint0100.pth").touch()
+    (tmp_path / "checkpoint0120.pth").mkdir()
+    assert find_checkpoints(tmp_path, "dino") == [(tmp_path / "checkpoint0020.pth", 20)]
+
+
+def test_a_lone_overwritten_file_stands_as_step_zero(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoint.pth")
+    assert find_checkpoints(tmp_path, "dino") == [(tmp_path / "checkpoint.pth", 0)]
+
+
+def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
+    make(tmp_path, "epoch_10.pth")
+    with pytest.raises(DataError) as caught:
+        find_checkpoints(tmp_path, "dino")
+    text = str(caught.value)
+    assert r"none is named checkpoint(\d{4})\.pth or checkpoint.pth" in text
+    assert "names of these formats are there: " in text
+    assert "densecl" in text
+    with pytest.raises(DataError, match="there is no folder"):
+        find_checkpoints(tmp_path / "absent", "dino")
+
+
+def test_a_digit_of_the_architecture_is_no_step(tmp_path: Path) -> None:
+    make(tmp_path, "resnet50.pth", "resnet50_alpha0.9.pth", "vicreg_resnet50.pth", "vit_s16.pth")
+    with pytest.raises(DataError):
+        find_checkpoints(tmp_path, "vicreg")
+    make(tmp_path, "model_7.pth", "ckpt8.pth", "9.pth", "run.epoch10.pth", "resnet50_ep=11.pth")
+    assert [step for _, step in find_checkpoints(tmp_path, "vicreg")] == [7, 8, 9, 10, 11]
+
+
+def test_folders_of_transformers_are_checkpoints(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoint-500/config.json", "checkpoint-20/config.json", "checkpoint-9/log")
+    found = find_checkpoints(tmp_path, "huggingface")
+    assert found == [(tmp_path / "checkpoint-20", 20), (tmp_path / "checkpoint-500", 500)]
+
+
+def test_one_ranks_shard_says_where_to_look(tmp_path: Path) -> None:
+    from tests.features.written_layouts import foreign_class
+
+    path = tmp_path / "model_0001249.rank_0.pth"
+    with foreign_class("torch.distributed._shard.sharded_tensor.absent", "ShardedTensor") as kind:
+        shard = kind()
+        shard.pieces = torch.ones(3)  # type: ignore[attr-defined]
+        torch.save({"model": {"teacher.backbone._flat_param": shard}, "iteration": 1249}, path)
+    report = check_checkpoint(path, format="dinov2")
+    assert report.step == "read"
+    assert "one rank's shard of an FSDP run" in report.message
+    assert "teacher_checkpoint.pth" in report.message
+
+
+# width, blocks, heads, tokens with positions: what the papers' models have
+SIZES = {
+    "mocov3": (384, 12, 12, 197),
+    "dino": (384, 12, 6, 197),
+    "ibot": (384, 12, 6, 197),
+    "mugs": (384, 12, 6, 197),
+    "mae": (768, 12, 12, 197),
+    "ijepa": (768, 12, 12, 196),
+    "dinov2": (1024, 24, 16, 197),
+    "dinov2-release": (384, 12, 6, 1370),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_default_architectures_have_the_published_sizes(name: str) -> None:
+    row = FORMATS[name]
+    with torch.device("meta"):
+        model, _ = build_architecture(row.architecture, row.options)
+    width, depth, heads, tokens = SIZES[name]
+    assert tuple(model.pos_embed.shape) == (1, tokens, width)  # type: ignore[union-attr]
+    assert len(model.blocks) == depth  # type: ignore[arg-type]
+    assert model.blocks[0].attn.num_heads == heads  # type: ignore[index, union-attr]
+
+
+def test_the_default_resnet_has_the_tensors_of_torchvisions() -> None:
+    from torchvision.models import resnet50
+
+    with torch.device("meta"):
+        model, size = build_architecture("resnet50", {})
+        theirs = resnet50().state_dict()
+    assert size == 224
+    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert ours == {n: tuple(v.shape) for n, v in theirs.items() if not n.startswith("fc.")}
+
+
+@pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
+def test_default_architectures_exist(row: Format) -> None:
+    import timm
+
+    assert not row.architecture or timm.is_model(row.architecture)
+
+
+def test_sequential_names_cover_the_whole_resnet() -> None:
+    """The test's own renaming is the inverse of the row's."""
+    names = ["conv1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer4.1.bn2.bias"]
+    renamed = list(as_sequential(dict.fromkeys(names, torch.ones(1))))
+    for pattern, replacement in FORMATS["byol"].renames:
+        renamed = [re.sub(pattern, replacement, name) for name in renamed]
+    assert renamed == names
+
+
+def test_written_has_a_default_set() -> None:
+    assert None in Written(Path("a"), {None: lambda images: vit_features({}, images)}).expected

@@ -21,6 +21,7 @@ from tests.features.plain_models import (
     DEPTH,
     DIM,
     HEADS,
+    RESNET_OPTIONS,
     SWIN_OPTIONS,
     SWIN_SIZE,
     VIT_OPTIONS,
@@ -96,7 +97,8 @@ def function_of_main(name: str) -> Iterator[Any]:
 def foreign_class(module_name: str, name: str, base: type = object) -> Iterator[type]:
     """A class of a package that is not installed where the file is read."""
     parts = module_name.split(".")
-    added = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    packages = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    added = [package for package in packages if package not in sys.modules]
     for package in added:
         sys.modules[package] = types.ModuleType(package)
     made = type(name, (base,), {"__module__": module_name})
@@ -202,7 +204,7 @@ def resnet_file(
     torch.save(wrap(first, second), path)
     networks = {"first": resnet_network(first), "second": resnet_network(second)}
     expected = {None if key == "default" else key: networks[which] for key, which in sets.items()}
-    return Written(path, expected, RESNET_NAME, {"img_size": 64}, 64)
+    return Written(path, expected, RESNET_NAME, dict(RESNET_OPTIONS), 64)
 
 
 def ibot(folder: Path, generator: torch.Generator) -> Written:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from densescope.errors import CheckpointError
 from densescope.features.architectures import build_architecture, visible_options
 from densescope.features.checkpoints import Container, fingerprint, read_checkpoint
-from densescope.features.formats import IMAGENET_MEAN, IMAGENET_STD, Format, Weights, find_format
+from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
+from densescope.features.formats import Format, Weights, find_format
 from densescope.features.layouts import (
     Coverage,
     StepError,
@@ -159,8 +160,7 @@ def _load(
     _fill(model, tensors, architecture, container.path)
     coverage = replace(coverage, matched=len(tensors))
     size = image_size or trained_size
-    if size != trained_size and hasattr(model, "set_input_size"):
-        _resize(model, size, architecture)
+    if _resize(model, trained_size, size, architecture):
         coverage = with_positions(coverage, trained_size, size)
     config = cast(Any, model).pretrained_cfg
     backbone = TimmBackbone(
@@ -210,17 +210,42 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, pa
             f"{path} does not fill {architecture}: of its {len(wanted)} tensors "
             f"{'; '.join(complaints)}{hint}",
         )
+    broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise StepError(
+            "load", f"{path} holds NaN or infinite weights ({listing(broken)}): the run diverged"
+        )
     model.load_state_dict(dict(tensors), strict=True)
 
 
-def _resize(model: nn.Module, size: int, architecture: str) -> None:
+def _resize(model: Any, trained_size: int, size: int, architecture: str) -> bool:
+    """Prepare a model for another input size; whether any tensor had to be resampled for it.
+
+    Swin keeps its windows, which slide over more of them, so its relative positions stay as they
+    are; rotary positions are computed anew.
+    """
+    cell = int(model.feature_info[-1]["reduction"])
+    if not hasattr(model, "set_input_size"):
+        return False
+    if size % cell:
+        raise StepError(
+            "architecture",
+            f"{architecture} cannot be evaluated at {size} pixels: its cells have {cell} pixels, "
+            f"take {size // cell * cell or cell} or {(size // cell + 1) * cell}",
+        )
+    if size == trained_size:
+        return False
+    before = {name: value.shape for name, value in model.state_dict().items()}
+    layers = getattr(model, "layers", None)
+    windows = {"window_size": layers[0].blocks[0].window_size} if layers else {}
     try:
         with torch.no_grad():
-            cast(Any, model).set_input_size(img_size=(size, size))
+            model.set_input_size(img_size=(size, size), **windows)
     except Exception as cause:
         raise StepError(
             "architecture", f"{architecture} cannot be evaluated at {size} pixels: {cause}"
         ) from cause
+    return any(value.shape != before[name] for name, value in model.state_dict().items())
 
 
 def _counter(container: Container, row: Format) -> int | None:

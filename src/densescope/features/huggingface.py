@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from densescope.errors import CheckpointError, InputError
 from densescope.features.backbones import Backbone, Features, LoadedBackbone, size_of
 from densescope.features.checkpoints import fingerprint
-from densescope.features.formats import IMAGENET_MEAN, IMAGENET_STD, Format
+from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, Format
 from densescope.features.layouts import Coverage, StepError, listing
 
 # Made anew by AutoModel where a pre-training checkpoint has none, and not used for features.

@@ -84,9 +84,16 @@ def unpack(
     Raises:
         StepError: a key of the path is missing, or no tensor has the prefix.
     """
+    if any("sharded_tensor" in name for name in container.foreign):
+        raise StepError(
+            "read",
+            f"{container.path} is one rank's shard of an FSDP run, which does not say which weight "
+            "is where: take eval/training_*/teacher_checkpoint.pth of the same run, or save with "
+            "torch.distributed.checkpoint",
+        )
     found = _walk(container, row, chosen)
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    prefix = _prefix(tensors, container, row, chosen)
+    tensors = _tensors(found)
+    prefix = _prefix(found, container, row, chosen)
     inside = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -165,17 +172,26 @@ def _contents(here: Any) -> str:
     return listing([str(key) for key in here]) or "nothing"
 
 
-def _prefix(
-    tensors: Mapping[str, Tensor], container: Container, row: Format, chosen: Weights
-) -> str:
+def _tensors(found: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _prefix(found: Mapping[str, Any], container: Container, row: Format, chosen: Weights) -> str:
+    tensors = _tensors(found)
     for prefix in chosen.prefixes:
         if any(name.startswith(prefix) for name in tensors):
             return prefix
+    if not tensors:
+        raise StepError(
+            "prefix",
+            f"{container.path} does not fit format {row.name} (weights {chosen.name}): there are "
+            f"no tensors at {_place(chosen)}, which holds {_contents(found)}",
+        )
     wanted = " or ".join(repr(prefix) for prefix in chosen.prefixes)
     raise StepError(
         "prefix",
         f"{container.path} does not fit format {row.name} (weights {chosen.name}): no tensor at "
-        f"{_place(chosen)} begins with {wanted}; there are {listing(list(tensors)) or 'none'}",
+        f"{_place(chosen)} begins with {wanted}; there are {listing(list(tensors))}",
     )
 
 

@@ -1,0 +1,98 @@
+"""Does a checkpoint load, and if not, which step failed and which formats would fit?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densescope.errors import CheckpointError
+from densescope.features.backbones import LoadedBackbone, load_backbone
+from densescope.features.checkpoints import read_checkpoint
+from densescope.features.formats import find_format
+from densescope.features.layouts import STEPS as STEPS
+from densescope.features.layouts import fitting_formats
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What :func:`check_checkpoint` found.
+
+    Attributes:
+        path, format: what was asked.
+        loaded: the backbone, or ``None``.
+        step: the step that failed (one of ``STEPS``), or ``None``.
+        message: the sentence of the error, or what was loaded.
+        fitting: formats whose keys and tensor names are in the file, the asked one included.
+    """
+
+    path: Path
+    format: str
+    loaded: LoadedBackbone | None
+    step: str | None
+    message: str
+    fitting: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every tensor of the backbone was loaded."""
+        return self.loaded is not None
+
+
+def check_checkpoint(
+    path: str | Path,
+    *,
+    format: str,
+    architecture: str | None = None,
+    architecture_options: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    weights: str | None = None,
+    loader: str | Path | None = None,
+) -> CheckReport:
+    """Try to load a checkpoint, and report instead of raising when it does not fit.
+
+    Args:
+        path, format, architecture, architecture_options, image_size, weights, loader: as for
+            :func:`~densescope.features.backbones.load_backbone`.
+
+    Raises:
+        CheckpointError: the format itself does not exist.
+    """
+    find_format(format)
+    path = Path(path)
+    try:
+        loaded = load_backbone(
+            path,
+            format=format,
+            architecture=architecture,
+            architecture_options=architecture_options,
+            image_size=image_size,
+            weights=weights,
+            loader=loader,
+        )
+    except CheckpointError as error:
+        step = getattr(error, "step", "read")
+        return CheckReport(path, format, None, step, str(error), _fitting(path))
+    return CheckReport(path, format, loaded, None, _praise(loaded), _fitting(path))
+
+
+def _fitting(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(fitting_formats(read_checkpoint(path)))
+    except CheckpointError:
+        return ()
+
+
+def _praise(loaded: LoadedBackbone) -> str:
+    coverage = loaded.coverage
+    dropped = sum(count for _, _, count in coverage.dropped)
+    sentence = (
+        f"all {coverage.matched} tensors of {loaded.architecture} were loaded from the "
+        f"{coverage.weights} weights; {dropped} inside were left out on purpose and "
+        f"{coverage.outside} lie outside the backbone"
+    )
+    if coverage.positions is not None:
+        trained, evaluated = coverage.positions
+        sentence += f"; positions were resampled from {trained} to {evaluated} pixels"
+    return sentence

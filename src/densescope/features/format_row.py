@@ -1,0 +1,104 @@
+"""What a format is: where a training code keeps its backbone, and how that was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from densescope.errors import CheckpointError
+from densescope.features.conversions import Conversion
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights in a file.
+
+    Attributes:
+        name: what a user asks for: ``"teacher"``, ``"student"``, ``"online"``, ...
+        path: keys to walk from the top of the file.
+        prefixes: beginnings of tensor names, most specific first; the first one found is kept
+            and stripped. ``""`` takes every tensor.
+        nested: keys one of which may or may not wrap what the path leads to.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    prefixes: tuple[str, ...] = ("",)
+    nested: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """One training code base, or its release layout.
+
+    Attributes:
+        name: what the user writes.
+        title: method and layout in words.
+        source: public code and paper.
+        weights: sets of weights in the file; the first is the default.
+        architecture: timm model name, ``""`` when the user must name one.
+        options: options of that architecture that the training code fixes.
+        drop: (pattern, reason) of tensors inside the prefix that are left out on purpose.
+        renames: (regular expression, replacement), applied in order after the prefix is gone.
+        conversion: what renaming cannot say, or ``None``.
+        files: regular expressions of numbered files below the run's folder; group 1 is the number.
+        latest: names (with ``*``) of files that are overwritten while training goes on.
+        unit: what the number counts, ``"epoch"`` or ``"step"``.
+        offset: number + offset = finished epochs (or steps).
+        counter: key of the file's own counter, ``""`` where it has none.
+        counter_offset: number + counter_offset = the file's own counter; ``None`` where not known.
+        foreign: objects other than tensors and plain values that such a file holds.
+        mean, std: normalization the training used; empty takes the architecture's.
+        reader: ``"weights"``, or ``"huggingface"`` / ``"custom"`` for models made elsewhere.
+        verified: ``True`` when key names were read in the public code or its released file.
+    """
+
+    name: str
+    title: str
+    source: str
+    weights: tuple[Weights, ...]
+    architecture: str = ""
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    drop: tuple[tuple[str, str], ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    conversion: Conversion | None = None
+    files: tuple[str, ...] = ()
+    latest: tuple[str, ...] = ()
+    unit: str = "epoch"
+    offset: int = 1
+    counter: str = "epoch"
+    counter_offset: int | None = 1
+    foreign: str = "none"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    reader: str = "weights"
+    verified: bool = True
+
+    def choose(self, weights: str | None) -> Weights:
+        """The named set of weights, or the default one.
+
+        Raises:
+            CheckpointError: this format has no set of that name.
+        """
+        if weights is None:
+            return self.weights[0]
+        for row in self.weights:
+            if row.name == weights:
+                return row
+        known = ", ".join(row.name for row in self.weights)
+        raise CheckpointError(f"format {self.name} has no weights {weights!r}; it has: {known}")
+
+
+# Patterns and places that several code bases share.
+# A number of its own, so that resnet50.pth and alpha0.9.pth are not numbered files.
+NUMBER = r"(?:[^/]*(?:[-_=]|(?<!\d)\.)|)(?:ckpt|checkpoint|epoch|ep|step|model)?(\d+)"
+ANY_NUMBER = (NUMBER + r"\.(?:pth|pt|bin|tar|pth\.tar)",)
+PTH_TAR = (r"checkpoint_(\d{4})\.pth\.tar",)
+PTH = (r"checkpoint(\d{4})\.pth",)
+WHOLE = (Weights("backbone", ()),)
+CLASSIFIER = ("fc.*", "projector in place of the classifier")

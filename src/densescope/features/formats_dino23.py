@@ -1,0 +1,72 @@
+"""Rows of DINOv2 and DINOv3, whose names need conversion."""
+
+from __future__ import annotations
+
+from densescope.features.conversions import dinov2_tokens, dinov3_tokens
+from densescope.features.format_row import WHOLE, Format, Weights
+
+DINO23_ROWS = (
+    Format(
+        "dinov2",
+        "DINOv2, training",
+        "facebookresearch/dinov2, arXiv 2304.07193",
+        (Weights("teacher", ("teacher",), ("backbone.",)),),
+        "vit_large_patch14_dinov2",
+        {"img_size": 224, "patch_size": 16},
+        drop=(("mask_token", "input of masked patches"),),
+        renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),
+        conversion=dinov2_tokens,
+        files=(r"(?:eval/)?training_(\d+)/teacher_checkpoint\.pth",),
+        unit="step",
+        counter="",
+    ),
+    Format(
+        "dinov2-release",
+        "DINOv2, released backbones",
+        "facebookresearch/dinov2, arXiv 2304.07193",
+        WHOLE,
+        "vit_small_patch14_dinov2",
+        drop=(("mask_token", "input of masked patches"),),
+        renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),
+        conversion=dinov2_tokens,
+    ),
+    Format(
+        "dinov3",
+        "DINOv3, training",
+        "facebookresearch/dinov3, arXiv 2508.10104",
+        (
+            Weights("teacher", ("teacher",), ("backbone.",)),
+            Weights("sharded", ("model",), ("model_ema.backbone.", "teacher.backbone.")),
+            Weights("sharded-teacher", ("model",), ("backbone.",)),
+            Weights("student", ("model",), ("student.backbone.",)),
+        ),
+        "vit_large_patch16_dinov3_qkvb",
+        drop=(
+            ("mask_token", "input of masked patches"),
+            ("rope_embed.*", "fixed by the architecture"),
+            ("local_cls_norm.*", "used in training only"),
+        ),
+        conversion=dinov3_tokens,
+        files=(
+            r"(?:eval/)?(?:training_)?(\d+)/teacher_checkpoint\.pth",
+            r"(?:eval/)?(?:training_)?(\d+)/sharded_teacher_checkpoint",
+            r"(?:ckpt/)?(\d+)",
+        ),
+        unit="step",
+        counter="iteration",
+        counter_offset=0,
+    ),
+    Format(
+        "dinov3-release",
+        "DINOv3, released backbones",
+        "facebookresearch/dinov3, arXiv 2508.10104",
+        WHOLE,
+        "vit_small_patch16_dinov3_qkvb",
+        drop=(
+            ("mask_token", "input of masked patches"),
+            ("rope_embed.*", "fixed by the architecture"),
+            ("local_cls_norm.*", "used in training only"),
+        ),
+        conversion=dinov3_tokens,
+    ),
+)

@@ -1,0 +1,76 @@
+"""Rows of formats that belong to no method: the user names the architecture."""
+
+from __future__ import annotations
+
+from densescope.features.format_row import ANY_NUMBER, NUMBER, WHOLE, Format, Weights
+
+# Not "head.*": in some architectures the last norm is called head.norm.
+_CLASSIFIERS = tuple(
+    (pattern, "classifier")
+    for pattern in ("head.weight", "head.bias", "head.fc.*", "fc.*", "classifier.*")
+)
+
+GENERAL_ROWS = (
+    Format(
+        "timm",
+        "state dict of a timm model",
+        "huggingface/pytorch-image-models",
+        (
+            Weights("model", (), ("module.", ""), nested=("state_dict", "model")),
+            Weights("ema", ("state_dict_ema",), ("module.", "")),
+        ),
+        drop=_CLASSIFIERS,
+        files=ANY_NUMBER,
+        latest=("last.pth.tar", "model_best.pth.tar"),
+        counter_offset=None,
+        mean=(),
+        std=(),
+    ),
+    Format(
+        "safetensors",
+        "safetensors file of a timm model",
+        "huggingface/safetensors",
+        WHOLE,
+        drop=_CLASSIFIERS,
+        files=(NUMBER + r"\.safetensors",),
+        latest=("model.safetensors",),
+        counter="",
+        mean=(),
+        std=(),
+    ),
+    Format(
+        "lightning",
+        "Lightning .ckpt; weights names the sub-module, such as model.backbone.",
+        "Lightning-AI/pytorch-lightning",
+        (Weights("backbone.", ("state_dict",), ("backbone.",)),),
+        drop=_CLASSIFIERS,
+        files=(r".*epoch=(\d+).*\.ckpt",),
+        latest=("last.ckpt",),
+        counter_offset=0,
+        foreign="callbacks, hyper-parameters",
+    ),
+    Format(
+        "huggingface",
+        "folder of a Transformers model",
+        "huggingface/transformers",
+        (Weights("model", ()),),
+        files=(r"checkpoint-(\d+)",),
+        unit="step",
+        offset=0,
+        counter="",
+        reader="huggingface",
+        mean=(),
+        std=(),
+    ),
+    Format(
+        "custom",
+        "your own model: a Python file with load_backbone(path, **options)",
+        "the user",
+        (Weights("model", ()),),
+        files=(NUMBER + r"\.(?:pth|pt|bin|tar|pth\.tar|ckpt|safetensors)",),
+        counter="",
+        reader="custom",
+        mean=(),
+        std=(),
+    ),
+)

@@ -1,0 +1,152 @@
+"""Rows of the methods that train vision transformers."""
+
+from __future__ import annotations
+
+from densescope.features.conversions import swin_downsampling
+from densescope.features.format_row import PTH, PTH_TAR, WHOLE, Format, Weights
+
+_VIT_S = "vit_small_patch16_224"
+_VIT_B = "vit_base_patch16_224"
+_SWIN_HEADS = (
+    ("head.*", "projection head"),
+    ("head_dense.*", "dense projection head"),
+    ("*relative_position_index", "fixed by the window size"),
+    ("*attn_mask", "fixed by the window size"),
+)
+
+
+def _teacher_and_student() -> tuple[Weights, ...]:
+    prefixes = ("module.backbone.", "backbone.")
+    return tuple(Weights(name, (name,), prefixes) for name in ("teacher", "student"))
+
+
+TRANSFORMER_ROWS = (
+    Format(
+        "mocov3",
+        "MoCo v3 on a ViT",
+        "facebookresearch/moco-v3, arXiv 2104.02057",
+        (
+            Weights("momentum", ("state_dict",), ("module.momentum_encoder.",)),
+            Weights("base", ("state_dict",), ("module.base_encoder.",)),
+        ),
+        _VIT_S,
+        {"num_heads": 12},
+        drop=(("head.*", "projector"),),
+        files=PTH_TAR,
+    ),
+    Format(
+        "mocov3-release",
+        "MoCo v3, released weights (base encoder)",
+        "facebookresearch/moco-v3, arXiv 2104.02057",
+        (Weights("base", ("state_dict",), ("module.base_encoder.",)),),
+        _VIT_S,
+        {"num_heads": 12},
+        drop=(("head.*", "projector"),),
+        latest=("vit-s-300ep.pth.tar", "vit-b-300ep.pth.tar"),
+    ),
+    Format(
+        "dino",
+        "DINO",
+        "facebookresearch/dino, arXiv 2104.14294",
+        _teacher_and_student(),
+        _VIT_S,
+        files=PTH,
+        latest=("checkpoint.pth",),
+        foreign="argparse.Namespace, pathlib.PosixPath, NumPy scalars",
+    ),
+    Format(
+        "dino-release",
+        "DINO, released backbone",
+        "facebookresearch/dino, arXiv 2104.14294",
+        WHOLE,
+        _VIT_S,
+        latest=("dino_deitsmall16_pretrain.pth", "dino_vitbase16_pretrain.pth"),
+    ),
+    Format(
+        "ibot",
+        "iBOT",
+        "bytedance/ibot, arXiv 2111.07832",
+        _teacher_and_student(),
+        _VIT_S,
+        drop=(("masked_embed", "mask token of the student"),),
+        files=PTH,
+        latest=("checkpoint.pth",),
+        foreign="argparse.Namespace, NumPy scalars",
+    ),
+    Format(
+        "ibot-release",
+        "iBOT, released teacher",
+        "bytedance/ibot, arXiv 2111.07832",
+        (Weights("teacher", (), nested=("state_dict",)),),
+        _VIT_S,
+        drop=(("masked_embed", "mask token"), ("head.*", "projection head")),
+        latest=("checkpoint_teacher.pth",),
+    ),
+    Format(
+        "mugs",
+        "Mugs",
+        "sail-sg/mugs, arXiv 2203.14415",
+        _teacher_and_student(),
+        _VIT_S,
+        drop=(("relation_blocks.*", "relation head inside the backbone"),),
+        files=PTH,
+        latest=("checkpoint.pth",),
+        foreign="argparse.Namespace, NumPy scalars",
+    ),
+    Format(
+        "mugs-release",
+        "Mugs, released backbone",
+        "sail-sg/mugs, arXiv 2203.14415",
+        (Weights("teacher", ("state_dict",)),),
+        _VIT_S,
+        drop=(("relation_blocks.*", "relation head inside the backbone"),),
+        verified=False,
+    ),
+    Format(
+        "esvit",
+        "EsViT on a Swin",
+        "microsoft/esvit, arXiv 2106.09785",
+        tuple(Weights(name, (name,), ("module.", "")) for name in ("teacher", "student")),
+        "swin_tiny_patch4_window7_224",
+        {"norm_eps": 1e-6},
+        drop=_SWIN_HEADS,
+        conversion=swin_downsampling,
+        files=PTH,
+        latest=("checkpoint.pth",),
+        foreign="argparse.Namespace, NumPy scalars",
+    ),
+    Format(
+        "mae",
+        "MAE",
+        "facebookresearch/mae, arXiv 2111.06377",
+        (Weights("encoder", ("model",)),),
+        _VIT_B,
+        drop=(("decoder*", "decoder"), ("mask_token", "input of the decoder")),
+        files=(r"checkpoint-(\d+)\.pth",),
+        counter_offset=0,
+        foreign="argparse.Namespace, pathlib.PosixPath",
+    ),
+    Format(
+        "mae-release",
+        "MAE, released encoder",
+        "facebookresearch/mae, arXiv 2111.06377",
+        (Weights("encoder", ("model",)),),
+        _VIT_B,
+        latest=("mae_pretrain_vit_base.pth",),
+    ),
+    Format(
+        "ijepa",
+        "I-JEPA",
+        "facebookresearch/ijepa, arXiv 2301.08243",
+        (
+            Weights("target", ("target_encoder",), ("module.", "")),
+            Weights("context", ("encoder",), ("module.", "")),
+        ),
+        _VIT_B,
+        {"class_token": False, "global_pool": "avg", "fc_norm": False},
+        files=(r"[^/]+-ep(\d+)\.pth\.tar",),
+        latest=("*-latest.pth.tar", "IN1K-vit.h.14-300e.pth.tar"),
+        offset=-1,
+        counter_offset=-1,
+    ),
+)
