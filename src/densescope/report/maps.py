@@ -185,7 +185,8 @@ def turned(scores: Tensor, target: Tensor) -> Tensor:
     Source: orthogonal Procrustes problem, Schönemann (1966).
     """
     left, _, right = torch.linalg.svd(scores.T @ target)
-    return scores @ (left @ right)
+    turn: Tensor = left @ right
+    return scores @ turn
 
 
 def score_colors(scores: Tensor) -> Tensor:
@@ -215,4 +216,5 @@ def _kmeans(points: Tensor, clusters: int) -> Tensor:
     from densescope.numerics.clustering import kmeans
 
     generator = torch.Generator().manual_seed(0)
-    return kmeans(points.unsqueeze(0), clusters, generator=generator).labels[0].cpu()
+    labels: Tensor = kmeans(points.unsqueeze(0), clusters, generator=generator).labels
+    return labels[0].cpu()
