@@ -67,7 +67,9 @@ def test_the_change_names_what_moved(moved: str, bold: set[str]) -> None:
     selection = replace(selection, change=replace(selection.change, moved=moved))
     view = build_report_data(rows, selection).view
     assert {row.curve.column.title for row in view.changes if row.moved} == bold
-    assert view.changes[0].change == Reading.of(selection.change.separability, 0.99)
+    assert view.changes[0].change == Reading.of(
+        selection.change.separability, selection.comparison_level
+    )
 
 
 def test_previews_are_wanted_of_the_first_the_pick_and_the_last() -> None:

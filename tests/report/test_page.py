@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def test_the_answer_comes_first() -> None:
     step = next(row.step for row in selection.rows if row.is_pick)
     text = render_report(report(rows=rows, alternatives=False))
     assert heading(text) == f"Use {selection.pick}, epoch {step}"
-    said = "The features of the last checkpoint use fewer directions."
+    said = escape(selection.verdict.removeprefix(f"Use {selection.pick} (epoch {step}). "))
+    assert not said.startswith("Use")
     assert text.index("<h1") < text.index(said) < text.index("data-figure")
     assert "From the pick to the last checkpoint,\ndimension moved" in text
 
