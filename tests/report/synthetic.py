@@ -11,7 +11,7 @@ from torch import Tensor
 
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
-from densescope.report import Previews, ReportData, build_report_data
+from densescope.report import Previews, ReportData, build_report_data, preview_names
 
 BLOCKS = 8
 RUN = {
@@ -52,7 +52,7 @@ class Choice:
 
     definition: str
     layer: int
-    weight: float
+    weight: float | None
     weight_note: str | None
     rows: tuple[Row, ...]
     candidates: tuple[str, ...]
@@ -61,6 +61,10 @@ class Choice:
     last: str
     verdict: str
     change: Change | None
+    failed: tuple[str, ...]
+    level: float = 0.95
+    comparison_level: float = 0.99
+    images: int | None = None
 
 
 class _Noise:
@@ -137,17 +141,17 @@ def _separability(record: ScoreRecord, definition: str) -> Estimate:
 
 
 def choose(run: list[ScoreRecord], definition: str = "released") -> Choice:
-    """A stand-in for the selection: plausible, not exact."""
+    """A stand-in for the selection: plausible, not exact. At least one record must be scored."""
     scored = [record for record in run if record.status == "scored"]
     parts = [
         (_separability(record, definition), record.estimate(f"{definition}.dim"))
         for record in scored
     ]
     weight = 1.0 if definition == "released" else 0.0009
-    few = len(scored) < 3
+    undefined = definition == "paper" and len(scored) < 3
     sums = [
         None
-        if few and definition == "paper"
+        if undefined
         else Estimate(
             s.value + weight * d.value,
             tuple(a + weight * b for a, b in zip(s.replicates, d.replicates, strict=True)),
@@ -174,7 +178,7 @@ def choose(run: list[ScoreRecord], definition: str = "released") -> Choice:
         for index, (record, part, total) in enumerate(zip(scored, parts, sums, strict=True))
     )
     change = None
-    if ranked:
+    if ranked and ranked[0] != len(rows) - 1:
         first, final = rows[ranked[0]], rows[-1]
         assert first.dse is not None
         assert final.dse is not None
@@ -182,23 +186,27 @@ def choose(run: list[ScoreRecord], definition: str = "released") -> Choice:
             final.separability.minus(first.separability),
             final.dim.minus(first.dim),
             final.dse.minus(first.dse),
-            "neither" if first is final else "dimension",
+            "dimension",
         )
+    place = f"{scored[ranked[0]].name} (epoch {scored[ranked[0]].step})" if ranked else ""
+    note = "The weight of the dimension is not defined: only parts are shown."
+    if not undefined:
+        note = f"DSE is separability + {weight} x dimension."
     return Choice(
-        definition,
-        -1,
-        weight,
-        "Fewer than three checkpoints: λ is 1." if few else None,
-        rows,
-        tuple(scored[i].name for i in candidates) if ranked else (),
-        tuple(scored[i].name for i in ranked),
-        scored[ranked[0]].name if ranked else None,
-        scored[-1].name if scored else "",
-        "DSE of the last checkpoint lies below that of the pick by more than the noise: "
-        "the dense features degraded, because their dimension shrank."
+        definition=definition,
+        layer=-1,
+        weight=None if undefined else weight,
+        weight_note=note,
+        rows=rows,
+        candidates=tuple(scored[i].name for i in candidates) if ranked else (),
+        shortlist=tuple(scored[i].name for i in ranked),
+        pick=scored[ranked[0]].name if ranked else None,
+        last=scored[-1].name,
+        verdict=f"Use {place}. The features of the last checkpoint use fewer directions."
         if ranked
-        else "There is nothing to choose from.",
-        change,
+        else f"No checkpoint is picked. {note}",
+        change=change,
+        failed=tuple(record.name for record in run if record.status != "scored"),
     )
 
 
@@ -227,20 +235,20 @@ def report(
     count: int = 24,
     *,
     failed: tuple[int, ...] = (),
-    with_previews: bool = True,
+    with_previews: bool = False,
     alternatives: bool = True,
     run: dict[str, Any] | None = None,
     rows: list[ScoreRecord] | None = None,
 ) -> ReportData:
     """The whole of a synthetic report."""
     rows = records(count, failed=failed) if rows is None else rows
-    selection = choose(rows)
-    names = tuple(dict.fromkeys(n for n in (rows[0].name, selection.pick, selection.last) if n))
+    selection = choose(rows) if any(row.status == "scored" for row in rows) else None
+    names = preview_names(rows, selection) if selection else ()
     return build_report_data(
         rows,
         selection,
         previews(names) if with_previews else None,
         RUN if run is None else run,
-        alternatives=(choose(rows, "paper"),) if alternatives else (),
+        alternatives=(choose(rows, "paper"),) if alternatives and selection else (),
         cluster=nearest_of_first,
     )

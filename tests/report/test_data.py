@@ -8,6 +8,7 @@ import pytest
 from densescope.estimate import Estimate
 from densescope.report import build_report_data, preview_names
 from densescope.report.readings import Column, Reading
+from densescope.report.views import NOT_FINITE_SCORE
 from tests.report.synthetic import choose, records, report
 
 
@@ -47,9 +48,7 @@ def test_a_failed_checkpoint_keeps_its_reason() -> None:
     data = report(5, failed=(1,))
     assert [bool(row.error) for row in data.checkpoints] == [False, True, False, False, False]
     nameless = replace(records(1)[0], status="failed", error=None, scores={})
-    assert report(rows=[nameless], with_previews=False).checkpoints[0].error == (
-        "no reason was recorded"
-    )
+    assert report(rows=[nameless]).checkpoints[0].error == ("no reason was recorded")
 
 
 @pytest.mark.parametrize(
@@ -68,21 +67,22 @@ def test_the_change_names_what_moved(moved: str, bold: set[str]) -> None:
     selection = replace(selection, change=replace(selection.change, moved=moved))
     view = build_report_data(rows, selection).view
     assert {row.curve.column.title for row in view.changes if row.moved} == bold
-    assert view.changes[0].change == Reading.of(selection.change.separability)
+    assert view.changes[0].change == Reading.of(
+        selection.change.separability, selection.comparison_level
+    )
 
 
 def test_previews_are_wanted_of_the_first_the_pick_and_the_last() -> None:
     rows = records(24, failed=(0,))
     selection = choose(rows)
     assert preview_names(rows, selection) == (rows[1].name, selection.pick, selection.last)
-    assert preview_names(rows[:1], choose(rows[:1])) == ()
     single = rows[1:2]
     assert preview_names(single, choose(single)) == (rows[1].name,)
 
 
 def test_a_checkpoint_of_two_roles_is_shown_once() -> None:
     rows = records(1)
-    names = [row.label for row in report(rows=rows).maps[0].rows]
+    names = [row.label for row in report(rows=rows, with_previews=True).maps[0].rows]
     assert names == ["image", "first and pick and last, epoch 10"]
 
 
@@ -101,6 +101,36 @@ def test_extra_series_become_columns() -> None:
     data = build_report_data(rows, choose(rows), extras={miou: {rows[1].name: Estimate(31.5)}})
     assert data.extras[0].readings == (None, Reading(31.5), None, None)
     assert data.extras[0] in data.columns
+
+
+def test_a_checkpoint_is_placed_against_the_pick() -> None:
+    rows = records(4)
+    selection = choose(rows)
+    sums = (1.0, 3.0, 1.9, 2.0)
+    marked = tuple(
+        replace(row, dse=Estimate(value), is_pick=value == 2, below_noise_of_pick=value == 1.9)
+        for row, value in zip(selection.rows, sums, strict=True)
+    )
+    chosen = replace(selection, rows=marked, pick=rows[3].name)
+    words = [row.against_pick for row in build_report_data(rows, chosen).checkpoints]
+    assert words == ["lower", "higher", "within noise", None]
+
+
+def test_a_scored_checkpoint_that_the_selection_left_out_says_why() -> None:
+    rows = records(4)
+    selection = choose(rows)
+    data = build_report_data(rows, replace(selection, rows=selection.rows[1:]))
+    assert data.checkpoints[0].left_out == NOT_FINITE_SCORE
+    assert data.checkpoints[0].error is None
+    assert {row.left_out for row in data.checkpoints[1:]} == {None}
+
+
+def test_the_level_of_the_selection_is_that_of_every_interval() -> None:
+    rows = records(4)
+    data = build_report_data(rows, replace(choose(rows), level=0.5))
+    estimate = rows[0].estimate("rankme")
+    assert data.view.level == "50%"
+    assert data.baselines[0].readings[0] == Reading.of(estimate, 0.5) != Reading.of(estimate)
 
 
 def test_settings_are_grouped_in_words() -> None:

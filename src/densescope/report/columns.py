@@ -64,7 +64,7 @@ BASELINES = (
         "outlier_fraction",
         "Outlier patches",
         "fraction of patches",
-        "Patches with a norm far above the rest; a sign of artefacts. Lower is better.",
+        "Patches with a norm far above the rest; a sign of artifacts. Lower is better.",
     ),
 )
 

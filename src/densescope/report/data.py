@@ -8,74 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
-from densescope.report.columns import BASELINES, part_column
+from densescope.report.columns import BASELINES
 from densescope.report.maps import Cluster, MapPanel, build_maps
 from densescope.report.previews import Previews
-from densescope.report.readings import Column, Curve, Reading, plain
+from densescope.report.readings import LEVEL, Column, Curve, Reading
+from densescope.report.views import Checkpoint, View, build_view
 
 if TYPE_CHECKING:
     from densescope.selection import Selection
 
-PARTS = ("dse", "separability", "dim")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One row of the table: who it is and what the selection made of it."""
-
-    name: str
-    step: int
-    unit: str
-    error: str | None
-    rank: int | None = None
-    is_candidate: bool = False
-    is_pick: bool = False
-    is_last: bool = False
-    within_noise: bool = False
-
-
-@dataclass(frozen=True)
-class PartChange:
-    """One part of DSE at the pick, at the last checkpoint, and the paired difference."""
-
-    curve: Curve
-    pick: Reading
-    last: Reading
-    change: Reading
-    moved: bool
-
-
-@dataclass(frozen=True)
-class View:
-    """The run seen through one definition of DSE."""
-
-    definition: str
-    layer: int
-    equation: str
-    weight_note: str | None
-    verdict: str
-    dse: Curve
-    separability: Curve
-    dim: Curve
-    checkpoints: tuple[Checkpoint, ...]
-    moved: str | None
-    changes: tuple[PartChange, ...]
-
-    @property
-    def pick(self) -> Checkpoint | None:
-        """The picked checkpoint, if any."""
-        return next((row for row in self.checkpoints if row.is_pick), None)
-
-    @property
-    def last(self) -> Checkpoint | None:
-        """The last scored checkpoint, if any."""
-        return next((row for row in self.checkpoints if row.is_last), None)
-
-    @property
-    def shortlist(self) -> tuple[Checkpoint, ...]:
-        """The shortlisted checkpoints, best first."""
-        ranked = [(row.rank, row) for row in self.checkpoints if row.rank is not None]
-        return tuple(row for _, row in sorted(ranked, key=lambda pair: pair[0]))
+Group = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +30,7 @@ class ReportData:
         view: the run through the definition that was asked for.
         alternatives: the same through other definitions.
         baselines: other label-free metrics, those that were scored.
-        extras: further series, such as mIoU, by the caller.
+        extras: further series by the caller, such as mIoU.
         stored: every number in the records, for the table at the end.
         maps: component, cluster and similarity maps; empty without previews.
         run: groups of settings and provenance as (heading, ((key, text), ...)).
@@ -102,7 +44,7 @@ class ReportData:
     extras: tuple[Curve, ...]
     stored: tuple[Curve, ...]
     maps: tuple[MapPanel, ...]
-    run: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    run: tuple[Group, ...]
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -120,7 +62,7 @@ class ReportData:
 
 def build_report_data(
     records: Sequence[ScoreRecord],
-    selection: Selection,
+    selection: Selection | None,
     previews: Previews | None = None,
     run: Mapping[str, Any] | None = None,
     *,
@@ -132,10 +74,10 @@ def build_report_data(
 
     Args:
         records: the run, in any order; failed checkpoints are named with their reason.
-        selection: the choice made from them; it leads the page.
-        previews: patch features for the maps; see :func:`preview_names` for the checkpoints
-            that are shown.
-        run: settings and provenance; ``run["title"]`` names the run.
+        selection: the choice made from them, which leads the page; ``None`` when no checkpoint
+            has a score to choose by.
+        previews: patch features for the maps; :func:`preview_names` says of which checkpoints.
+        run: settings and provenance; ``run["title"]`` names the run, mappings become groups.
         alternatives: choices by other definitions or layers, shown below.
         extras: further series by checkpoint name, e.g. mIoU of a probe.
         cluster: replaces the k-means of the cluster maps: points and a number to labels.
@@ -143,151 +85,94 @@ def build_report_data(
     Returns:
         The data of one page, for :func:`~densescope.report.page.render_report`.
     """
-    ordered = sorted(records, key=lambda record: (record.step, record.name))
-    scored = [record for record in ordered if record.status == "scored"]
-    maps: tuple[MapPanel, ...] = ()
-    if previews is not None and scored:
-        shown = _shown(scored, selection)
-        maps = build_maps(previews, shown, reference=selection.pick or "", cluster=cluster)
+    ordered = sorted(records, key=_place)
+    level = selection.level if selection else LEVEL
     settings = dict(run or {})
     return ReportData(
         title=str(settings.pop("title", "Untitled run")),
         unit=ordered[0].unit if ordered else "step",
-        view=_view(ordered, selection),
-        alternatives=tuple(_view(ordered, other) for other in alternatives),
-        baselines=_baselines(ordered, selection.layer),
+        view=build_view(ordered, selection),
+        alternatives=tuple(build_view(ordered, other) for other in alternatives),
+        baselines=_baselines(ordered, selection.layer if selection else -1, level),
         extras=tuple(
-            Curve(column, tuple(Reading.of(values.get(record.name)) for record in ordered))
+            Curve(column, tuple(Reading.of(values.get(record.name), level) for record in ordered))
             for column, values in (extras or {}).items()
         ),
-        stored=_stored(ordered),
-        maps=maps,
+        stored=_stored(ordered, level),
+        maps=_maps(ordered, selection, previews, cluster),
         run=_groups(settings),
     )
 
 
 def preview_names(records: Sequence[ScoreRecord], selection: Selection) -> tuple[str, ...]:
     """The checkpoints whose previews are shown: the first scored one, the pick and the last."""
-    scored = [record for record in records if record.status == "scored"]
-    scored.sort(key=lambda record: (record.step, record.name))
-    return tuple(_shown(scored, selection)) if scored else ()
+    return tuple(_roles(sorted(records, key=_place), selection))
 
 
-def _shown(scored: Sequence[ScoreRecord], selection: Selection) -> dict[str, str]:
-    by_name = {record.name: record for record in scored}
-    roles: dict[str, list[str]] = {scored[0].name: ["first"]}
-    for role, name in (("pick", selection.pick), ("last", selection.last)):
-        if name in by_name:
-            roles.setdefault(str(name), []).append(role)
-    steps = {name: f"{by_name[name].unit} {by_name[name].step}" for name in roles}
-    named = {name: f"{' and '.join(words)}, {steps[name]}" for name, words in roles.items()}
-    return dict(sorted(named.items(), key=lambda item: by_name[item[0]].step))
+def _place(record: ScoreRecord) -> tuple[int, str]:
+    return record.step, record.name
 
 
-def _view(records: Sequence[ScoreRecord], selection: Selection) -> View:
-    rows = {row.name: row for row in selection.rows}
-    definition = selection.definition
-    estimates: dict[str, list[Estimate | None]] = {part: [] for part in PARTS}
-    checkpoints = []
-    for record in records:
-        row = rows.get(record.name)
-        estimates["dse"].append(row.dse if row else None)
-        estimates["separability"].append(row.separability if row else None)
-        estimates["dim"].append(row.dim if row else None)
-        failed = record.error or "no reason was recorded"
-        checkpoints.append(
-            Checkpoint(
-                name=record.name,
-                step=record.step,
-                unit=record.unit,
-                error=None if record.status == "scored" else failed,
-                rank=row.rank_in_shortlist if row else None,
-                is_candidate=bool(row and row.is_candidate),
-                is_pick=bool(row and row.is_pick),
-                is_last=bool(row and record.name == selection.last),
-                within_noise=bool(row and row.below_noise_of_pick and not row.is_pick),
-            )
-        )
-    curves = {
-        part: Curve(part_column(definition, part), tuple(Reading.of(e) for e in estimates[part]))
-        for part in PARTS
-    }
-    return View(
-        definition=definition,
-        layer=selection.layer,
-        equation=_equation(selection),
-        weight_note=selection.weight_note,
-        verdict=selection.verdict,
-        dse=curves["dse"],
-        separability=curves["separability"],
-        dim=curves["dim"],
-        checkpoints=tuple(checkpoints),
-        moved=selection.change.moved if selection.change else None,
-        changes=_changes(selection, curves, [record.name for record in records]),
-    )
-
-
-def _equation(selection: Selection) -> str:
-    weight = plain(selection.weight, 4 if abs(selection.weight) < 0.1 else 2)
-    return f"DSE = separability + {weight} × dimension"
-
-
-def _changes(
-    selection: Selection, curves: Mapping[str, Curve], names: Sequence[str]
-) -> tuple[PartChange, ...]:
-    change = selection.change
-    if change is None or selection.pick not in names or selection.last not in names:
+def _maps(
+    records: Sequence[ScoreRecord],
+    selection: Selection | None,
+    previews: Previews | None,
+    cluster: Cluster | None,
+) -> tuple[MapPanel, ...]:
+    if previews is None or selection is None:
         return ()
-    moved = {
-        "dimension": {"dim"},
-        "separability": {"separability"},
-        "both": {"separability", "dim"},
-        "neither": set(),
-    }[change.moved]
-    differences = {"dse": change.dse, "separability": change.separability, "dim": change.dim}
-    rows = []
-    for part in ("separability", "dim", "dse"):
-        curve = curves[part]
-        pick = curve.readings[names.index(selection.pick)]
-        last = curve.readings[names.index(selection.last)]
-        difference = Reading.of(differences[part])
-        if pick is not None and last is not None and difference is not None:
-            rows.append(PartChange(curve, pick, last, difference, part in moved))
-    return tuple(rows)
+    roles = _roles(records, selection)
+    return build_maps(previews, roles, reference=selection.pick or "", cluster=cluster)
 
 
-def _baselines(records: Sequence[ScoreRecord], layer: int) -> tuple[Curve, ...]:
-    curves = (_stored_curve(records, column, str(layer), column.key) for column in BASELINES)
+def _roles(records: Sequence[ScoreRecord], selection: Selection) -> dict[str, str]:
+    """Name of each checkpoint that is shown -> what its row of maps is called, by step."""
+    scored = [record for record in records if record.status == "scored"]
+    wanted = {"first": scored[0].name if scored else "", "pick": selection.pick}
+    wanted["last"] = selection.last
+    labels = {}
+    for record in scored:
+        words = [role for role, name in wanted.items() if name == record.name]
+        if words:
+            labels[record.name] = f"{' and '.join(words)}, {record.unit} {record.step}"
+    return labels
+
+
+def _baselines(records: Sequence[ScoreRecord], layer: int, level: float) -> tuple[Curve, ...]:
+    curves = (_stored_curve(records, c, str(layer), c.key, level) for c in BASELINES)
     return tuple(curve for curve in curves if not curve.empty)
 
 
-def _stored(records: Sequence[ScoreRecord]) -> tuple[Curve, ...]:
-    keys: dict[tuple[str, str], None] = {}
-    for record in records:
-        for layer, row in record.scores.items():
-            keys.update(((layer, metric), None) for metric in row)
+def _stored(records: Sequence[ScoreRecord], level: float) -> tuple[Curve, ...]:
+    keys = {
+        (layer, metric): None
+        for record in records
+        for layer, row in record.scores.items()
+        for metric in row
+    }
     several = len({layer for layer, _ in keys}) > 1
     curves = []
     for layer, metric in keys:
         title = f"{metric} (layer {layer})" if several else metric
-        curves.append(_stored_curve(records, Column(title, title, title), layer, metric))
+        column = Column(title, title, title)
+        curves.append(_stored_curve(records, column, layer, metric, level))
     return tuple(curves)
 
 
-def _stored_curve(records: Sequence[ScoreRecord], column: Column, layer: str, metric: str) -> Curve:
+def _stored_curve(
+    records: Sequence[ScoreRecord], column: Column, layer: str, metric: str, level: float
+) -> Curve:
     estimates = (record.scores.get(layer, {}).get(metric) for record in records)
-    return Curve(column, tuple(Reading.of(estimate) for estimate in estimates))
+    return Curve(column, tuple(Reading.of(estimate, level) for estimate in estimates))
 
 
-def _groups(
-    settings: Mapping[str, Any], heading: str = "Run"
-) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+def _groups(settings: Mapping[str, Any], heading: str = "Run") -> tuple[Group, ...]:
     own = tuple(
         (str(key).replace("_", " "), _words(value))
         for key, value in settings.items()
         if not isinstance(value, Mapping)
     )
-    groups = [(heading, own)] if own else []
+    groups: list[Group] = [(heading, own)] if own else []
     for key, value in settings.items():
         if isinstance(value, Mapping):
             groups.extend(_groups(value, str(key).replace("_", " ").capitalize()))

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from densescope.report.data import Checkpoint, ReportData, View
+from densescope.report.data import ReportData
 from densescope.report.readings import Curve, Reading
+from densescope.report.views import Checkpoint, View
 
 Figure = dict[str, Any]
 

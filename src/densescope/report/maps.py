@@ -51,7 +51,7 @@ def build_maps(
     Args:
         previews: images and patch grids.
         labels: checkpoint name -> what its row is called; the order is that of the rows.
-        reference: the checkpoint whose colours the others follow.
+        reference: the checkpoint whose colors the others follow.
         cluster: points ``points dim`` and a number of clusters -> labels ``points``; by default
             the k-means of the metrics with a fixed seed.
 
@@ -93,7 +93,7 @@ class _Maps:
             colors[name] = score_colors(scores if name == reference else turned(scores, target))
         caption = (
             "The three strongest principal components of the patch features as red, green and "
-            "blue, fitted to all images shown of one checkpoint. Colours are turned towards "
+            "blue, fitted to all images shown of one checkpoint. Colors are turned towards "
             "those of the pick as far as an orthogonal turn can; they are stretched per "
             "checkpoint and show arrangement, not amount."
         )
@@ -109,7 +109,7 @@ class _Maps:
             colors[name] = palette[matched_labels(labels, target, count)]
         caption = (
             f"{count} clusters of the patches of all images shown, by k-means. Clusters of "
-            "the other checkpoints wear the colour of the pick's cluster they share most patches "
+            "the other checkpoints wear the color of the pick's cluster they share most patches "
             "with, one to one."
         )
         return self._panel("clusters", "Clusters", caption, colors)
@@ -123,7 +123,7 @@ class _Maps:
             cosine = (patches * patches[:, index : index + 1]).sum(-1)
             colors[name] = shade(cosine.flatten())
         caption = (
-            "Cosine similarity of every patch to the framed one at the image centre, from 0 or "
+            "Cosine similarity of every patch to the framed one at the image center, from 0 or "
             "less (white) to 1 (dark), on one scale for all. All dark means that patches "
             "can hardly be told apart."
         )
@@ -185,11 +185,12 @@ def turned(scores: Tensor, target: Tensor) -> Tensor:
     Source: orthogonal Procrustes problem, Schönemann (1966).
     """
     left, _, right = torch.linalg.svd(scores.T @ target)
-    return scores @ (left @ right)
+    turn: Tensor = left @ right
+    return scores @ turn
 
 
 def score_colors(scores: Tensor) -> Tensor:
-    """Scores (``points 3``) as colours in 0..255; the middle 96 % of each fill the range."""
+    """Scores (``points 3``) as colors in 0..255; the middle 96 % of each fill the range."""
     low, high = torch.quantile(scores, torch.tensor([0.02, 0.98]), dim=0)
     width = high - low
     flat = width <= torch.finfo(torch.float32).eps
@@ -215,4 +216,5 @@ def _kmeans(points: Tensor, clusters: int) -> Tensor:
     from densescope.numerics.clustering import kmeans
 
     generator = torch.Generator().manual_seed(0)
-    return kmeans(points.unsqueeze(0), clusters, generator=generator).labels[0].cpu()
+    labels: Tensor = kmeans(points.unsqueeze(0), clusters, generator=generator).labels
+    return labels[0].cpu()

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURE_PIXELS = 168
-# Eight colours that remain distinct under the common colour-vision deficiencies: Okabe and Ito
-# (2008), "Color Universal Design"; black is replaced by a light grey for the background.
+# Eight colors that remain distinct under the common color-vision deficiencies: Okabe and Ito
+# (2008), "Color Universal Design"; black is replaced by a light gray for the background.
 CLUSTER_COLORS = (
     (0, 114, 178),
     (230, 159, 0),
@@ -38,7 +38,7 @@ QUERY_COLOR = (213, 94, 0)
 
 
 def shade(values: Tensor) -> Tensor:
-    """Numbers in [0, 1] as colours of the similarity scale, with a last axis of three."""
+    """Numbers in [0, 1] as colors of the similarity scale, with a last axis of three."""
     anchors = torch.tensor(SIMILARITY_COLORS, dtype=torch.float32)
     position = values.clamp(0, 1) * (len(anchors) - 1)
     below = position.floor().long().clamp(max=len(anchors) - 2)
@@ -47,7 +47,7 @@ def shade(values: Tensor) -> Tensor:
 
 
 def png(colors: Tensor, *, mark: tuple[int, int] | None = None) -> str:
-    """A grid of colours, ``rows columns 3`` in 0..255, as a PNG data URI; one tile per patch.
+    """A grid of colors, ``rows columns 3`` in 0..255, as a PNG data URI; one tile per patch.
 
     Args:
         colors: the grid.

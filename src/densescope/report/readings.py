@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Reading:
 
     Attributes:
         value: the number; NaN or infinite where the stored one is.
-        half: half the width of its interval of level ``LEVEL``, or ``None``.
+        half: half the width of its interval, or ``None``.
         seed_spread: standard deviation over clustering seeds, or ``None``.
         note: a warning that travels with the number, or ``None``.
 
@@ -34,11 +35,11 @@ class Reading:
     note: str | None = None
 
     @classmethod
-    def of(cls, estimate: Estimate | None) -> Reading | None:
+    def of(cls, estimate: Estimate | None, level: float = LEVEL) -> Reading | None:
         """What the page shows of an estimate; ``None`` stays ``None``."""
         if estimate is None:
             return None
-        interval = estimate.interval(LEVEL)
+        interval = estimate.interval(level)
         half = None if interval is None else (interval[1] - interval[0]) / 2
         if half is None or not math.isfinite(half):
             half = None
@@ -106,7 +107,7 @@ class Curve:
     column: Column
     readings: tuple[Reading | None, ...]
 
-    @property
+    @functools.cached_property
     def decimals(self) -> int:
         """Decimals that show three digits of the differences within this series."""
         return decimals_for(r.value for r in self.readings if r is not None and r.finite)

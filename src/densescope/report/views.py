@@ -1,0 +1,252 @@
+"""The run seen through one definition of DSE: curves, marks, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from densescope.estimate import Estimate
+from densescope.records import ScoreRecord
+from densescope.report.columns import part_column
+from densescope.report.readings import LEVEL, Curve, Reading, plain
+
+if TYPE_CHECKING:
+    from densescope.selection import Selection, SelectionRow
+
+NOTHING_SCORED = "No checkpoint has a score to choose by; the table says why."
+NOT_FINITE_SCORE = "left out of the choice: a part of its DSE is not finite"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One row of the table: who it is and what the selection made of it.
+
+    Attributes:
+        name: its file name.
+        step: its position in the run, in ``unit``.
+        unit: what a step is.
+        error: why it failed, else ``None``.
+        left_out: why the selection left it out although it was scored, else ``None``.
+        rank: 1 for the highest of the shortlist, ``None`` outside it.
+        is_candidate: a local maximum of DSE.
+        is_pick: the checkpoint to use.
+        is_last: the last scored one.
+        against_pick: ``"within noise"``, ``"higher"`` or ``"lower"``; ``None`` for the pick itself
+            and without one.
+    """
+
+    name: str
+    step: int
+    unit: str
+    error: str | None
+    left_out: str | None = None
+    rank: int | None = None
+    is_candidate: bool = False
+    is_pick: bool = False
+    is_last: bool = False
+    against_pick: str | None = None
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether its DSE cannot be told from that of the pick."""
+        return self.against_pick == "within noise"
+
+
+@dataclass(frozen=True)
+class PartChange:
+    """One part of DSE at the pick, at the last checkpoint, and the paired difference."""
+
+    curve: Curve
+    pick: Reading
+    last: Reading
+    change: Reading
+    moved: bool
+
+
+@dataclass(frozen=True)
+class View:
+    """The run seen through one definition of DSE.
+
+    Attributes:
+        definition: ``"released"`` or ``"paper"``.
+        layer: which layer's features; -1 is the last.
+        weight: lambda as text, or ``None`` where it is not defined.
+        weight_note: a sentence about it, or ``None``.
+        verdict: the choice in words.
+        lead: the same without the sentence that the heading of the page says already.
+        level: confidence of the intervals, as text.
+        dse: the sum; empty where it is not defined.
+        separability: its first part.
+        dim: its second part.
+        checkpoints: all of the run by step, the failed ones included.
+        moved: ``"dimension"``, ``"separability"``, ``"both"`` or ``"neither"``; ``None`` without
+            a change.
+        changes: separability, dimension and DSE from the pick to the last checkpoint.
+    """
+
+    definition: str
+    layer: int
+    weight: str | None
+    weight_note: str | None
+    verdict: str
+    lead: str
+    level: str
+    dse: Curve
+    separability: Curve
+    dim: Curve
+    checkpoints: tuple[Checkpoint, ...]
+    moved: str | None
+    changes: tuple[PartChange, ...]
+
+    @property
+    def pick(self) -> Checkpoint | None:
+        """The picked checkpoint, if any."""
+        return next((row for row in self.checkpoints if row.is_pick), None)
+
+    @property
+    def last(self) -> Checkpoint | None:
+        """The last scored checkpoint, if any."""
+        return next((row for row in self.checkpoints if row.is_last), None)
+
+    @property
+    def shortlist(self) -> tuple[Checkpoint, ...]:
+        """The shortlisted checkpoints, highest first."""
+        ranked = (row for row in self.checkpoints if row.rank is not None)
+        return tuple(sorted(ranked, key=lambda row: row.rank or 0))
+
+    @property
+    def noise_known(self) -> bool:
+        """Whether the DSE of the pick has an interval."""
+        pick = self.pick
+        reading = self.dse.readings[self.checkpoints.index(pick)] if pick else None
+        return reading is not None and reading.half is not None
+
+
+def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> View:
+    """What a selection says of the records of a run, which stand in order of step."""
+    if selection is None:
+        return _empty_view(records)
+    rows = {row.name: row for row in selection.rows}
+    ordered = [rows.get(record.name) for record in records]
+    curves = {
+        "dse": _curve(selection, "dse", [row.dse if row else None for row in ordered]),
+        "separability": _curve(
+            selection, "separability", [row.separability if row else None for row in ordered]
+        ),
+        "dim": _curve(selection, "dim", [row.dim if row else None for row in ordered]),
+    }
+    pick = rows.get(selection.pick or "")
+    return View(
+        definition=selection.definition,
+        layer=selection.layer,
+        weight=None if selection.weight is None else _weight(selection.weight),
+        weight_note=selection.weight_note,
+        verdict=selection.verdict,
+        lead=_lead(selection, pick),
+        level=f"{100 * selection.level:.4g}%",
+        checkpoints=tuple(
+            _checkpoint(record, row, selection, pick)
+            for record, row in zip(records, ordered, strict=True)
+        ),
+        moved=selection.change.moved if selection.change else None,
+        changes=_changes(selection, curves, [record.name for record in records]),
+        **curves,
+    )
+
+
+def _empty_view(records: Sequence[ScoreRecord]) -> View:
+    nothing: tuple[None, ...] = (None,) * len(records)
+    dse, separability, dim = (
+        Curve(part_column("released", part), nothing) for part in ("dse", "separability", "dim")
+    )
+    checkpoints = tuple(_checkpoint(record, None, None, None) for record in records)
+    verdict = NOTHING_SCORED if records else ""
+    return View(
+        definition="released",
+        layer=-1,
+        weight=None,
+        weight_note=None,
+        verdict=verdict,
+        lead=verdict,
+        level=f"{100 * LEVEL:.4g}%",
+        dse=dse,
+        separability=separability,
+        dim=dim,
+        checkpoints=checkpoints,
+        moved=None,
+        changes=(),
+    )
+
+
+def _curve(selection: Selection, part: str, estimates: Sequence[Estimate | None]) -> Curve:
+    readings = tuple(Reading.of(estimate, selection.level) for estimate in estimates)
+    return Curve(part_column(selection.definition, part), readings)
+
+
+def _checkpoint(
+    record: ScoreRecord,
+    row: SelectionRow | None,
+    selection: Selection | None,
+    pick: SelectionRow | None,
+) -> Checkpoint:
+    scored = record.status == "scored"
+    if row is None or selection is None:
+        return Checkpoint(
+            record.name,
+            record.step,
+            record.unit,
+            error=None if scored else record.error or "no reason was recorded",
+            left_out=NOT_FINITE_SCORE if scored else None,
+        )
+    return Checkpoint(
+        record.name,
+        record.step,
+        record.unit,
+        error=None,
+        rank=row.rank_in_shortlist,
+        is_candidate=row.is_candidate,
+        is_pick=row.is_pick,
+        is_last=record.name == selection.last,
+        against_pick=_against(row, pick),
+    )
+
+
+def _against(row: SelectionRow, pick: SelectionRow | None) -> str | None:
+    if pick is None or row.is_pick or pick.dse is None or row.dse is None:
+        return None
+    if row.below_noise_of_pick:
+        return "within noise"
+    return "higher" if row.dse.value > pick.dse.value else "lower"
+
+
+def _lead(selection: Selection, pick: SelectionRow | None) -> str:
+    said = f"Use {pick.name} ({pick.unit} {pick.step})." if pick else "No checkpoint is picked."
+    return selection.verdict.removeprefix(said).lstrip()
+
+
+def _weight(weight: float) -> str:
+    return plain(weight, 2) if abs(weight) >= 0.1 else f"{weight:.2g}".replace("-", "−")
+
+
+def _changes(
+    selection: Selection, curves: Mapping[str, Curve], names: Sequence[str]
+) -> tuple[PartChange, ...]:
+    change = selection.change
+    if change is None or selection.pick not in names or selection.last not in names:
+        return ()
+    differences = {"separability": change.separability, "dim": change.dim, "dse": change.dse}
+    moved = {
+        "separability": change.moved in ("separability", "both"),
+        "dim": change.moved in ("dimension", "both"),
+        "dse": False,
+    }
+    rows = []
+    for part, difference in differences.items():
+        curve = curves[part]
+        pick = curve.readings[names.index(selection.pick)]
+        last = curve.readings[names.index(selection.last)]
+        shown = Reading.of(difference, selection.comparison_level)
+        if pick is not None and last is not None and shown is not None:
+            rows.append(PartChange(curve, pick, last, shown, moved[part]))
+    return tuple(rows)
