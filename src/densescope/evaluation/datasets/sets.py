@@ -105,7 +105,7 @@ class SegmentationSet:
 
     def _class_ids(self, path: Path) -> np.ndarray[Any, Any]:
         values = read_indices(path)
-        inside = values.astype(np.int64).clip(0, LARGEST_VALUE)
+        inside = values if values.dtype.kind == "u" else values.clip(0, LARGEST_VALUE)
         ids: np.ndarray[Any, Any] = lookup_table(self.mapping, self.ignored)[inside]
         unknown = (ids == UNKNOWN) | (values != inside)
         if unknown.any():
