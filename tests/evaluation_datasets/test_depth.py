@@ -54,7 +54,7 @@ def test_photos_and_depths_share_a_geometry(root: Path) -> None:
 
 
 def test_errors_of_depth(root: Path) -> None:
-    with pytest.raises(DataError, match=r"depth lacks the mask of 1 name\(s\): a"):
+    with pytest.raises(DataError, match=r"depth lacks the depth map of 1 name\(s\): a"):
         open_depth(root / "rgb", root / "depth")
     with pytest.raises(DataError, match=r"absent does not exist: name the folders"):
         open_depth(root / "absent", root / "depth")
@@ -67,7 +67,7 @@ def test_errors_of_depth(root: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png has 8 bits, as pictures of depths have: give 16"):
         open_depth(root / "rgb", root / "depth", unit="millimeters").depth(0)
     Image.fromarray(RAW.astype(np.uint8)).convert("RGB").save(root / "depth/a.png")
-    with pytest.raises(DataError, match=r"a\.png is a color"):
+    with pytest.raises(DataError, match=r"depth map .*a\.png is a color"):
         open_depth(root / "rgb", root / "depth", unit="millimeters").depth(0)
 
 
@@ -82,7 +82,7 @@ def test_errors_of_npy(root: Path) -> None:
     with pytest.raises(DataError, match=r"a\.npy is not a floating-point array of rows"):
         opened.depth(0)
     np.save(root / "depth/a.npy", np.ones((3, 2)))
-    with pytest.raises(DataError, match=r"a\.jpg has 3 x 2 pixels, its mask 2 x 3"):
+    with pytest.raises(DataError, match=r"a\.jpg has 3 x 2 pixels, its depth map 2 x 3"):
         opened.image(0)
     (root / "depth/a.npy").write_bytes(b"no")
     with pytest.raises(DataError, match=r"a\.npy cannot be read \(.*\): write it again"):

@@ -81,13 +81,13 @@ def test_wide_and_negative_values_are_unknown_not_wrapped(tmp_path: Path) -> Non
 def test_color_masks_are_refused(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("m.tif" if mode == "F" else "m.png")
     Image.fromarray(IDS).convert(mode).save(path)
-    with pytest.raises(DataError, match=rf"floating-point image \(mode {mode}\): one class id a p"):
+    with pytest.raises(DataError, match=rf"floating-point image \(mode {mode}\): one integer a p"):
         read_indices(path)
 
 
 def test_jpeg_masks_are_refused(tmp_path: Path) -> None:
     Image.fromarray(IDS).save(tmp_path / "m.png", format="JPEG")
-    with pytest.raises(DataError, match=r"m\.png is a JPEG, which alters class ids: write"):
+    with pytest.raises(DataError, match=r"m\.png is a JPEG, which alters its numbers: write PNG"):
         read_indices(tmp_path / "m.png")
 
 

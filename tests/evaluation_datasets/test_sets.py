@@ -165,6 +165,29 @@ def test_places_can_be_given(root: Path) -> None:
     assert opened.names == ("a", "b", "c")
 
 
+def test_suffixes_can_be_given(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        write_image(tmp_path / f"all/{name}_rgb.png", (4, 3))
+        write_mask(tmp_path / f"all/{name}_mask.png", np.zeros((3, 4), np.uint8))
+    opened = open_dataset(
+        "folders",
+        tmp_path,
+        "any",
+        classes=CLASSES,
+        images="all",
+        masks="all",
+        image_suffix="_rgb.png",
+        mask_suffix="_mask.png",
+    )
+    assert opened.names == ("1", "2")
+    assert opened.mask(1).tolist() == [[0] * 4] * 3
+
+
+def test_a_folder_that_links_to_itself_is_read_once(root: Path) -> None:
+    (root / "images/train/loop").symlink_to(root / "images/train", target_is_directory=True)
+    assert open_dataset("folders", root, "train", classes=CLASSES).names == ("a", "b", "c")
+
+
 def test_names_choose_a_part_in_their_order(root: Path) -> None:
     opened = open_dataset("folders", root, "train", classes=CLASSES, names=["c", "a"])
     assert opened.names == ("c", "a")

@@ -9,7 +9,7 @@ from densescope.evaluation.datasets.labelled import open_labelled_images as open
 from densescope.evaluation.datasets.layout import IGNORE_INDEX as IGNORE_INDEX
 from densescope.evaluation.datasets.layout import DatasetRow as DatasetRow
 from densescope.evaluation.datasets.layout import Split as Split
+from densescope.evaluation.datasets.opening import open_dataset as open_dataset
 from densescope.evaluation.datasets.overlap import overlap as overlap
 from densescope.evaluation.datasets.rows import DATASETS as DATASETS
 from densescope.evaluation.datasets.sets import SegmentationSet as SegmentationSet
-from densescope.evaluation.datasets.sets import open_dataset as open_dataset

@@ -70,7 +70,7 @@ class DepthSet:
         pair = self.pairs[index]
         depth = self._meters(pair.mask)
         rows, columns = depth.shape
-        return read_photo(pair.image, size=(columns, rows)), depth
+        return read_photo(pair.image, size=(columns, rows), label="depth map"), depth
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image file."""
@@ -114,7 +114,11 @@ def open_depth(
     if unit is not None and unit not in UNITS_IN_METERS:
         raise InputError(f"there is no unit {unit!r}; there are: {', '.join(UNITS_IN_METERS)}")
     pairs = match_files(
-        Path(images), Path(depths), image_suffixes=PHOTO_SUFFIXES, mask_suffixes=DEPTH_SUFFIXES
+        Path(images),
+        Path(depths),
+        image_suffixes=PHOTO_SUFFIXES,
+        mask_suffixes=DEPTH_SUFFIXES,
+        label="depth map",
     )
     integers = [pair for pair in pairs if pair.mask.suffix.lower() != ".npy"]
     if integers and unit is None:
@@ -140,7 +144,7 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
 
 
 def _integers(path: Path) -> np.ndarray[Any, Any]:
-    values = read_indices(path)
+    values = read_indices(path, label="depth map")
     if values.dtype == np.uint8:
         raise DataError(
             f"depth map {path} has 8 bits, as pictures of depths have: give 16-bit integers or .npy"

@@ -54,8 +54,11 @@ def match_files(
     image_suffixes: Sequence[str],
     mask_suffixes: Sequence[str],
     names: Sequence[str] | None = None,
+    label: str = "mask",
 ) -> tuple[Pair, ...]:
     """Pair the files of two folders by name: all images sorted, or those of ``names``.
+
+    ``label`` is what errors call a file of the second folder.
 
     Raises:
         DataError: a folder is missing or empty, a file is missing, or two claim one name.
@@ -71,7 +74,7 @@ def match_files(
             f"{', '.join(image_suffixes)}"
         )
     _complain("image", [name for name in names if name not in photos], images, image_suffixes)
-    _complain("mask", [name for name in names if name not in labels], masks, mask_suffixes)
+    _complain(label, [name for name in names if name not in labels], masks, mask_suffixes)
     return tuple(Pair(name, photos[name], labels[name]) for name in names)
 
 
@@ -86,7 +89,13 @@ def missing(row: DatasetRow, root: Path, what: str) -> DataError:
 
 def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
+    visited = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(parent).relative_to(folder)
         for file in sorted(files):

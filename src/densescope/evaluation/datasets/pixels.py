@@ -26,7 +26,7 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise DataError(f"cannot read {what} {path}: {cause.strerror or cause}") from cause
 
 
-def read_photo(path: Path, *, size: tuple[int, int] | None = None) -> Image:
+def read_photo(path: Path, *, size: tuple[int, int], label: str = "mask") -> Image:
     """Decode a photo to RGB.
 
     Args:
@@ -34,14 +34,15 @@ def read_photo(path: Path, *, size: tuple[int, int] | None = None) -> Image:
         size: columns and rows of its mask. A camera's rotation tag is followed only where that
             makes the sizes agree: masks are drawn on one pixel grid, and which one it was shows
             in the size. Where it does not show (a half turn, a square), the stored grid is taken.
+        label: what errors call the file that ``size`` is from.
 
     Raises:
         DataError: unreadable, damaged, or no size that fits the mask's.
     """
     photo = decode_photo(read_bytes(path, "image"), str(path), size=size)
-    if size is not None and photo.size != size:
+    if photo.size != size:
         raise DataError(
-            f"image {path} has {_text(photo.size)} pixels, its mask {_text(size)}: both "
+            f"image {path} has {_text(photo.size)} pixels, its {label} {_text(size)}: both "
             "must be of one size, neither resized nor rotated alone"
         )
     return photo
@@ -77,7 +78,7 @@ def _settle_rotation(image: Image, size: tuple[int, int]) -> None:
         image.getexif().pop(EXIF_ORIENTATION, None)
 
 
-def read_indices(path: Path) -> np.ndarray[Any, Any]:
+def read_indices(path: Path, *, label: str = "mask") -> np.ndarray[Any, Any]:
     """The numbers stored in a mask file, ``rows columns``; a palette is never applied.
 
     Raises:
@@ -85,21 +86,21 @@ def read_indices(path: Path) -> np.ndarray[Any, Any]:
     """
     from PIL import Image
 
-    data = read_bytes(path, "mask")
+    data = read_bytes(path, label)
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind, mode = image.format, image.mode
             pixels = np.asarray(image)
     except Exception as cause:
         raise DataError(
-            f"mask {path} cannot be decoded ({cause}): replace it, or remove it and its image"
+            f"{label} {path} cannot be decoded ({cause}): replace it, or remove it and its image"
         ) from cause
     if kind == "JPEG":
-        raise DataError(f"mask {path} is a JPEG, which alters class ids: write masks as PNG")
+        raise DataError(f"{label} {path} is a JPEG, which alters its numbers: write PNG")
     if pixels.ndim != 2 or mode in ("F", "LA", "PA"):
         raise DataError(
-            f"mask {path} is a color or floating-point image (mode {mode}): one class id a pixel "
-            "is expected; convert its colors to class ids first, or name the folder of index masks"
+            f"{label} {path} is a color or floating-point image (mode {mode}): one integer a pixel "
+            "is expected; convert its colors to numbers first, or name the folder of index masks"
         )
     return _undo_stretch(pixels, data, mode)
 
