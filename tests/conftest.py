@@ -14,8 +14,8 @@ SHARED = Path(os.environ.get("DENSESCOPE_SHARED", ROOT.parent / "shared"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ON_CI = bool(os.environ.get("DENSESCOPE_CI"))
 
-if os.environ.get("PYTEST_XDIST_WORKER"):
-    torch.set_num_threads(1)
+# Tests run side by side, and sums done by one thread come out the same every time.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

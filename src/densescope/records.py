@@ -201,7 +201,7 @@ def write_json(document: Mapping[str, Any], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(_finite(document), stream, indent=1, sort_keys=True, allow_nan=False)
+            json.dump(plain(document), stream, indent=1, sort_keys=True, allow_nan=False)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -235,11 +235,12 @@ def _check_schema(document: Mapping[str, Any]) -> None:
         )
 
 
-def _finite(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What a value is after a round trip through JSON: lists for tuples, ``None`` for NaN."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [plain(item) for item in value]
     return value

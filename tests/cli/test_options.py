@@ -14,23 +14,6 @@ from densescope.cli import options as o
 from densescope.errors import InputError
 
 
-def test_architecture_options_read_literals() -> None:
-    pairs = ["img_size=64", "global_pool=avg", "class_token=False", "depths=(1, 1)"]
-    assert o.architecture_options(pairs) == {
-        "img_size": 64,
-        "global_pool": "avg",
-        "class_token": False,
-        "depths": (1, 1),
-    }
-    assert o.architecture_options(None) == {}
-
-
-@pytest.mark.parametrize("pair", ["img_size", "=3", "a b=3"])
-def test_a_malformed_architecture_option_shows_the_form(pair: str) -> None:
-    with pytest.raises(InputError, match="is not of the form key=value, e.g."):
-        o.architecture_options([pair])
-
-
 def test_layers() -> None:
     assert o.layers("-4,-1") == (-4, -1)
     with pytest.raises(InputError, match="is not a list of whole numbers"):

@@ -17,7 +17,7 @@ from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
 
 BACKBONE = [
     *("--format", "dino", "--architecture", ARCHITECTURE),
-    *(word for key, value in OPTIONS.items() for word in ("--architecture-option", f"{key}={value}")),
+    *(f"--architecture-option={key}={value}" for key, value in OPTIONS.items()),
 ]
 SCORING = ["--global-clusters", "6", "--lidar-images", "8", "--lidar-views", "3"]
 
@@ -167,7 +167,7 @@ def test_a_collapsed_run_is_scored_or_named(
         (["sweep", "{run}", "--format", "dimo"], "no format 'dimo'; did you mean dino"),
         (["sweep", "{empty}", "--format", "dino"], "no checkpoint of format dino in"),
         (["sweep", "{missing}", "--format", "dino"], "there is no folder"),
-        (["check", "{missing}", "--format", "dino"], "does not exist"),
+        (["check", "{missing}", "--format", "dino"], "there is no checkpoint at"),
         (["select", "{empty}"], "holds no scored run"),
         (["report", "{missing}"], "holds no scored run"),
     ],

@@ -50,11 +50,18 @@ def check(
 
     Exit code 1 when it does not load.
     """
-    from dataclasses import asdict
-
     from densescope.features.checking import STEPS, check_checkpoint
 
-    report = check_checkpoint(checkpoint, **_arguments(asdict(backbone.spec())))
+    spec = backbone.spec()
+    report = check_checkpoint(
+        checkpoint,
+        format=spec.format,
+        architecture=spec.architecture,
+        architecture_options=spec.architecture_options,
+        image_size=spec.image_size,
+        weights=spec.weights,
+        loader=spec.loader,
+    )
     console = make_console()
     failed_at = STEPS.index(report.step) if report.step in STEPS else len(STEPS)
     for index, step in enumerate(STEPS):
@@ -67,10 +74,6 @@ def check(
         console.print(f"formats whose layout fits this file: {', '.join(report.fitting)}")
     if not report.fits:
         raise typer.Exit(DOES_NOT_FIT)
-
-
-def _arguments(spec: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in spec.items() if value is not None}
 
 
 def _details(row: object) -> Table:

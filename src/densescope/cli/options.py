@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import tomllib
 from collections.abc import Callable
@@ -55,12 +54,13 @@ class BackboneOptions:
 
     def spec(self) -> BackboneSpec:
         """The settings these options stand for."""
+        from densescope.features.architectures import parse_architecture_options
         from densescope.runs.sweep import BackboneSpec
 
         return BackboneSpec(
             format=self.format,
             architecture=self.architecture,
-            architecture_options=architecture_options(self.architecture_option),
+            architecture_options=parse_architecture_options(self.architecture_option or ()),
             weights=self.weights,
             image_size=self.image_size,
             loader=self.loader,
@@ -155,27 +155,6 @@ def _parameters(group: type) -> list[inspect.Parameter]:
         )
         for field in fields(group)
     ]
-
-
-def architecture_options(pairs: list[str] | None) -> dict[str, Any]:
-    """``["img_size=64", "global_pool=avg"]`` as keyword arguments; Python literals are read.
-
-    Raises:
-        InputError: an entry is not of the form ``key=value``.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs or []:
-        key, sign, text = pair.partition("=")
-        if not sign or not key.isidentifier():
-            raise InputError(
-                f"--architecture-option {pair!r} is not of the form key=value, "
-                "e.g. --architecture-option img_size=64"
-            )
-        try:
-            options[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            options[key] = text
-    return options
 
 
 def layers(text: str) -> tuple[int, ...]:

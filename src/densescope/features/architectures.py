@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from densescope.features.layouts import StepError
@@ -95,7 +96,8 @@ def build_architecture(name: str, options: Mapping[str, Any]) -> tuple[nn.Module
     if "norm_eps" in arguments:
         arguments["norm_layer"] = partial(nn.LayerNorm, eps=float(arguments.pop("norm_eps")))
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+        with torch.random.fork_rng(devices=[]):  # initial weights draw from the global generator
+            model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except Exception as cause:
         given = ", ".join(f"{key}={value}" for key, value in options.items())
         raise StepError(

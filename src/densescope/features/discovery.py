@@ -16,8 +16,8 @@ def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
 
     A pattern looks directly into the folder, or as many folders down as it has slashes. Files that
     training overwrites (``checkpoint.pth``) are left out when numbered ones exist, and stand alone
-    as step 0 otherwise. Hidden and half-written files (``.tmp``, ``.part``) are skipped; so are
-    those of no bytes.
+    as step 0 otherwise. Hidden and half-written files (``.tmp``, ``.part``) are skipped. A file of
+    no bytes is listed: loading it says what is wrong with it.
 
     Args:
         folder: where the training code wrote its checkpoints.
@@ -70,7 +70,7 @@ def _whole(path: Path) -> bool:
         return False
     if path.is_dir():
         return (path / ".metadata").is_file() or (path / "config.json").is_file()
-    return path.is_file() and path.stat().st_size > 0
+    return path.is_file()
 
 
 def _nothing(folder: Path, row: Format) -> str:

@@ -25,7 +25,7 @@ from densescope.features.discovery import find_checkpoints, number_of
 from densescope.features.extraction import resolve_device
 from densescope.features.formats import find_format
 from densescope.features.images import ImageSubset, draw_subset, open_images
-from densescope.records import ScoreRecord
+from densescope.records import ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
 from densescope.runs.store import RunStore
 
@@ -195,7 +195,7 @@ def sweep_run(
     checkpoints = find_checkpoints(folder, spec.format)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     store = RunStore(Path(output))
-    store.open(manifest(spec, subset, settings))
+    store.open(plain(manifest(spec, subset, settings)))
     scorer = CheckpointScorer(spec, subset, settings, compute, store)
     records, total = [], len(checkpoints)
     report(SweepEvent("start", "", 0, total))
@@ -327,7 +327,7 @@ class CheckpointScorer:
             step=step,
             unit=find_format(self.spec.format).unit,
             scores=score.scores,
-            checkpoint=loaded.to_json(),
+            checkpoint=plain(loaded.to_json()),
             provenance={**self._provenance(loaded.backbone.image_size), "grid": list(score.grid)},
             timing={
                 "checkpoint_modified": changed,
@@ -353,12 +353,13 @@ class CheckpointScorer:
         self.store.write_preview(name, {"patches": patches})
 
     def _provenance(self, image_size: int | None) -> dict[str, Any]:
-        return {
+        provenance = {
             **manifest(self.spec, self.subset, self.settings),
             "image_size": image_size,
             "device": device_name(resolve_device(self.compute.device)),
             "versions": versions(),
         }
+        return dict(plain(provenance))
 
 
 def modified(path: Path) -> int:
