@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -43,13 +44,22 @@ def vit_like(images: int, patches: int, dim: int) -> Tensor:
     return features
 
 
-def seconds(function: Callable[[], object], repeats: int) -> list[float]:
-    taken = []
+@dataclass(frozen=True)
+class Times:
+    wall: list[float]
+    processor: list[float]
+
+
+def timed(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, Times]:
+    """Each function in turn, so that load from elsewhere falls on all of them."""
+    times = {name: Times([], []) for name in functions}
     for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - start)
-    return taken
+        for name, function in functions.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            function()
+            times[name].wall.append(time.perf_counter() - wall)
+            times[name].processor.append(time.process_time() - processor)
+    return times
 
 
 def peak_ratio(shape: tuple[int, int, int]) -> float:
@@ -68,21 +78,23 @@ def measured_peak(shape: tuple[int, int, int]) -> float:
     return (after - before) * 1024 / (features.numel() * features.element_size())
 
 
-def measure(shape: tuple[int, int, int], repeats: int, plain_repeats: int) -> dict[str, object]:
+def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, object]:
     features = vit_like(*shape)
-    ours = seconds(lambda: dense_structure(features), repeats)
-    row: dict[str, object] = {
-        "shape": "x".join(map(str, shape)),
-        "seconds": statistics.median(ours),
-        "fastest_seconds": min(ours),
-        "load_1min": os.getloadavg()[0],
+    dense_structure(features[:16])
+    functions = {
+        "ours": lambda: dense_structure(features),
+        "plain": lambda: plain.estimator(features, seeded()),
     }
-    if plain_repeats:
-        theirs = seconds(lambda: plain.estimator(features, seeded()), plain_repeats)
-        row["plain_seconds"] = statistics.median(theirs)
-        row["ratio"] = statistics.median(theirs) / statistics.median(ours)
-        row["ratio_of_fastest"] = min(theirs) / min(ours)
-    row["peak_over_features"] = peak_ratio(shape)
+    times = timed(functions, repeats)
+    row: dict[str, object] = {"shape": "x".join(map(str, shape)), "repeats": repeats}
+    for name, taken in times.items():
+        row[f"{name} median s"] = statistics.median(taken.wall)
+        row[f"{name} fastest s"] = min(taken.wall)
+        row[f"{name} processor s"] = statistics.median(taken.processor)
+    ours, theirs = times["ours"], times["plain"]
+    row["ratio"] = statistics.median(theirs.wall) / statistics.median(ours.wall)
+    row["load"] = os.getloadavg()[0]
+    row["peak / features"] = peak_ratio(shape)
     return row
 
 
@@ -110,16 +122,20 @@ def table(rows: list[dict[str, object]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--plain-repeats", type=int, default=3)
+    parser.add_argument("--large-repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     about = environment()
-    rows = [measure(SIZES[0], options.repeats, options.plain_repeats)]
-    rows.append(measure(SIZES[1], options.repeats, min(1, options.plain_repeats)))
+    rows = [measure(SIZES[0], options.repeats), measure(SIZES[1], options.large_repeats)]
     features = vit_like(512, 196, 384)
-    both = seconds(lambda: estimate_structure(features), 2)
-    intervals = {"shape": "512x196x384", "seconds": min(both), "load_1min": os.getloadavg()[0]}
+    both = timed({"both": lambda: estimate_structure(features)}, 2)["both"]
+    intervals: dict[str, object] = {
+        "shape": "512x196x384",
+        "fastest s": min(both.wall),
+        "processor s": min(both.processor),
+        "load": os.getloadavg()[0],
+    }
     text = "\n\n".join(
         [
             "# dense_structure, released definition, against the plain version",
