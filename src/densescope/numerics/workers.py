@@ -11,11 +11,17 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+SMALL_NUMBERS = 2**20
 
 
 def worker_count(tensor: Tensor) -> int:
-    """Pieces that can run side by side; 1 on an accelerator and where gradients are recorded."""
+    """Pieces that can run side by side; 1 on an accelerator and where gradients are recorded.
+
+    Also 1 for small work, for which starting threads takes longer than it saves.
+    """
     if tensor.device.type != "cpu" or (tensor.requires_grad and torch.is_grad_enabled()):
+        return 1
+    if tensor.numel() < SMALL_NUMBERS:
         return 1
     return torch.get_num_threads()
 
