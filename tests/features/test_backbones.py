@@ -262,5 +262,11 @@ def test_the_demo_architecture_can_be_built_from_text() -> None:
         parse_architecture_options(["depth"])
 
 
+def test_loading_draws_nothing_from_the_global_generator(file: Path) -> None:
+    before = torch.get_rng_state()
+    load(file)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_width_is_what_the_options_say(file: Path, generator: torch.Generator) -> None:
     assert load(file).backbone.features(random_images(generator)).image.shape == (2, DIM)
