@@ -209,6 +209,8 @@ def test_a_diverged_run_is_refused(tmp_path: Path, weights: dict[str, Tensor]) -
         ({"architecture_options": {"pretrained": True}}, "option pretrained is not allowed"),
         ({"architecture_options": {"checkpoint_path": "x"}}, "checkpoint_path is not allowed"),
         ({"format": "timm"}, "there are no tensors at the top of the file, which holds teacher"),
+        ({"format": "huggingface"}, "takes neither architecture options nor weights"),
+        ({"format": "custom", "architecture": "vit"}, "format=custom takes no architecture"),
         ({"loader": "mine.py"}, "a loader file goes with format=custom, not with format=dino"),
     ],
 )
