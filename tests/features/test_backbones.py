@@ -209,6 +209,8 @@ def test_a_diverged_run_is_refused(tmp_path: Path, weights: dict[str, Tensor]) -
         ({"architecture_options": {"pretrained": True}}, "option pretrained is not allowed"),
         ({"architecture_options": {"checkpoint_path": "x"}}, "checkpoint_path is not allowed"),
         ({"format": "timm"}, "there are no tensors at the top of the file, which holds teacher"),
+        ({"format": "huggingface"}, "takes neither architecture options nor weights"),
+        ({"format": "custom", "architecture": "vit"}, "format=custom takes no architecture"),
         ({"loader": "mine.py"}, "a loader file goes with format=custom, not with format=dino"),
     ],
 )
@@ -260,6 +262,12 @@ def test_the_demo_architecture_can_be_built_from_text() -> None:
     }
     with pytest.raises(CheckpointError, match="'depth' is not key=value"):
         parse_architecture_options(["depth"])
+
+
+def test_loading_draws_nothing_from_the_global_generator(file: Path) -> None:
+    before = torch.get_rng_state()
+    load(file)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_width_is_what_the_options_say(file: Path, generator: torch.Generator) -> None:

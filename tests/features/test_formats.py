@@ -140,7 +140,7 @@ def test_a_sharded_dinov3_folder_loads(tmp_path: Path, generator: torch.Generato
         dcp.save({"iteration": 99, "model": model}, checkpoint_id=tmp_path / "ckpt" / "99")
     assert find_checkpoints(tmp_path, "dinov3") == [(tmp_path / "ckpt" / "99", 99)]
     images = random_images(generator)
-    for name, weights in (("sharded", teacher), ("student", student)):
+    for name, weights in ((None, teacher), ("student", student)):
         loaded = load_backbone(
             tmp_path / "ckpt" / "99",
             format="dinov3",
@@ -345,6 +345,13 @@ def test_folders_of_transformers_are_checkpoints(tmp_path: Path) -> None:
     make(tmp_path, "checkpoint-500/config.json", "checkpoint-20/config.json", "checkpoint-9/log")
     found = find_checkpoints(tmp_path, "huggingface")
     assert found == [(tmp_path / "checkpoint-20", 20), (tmp_path / "checkpoint-500", 500)]
+
+
+def test_whole_teachers_are_preferred_to_sharded_folders(tmp_path: Path) -> None:
+    make(tmp_path, "ckpt/99/.metadata", "eval/training_49/teacher_checkpoint.pth")
+    found = find_checkpoints(tmp_path, "dinov3")
+    assert found == [(tmp_path / "eval/training_49/teacher_checkpoint.pth", 49)]
+    assert find_checkpoints(tmp_path / "ckpt", "dinov3") == [(tmp_path / "ckpt" / "99", 99)]
 
 
 def test_one_ranks_shard_says_where_to_look(tmp_path: Path) -> None:

@@ -106,8 +106,7 @@ def load_backbone(
     """
     row = find_format(format)
     path = Path(path)
-    if loader is not None and row.reader != "custom":
-        raise CheckpointError(f"a loader file goes with format=custom, not with format={format}")
+    _refuse_unused(row, architecture, architecture_options, weights, loader)
     if row.reader == "custom":
         from densescope.features.custom import load_custom
 
@@ -123,6 +122,25 @@ def load_backbone(
         return _load(container, row, _chosen(row, weights), name, options, image_size)
     except StepError as error:
         raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
+
+
+def _refuse_unused(
+    row: Format,
+    architecture: str | None,
+    options: Mapping[str, Any] | None,
+    weights: str | None,
+    loader: str | Path | None,
+) -> None:
+    """An argument that would have no effect is a misunderstanding."""
+    if loader is not None and row.reader != "custom":
+        raise CheckpointError(f"a loader file goes with format=custom, not with format={row.name}")
+    if architecture is not None and row.reader != "weights":
+        raise CheckpointError(f"format={row.name} takes no architecture: it comes with the model")
+    if row.reader == "huggingface" and (options or weights):
+        raise CheckpointError(
+            "format=huggingface takes neither architecture options nor weights: the folder's "
+            "config.json says what it is"
+        )
 
 
 def _row_options(row: Format, architecture: str) -> Mapping[str, Any]:

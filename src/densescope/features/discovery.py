@@ -14,7 +14,8 @@ _UNFINISHED = (".tmp", ".part", ".partial", ".incomplete", ".lock", "~")
 def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
     """Numbered checkpoints of a run, by the file names its training code writes.
 
-    A pattern looks directly into the folder, or as many folders down as it has slashes. Files that
+    A pattern looks directly into the folder, or as many folders down as it has slashes; where a
+    format has several, the first that finds anything is used. Files that
     training overwrites (``checkpoint.pth``) are left out when numbered ones exist, and stand alone
     as step 0 otherwise. Hidden and half-written files (``.tmp``, ``.part``) are skipped. A file of
     no bytes is listed: loading it says what is wrong with it.
@@ -55,14 +56,16 @@ def number_of(path: Path, row: Format) -> int | None:
 
 
 def _numbered(folder: Path, row: Format) -> list[tuple[Path, int]]:
-    found: dict[Path, int] = {}
     for pattern in row.files:
+        found = []
         for depth in range(pattern.count("/") + 1):
             for path in folder.glob("/".join(["*"] * (depth + 1))):
                 matched = re.fullmatch(pattern, path.relative_to(folder).as_posix())
                 if matched and _whole(path):
-                    found.setdefault(path, int(matched.group(1)))
-    return sorted(found.items(), key=lambda item: (item[1], item[0].name))
+                    found.append((path, int(matched.group(1))))
+        if found:
+            return sorted(found, key=lambda item: (item[1], item[0].name))
+    return []
 
 
 def _whole(path: Path) -> bool:

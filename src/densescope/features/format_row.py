@@ -46,7 +46,8 @@ class Format:
         drop: (pattern, reason) of tensors inside the prefix that are left out on purpose.
         renames: (regular expression, replacement), applied in order after the prefix is gone.
         conversion: what renaming cannot say, or ``None``.
-        files: regular expressions of numbered files below the run's folder; group 1 is the number.
+        files: regular expressions of numbered files below the run's folder, best first; group 1
+            is the number.
         latest: names (with ``*``) of files that are overwritten while training goes on.
         unit: what the number counts, ``"epoch"`` or ``"step"``.
         offset: number + offset = finished epochs (or steps).

@@ -35,9 +35,12 @@ DINO23_ROWS = (
         "DINOv3, training",
         "facebookresearch/dinov3, arXiv 2508.10104",
         (
-            Weights("teacher", ("teacher",), ("backbone.",)),
-            Weights("sharded", ("model",), ("model_ema.backbone.", "teacher.backbone.")),
-            Weights("sharded-teacher", ("model",), ("backbone.",)),
+            Weights(
+                "teacher",
+                (),
+                ("model_ema.backbone.", "teacher.backbone.", "backbone."),
+                nested=("teacher", "model"),
+            ),
             Weights("student", ("model",), ("student.backbone.",)),
         ),
         "vit_large_patch16_dinov3_qkvb",
