@@ -119,8 +119,7 @@ def test_nothing_sticks_out_sideways(chromium: Any, tmp_path: Path) -> None:
     ) as (page, _):
         for width in (1280, 700, 360):
             page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(150)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
 
 
 def test_hostile_names_stay_text(chromium: Any, tmp_path: Path) -> None:

@@ -149,3 +149,8 @@ def test_a_column_without_a_finite_number_is_left_out() -> None:
     data = report(rows=rows)
     assert "lidar" not in [curve.column.key for curve in data.columns]
     assert "lidar" in [curve.column.key for curve in data.stored]
+    without_sum = build_report_data(rows[:2], choose(rows[:2], "paper"))
+    assert [curve.column.key for curve in without_sum.columns[:2]] == [
+        "paper.separability",
+        "paper.dim",
+    ]

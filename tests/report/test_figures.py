@@ -7,8 +7,10 @@ from dataclasses import replace
 import plotly.graph_objects as go
 
 from densescope.estimate import Estimate
+from densescope.report import build_report_data
 from densescope.report.columns import BASELINES
 from densescope.report.figures import Figure, build_figures
+from densescope.report.readings import Column
 from tests.report.synthetic import choose, records, report
 
 
@@ -48,9 +50,34 @@ def test_the_band_is_the_interval_piece_by_piece() -> None:
 
 
 def test_no_interval_no_band() -> None:
-    row = records(1)[0]
-    row = replace(row, scores={"-1": {**row.scores["-1"], "rankme": Estimate(5.0)}})
-    assert len(build_figures(report(rows=[row]))["baseline0"]["data"]) == 1
+    rows = [
+        replace(row, scores={"-1": {**row.scores["-1"], "rankme": Estimate(5.0)}})
+        for row in records(2)
+    ]
+    assert len(build_figures(report(rows=rows))["baseline0"]["data"]) == 1
+
+
+def test_two_checkpoints_by_the_paper_definition_have_parts_but_no_sum() -> None:
+    rows = records(2)
+    figures = build_figures(build_report_data(rows, choose(rows, "paper")))
+    assert {name for name in figures if name.startswith("view")} == {
+        "view0-separability",
+        "view0-dim",
+    }
+
+
+def test_a_lone_point_is_no_figure() -> None:
+    assert build_figures(report(1)) == {}
+
+
+def test_a_series_measured_now_and_then_is_drawn_through() -> None:
+    rows = records(5)
+    column = Column("miou", "mIoU", "mIoU (%)")
+    measured = {rows[i].name: Estimate(30.0 + i) for i in (0, 2, 4)}
+    data = build_report_data(rows, choose(rows), extras={column: measured})
+    trace = values(build_figures(data)["extra0"])
+    assert trace["y"] == [30.0, None, 32.0, None, 34.0]
+    assert trace["connectgaps"] is True
 
 
 def test_the_pick_is_marked() -> None:
@@ -76,9 +103,9 @@ def test_pointing_shows_name_step_value_and_interval() -> None:
 
 
 def test_names_in_figures_are_escaped() -> None:
-    row = replace(records(1)[0], name="<img src=x>&.pth", unit="<i>")
-    figure = build_figures(report(rows=[row]))["baseline0"]
-    assert "&lt;img src=x&gt;&amp;.pth" in values(figure)["text"][0]
+    rows = [replace(row, name=f"{row.step}<img src=x>&.pth", unit="<i>") for row in records(2)]
+    figure = build_figures(report(rows=rows))["baseline0"]
+    assert "10&lt;img src=x&gt;&amp;.pth" in values(figure)["text"][0]
     assert figure["layout"]["xaxis"]["title"]["text"] == "&lt;i&gt;"
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from densescope.estimate import Estimate
 from densescope.report import build_report_data, page, render_report, write_report
-from densescope.report.readings import NOT_FINITE
+from densescope.report.readings import NOT_FINITE, Column
 from tests.report.synthetic import choose, records, report
 
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>.pth"
@@ -169,9 +169,24 @@ def test_one_checkpoint_by_the_paper_definition_has_parts_but_no_sum() -> None:
     text = render_report(data)
     assert heading(text) == "No checkpoint is picked"
     assert text.count("The weight of the dimension is not defined") == 1
-    assert 'data-figure="view0-separability"' in text
-    assert 'data-figure="view0-dse"' not in text
+    assert 'data-figure="' not in text
     assert 'id="shortlist"' not in text
+
+
+def test_a_section_without_figures_has_no_heading() -> None:
+    rows = records(5)
+    once = {rows[0].name: Estimate(30.0)}
+    columns = [Column(key, key, "%", f"about {key}") for key in ("single", "whole")]
+    whole = {row.name: Estimate(float(row.step)) for row in rows}
+    for series, shown in (
+        ({columns[0]: once}, False),
+        ({columns[0]: once, columns[1]: whole}, True),
+    ):
+        text = render_report(build_report_data(rows, choose(rows), extras=series))
+        assert ("Measured beside it" in text) is shown
+        assert ("about whole" in text) is shown
+        assert "about single" not in text
+    assert "Other label-free metrics" not in render_report(report(1))
 
 
 def test_one_checkpoint_by_the_released_definition_is_kept() -> None:

@@ -26,22 +26,23 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 
 def build_figures(data: ReportData) -> dict[str, Figure]:
-    """All figures of a page by the name of their place in it."""
+    """All figures of a page by the name of their place in it; none of fewer than two points."""
     figures = {}
     for number, view in enumerate((data.view, *data.alternatives)):
-        for part, curve in (
-            ("dse", view.dse),
-            ("separability", view.separability),
-            ("dim", view.dim),
-        ):
-            if not curve.empty:
+        parts = (("dse", view.dse), ("separability", view.separability), ("dim", view.dim))
+        for part, curve in parts:
+            if _points(curve) > 1:
                 figures[f"view{number}-{part}"] = part_figure(part, curve, view, data.unit)
     for group, curves in (("baseline", data.baselines), ("extra", data.extras)):
         for number, curve in enumerate(curves):
-            if not curve.empty:
-                traces = line(curve, data.checkpoints, OTHER_COLOR)
+            if _points(curve) > 1:
+                traces = line(curve, data.checkpoints, OTHER_COLOR, connect=group == "extra")
                 figures[f"{group}{number}"] = _figure(traces, curve, data.view, data.unit)
     return figures
+
+
+def _points(curve: Curve) -> int:
+    return sum(reading is not None and reading.finite for reading in curve.readings)
 
 
 def part_figure(part: str, curve: Curve, view: View, unit: str) -> Figure:
@@ -52,10 +53,16 @@ def part_figure(part: str, curve: Curve, view: View, unit: str) -> Figure:
     return _figure(traces, curve, view, unit)
 
 
-def line(curve: Curve, checkpoints: Sequence[Checkpoint], color: str) -> list[Figure]:
-    """The interval as a band and the values as a line that breaks where a number is missing."""
+def line(
+    curve: Curve, checkpoints: Sequence[Checkpoint], color: str, *, connect: bool = False
+) -> list[Figure]:
+    """The interval as a band and the values as a line.
+
+    The line breaks where a number is missing, unless ``connect``: a series that was measured
+    now and then on purpose is drawn through.
+    """
     drawn = [reading if reading and reading.finite else None for reading in curve.readings]
-    few = len(checkpoints) <= 60
+    few = _points(curve) <= 60
     band_x, band_y = _band(drawn, checkpoints)
     band = {
         "type": "scatter",
@@ -74,7 +81,7 @@ def line(curve: Curve, checkpoints: Sequence[Checkpoint], color: str) -> list[Fi
         "mode": "lines+markers",
         "line": {"color": color, "width": 1.75},
         "marker": {"color": color, "size": 4.5 if few else 3},
-        "connectgaps": False,
+        "connectgaps": connect,
         "text": [
             _hover(row, reading, curve) for row, reading in zip(checkpoints, drawn, strict=True)
         ],
@@ -180,7 +187,7 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
             "range": [min(steps) - margin, max(steps) + margin],
             "showgrid": False,
             "showline": True,
-            "nticks": 8,
+            **({"tickvals": steps} if len(steps) <= 8 else {"nticks": 8}),
         },
         "yaxis": {
             **axis,
@@ -188,7 +195,7 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
             "ticks": "",
             "nticks": 6,
         },
-        "shapes": _guides(view) + _failures(view),
+        "shapes": _guides(view),
         "annotations": _guide_names(view),
     }
     return {"data": traces, "layout": layout}
@@ -196,22 +203,19 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
 
 def _guides(view: View) -> list[Figure]:
     shapes = []
-    for row, color, dash in ((view.pick, ACCENT, "solid"), (view.last, MUTED, "dot")):
-        if row is not None and not (row.is_pick and dash == "dot"):
-            shapes.append(
-                {
-                    "type": "line",
-                    "xref": "x",
-                    "yref": "paper",
-                    "x0": row.step,
-                    "x1": row.step,
-                    "y0": 0,
-                    "y1": 1,
-                    "layer": "below",
-                    "line": {"color": color, "width": 1, "dash": dash},
-                }
-            )
+    pick, last = view.pick, view.last
+    if last is not None and last is not pick:
+        shapes.append(_upright(last, 1, {"color": MUTED, "width": 1, "dash": "dot"}))
+    if pick is not None:
+        shapes.append(_upright(pick, 1, {"color": ACCENT, "width": 1}))
+    failed = {"color": ACCENT, "width": 2.5}
+    shapes.extend(_upright(row, 0.045, failed) for row in view.checkpoints if row.error is not None)
     return shapes
+
+
+def _upright(row: Checkpoint, height: float, line: Figure) -> Figure:
+    place = {"xref": "x", "yref": "paper", "x0": row.step, "x1": row.step, "y0": 0, "y1": height}
+    return {"type": "line", "layer": "below", "line": line, **place}
 
 
 def _guide_names(view: View) -> list[Figure]:
@@ -235,23 +239,6 @@ def _guide_names(view: View) -> list[Figure]:
             "font": {"size": 12, "color": color},
         }
         for step, word, color, anchor in names
-    ]
-
-
-def _failures(view: View) -> list[Figure]:
-    return [
-        {
-            "type": "line",
-            "xref": "x",
-            "yref": "paper",
-            "x0": row.step,
-            "x1": row.step,
-            "y0": 0,
-            "y1": 0.045,
-            "line": {"color": ACCENT, "width": 2.5},
-        }
-        for row in view.checkpoints
-        if row.error is not None
     ]
 
 

@@ -42,9 +42,11 @@ def render_report(data: ReportData) -> str:
     environment.filters["cell"] = _cell
     script = _asset("page.js")
     library, payload = _plotting_library()
+    figures = build_figures(data)
     return environment.get_template("page.html.jinja").render(
         data=data,
-        figures=build_figures(data),
+        figures=figures,
+        drawn={name.rstrip("0123456789") for name in figures},
         css=_asset("page.css"),
         script=script,
         library=payload,
