@@ -76,7 +76,8 @@ def quick_linear_probe(
 ) -> ProbeResult:
     """Train linear maps from a patch to classes on frozen features and measure mIoU on pixels.
 
-    Features are standardized with mean and deviation of the training patches. The target of a
+    Features are standardized with mean and deviation of the training patches that count.
+    The target of a
     patch is the fraction of its pixels each class has, the loss multinomial cross-entropy. Logits
     are brought to the size of the labels bilinearly, the largest wins. Every rate and seed trains
     at once; the rate with the highest held-out mIoU (mean over seeds) is trained again on all
@@ -106,12 +107,12 @@ def quick_linear_probe(
     _check(train_features, train_labels, grid, classes, "train")
     _check(test_features, test_labels, grid, classes, "test")
     _check_settings(settings, len(train_features))
-    center = train_features.mean((0, 1))
-    deviation = train_features.flatten(0, 1).std(0).clamp(min=1e-6)
-    train, test = ((x - center) / deviation for x in (train_features, test_features))
     targets = patch_targets(train_labels, classes=classes, grid=grid, ignore=ignore)
-    if not targets.any():
+    counted = train_features[targets.sum(2) > 0]
+    if len(counted) < 2:
         raise DataError(f"every training label is {ignore}, the label to ignore")
+    center, deviation = counted.mean(0), counted.std(0).clamp(min=1e-6)
+    train, test = ((x - center) / deviation for x in (train_features, test_features))
 
     held_out = _choose(train, targets, train_labels, grid, ignore, settings)
     best = max(range(len(held_out)), key=held_out.__getitem__)

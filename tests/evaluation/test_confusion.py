@@ -1,0 +1,105 @@
+"""Confusion and mIoU against hand counts and an independent implementation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from densescope.errors import DataError, InputError
+from densescope.evaluation.confusion import confusion
+
+
+def by_sets(predicted: Tensor, truth: Tensor, classes: int, ignore: int | None) -> list[float]:
+    """IoU from sets of pixel positions, class by class."""
+    pairs = [
+        (i, p, t)
+        for i, (p, t) in enumerate(
+            zip(predicted.flatten().tolist(), truth.flatten().tolist(), strict=True)
+        )
+        if t != ignore
+    ]
+    result = []
+    for c in range(classes):
+        said = {i for i, p, _ in pairs if p == c}
+        true = {i for i, _, t in pairs if t == c}
+        result.append(len(said & true) / len(said | true) if said | true else math.nan)
+    return result
+
+
+@pytest.mark.parametrize("ignore", [None, 5, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_random_cases_match_counting_with_sets(seed: int, ignore: int | None) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    truth = torch.randint(0, 5, (3, 4, 5), generator=chance)
+    predicted = torch.randint(0, 4, (3, 4, 5), generator=chance)
+    if ignore == 5:
+        truth[torch.rand(truth.shape, generator=chance) < 0.3] = 5
+    found = confusion(predicted, truth, classes=7 if ignore is None else 5, ignore=ignore)
+    classes = 7 if ignore is None else 5
+    expected = torch.tensor(by_sets(predicted, truth, classes, ignore), dtype=torch.float64)
+    torch.testing.assert_close(found.class_iou, expected, equal_nan=True)
+    assert found.mean_iou == pytest.approx(float(expected.nanmean()))
+
+
+@pytest.mark.slow
+def test_matches_torchmetrics_over_the_data_set() -> None:
+    jaccard = pytest.importorskip("torchmetrics.functional").jaccard_index
+    chance = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 4, (6, 9, 9), generator=chance)
+    predicted = torch.where(torch.rand(truth.shape, generator=chance) < 0.6, truth, 1)
+    expected = jaccard(predicted, truth, task="multiclass", num_classes=4, average="none")
+    found = confusion(predicted, truth, classes=4).class_iou
+    torch.testing.assert_close(found.float(), expected)
+
+
+def test_rows_are_the_truth() -> None:
+    found = confusion(torch.tensor([1]), torch.tensor([0]), classes=2)
+    assert found.counts.tolist() == [[0, 1], [0, 0]]
+
+
+def test_an_absent_class_is_left_out_of_the_mean_not_counted_as_zero() -> None:
+    found = confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), classes=3)
+    assert found.mean_iou == 1.0
+    assert found.class_iou[2].isnan()
+
+
+def test_a_class_only_predicted_counts_as_zero() -> None:
+    found = confusion(torch.tensor([0, 2]), torch.tensor([0, 0]), classes=3)
+    assert found.mean_iou == pytest.approx(0.25)
+
+
+def test_parts_add_up_to_the_data_set_not_to_a_mean_of_means() -> None:
+    predicted, truth = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    whole = confusion(predicted, truth, classes=2)
+    parts = confusion(predicted[:1], truth[:1], classes=2) + confusion(
+        predicted[1:], truth[1:], classes=2
+    )
+    assert torch.equal(parts.counts, whole.counts)
+    assert parts.mean_iou == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert whole.pixel_accuracy == 0.75
+
+
+def test_nothing_to_count_is_not_a_number() -> None:
+    found = confusion(torch.tensor([0]), torch.tensor([255]), classes=2, ignore=255)
+    assert math.isnan(found.mean_iou)
+    assert math.isnan(found.pixel_accuracy)
+
+
+def test_bytes_do_not_overflow() -> None:
+    labels = torch.full((10,), 20, dtype=torch.uint8)
+    assert confusion(labels, labels, classes=21).counts[20, 20] == 10
+
+
+def test_errors_are_sentences() -> None:
+    one, two = torch.tensor([1]), torch.tensor([1, 1])
+    with pytest.raises(InputError, match=r"prediction \(1,\) and truth \(2,\) differ in shape"):
+        confusion(one, two, classes=2)
+    with pytest.raises(DataError, match="label 255 is not one of 2 classes"):
+        confusion(one, one * 255, classes=2)
+    with pytest.raises(DataError, match="prediction 7 is not one of 2 classes"):
+        confusion(one * 7, one, classes=2)
+    with pytest.raises(DataError, match="label -1 is not one of 2 classes"):
+        confusion(one, -one, classes=2)
