@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 NODES = 64
 TAIL = 8.5  # the normal density is below 1e-16 there
@@ -81,10 +83,10 @@ def chance_of_larger(
     probability, p_weights = (nodes + 1) / 2, weights / 2
     scale = np.sqrt(chi2.ppf(probability, degrees_of_freedom) / degrees_of_freedom)
     inside = np.ones((NODES, NODES))
-    for count in counts:
+    for count, times in Counter(counts).items():
         loading = math.sqrt((1 / control) / (1 / count + 1 / control))
         bound = statistic * scale[:, None] + loading * z[None, :]
-        inside *= ndtr(bound / math.sqrt(1 - loading**2))
+        inside *= ndtr(bound / math.sqrt(1 - loading**2)) ** times
     return float(1 - p_weights @ inside @ z_weights)
 
 
@@ -92,10 +94,15 @@ def many_to_one_quantile(
     chance: float, counts: Sequence[int], control: int, degrees_of_freedom: int
 ) -> float:
     """The number that :func:`chance_of_larger` gives this chance."""
+    return _quantile(chance, tuple(sorted(counts)), control, degrees_of_freedom)
+
+
+@lru_cache(maxsize=64)
+def _quantile(chance: float, counts: tuple[int, ...], control: int, degrees: int) -> float:
     from scipy.optimize import brentq
 
     def excess(statistic: float) -> float:
-        return chance_of_larger(statistic, counts, control, degrees_of_freedom) - chance
+        return chance_of_larger(statistic, counts, control, degrees) - chance
 
     top = 8.0
     while excess(top) > 0 and top < 1e6:
