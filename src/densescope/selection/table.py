@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,47 @@ def write_table(selection: Selection, path: Path | str) -> None:
     Raises:
         InputError: another suffix.
     """
+    document = {
+        "weight": selection.weight,
+        "weight_note": selection.weight_note,
+        "verdict": selection.verdict,
+        "level": selection.level,
+        "comparison_level": selection.comparison_level,
+        "failed": list(selection.failed),
+    }
+    write_rows(selection_table(selection), COLUMNS, path, document=document)
+
+
+def write_rows(
+    rows: Sequence[Row],
+    columns: Mapping[str, type],
+    path: Path | str,
+    *,
+    document: Mapping[str, Any] | None = None,
+) -> None:
+    """Write flat rows to ``.json``, ``.csv`` or ``.parquet``, as the suffix says.
+
+    A reader sees the whole file or the one before it.
+
+    Args:
+        rows: the keys of each are those of ``columns``; ``None`` is an empty cell.
+        columns: column -> ``int``, ``float``, ``str`` or ``bool``, in order.
+        path: where to; its folder is made when missing.
+        document: what JSON holds beside the rows, which are under ``"rows"``.
+
+    Raises:
+        InputError: another suffix.
+    """
     path = Path(path)
-    writer = WRITERS.get(path.suffix.lower())
-    if writer is None:
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"cannot tell a table format from {path.name!r}; end it in {', '.join(WRITERS)}"
+            f"cannot tell a table format from {path.name!r}; end it in {', '.join(SUFFIXES)}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer(selection, path)
+    if path.suffix.lower() == ".json":
+        write_json({**(document or {}), "rows": list(rows)}, path)
+    else:
+        TABLE_WRITERS[path.suffix.lower()](rows, columns, path)
 
 
 def _flat(selection: Selection, row: SelectionRow) -> Row:
@@ -91,36 +124,23 @@ def _bounds(name: str, estimate: Estimate | None, level: float) -> Row:
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _write_json(selection: Selection, path: Path) -> None:
-    document = {
-        "weight": selection.weight,
-        "weight_note": selection.weight_note,
-        "verdict": selection.verdict,
-        "level": selection.level,
-        "comparison_level": selection.comparison_level,
-        "failed": list(selection.failed),
-        "rows": selection_table(selection),
-    }
-    write_json(document, path)
-
-
-def _write_csv(selection: Selection, path: Path) -> None:
+def _write_csv(rows: Sequence[Row], columns: Mapping[str, type], path: Path) -> None:
     temporary = _beside(path)
     with temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(COLUMNS))
+        writer = csv.DictWriter(stream, list(columns))
         writer.writeheader()
-        writer.writerows(selection_table(selection))
+        writer.writerows(rows)
     os.replace(temporary, path)
 
 
-def _write_parquet(selection: Selection, path: Path) -> None:
+def _write_parquet(rows: Sequence[Row], columns: Mapping[str, type], path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     temporary = _beside(path)
-    parquet.write_table(pa.Table.from_pylist(selection_table(selection), schema=schema), temporary)
+    parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
     os.replace(temporary, path)
 
 
@@ -128,8 +148,8 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-WRITERS: dict[str, Callable[[Selection, Path], None]] = {
-    ".json": _write_json,
+TABLE_WRITERS: dict[str, Callable[[Sequence[Row], Mapping[str, type], Path], None]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
 }
+SUFFIXES = (".json", *TABLE_WRITERS)

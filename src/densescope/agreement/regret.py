@@ -1,0 +1,165 @@
+"""What each way to choose a checkpoint would have cost, in accuracy and in compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from densescope.agreement.curves import BASELINES, Curve, curves_of_run
+from densescope.agreement.judge import Judge, RegretRow
+from densescope.agreement.pairing import check_pairs, probed_run, scored_run
+from densescope.errors import RecordError
+from densescope.records import ProbeRecord, ScoreRecord
+from densescope.selection import select_checkpoints
+from densescope.selection.weight import DEFINITIONS
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RegretTable:
+    """All ways to choose among the checkpoints of one run.
+
+    Attributes:
+        protocol: of the probes.
+        dataset: of the probes.
+        measure: of the probes.
+        unit: of the steps.
+        layer: whose scores.
+        best: name of the best probed checkpoint.
+        last: name of the last checkpoint of the run.
+        checkpoints: how many there are.
+        probed: how many have a probe.
+        rows: one per way.
+    """
+
+    protocol: str
+    dataset: str
+    measure: str
+    unit: str
+    layer: int
+    best: str
+    last: str
+    checkpoints: int
+    probed: int
+    rows: tuple[RegretRow, ...]
+
+    def row(self, way: str) -> RegretRow:
+        """The row of one way.
+
+        Raises:
+            RecordError: there is no such way.
+        """
+        for row in self.rows:
+            if row.way == way:
+                return row
+        known = ", ".join(row.way for row in self.rows)
+        raise RecordError(f"no way to choose is named {way!r}; there are: {known}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, with plain values only."""
+        rows = [asdict(row) for row in self.rows]
+        return {**vars(self), "schema": SCHEMA, "rows": rows}
+
+
+def regret_table(
+    scores: Sequence[ScoreRecord],
+    probes: Sequence[ProbeRecord],
+    *,
+    losses: Mapping[str, float] | None = None,
+    layer: int = -1,
+) -> RegretTable:
+    """Compare ways to choose a checkpoint by what labelled probes say of their choices.
+
+    ``regret = best - chosen`` and ``gain = chosen - last``, both turned so that more is better, in
+    units of the measure. The best is that of the probed checkpoints. It is the best of many noisy
+    values and thus too good: all regrets are too large by the same amount, that of probing all,
+    which is 0, is too small. Ways that use the same probes to choose share its noise.
+
+    Compute is the sum of every ``..._seconds`` in the records' ``timing``: scoring of all scored
+    checkpoints for ways without labels (all label-free numbers are made in one pass, so a single
+    one costs less), all probes for probing all, scoring and the probes of its members for a
+    shortlist. Last, loss and random cost nothing.
+
+    Args:
+        scores: records of one run; failed ones are left out.
+        probes: of the same run, of some or all of its checkpoints.
+        losses: file name of the checkpoint -> training loss, of
+            :func:`~densescope.agreement.losses_by_checkpoint`.
+        layer: whose scores.
+
+    Returns:
+        A row per way; a choice that was not probed has no value and says so.
+
+    Raises:
+        RecordError: nothing scored or probed, or records that do not belong together.
+    """
+    scored, run = scored_run(scores), probed_run(probes)
+    check_pairs(scored, run)
+    judge = Judge(scored, run)
+    curves = curves_of_run(scored, layer)
+    rows = [judge.row("last", "last checkpoint", judge.last, 0.0)]
+    if losses is not None:
+        rows.append(_by_loss(judge, losses))
+    for definition in DEFINITIONS:
+        rows.extend(_by_dse(judge, curves[f"{definition}.dse"], definition, layer))
+    rows.extend(_by_number(judge, curves[number.name]) for number in BASELINES)
+    rows.append(judge.random())
+    rows.append(judge.all_probed())
+    return RegretTable(
+        protocol=run.protocol,
+        dataset=run.dataset,
+        measure=run.measure.name,
+        unit=run.unit,
+        layer=layer,
+        best=judge.best,
+        last=judge.last,
+        checkpoints=len(judge.steps),
+        probed=len(judge.goodness),
+        rows=tuple(rows),
+    )
+
+
+def _by_loss(judge: Judge, losses: Mapping[str, float]) -> RegretRow:
+    known = {
+        name: losses[name] for name in judge.steps if math.isfinite(losses.get(name, math.nan))
+    }
+    chosen = min(known, key=lambda name: known[name]) if known else None
+    missing = len(judge.steps) - len(known)
+    note = f"{missing} of {len(judge.steps)} checkpoints have no loss" if missing else None
+    return judge.row("loss", "lowest training loss", chosen, 0.0, note=note)
+
+
+def _by_dse(judge: Judge, dse: Curve, definition: str, layer: int) -> list[RegretRow]:
+    ways = {
+        f"{definition}.pick": f"DSE pick ({definition})",
+        f"{definition}.max": f"highest DSE ({definition})",
+        f"{definition}.shortlist": f"best probe of the DSE shortlist ({definition})",
+    }
+    (pick, pick_title), (top, top_title), (short, short_title) = ways.items()
+    if not dse.estimates:
+        return [
+            judge.row(way, title, None, None, labels=way == short, note=dse.reason)
+            for way, title in ways.items()
+        ]
+    selection = select_checkpoints(judge.scored, definition=definition, layer=layer)
+    highest = max(dse.estimates, key=lambda name: dse.estimates[name].value)
+    return [
+        judge.row(pick, pick_title, selection.pick, judge.scoring_seconds),
+        judge.row(top, top_title, highest, judge.scoring_seconds),
+        judge.of_shortlist(short, short_title, selection.shortlist),
+    ]
+
+
+def _by_number(judge: Judge, curve: Curve) -> RegretRow:
+    """The checkpoint where a number is best: highest, lowest or nearest to 1, as its row says."""
+    number = curve.number
+    words = {"higher": "highest", "lower": "lowest", "near 1": "nearest to 1:"}[number.better]
+    title = f"{words} {number.title}"
+    if not curve.estimates:
+        return judge.row(number.name, title, None, None, note=curve.reason)
+    values = {name: estimate.value for name, estimate in curve.estimates.items()}
+    chosen = min(values, key=lambda name: number.badness(values[name]))
+    return judge.row(number.name, title, chosen, judge.scoring_seconds)

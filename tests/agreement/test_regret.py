@@ -1,0 +1,128 @@
+"""Regret of a run made by hand, where every choice is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from densescope.agreement import regret_table
+from densescope.agreement.regret import RegretTable
+from densescope.errors import RecordError
+from densescope.records import ProbeRecord
+from tests.agreement.runs import name_of, probe, run_of
+
+# A bump at 2 that falls, a rise to the end that is highest: the pick and the maximum differ.
+SEPARABILITY = [0.0, 0.6, 0.95, 0.5, 0.1, 0.4, 0.8, 1.0]
+MIOU = [0.1, 0.45, 0.5, 0.55, 0.4, 0.3, 0.2, 0.15]
+NUMBERS = {
+    "rankme": [1.0, 2.0, 3.0, 4.0, 9.0, 5.0, 6.0, 7.0],
+    "alpha_req": [0.2, 1.5, 2.0, 3.0, 4.0, 0.9, 5.0, 6.0],
+    "outlier_fraction": [0.5, 0.01, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7],
+}
+LOSSES = {name_of(i): 5.0 - i / 10 for i in range(7)}
+
+
+def table(probes: list[ProbeRecord] | None = None) -> RegretTable:
+    scores, all_probes = run_of(SEPARABILITY, MIOU, numbers=NUMBERS)
+    return regret_table(scores, all_probes if probes is None else probes, losses=LOSSES)
+
+
+@pytest.mark.parametrize(
+    ("way", "step", "regret", "gain", "seconds"),
+    [
+        ("last", 7, 0.40, 0.0, 0.0),
+        ("loss", 6, 0.35, 0.05, 0.0),
+        ("released.pick", 2, 0.05, 0.35, 24.0),
+        ("released.max", 7, 0.40, 0.0, 24.0),
+        ("released.shortlist", 2, 0.05, 0.35, 224.0),
+        ("rankme", 4, 0.15, 0.25, 24.0),
+        ("alpha_req", 5, 0.25, 0.15, 24.0),
+        ("outlier_fraction", 1, 0.10, 0.30, 24.0),
+        ("probes", 3, 0.0, 0.40, 800.0),
+    ],
+)
+def test_every_way_by_hand(way: str, step: int, regret: float, gain: float, seconds: float) -> None:
+    row = table().row(way)
+    assert (row.step, row.name) == (step, name_of(step))
+    assert row.value == pytest.approx(MIOU[step])
+    assert row.regret == pytest.approx(regret)
+    assert row.gain == pytest.approx(gain)
+    assert row.seconds == pytest.approx(seconds)
+    assert row.needs_labels == (way in ("released.shortlist", "probes"))
+
+
+def test_a_random_choice_is_the_mean() -> None:
+    row = table().row("random")
+    mean = sum(MIOU) / 8
+    assert (row.name, row.step, row.seconds) == (None, None, 0.0)
+    assert (row.value, row.regret) == (pytest.approx(mean), pytest.approx(0.55 - mean))
+
+
+def test_what_flatters_a_way_is_said() -> None:
+    assert table().row("probes").note == "0 by definition: the noise that made it the best is in it"
+    assert table().row("loss").note == "1 of 8 checkpoints have no loss"
+    assert table().row("lidar").note == "lidar was not scored at layer -1"
+    assert table().row("paper.pick").name is None
+
+
+def test_a_choice_without_a_probe_says_so() -> None:
+    _, probes = run_of(SEPARABILITY, MIOU)
+    found = table([one for one in probes if one.step not in (2, 7)])
+    pick = found.row("released.pick")
+    assert (pick.name, pick.value, pick.regret, pick.gain) == (name_of(2), None, None, None)
+    assert pick.note == "checkpoint0002.pth was not probed"
+    assert found.row("rankme").note == "the last checkpoint, checkpoint0007.pth, was not probed"
+    assert found.row("rankme").regret == pytest.approx(0.15)
+    short = found.row("released.shortlist")
+    assert (short.name, short.seconds) == (None, None)
+    assert short.note == "not probed: checkpoint0007.pth, checkpoint0002.pth"
+    assert found.row("random").note == "6 of 8 checkpoints were probed"
+    assert (found.probed, found.checkpoints) == (6, 8)
+
+
+def test_a_shortlist_is_judged_by_the_members_that_were_probed() -> None:
+    _, probes = run_of(SEPARABILITY, MIOU)
+    short = table([one for one in probes if one.step != 2]).row("released.shortlist")
+    assert (short.step, short.seconds) == (7, pytest.approx(124.0))
+    assert short.note == "not probed: checkpoint0002.pth"
+
+
+def test_regret_of_an_error_is_turned() -> None:
+    _, probes = run_of(SEPARABILITY, MIOU)
+    errors = [replace(one, measure="rmse", values=(1 - one.value,)) for one in probes]
+    ours, theirs = table(), table(errors)
+    for row in theirs.rows:
+        assert row.regret == pytest.approx(ours.row(row.way).regret)
+        assert row.gain == pytest.approx(ours.row(row.way).gain)
+    assert theirs.row("probes").value == pytest.approx(0.45)
+
+
+def test_regret_has_the_error_of_the_seeds() -> None:
+    probes = [probe(i, value, value + 0.02 * (-1) ** i) for i, value in enumerate(MIOU)]
+    row = table(probes).row("last")
+    # after checkpoint and seed means +-0.01 each: 16 x 1e-4 over 7 degrees of freedom
+    assert row.error == pytest.approx((16e-4 / 7) ** 0.5)
+    assert table().row("last").error is None
+    assert table(probes).row("probes").error is None
+
+
+def test_records_without_times_have_no_cost() -> None:
+    scores, probes = run_of(SEPARABILITY, MIOU)
+    scores[0] = replace(scores[0], timing={"written": "today"})
+    found = regret_table(scores, probes)
+    assert found.row("released.pick").seconds is None
+    assert found.row("released.shortlist").seconds is None
+    assert found.row("probes").seconds == 800
+    assert [row.way for row in found.rows].count("loss") == 0
+
+
+def test_an_unknown_way_is_named() -> None:
+    with pytest.raises(RecordError, match="no way to choose is named 'luck'; there are: last, "):
+        table().row("luck")
+
+
+def test_the_document_is_plain() -> None:
+    document = table().to_json()
+    assert json.loads(json.dumps(document)) == document
