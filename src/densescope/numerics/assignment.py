@@ -11,7 +11,7 @@ from densescope.numerics import clustering
 from densescope.numerics.checks import full_precision
 from densescope.numerics.workers import walk, worker_count
 
-CHUNK_NUMBERS = 2**22
+CHUNK_NUMBERS = 2**21
 
 
 @dataclass(frozen=True)
