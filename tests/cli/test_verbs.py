@@ -60,7 +60,8 @@ def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> Non
     result = densescope("select", swept / "scores", *words)
     assert result.returncode == 0, result.stderr
     assert "PICK" in result.stdout
-    rows = list(csv.DictReader(targets[1].open()))
+    with targets[1].open() as stream:
+        rows = list(csv.DictReader(stream))
     assert [row["name"] for row in rows] == [f"checkpoint{e:04d}.pth" for e in range(6)]
     picked = [row["name"] for row in rows if row["pick"] == "True"]
     document = json.loads(targets[0].read_text())
