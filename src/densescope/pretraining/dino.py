@@ -45,7 +45,8 @@ class Dino(nn.Module):
 
     Source: Caron et al. 2021, arXiv 2104.14294; loss, head and moving average are lightly's.
     Deviations: the second global view is augmented like the first, no drop path, schedules in
-    steps, the loss averages over pairs of views including those of a global view with local ones.
+    steps. The center starts at the mean output of the first batch instead of zero: from zero, the
+    first thing a student learns is that mean. The loss averages over pairs of views.
     """
 
     mean: Tensor
@@ -77,7 +78,10 @@ class Dino(nn.Module):
         """The loss of one batch of images in [0, 1], on views drawn here."""
         large, small = self._views(images)
         with torch.no_grad():
-            told = self.teacher(large.flatten(0, 1)).chunk(len(large))
+            told = self.teacher(large.flatten(0, 1))
+            if step == 0:
+                self.criterion.center.copy_(told.mean(0))
+            told = told.chunk(len(large))
         said = self.student(large.flatten(0, 1)).chunk(len(large))
         if small is not None:
             said = said + self.student(small.flatten(0, 1)).chunk(len(small))
