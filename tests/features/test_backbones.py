@@ -272,3 +272,15 @@ def test_loading_draws_nothing_from_the_global_generator(file: Path) -> None:
 
 def test_the_width_is_what_the_options_say(file: Path, generator: torch.Generator) -> None:
     assert load(file).backbone.features(random_images(generator)).image.shape == (2, DIM)
+
+
+def test_a_prefix_counts_only_at_the_start_of_a_name(
+    tmp_path: Path, weights: dict[str, Tensor]
+) -> None:
+    path = tmp_path / "a.pth"
+    teacher = prefixed("backbone.", weights) | {"ema.backbone.norm.weight": torch.ones(1)}
+    torch.save({"teacher": teacher}, path)
+    assert load(path).coverage.outside == 1
+    torch.save({"teacher": teacher | {"backbone.extra.backbone.w": torch.ones(1)}}, path)
+    with pytest.raises(CheckpointError, match=r"no place in it \(extra\.backbone\.w\)"):
+        load(path)
