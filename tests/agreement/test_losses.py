@@ -55,7 +55,7 @@ def test_csv_of_ijepa_and_of_lightning(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "is empty; give the log of a training run"),
-        ("hello world\n", r"has no position under one of epoch, step, .*; it has: hello world"),
+        ("hello world\n1\n", r"has no position under one of epoch, step, .*; it has: hello world"),
         ("epoch,acc\n1,2\n", r"has no loss under one of train_loss, .*; it has: epoch, acc. Name"),
         ("epoch,loss\n1,nan\n", "has no row with a epoch and a finite loss"),
         ('{"epoch": 1}\n{"epo\n{"epoch": 2}\n', "line 2 of .* is not a JSON object"),
