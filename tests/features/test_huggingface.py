@@ -194,3 +194,15 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(CheckpointError, match="Transformers cannot load"):
         load_backbone(tmp_path, format="huggingface")
+
+
+def test_intermediate_blocks_go_through_the_final_norm(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    model, images = save("vit", tmp_path), random_images(generator)
+    with torch.no_grad():
+        hidden = model(images, output_hidden_states=True).hidden_states[1]
+        expected = model.layernorm(hidden)[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    found = load_backbone(tmp_path, format="huggingface").backbone.features(images, (0,))
+    torch.testing.assert_close(found.patches[0], expected)
+    assert not torch.allclose(expected, hidden[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))
