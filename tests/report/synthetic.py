@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.report import Previews, ReportData, build_report_data, preview_names
+from densescope.selection import Selection, select_checkpoints
 
 BLOCKS = 8
 RUN = {
@@ -22,49 +23,6 @@ RUN = {
     "images": {"count": 2048, "fingerprint": "sha256:5b1f…c2", "seed": 0, "size_pixels": 224},
     "versions": {"densescope": "0.1.0", "torch": "2.6.0", "timm": "1.0.15"},
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    step: int
-    unit: str
-    separability: Estimate
-    dim: Estimate
-    dse: Estimate | None
-    is_candidate: bool = False
-    rank_in_shortlist: int | None = None
-    is_pick: bool = False
-    below_noise_of_pick: bool = False
-
-
-@dataclass(frozen=True)
-class Change:
-    separability: Estimate
-    dim: Estimate
-    dse: Estimate
-    moved: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Has the attributes of ``densescope.selection.Selection``."""
-
-    definition: str
-    layer: int
-    weight: float | None
-    weight_note: str | None
-    rows: tuple[Row, ...]
-    candidates: tuple[str, ...]
-    shortlist: tuple[str, ...]
-    pick: str | None
-    last: str
-    verdict: str
-    change: Change | None
-    failed: tuple[str, ...]
-    level: float = 0.95
-    comparison_level: float = 0.99
-    images: int | None = None
 
 
 class _Noise:
@@ -136,78 +94,9 @@ def records(
     return rows
 
 
-def _separability(record: ScoreRecord, definition: str) -> Estimate:
-    return record.estimate(f"{definition}.inter").minus(record.estimate(f"{definition}.intra"))
-
-
-def choose(run: list[ScoreRecord], definition: str = "released") -> Choice:
-    """A stand-in for the selection: plausible, not exact. At least one record must be scored."""
-    scored = [record for record in run if record.status == "scored"]
-    parts = [
-        (_separability(record, definition), record.estimate(f"{definition}.dim"))
-        for record in scored
-    ]
-    weight = 1.0 if definition == "released" else 0.0009
-    undefined = definition == "paper" and len(scored) < 3
-    sums = [
-        None
-        if undefined
-        else Estimate(
-            s.value + weight * d.value,
-            tuple(a + weight * b for a, b in zip(s.replicates, d.replicates, strict=True)),
-        )
-        for s, d in parts
-    ]
-    values = [-math.inf if total is None else total.value for total in sums]
-    candidates = [
-        i for i, value in enumerate(values) if value == max(values[max(0, i - 2) : i + 3])
-    ]
-    ranked = sorted(candidates, key=lambda i: -values[i])[:3] if sums and sums[0] else []
-    rows = tuple(
-        Row(
-            record.name,
-            record.step,
-            record.unit,
-            *part,
-            total,
-            is_candidate=bool(ranked) and index in candidates,
-            rank_in_shortlist=ranked.index(index) + 1 if index in ranked else None,
-            is_pick=bool(ranked) and index == ranked[0],
-            below_noise_of_pick=bool(ranked) and abs(values[index] - values[ranked[0]]) < 0.012,
-        )
-        for index, (record, part, total) in enumerate(zip(scored, parts, sums, strict=True))
-    )
-    change = None
-    if ranked and ranked[0] != len(rows) - 1:
-        first, final = rows[ranked[0]], rows[-1]
-        assert first.dse is not None
-        assert final.dse is not None
-        change = Change(
-            final.separability.minus(first.separability),
-            final.dim.minus(first.dim),
-            final.dse.minus(first.dse),
-            "dimension",
-        )
-    place = f"{scored[ranked[0]].name} (epoch {scored[ranked[0]].step})" if ranked else ""
-    note = "The weight of the dimension is not defined: only parts are shown."
-    if not undefined:
-        note = f"DSE is separability + {weight} x dimension."
-    return Choice(
-        definition=definition,
-        layer=-1,
-        weight=None if undefined else weight,
-        weight_note=note,
-        rows=rows,
-        candidates=tuple(scored[i].name for i in candidates) if ranked else (),
-        shortlist=tuple(scored[i].name for i in ranked),
-        pick=scored[ranked[0]].name if ranked else None,
-        last=scored[-1].name,
-        verdict=f"Use {place}. The features of the last checkpoint use fewer directions."
-        if ranked
-        else f"No checkpoint is picked. {note}",
-        change=change,
-        failed=tuple(record.name for record in run if record.status != "scored"),
-    )
+def choose(run: list[ScoreRecord], definition: str = "released") -> Selection:
+    """The choice of the package itself."""
+    return select_checkpoints(run, definition=definition)
 
 
 def previews(names: tuple[str, ...], *, images: int = 4, grid: int = 14, dim: int = 24) -> Previews:
