@@ -116,3 +116,12 @@ def test_every_result_is_a_table(result: Result, tmp_path: Path) -> None:
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"table format from 'a.txt'; end it in .json, .csv, .par"):
         write_table(results()[0], tmp_path / "a.txt")
+
+
+def test_bounds_stand_in_their_columns() -> None:
+    scores, probes = run_of(CURVE, [0.3, 0.1, 0.2, 0.6, 0.5, 0.4])
+    found = agreement_of_run(scores, probes)
+    rows = {row["number"]: row for row in flat_table(found)[1]}
+    row = rows["released.separability"]
+    assert (row["tau_low"], row["tau_high"]) == found.row("released.separability").interval
+    assert row["tau_low"] < row["tau"] < row["tau_high"]
