@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from densescope.errors import RecordError
-from densescope.records import ScoreRecord
+from densescope.records import ProbeRecord, ScoreRecord
 from densescope.runs.store import RunStore, differences, file_stem
 
 MANIFEST = {"backbone": {"format": "dino"}, "settings": {"seed": 0}}
@@ -40,6 +40,34 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     store.open(MANIFEST)
     with pytest.raises(RecordError, match=r"settings.seed: 0 stored, 1 asked"):
         store.open({**MANIFEST, "settings": {"seed": 1}})
+
+
+def test_a_run_folder_that_moved_is_taken_up(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "out")
+    store.open({**MANIFEST, "run_folder": str(tmp_path / "old")})
+    with pytest.raises(RecordError, match=r"a.pth is no longer at .*old.*sweep its folder again"):
+        store.checkpoint_path("a.pth")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.pth").touch()
+    store.open({**MANIFEST, "run_folder": str(tmp_path / "new")})
+    assert store.checkpoint_path("a.pth") == tmp_path / "new" / "a.pth"
+
+
+def test_probe_records_stand_in_a_room_of_their_own(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    assert store.probes() == {}
+    for step in (5, 1):
+        name = f"checkpoint{step}.pth"
+        record = ProbeRecord(name, step, "epoch", "quick-linear", "scenes", "miou", (0.5,))
+        store.write_probe("scenes-quick-linear", record)
+    (room,) = store.probes().items()
+    assert room[0] == "scenes-quick-linear"
+    assert [record.step for record in room[1]] == [1, 5]
+    assert store.probe("scenes-quick-linear", "checkpoint5.pth") == room[1][1]
+    assert store.probe("scenes-quick-linear", "checkpoint9.pth") is None
+    path = tmp_path / "probes/scenes-quick-linear/checkpoint5.pth.json"
+    path.write_text("{")
+    assert store.probe("scenes-quick-linear", "checkpoint5.pth") is None
 
 
 def test_differences_names_added_and_nested_keys() -> None:

@@ -11,9 +11,17 @@ from typing import Any
 from torch import Tensor
 
 from densescope.errors import RecordError
-from densescope.records import ScoreRecord, read_json, read_record, write_json, write_record
+from densescope.records import (
+    ProbeRecord,
+    ScoreRecord,
+    read_json,
+    read_record,
+    write_json,
+    write_record,
+)
 
 MANIFEST = "run.json"
+PLACE = "run_folder"  # where the checkpoints lie; the one entry of a manifest that may change
 
 
 class RunStore:
@@ -51,16 +59,16 @@ class RunStore:
         Raises:
             RecordError: the folder holds a run with other settings; the message names them.
         """
-        if not self.manifest_path.exists():
-            write_json(manifest, self.manifest_path)
-            return
-        differing = differences(self.manifest(), manifest)
+        stored = self.manifest() if self.manifest_path.exists() else dict(manifest)
+        differing = differences(_settings(stored), _settings(manifest))
         if differing:
             raise RecordError(
                 f"{self.folder} holds a run made with other settings ({'; '.join(differing)}); "
                 "numbers made with different settings do not compare. Use another --output, "
                 "or the same settings"
             )
+        if not self.manifest_path.exists() or stored != manifest:
+            write_json(manifest, self.manifest_path)
 
     def records(self) -> list[ScoreRecord]:
         """All records in order of step, then name.
@@ -112,8 +120,52 @@ class RunStore:
         except SafetensorError:
             return None
 
+    def checkpoint_path(self, name: str) -> Path:
+        """The file a record speaks of.
+
+        Raises:
+            RecordError: it is no longer where the sweep found it.
+        """
+        path = Path(str(self.manifest().get(PLACE, ""))) / name
+        if not path.exists():
+            raise RecordError(
+                f"{name} is no longer at {path}: sweep its folder again where it lies now, "
+                "which keeps the records"
+            )
+        return path
+
+    def probe(self, room: str, name: str) -> ProbeRecord | None:
+        """The probe record of one checkpoint, or ``None``; a damaged one counts as none."""
+        path = self._path(f"probes/{room}", name, ".json")
+        try:
+            return ProbeRecord.from_json(read_json(path)) if path.is_file() else None
+        except RecordError:
+            return None
+
+    def probes(self) -> dict[str, list[ProbeRecord]]:
+        """Probe records by room (``<dataset>-<protocol>``), in order of step, then name.
+
+        Raises:
+            RecordError: a record cannot be read.
+        """
+        rooms = sorted(path for path in (self.folder / "probes").glob("*") if path.is_dir())
+        found: dict[str, list[ProbeRecord]] = {}
+        for room in rooms:
+            paths = [path for path in room.glob("*.json") if not path.name.startswith(".")]
+            records = [ProbeRecord.from_json(read_json(path)) for path in sorted(paths)]
+            found[room.name] = sorted(records, key=lambda record: (record.step, record.name))
+        return {room: records for room, records in found.items() if records}
+
+    def write_probe(self, room: str, record: ProbeRecord) -> None:
+        """Store one probe record."""
+        write_json(record.to_json(), self._path(f"probes/{room}", record.name, ".json"))
+
     def _path(self, room: str, name: str, suffix: str) -> Path:
         return self.folder / room / f"{file_stem(name)}{suffix}"
+
+
+def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != PLACE}
 
 
 def file_stem(name: str) -> str:

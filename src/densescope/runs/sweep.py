@@ -27,7 +27,7 @@ from densescope.features.formats import find_format
 from densescope.features.images import ImageSubset, draw_subset, open_images
 from densescope.records import ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
-from densescope.runs.store import RunStore
+from densescope.runs.store import PLACE, RunStore
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def sweep_run(
     checkpoints = find_checkpoints(folder, spec.format)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     store = RunStore(Path(output))
-    store.open(plain(manifest(spec, subset, settings)))
+    store.open(plain({**manifest(spec, subset, settings), PLACE: str(folder.resolve())}))
     scorer = CheckpointScorer(spec, subset, settings, compute, store)
     records, total = [], len(checkpoints)
     report(SweepEvent("start", "", 0, total))
