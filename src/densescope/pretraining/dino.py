@@ -29,7 +29,11 @@ class Network(nn.Module):
             # The head keeps the older weight_norm, whose weight_g and weight_v are DINO's names.
             warnings.filterwarnings("ignore", ".*weight_norm.*", FutureWarning)
             self.head = DINOProjectionHead(
-                shape.dim, settings.head_dim, settings.head_bottleneck, settings.prototypes
+                shape.dim,
+                settings.head_dim,
+                settings.head_bottleneck,
+                settings.prototypes,
+                batch_norm=settings.head_batch_norm,
             )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -73,6 +73,8 @@ class PretrainSettings:
         clip_norm: largest norm of the gradient of all weights together.
         head_dim: hidden width of the projection head.
         head_bottleneck: width before its last layer.
+        head_batch_norm: batch norm in the head, as DINO's ``use_bn_in_head``; keeps short runs from
+            collapsing to one output for all images.
         prototypes: width of its last layer.
         mean: of the pixels per channel, subtracted before the network.
         std: of the pixels per channel, divided by.
@@ -99,6 +101,7 @@ class PretrainSettings:
     clip_norm: float = 3.0
     head_dim: int = 512
     head_bottleneck: int = 128
+    head_batch_norm: bool = False
     prototypes: int = 1024
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
