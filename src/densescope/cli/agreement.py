@@ -1,0 +1,84 @@
+"""``agree``: label-free numbers against labelled probes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from densescope.cli import options as o
+from densescope.cli.tables import console as make_console
+from densescope.cli.tables import table
+
+if TYPE_CHECKING:
+    from densescope.agreement import Agreement, RegretTable
+
+PERCENT = ("miou", "accuracy", "pixel_accuracy", "delta_1")
+
+
+def agree(
+    output: Annotated[Path, typer.Argument(help="The folder a sweep and a probe wrote.")],
+    losses: Annotated[
+        Path | None, typer.Option(help="The training log, to judge picking by loss too.")
+    ] = None,
+    losses_offset: Annotated[
+        int, typer.Option(help="Log epoch minus the number in the file's name.")
+    ] = 0,
+    layer: o.LayerOption = -1,
+) -> None:
+    """Does DSE agree with the probes, is there degradation, what would each choice cost?
+
+    Stores everything it prints in OUTPUT/agreement/<dataset>-<protocol>.json.
+    """
+    from densescope.agreement import losses_by_checkpoint, read_losses
+    from densescope.runs.agree import agree_run
+    from densescope.runs.store import RunStore
+
+    store = RunStore(output)
+    by_name = None
+    if losses is not None:
+        by_name = losses_by_checkpoint(
+            read_losses(losses), store.records(), offset=losses_offset
+        )
+    console = make_console()
+    for room, found in agree_run(store, losses=by_name, layer=layer).items():
+        console.print(_agreement_table(room, found.agreement))
+        console.print(Text(found.degradation.verdict))
+        console.print(_regret_table(found.regret))
+        console.print(f"stored in {found.path}", markup=False)
+
+
+def _agreement_table(room: str, agreement: Agreement) -> Table:
+    from densescope.agreement import PAPER_TAU
+
+    made = table(
+        f"Kendall tau-b with {agreement.measure} ({room})",
+        ["number", "checkpoints", "tau", "95 % interval", "paper, mean of 16 methods"],
+    )
+    for row in agreement.rows:
+        interval = "–" if row.interval is None else f"{row.interval[0]:+.2f} to {row.interval[1]:+.2f}"
+        tau = "–" if row.tau is None else f"{row.tau.value:+.2f}"
+        known = PAPER_TAU.get(row.number)
+        paper = "" if known is None else f"{known['mean']:+.2f}"
+        made.add_row(row.title, str(row.checkpoints), tau, interval, paper)
+    return made
+
+
+def _regret_table(regret: RegretTable) -> Table:
+    scale = 100 if regret.measure in PERCENT else 1
+    unit = "points" if scale == 100 else ""
+    made = table(
+        f"what each way to choose would have cost ({regret.measure}, {unit})",
+        ["way", "checkpoint", regret.measure, "regret", "gain over last", "compute, s", ""],
+    )
+    for row in regret.rows:
+        numbers = [
+            "–" if value is None else f"{scale * value:.1f}"
+            for value in (row.value, row.regret, row.gain)
+        ]
+        seconds = "–" if row.seconds is None else f"{row.seconds:.0f}"
+        made.add_row(row.title, Text(row.name or "–"), *numbers, seconds, Text(row.note or ""))
+    return made

@@ -1,0 +1,87 @@
+"""A probed run becomes its agreement, its verdict on degradation and its regrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from densescope.agreement import (
+    Agreement,
+    Degradation,
+    RegretTable,
+    agreement_of_run,
+    degradation,
+    regret_table,
+)
+from densescope.errors import RecordError
+from densescope.records import ProbeRecord, ScoreRecord, write_json
+from densescope.runs.store import RunStore
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one protocol on one data set says of a run.
+
+    Attributes:
+        agreement: of each label-free number with the probe.
+        degradation: best against last checkpoint.
+        regret: of each way to choose.
+        path: the JSON document that holds all three; ``None`` when it was not written.
+    """
+
+    agreement: Agreement
+    degradation: Degradation
+    regret: RegretTable
+    path: Path | None = None
+
+
+def judge_run(
+    scores: list[ScoreRecord],
+    probes: list[ProbeRecord],
+    *,
+    losses: Mapping[str, float] | None = None,
+    layer: int = -1,
+) -> Judgement:
+    """Agreement, degradation and regret of one room of probes."""
+    return Judgement(
+        agreement_of_run(scores, probes, layer=layer),
+        degradation(probes, scores, layer=layer),
+        regret_table(scores, probes, losses=losses, layer=layer),
+    )
+
+
+def agree_run(
+    store: RunStore, *, losses: Mapping[str, float] | None = None, layer: int = -1
+) -> dict[str, Judgement]:
+    """Judge every room of probes of a run, and store what was found beside them.
+
+    Args:
+        store: the run.
+        losses: training loss by checkpoint name, for the row that picks by loss.
+        layer: the block whose numbers are judged.
+
+    Returns:
+        Room (``<dataset>-<protocol>``) to what it says.
+
+    Raises:
+        RecordError: the run has no probes, or they do not fit its records.
+    """
+    scores, rooms = store.records(), store.probes()
+    if not rooms:
+        raise RecordError(
+            f"{store.folder} has no probes; make some with: densescope probe {store.folder} "
+            "--dataset NAME --root DIR"
+        )
+    found = {}
+    for room, probes in rooms.items():
+        judged = judge_run(scores, probes, losses=losses, layer=layer)
+        path = store.folder / "agreement" / f"{room}.json"
+        document = {
+            "agreement": judged.agreement.to_json(),
+            "degradation": judged.degradation.to_json(),
+            "regret": judged.regret.to_json(),
+        }
+        write_json(document, path)
+        found[room] = Judgement(judged.agreement, judged.degradation, judged.regret, path)
+    return found
