@@ -36,6 +36,7 @@ TINY = PretrainSettings(
     frozen_head_steps=3,
     head_dim=32,
     head_bottleneck=16,
+    head_batch_norm=False,
     prototypes=24,
     device="cpu",
 )
@@ -96,6 +97,34 @@ def test_files_have_the_layout_of_dino(run: tuple[Path, ...]) -> None:
     head = {key for key in teacher if not key.startswith("backbone.")}
     linear = {f"head.mlp.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")}
     assert head == linear | {"head.last_layer.weight_g", "head.last_layer.weight_v"}
+
+
+def test_with_batch_norm_in_the_head_the_teacher_is_wrapped_too(
+    images: Tensor, tmp_path: Path
+) -> None:
+    settings = replace(TINY, steps=3, head_batch_norm=True)
+    content = load(pretrain(settings, images, tmp_path)[-1])
+    assert set(content["student"]) == set(content["teacher"])
+    assert all(key.startswith("module.") for key in content["teacher"])
+    assert "module.head.mlp.1.running_mean" in content["teacher"]
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    settings = PretrainSettings(
+        steps=40,
+        batch_size=16,
+        checkpoint_every=10,
+        backbone=BackboneShape(image_size=32, dim=32, depth=2, heads=2),
+        local_count=0,
+        head_dim=64,
+        head_bottleneck=32,
+        prototypes=64,
+        device="cpu",
+    )
+    losses: list[float] = []
+    scenes = make_scenes(128, size=32, seed=0).images
+    pretrain(settings, scenes, tmp_path, lambda progress: losses.append(progress.loss))
+    assert sum(losses[-5:]) / 5 < 0.9 * sum(losses[:5]) / 5
 
 
 @pytest.mark.parametrize("part", ["teacher", "student"])

@@ -40,9 +40,7 @@ def agree(
     store = RunStore(output)
     by_name = None
     if losses is not None:
-        by_name = losses_by_checkpoint(
-            read_losses(losses), store.records(), offset=losses_offset
-        )
+        by_name = losses_by_checkpoint(read_losses(losses), store.records(), offset=losses_offset)
     console = make_console()
     for room, found in agree_run(store, losses=by_name, layer=layer).items():
         console.print(_agreement_table(room, found.agreement))
@@ -52,17 +50,19 @@ def agree(
 
 
 def _agreement_table(room: str, agreement: Agreement) -> Table:
-    from densescope.agreement import PAPER_TAU
+    from densescope.agreement.paper import paper_tau
 
     made = table(
         f"Kendall tau-b with {agreement.measure} ({room})",
         ["number", "checkpoints", "tau", "95 % interval", "paper, mean of 16 methods"],
     )
     for row in agreement.rows:
-        interval = "–" if row.interval is None else f"{row.interval[0]:+.2f} to {row.interval[1]:+.2f}"
+        interval = (
+            "–" if row.interval is None else f"{row.interval[0]:+.2f} to {row.interval[1]:+.2f}"
+        )
         tau = "–" if row.tau is None else f"{row.tau.value:+.2f}"
-        known = PAPER_TAU.get(row.number)
-        paper = "" if known is None else f"{known['mean']:+.2f}"
+        known = paper_tau(row.number).get("mean")
+        paper = "" if known is None else f"{known:+.2f}"
         made.add_row(row.title, str(row.checkpoints), tau, interval, paper)
     return made
 

@@ -124,6 +124,21 @@ def load_backbone(
         raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
 
 
+def check_architecture(
+    *, format: str, architecture: str | None, options: Mapping[str, Any] | None
+) -> None:
+    """Build the architecture that every checkpoint of a run shares, and drop it again.
+
+    Raises:
+        CheckpointError: no such format or architecture, or the architecture refuses an option.
+    """
+    row = find_format(format)
+    if row.reader in ("custom", "huggingface"):
+        return
+    name = architecture or row.architecture
+    build_architecture(name, {**_row_options(row, name), **(options or {})})
+
+
 def _refuse_unused(
     row: Format,
     architecture: str | None,

@@ -113,10 +113,12 @@ class Dino(nn.Module):
     def checkpoint(self, epoch: int, optimizer: dict[str, Any]) -> dict[str, Any]:
         """The content of DINO's ``checkpoint%04d.pth``; its ``epoch`` is one ahead of its name."""
         shape = self.settings.backbone
+        # DINO wraps the teacher too where its head has batch norm, and names then begin alike.
+        wrapped = "module." if self.settings.head_batch_norm else ""
         plain = asdict(self.settings) | {"arch": shape.model, "patch_size": shape.patch_size}
         return {
             "student": {f"module.{key}": value for key, value in _named(self.student).items()},
-            "teacher": _named(self.teacher),
+            "teacher": {f"{wrapped}{key}": value for key, value in _named(self.teacher).items()},
             "optimizer": optimizer,
             "epoch": epoch + 1,
             "args": argparse.Namespace(**plain),

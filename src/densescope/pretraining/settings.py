@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from densescope.errors import InputError
@@ -10,11 +10,17 @@ from densescope.features.augmentation import AugmentationSettings
 
 # Milder than DINO's: a run of a few hundred small batches never learns to match harder views, and
 # its outputs then collapse to uniform instead.
-COLORS = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.15, "hue": 0.05, "grayscale": 0.1}
 GLOBAL_VIEWS = AugmentationSettings(
-    scale=(0.4, 1.0), blur=0.1, blur_sigma_pixels=(0.1, 1.0), **COLORS
+    scale=(0.4, 1.0),
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.15,
+    hue=0.05,
+    grayscale=0.1,
+    blur=0.1,
+    blur_sigma_pixels=(0.1, 1.0),
 )
-LOCAL_VIEWS = AugmentationSettings(scale=(0.15, 0.4), **COLORS)
+LOCAL_VIEWS = replace(GLOBAL_VIEWS, scale=(0.15, 0.4), blur=0.0)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,12 @@ from densescope.evaluation.scoring import (
     prepare_images,
     score_backbone,
 )
-from densescope.features.backbones import LoadedBackbone, load_backbone, size_of
+from densescope.features.backbones import (
+    LoadedBackbone,
+    check_architecture,
+    load_backbone,
+    size_of,
+)
 from densescope.features.checkpoints import fingerprint
 from densescope.features.discovery import find_checkpoints, number_of
 from densescope.features.extraction import resolve_device
@@ -154,7 +159,7 @@ def sweep(
 
     Raises:
         DataError: no checkpoint in the folder, or the images cannot be read.
-        InputError: an unknown format or architecture.
+        CheckpointError: an unknown format or architecture.
         RecordError: ``output`` holds a run made with other settings.
     """
     spec = BackboneSpec(
@@ -192,6 +197,9 @@ def sweep_run(
     settings = settings or ScoreSettings()
     folder, compute = Path(run_folder), compute or Compute()
     report = on_event or (lambda event: None)
+    check_architecture(
+        format=spec.format, architecture=spec.architecture, options=spec.architecture_options
+    )
     checkpoints = find_checkpoints(folder, spec.format)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     store = RunStore(Path(output))
@@ -227,7 +235,7 @@ def score_checkpoint(
     Raises:
         CheckpointError: the file cannot be read, or does not fit its format or architecture.
         DataError: the images cannot be read.
-        InputError: an unknown format or architecture, or features that cannot be scored.
+        InputError: features that cannot be scored.
     """
     settings, path = settings or ScoreSettings(), Path(path)
     subset = draw_subset(open_images(images), images_count, settings.seed)
