@@ -18,7 +18,8 @@ import torch
 
 from densescope.errors import CheckpointError
 from densescope.features import distributed
-from densescope.features.checkpoints import Inert, fingerprint, read_checkpoint
+from densescope.features.checkpoints import fingerprint, read_checkpoint
+from densescope.features.inert import Inert
 from tests.features.written_layouts import foreign_class, function_of_main, namespace
 
 

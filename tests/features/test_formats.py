@@ -354,7 +354,7 @@ def test_whole_teachers_are_preferred_to_sharded_folders(tmp_path: Path) -> None
     assert find_checkpoints(tmp_path / "ckpt", "dinov3") == [(tmp_path / "ckpt" / "99", 99)]
 
 
-def test_one_ranks_shard_says_where_to_look(tmp_path: Path) -> None:
+def test_an_unknown_kind_of_shard_is_refused(tmp_path: Path) -> None:
     from tests.features.written_layouts import foreign_class
 
     path = tmp_path / "model_0001249.rank_0.pth"
@@ -364,8 +364,24 @@ def test_one_ranks_shard_says_where_to_look(tmp_path: Path) -> None:
         torch.save({"model": {"teacher.backbone._flat_param": shard}, "iteration": 1249}, path)
     report = check_checkpoint(path, format="dinov2")
     assert report.step == "read"
-    assert "one rank's shard of an FSDP run" in report.message
-    assert "teacher_checkpoint.pth" in report.message
+    assert "teacher.backbone._flat_param is stored in an unknown way" in report.message
+    assert "torch.distributed.checkpoint" in report.message
+
+
+def test_rank_files_are_found_where_no_whole_teacher_is(tmp_path: Path) -> None:
+    ranks = [f"model_{step:07d}.rank_{rank}.pth" for step in (99, 199) for rank in (0, 1, 10)]
+    make(tmp_path, *ranks, "model_final.rank_0.pth", "last_checkpoint.rank_0")
+    assert find_checkpoints(tmp_path, "dinov2") == [
+        (tmp_path / "model_0000099.rank_0.pth", 99),
+        (tmp_path / "model_0000199.rank_0.pth", 199),
+    ]
+    make(tmp_path, "eval/training_99/teacher_checkpoint.pth")
+    assert len(find_checkpoints(tmp_path, "dinov2")) == 1
+
+
+def test_the_last_rank_files_alone_are_found(tmp_path: Path) -> None:
+    make(tmp_path, "model_final.rank_1.pth", "model_final.rank_0.pth")
+    assert find_checkpoints(tmp_path, "dinov2") == [(tmp_path / "model_final.rank_0.pth", 0)]
 
 
 # width, blocks, heads, tokens with positions: what the papers' models have

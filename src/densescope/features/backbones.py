@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from densescope.errors import CheckpointError
 from densescope.features.architectures import build_architecture, visible_options
-from densescope.features.checkpoints import Container, fingerprint, read_checkpoint
+from densescope.features.checkpoints import Container, files_of, fingerprint, read_checkpoint
+from densescope.features.flat_parameters import unflatten
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.formats import Format, Weights, find_format
 from densescope.features.layouts import (
@@ -35,8 +36,8 @@ class LoadedBackbone:
     Attributes:
         backbone: in evaluation mode, without gradients.
         coverage: what of the file was used.
-        sha256: of the file, or of the files of a folder.
-        bytes: size of the file or folder.
+        sha256: of the file, or of the files of a folder or of all ranks.
+        bytes: size of the same.
         epoch_inside: the file's own counter, or ``None``.
         format, architecture, options: what it was loaded as.
         foreign: classes of the file that were replaced by inert placeholders.
@@ -186,8 +187,13 @@ def _load(
     options: Mapping[str, Any],
     image_size: int | None,
 ) -> LoadedBackbone:
-    tensors, coverage = unpack(container, row, chosen)
-    model, trained_size = build_architecture(architecture, options)
+    if container.ranks:
+        model, trained_size = build_architecture(architecture, options)
+        whole = unflatten(container, row, chosen, model, architecture)
+        tensors, coverage = unpack(whole, row, chosen)
+    else:
+        tensors, coverage = unpack(container, row, chosen)
+        model, trained_size = build_architecture(architecture, options)
     if row.conversion is not None:
         tensors = row.conversion(tensors, model)
     _fill(model, tensors, architecture, container.path)
@@ -302,7 +308,5 @@ def _counter_note(path: Path, row: Format, inside: int | None) -> str | None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
-    if path.is_dir():
-        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
-    return path.stat().st_size
+    """Bytes of a file, of all files of a folder, or of the files of all ranks."""
+    return sum(member.stat().st_size for member in files_of(path))

@@ -15,16 +15,23 @@ import re
 import threading
 import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from densescope.errors import CheckpointError
+from densescope.features.inert import (
+    Inert,
+    InertAttribute,
+    InertMapping,
+    InertSequence,
+    placeholder,
+    stand_in_of,
+)
+from densescope.features.ranks import has_shards, rank_files, read_ranks
 
 _LEGACY_PICKLES = 4  # magic number, protocol, system, content; then storage keys and raw bytes
 _LOCK = threading.Lock()  # torch keeps its allow-list per process
@@ -38,74 +45,50 @@ class Container:
 
     Attributes:
         path: the file or folder it came from.
-        kind: ``"zip"`` or ``"legacy"`` (``torch.save``), ``"safetensors"`` or ``"distributed"``.
-        content: the stored object, usually a dictionary.
+        kind: ``"zip"`` or ``"legacy"`` (``torch.save``), ``"ranks"`` (several such files),
+            ``"safetensors"`` or ``"distributed"``.
+        content: the stored object, usually a dictionary; of several rank files, that of rank 0.
         foreign: classes and functions the file asked for and did not get; their instances are
             inert placeholders.
+        ranks: what each rank of an FSDP run stored, in order; empty for every other file.
     """
 
     path: Path
     kind: str
     content: Any
     foreign: tuple[str, ...] = ()
-
-
-class Inert:
-    """Stands in for an object whose class belongs to somebody's code; it never runs any."""
-
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-
-    def __new__(cls, *arguments: Any) -> Inert:  # noqa: D102
-        placeholder = object.__new__(cls)
-        placeholder.arguments = arguments
-        return placeholder
-
-    def __init__(self, *arguments: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _InertMapping:
-    """Stands in for a foreign dictionary class: its instances are plain dictionaries."""
-
-    def __new__(cls, *_: Any) -> Any:
-        return OrderedDict()
-
-
-class _InertSequence:
-    """Stands in for a foreign list class: its instances are plain lists."""
-
-    def __new__(cls, *_: Any) -> Any:
-        return []
-
-
-@lru_cache(maxsize=1024)
-def placeholder(name: str, base: type = Inert) -> type:
-    """An inert class that carries the name of a foreign one."""
-    module, _, qualified = name.rpartition(".")
-    return type(qualified, (base,), {"__module__": module})
+    ranks: tuple[Any, ...] = ()
 
 
 def read_checkpoint(path: str | Path) -> Container:
     """Read a checkpoint file, or a folder of ``torch.distributed.checkpoint``.
 
-    Nothing in the file is executed: classes and functions it names become inert placeholders, and
+    A file of one rank of an FSDP run (``model_0012499.rank_0.pth``) that holds a part of the
+    weights is read together with the files of all other ranks beside it.
+
+    Nothing in a file is executed: classes and functions it names become inert placeholders, and
     names from ``os`` or ``sys`` are refused. Tensors of a ``torch.save`` file are mapped from disk,
     not copied.
 
     Args:
-        path: the file or folder.
+        path: the file or folder; of rank files any one.
 
     Returns:
         Its content with tensors on the CPU.
 
     Raises:
         CheckpointError: it is missing, cut off, empty, a text or HTML file, a Git LFS pointer, a
-            TorchScript archive, or asks for something that no placeholder can stand for.
+            TorchScript archive, or asks for something that no placeholder can stand for; or the
+            file of a rank is missing, or of another run or step.
     """
-    path = Path(path)
+    found = _read_one(Path(path))
+    if not has_shards(found.foreign):
+        return found
+    ranks = read_ranks(found.path, found.content, lambda rank: _read_one(rank).content)
+    return replace(found, kind="ranks", content=ranks[0], ranks=ranks)
+
+
+def _read_one(path: Path) -> Container:
     kind = _kind(path)
     try:
         if kind == "distributed":
@@ -122,14 +105,28 @@ def read_checkpoint(path: str | Path) -> Container:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file; of a folder, that of the names and contents of its files in order."""
+    """SHA-256 of a file; of a folder or rank files, that of the names and contents of all files."""
     path = Path(path)
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for member in sorted(item for item in path.rglob("*") if item.is_file()):
-            digest.update(member.relative_to(path).as_posix().encode() + b"\0")
-            digest.update(bytes.fromhex(fingerprint(member)))
+    members = files_of(path)
+    if path.is_dir() or len(members) > 1:
+        digest = hashlib.sha256()
+        root = path if path.is_dir() else path.parent
+        for member in members:
+            digest.update(member.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(bytes.fromhex(_fingerprint(member)))
         return digest.hexdigest()
+    return _fingerprint(path)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files a checkpoint consists of: itself, all in a folder, or those of all ranks."""
+    if path.is_dir():
+        return sorted(item for item in path.rglob("*") if item.is_file())
+    return rank_files(path)
+
+
+def _fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_CHUNK):
             digest.update(block)
@@ -207,7 +204,10 @@ def _read_torch(path: Path, kind: str) -> tuple[Any, tuple[str, ...]]:
         warnings.simplefilter("ignore")
         names = _names_unknown_to_torch(names)
         for _ in range(len(names) + 1):
-            stand_ins = [(placeholder(name, bases.get(name, Inert)), name) for name in names]
+            stand_ins = [
+                (placeholder(name, bases.get(name, stand_in_of(name))), name) for name in names
+            ]
+            stand_ins.append((InertAttribute, f"{__name__}.inside"))
             try:
                 with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
                     content = torch.load(
@@ -235,7 +235,7 @@ def _foreign_container(message: str) -> tuple[str, type]:
     found = _REFUSED_CONTAINER.search(message)
     if found is None:
         return "", Inert
-    return found.group(2), _InertMapping if "SETITEM" in found.group(1) else _InertSequence
+    return found.group(2), InertMapping if "SETITEM" in found.group(1) else InertSequence
 
 
 def _names_in(path: Path, kind: str) -> Iterator[str]:

@@ -14,7 +14,14 @@ from densescope.errors import CheckpointError
 Tensors = Mapping[str, Tensor]
 # (tensors of the file, the timm model they go into) -> tensors under the model's names
 Conversion = Callable[[Tensors, Any], dict[str, Tensor]]
+# the timm model -> names and shapes of the training code's parameters, as it registers them
+Registration = Callable[[Any], dict[str, tuple[int, ...]]]
 
+_DINOV2_MODULES = ("patch_embed", "blocks", "norm")
+_DINOV2_BLOCK = (
+    *("norm1", "attn.qkv", "attn.proj", "ls1"),
+    *("norm2", "mlp.fc1", "mlp.fc2", "ls2"),
+)
 _DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
 
 
@@ -37,6 +44,42 @@ def dinov2_tokens(tensors: Tensors, model: Any) -> dict[str, Tensor]:
         out["cls_token"] = out["cls_token"] + out["pos_embed"][:, :1]
         out["pos_embed"] = out["pos_embed"][:, 1:]
     return out
+
+
+def dinov2_registration(model: Any) -> dict[str, tuple[int, ...]]:
+    """DINOv2's parameters of a timm model, in DINOv2's order.
+
+    Its tokens belong to the network itself and so come first, the mask token (which timm leaves
+    out) last among them; then the patch embedding, the blocks and the final norm.
+
+    Raises:
+        CheckpointError: the model is not a vision transformer with a class token and positions.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    if not {"cls_token", "pos_embed", "blocks.0.attn.qkv.weight"} <= set(shapes):
+        raise CheckpointError(f"{type(model).__name__} is not a vision transformer as DINOv2's")
+    _, tokens, width = shapes.pop("pos_embed")
+    ordered = {"cls_token": shapes.pop("cls_token")}
+    ordered["pos_embed"] = (1, tokens + bool(getattr(model, "no_embed_class", False)), width)
+    if "reg_token" in shapes:
+        ordered["register_tokens"] = shapes.pop("reg_token")
+    ordered["mask_token"] = (1, width)
+    # a gated layer is twice as wide inside, and DINOv2 names its parts otherwise
+    gated = shapes.get("blocks.0.mlp.fc1.bias") != shapes.get("blocks.0.mlp.fc2.weight", (0, 0))[1:]
+    for name in sorted(shapes, key=_dinov2_place):
+        named = name.replace(".fc1.", ".w12.").replace(".fc2.", ".w3.") if gated else name
+        ordered[named] = shapes[name]
+    return ordered
+
+
+def _dinov2_place(name: str) -> tuple[int, int, int, bool]:
+    """Where DINOv2 registers a parameter: module, block, part of the block, weight or bias."""
+    parts = name.split(".")
+    module = _DINOV2_MODULES.index(parts[0]) if parts[0] in _DINOV2_MODULES else 3
+    block = int(parts[1]) if parts[0] == "blocks" else 0
+    inside = ".".join(parts[2:-1])
+    part = _DINOV2_BLOCK.index(inside) if inside in _DINOV2_BLOCK else len(_DINOV2_BLOCK)
+    return module, block, part, parts[-1] == "bias"
 
 
 def dinov3_tokens(tensors: Tensors, model: Any) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from densescope.errors import DataError
 from densescope.features.formats import FORMATS, Format, find_format
+from densescope.features.ranks import rank_files
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".incomplete", ".lock", "~")
 
@@ -15,9 +16,10 @@ def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
     """Numbered checkpoints of a run, by the file names its training code writes.
 
     A pattern looks directly into the folder, or as many folders down as it has slashes; where a
-    format has several, the first that finds anything is used. Files that
-    training overwrites (``checkpoint.pth``) are left out when numbered ones exist, and stand alone
-    as step 0 otherwise. Hidden and half-written files (``.tmp``, ``.part``) are skipped. A file of
+    format has several, the first that finds anything is used. Files that training overwrites
+    (``checkpoint.pth``) are left out when numbered ones exist, and stand alone as step 0
+    otherwise. Of the files that the ranks of a run write for one step, the lowest rank's is listed
+    and stands for all. Hidden and half-written files (``.tmp``, ``.part``) are skipped. A file of
     no bytes is listed: loading it says what is wrong with it.
 
     Args:
@@ -61,7 +63,7 @@ def _numbered(folder: Path, row: Format) -> list[tuple[Path, int]]:
         for depth in range(pattern.count("/") + 1):
             for path in folder.glob("/".join(["*"] * (depth + 1))):
                 matched = re.fullmatch(pattern, path.relative_to(folder).as_posix())
-                if matched and _whole(path):
+                if matched and _whole(path) and rank_files(path)[0] == path:
                     found.append((path, int(matched.group(1))))
         if found:
             return sorted(found, key=lambda item: (item[1], item[0].name))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import CheckpointError
-from densescope.features.checkpoints import Inert, placeholder
+from densescope.features.inert import Inert, placeholder
 
 _PLAIN = {
     ("torch", "Size"): tuple,

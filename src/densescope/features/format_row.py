@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from densescope.errors import CheckpointError
-from densescope.features.conversions import Conversion
+from densescope.features.conversions import Conversion, Registration
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,6 +46,8 @@ class Format:
         drop: (pattern, reason) of tensors inside the prefix that are left out on purpose.
         renames: (regular expression, replacement), applied in order after the prefix is gone.
         conversion: what renaming cannot say, or ``None``.
+        registration: names and shapes of the backbone's parameters in the order in which they
+            were registered, for codes that write the flat parameters of FSDP; else ``None``.
         files: regular expressions of numbered files below the run's folder, best first; group 1
             is the number.
         latest: names (with ``*``) of files that are overwritten while training goes on.
@@ -68,6 +70,7 @@ class Format:
     drop: tuple[tuple[str, str], ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     conversion: Conversion | None = None
+    registration: Registration | None = None
     files: tuple[str, ...] = ()
     latest: tuple[str, ...] = ()
     unit: str = "epoch"

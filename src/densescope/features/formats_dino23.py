@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from densescope.features.conversions import dinov2_tokens, dinov3_tokens
+from densescope.features.conversions import dinov2_registration, dinov2_tokens, dinov3_tokens
 from densescope.features.format_row import WHOLE, Format, Weights
 
 DINO23_ROWS = (
@@ -10,15 +10,25 @@ DINO23_ROWS = (
         "dinov2",
         "DINOv2, training",
         "facebookresearch/dinov2, arXiv 2304.07193",
-        (Weights("teacher", ("teacher",), ("backbone.",)),),
+        (
+            Weights("teacher", (), ("teacher.backbone.", "backbone."), nested=("teacher", "model")),
+            Weights("student", ("model",), ("student.backbone.",)),
+        ),
         "vit_large_patch14_dinov2",
         {"img_size": 224, "patch_size": 16},
         drop=(("mask_token", "input of masked patches"),),
         renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),
         conversion=dinov2_tokens,
-        files=(r"(?:eval/)?training_(\d+)/teacher_checkpoint\.pth",),
+        registration=dinov2_registration,
+        files=(
+            r"(?:eval/)?training_(\d+)/teacher_checkpoint\.pth",
+            r"model_(\d+)\.rank_\d+\.pth",
+        ),
+        latest=("model_final.rank_*.pth",),
         unit="step",
-        counter="",
+        counter="iteration",
+        counter_offset=0,
+        foreign="in rank files, the sharded tensors of FSDP",
     ),
     Format(
         "dinov2-release",

@@ -13,6 +13,7 @@ from torch import Tensor
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
 from densescope.features.formats import FORMATS, Format, Weights
+from densescope.features.ranks import FLAT_NAMES
 
 _SHOWN = 4
 STEPS = ("read", "path", "prefix", "architecture", "load")
@@ -84,16 +85,9 @@ def unpack(
     Raises:
         StepError: a key of the path is missing, or no tensor has the prefix.
     """
-    if any("sharded_tensor" in name for name in container.foreign):
-        raise StepError(
-            "read",
-            f"{container.path} is one rank's shard of an FSDP run, which does not say which weight "
-            "is where: take eval/training_*/teacher_checkpoint.pth of the same run, or save with "
-            "torch.distributed.checkpoint",
-        )
-    found = _walk(container, row, chosen)
+    found = walk(container, row, chosen)
     tensors = _tensors(found)
-    prefix = _prefix(found, container, row, chosen)
+    prefix = find_prefix(found, container, row, chosen)
     inside = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -141,7 +135,12 @@ def _place(chosen: Weights) -> str:
     return "/".join(chosen.path) if chosen.path else "the top of the file"
 
 
-def _walk(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any]:
+def walk(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any]:
+    """The dictionary that a set of weights lies in.
+
+    Raises:
+        StepError: a key of its path is missing, or something else lies there.
+    """
     here = container.content
     walked: list[str] = []
     for key in chosen.path:
@@ -176,7 +175,14 @@ def _tensors(found: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
-def _prefix(found: Mapping[str, Any], container: Container, row: Format, chosen: Weights) -> str:
+def find_prefix(
+    found: Mapping[str, Any], container: Container, row: Format, chosen: Weights
+) -> str:
+    """The first prefix of a set of weights with which a tensor's name begins.
+
+    Raises:
+        StepError: there is none, or there are no tensors.
+    """
     tensors = _tensors(found)
     for prefix in chosen.prefixes:
         if any(name.startswith(prefix) for name in tensors):
@@ -221,10 +227,14 @@ def _rename(tensors: Mapping[str, Tensor], row: Format) -> dict[str, Tensor]:
 
 
 def _fits(container: Container, row: Format, chosen: Weights) -> bool:
+    if container.ranks and row.registration is None:
+        return False
     try:
         tensors, _ = unpack(container, row, chosen)
     except StepError:
         return False
+    if container.ranks:
+        return any(name.endswith(FLAT_NAMES) for name in tensors)
     needed, allowed = _FAMILIES[_family(row)]
     if needed not in tensors or not all(re.fullmatch(allowed, name) for name in tensors):
         return False

@@ -1,0 +1,91 @@
+"""Stand-ins for classes and functions that a checkpoint names: they hold data and run nothing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+
+class Inert:
+    """Stands in for an object whose class belongs to somebody's code; it never runs any."""
+
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __new__(cls, *arguments: Any) -> Inert:  # noqa: D102
+        placeholder = object.__new__(cls)
+        placeholder.arguments = arguments
+        return placeholder
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class InertMapping:
+    """Stands in for a foreign dictionary class: its instances are plain dictionaries."""
+
+    def __new__(cls, *_: Any) -> Any:  # noqa: D102
+        return OrderedDict()
+
+
+class InertSequence:
+    """Stands in for a foreign list class: its instances are plain lists."""
+
+    def __new__(cls, *_: Any) -> Any:  # noqa: D102
+        return []
+
+
+class InertTensor(Tensor):
+    """Stands in for a tensor class that is spread over machines: a size without values."""
+
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise TypeError("a placeholder for a sharded tensor has no values")
+
+
+class InertAttribute(Inert):
+    """Stands in for whatever a file takes out of a foreign class, such as a class inside it."""
+
+
+class _InertLookup:
+    """Stands in for ``getattr``, by which some pickles name a class inside a class."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return InertAttribute
+
+
+SHARDED = ".ShardedTensor"
+_LOOKUPS = ("__builtin__.getattr", "builtins.getattr")
+
+
+def stand_in_of(name: str) -> type:
+    """The kind of placeholder that a name needs when nothing else is known of it."""
+    if name in _LOOKUPS:
+        return _InertLookup
+    return InertTensor if name.endswith(SHARDED) else Inert
+
+
+@lru_cache(maxsize=1024)
+def placeholder(name: str, base: type = Inert) -> type:
+    """An inert class that carries the name of a foreign one."""
+    module, _, qualified = name.rpartition(".")
+    return type(qualified, (base,), {"__module__": module})
+
+
+def fields(thing: Any) -> dict[str, Any]:
+    """What a placeholder was given as its state: attributes, slots, or both."""
+    state = thing.state if isinstance(thing, Inert) else None
+    parts = state if isinstance(state, tuple) else (state,)
+    return {str(k): v for part in parts if isinstance(part, dict) for k, v in part.items()}

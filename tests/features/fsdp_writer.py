@@ -1,0 +1,156 @@
+"""Writes the rank files of an FSDP run as DINOv2's training does; every rank is a process.
+
+``python fsdp_writer.py rank world_size folder``: the folder holds ``plan.pth``, and gets a folder
+of rank files for each of its entries.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BlockChunk(nn.ModuleList):
+    """What DINOv2 wraps."""
+
+
+class Scale(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+
+class Attention(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, *, gated: bool) -> None:
+        super().__init__()
+        if gated:
+            self.w12 = nn.Linear(dim, 8 * dim)
+            self.w3 = nn.Linear(4 * dim, dim)
+        else:
+            self.fc1 = nn.Linear(dim, 4 * dim)
+            self.fc2 = nn.Linear(4 * dim, dim)
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int, *, gated: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim)
+        self.ls1 = Scale(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, gated=gated)
+        self.ls2 = Scale(dim)
+
+
+class Patches(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, 8, 8)
+
+
+class Backbone(nn.Module):
+    """The parameters of DINOv2's network, registered in its order; 32 pixels in cells of 8."""
+
+    def __init__(self, dim: int, depth: int, chunks: int, registers: int, *, gated: bool) -> None:
+        super().__init__()
+        self.patch_embed = Patches(dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 17, dim))
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
+        blocks: list[nn.Module] = [Block(dim, gated=gated) for _ in range(depth)]
+        if chunks:
+            length = depth // chunks
+            self.blocks = nn.ModuleList(
+                BlockChunk(
+                    [*(nn.Identity() for _ in range(first)), *blocks[first : first + length]]
+                )
+                for first in range(0, depth, length)
+            )
+        else:
+            self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Identity()
+        self.mask_token = nn.Parameter(torch.zeros(1, dim))
+
+
+def draw(network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Fills a network with values that all differ; returns them by name, without chunks."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            value.copy_(around + 0.2 * torch.randn(value.shape, generator=generator))
+    named = {}
+    for name, value in network.state_dict().items():
+        parts = name.split(".")
+        chunked = parts[0] == "blocks" and parts[2].isdigit()
+        named[".".join(parts[:1] + parts[2:] if chunked else parts)] = value.clone()
+    return named
+
+
+def network(plan: dict[str, Any]) -> Backbone:
+    """The network of an entry of the plan."""
+    sizes = ("dim", "depth", "chunks", "registers")
+    return Backbone(*(plan[size] for size in sizes), gated=plan["gated"])
+
+
+def write(plan: dict[str, Any], folder: Path, rank: int) -> None:
+    from torch.distributed.fsdp import (
+        FullyShardedDataParallel,
+        MixedPrecision,
+        ShardingStrategy,
+        StateDictType,
+    )
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    model = nn.Module()
+    for seed, which in enumerate(("student", "teacher")):
+        backbone = network(plan)
+        draw(backbone, seed)
+        parts = nn.ModuleDict({"backbone": backbone, "dino_head": nn.Linear(plan["dim"], 7)})
+        for name, part in parts.items():
+            parts[name] = FullyShardedDataParallel(
+                part,
+                sharding_strategy=ShardingStrategy.SHARD_GRAD_OP,
+                mixed_precision=MixedPrecision(param_dtype=plan["dtype"]),
+                auto_wrap_policy=ModuleWrapPolicy({BlockChunk}),
+                use_orig_params=plan["originals"],
+                device_id=torch.device("cpu"),
+            )
+        setattr(model, which, parts)
+    model.register_buffer("center", torch.zeros(1, 7))
+    optimizer = torch.optim.AdamW(model.student.parameters())  # type: ignore[union-attr]
+    with FullyShardedDataParallel.state_dict_type(model, StateDictType.LOCAL_STATE_DICT):
+        state = model.state_dict()
+    folder.mkdir(exist_ok=True)
+    content = {"model": state, "optimizer": optimizer.state_dict(), "iteration": 1249}
+    torch.save(content, folder / f"model_0001249.rank_{rank}.pth")
+
+
+def main(rank: int, world_size: int, folder: Path) -> None:
+    from torch import distributed
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world_size
+    )
+    for name, plan in torch.load(folder / "plan.pth", weights_only=True).items():
+        write(plan, folder / name, rank)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
