@@ -14,10 +14,10 @@ from densescope.cli import options as o
 from densescope.errors import InputError
 
 
-def test_layers() -> None:
-    assert o.layers("-4,-1") == (-4, -1)
-    with pytest.raises(InputError, match="is not a list of whole numbers"):
-        o.layers("last")
+def test_whole_numbers() -> None:
+    assert o.whole_numbers("-4,-1", "--layers") == (-4, -1)
+    with pytest.raises(InputError, match="--layers 'last' is not a list of whole numbers"):
+        o.whole_numbers("last", "--layers")
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class ScoreOptions:
 
         shared = {field.name for field in fields(self)} & {f.name for f in fields(ScoreSettings)}
         values = {name: getattr(self, name) for name in shared - {"layers"}}
-        return ScoreSettings(layers=layers(self.layers), **values)
+        return ScoreSettings(layers=whole_numbers(self.layers, "--layers"), **values)
 
     def compute(self) -> Compute:
         """Where and how the work is done."""
@@ -157,7 +157,7 @@ def _parameters(group: type) -> list[inspect.Parameter]:
     ]
 
 
-def layers(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """``"-4,-1"`` as ``(-4, -1)``.
 
     Raises:
@@ -167,7 +167,7 @@ def layers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(
-            f"--layers {text!r} is not a list of whole numbers such as -1 or -4,-1"
+            f"{option} {text!r} is not a list of whole numbers such as 0 or 0,1"
         ) from None
 
 

@@ -1,0 +1,272 @@
+"""Probe the checkpoints of a scored run with labels: resumable, one record at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from densescope.errors import DataError, DensescopeError, RecordError
+from densescope.evaluation.datasets import (
+    DATASETS,
+    open_dataset,
+    open_depth,
+    open_labelled_images,
+)
+from densescope.evaluation.probes import (
+    PROTOCOLS,
+    ProbeData,
+    ProbeOutcome,
+    find_protocol,
+    probe_checkpoint,
+    probe_data,
+    protocol_settings,
+)
+from densescope.features.backbones import LoadedBackbone
+from densescope.features.extraction import resolve_device
+from densescope.records import ProbeRecord, ScoreRecord, plain
+from densescope.runs.environment import device_name, versions
+from densescope.runs.store import RunStore
+from densescope.runs.sweep import BackboneSpec, Compute, SweepEvent
+from densescope.selection import select_checkpoints
+
+TEST_SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """Where labels come from.
+
+    Attributes:
+        dataset: row of ``DATASETS``; a name of your own for image-level labels and depth.
+        root: its folder; for image-level labels the training images.
+        train_split: what probes are fitted on.
+        test_split: what is reported; ``None`` takes the row's ``test``, else its ``val``.
+        test_root: for image-level labels the test images; for depth both halves' second root.
+    """
+
+    dataset: str
+    root: Path
+    train_split: str = "train"
+    test_split: str | None = None
+    test_root: Path | None = None
+
+    def open(self, task: str) -> ProbeData:
+        """Both halves, checked against each other.
+
+        Raises:
+            DataError: a folder is missing, or holds something else.
+        """
+        if task == "segmentation":
+            test = self.test_split or _test_split(self.dataset)
+            halves = [open_dataset(self.dataset, self.root, s) for s in (self.train_split, test)]
+            return probe_data(self.dataset, *halves)
+        if self.test_root is None:
+            raise DataError(f"labels for {task} need --test-root: the folder of the test images")
+        if task == "classification":
+            train = open_labelled_images(self.root)
+            test_images = open_labelled_images(self.test_root, classes=train.classes)
+            return probe_data(self.dataset, train, test_images)
+        pairs = [
+            open_depth(root / "images", root / "depths") for root in (self.root, self.test_root)
+        ]
+        return probe_data(self.dataset, *pairs)
+
+
+def _test_split(dataset: str) -> str:
+    row = DATASETS.get(dataset)
+    splits = () if row is None else tuple(row.splits)
+    return next((split for split in TEST_SPLITS if split in splits), "val")
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What is asked of every checkpoint.
+
+    Attributes:
+        protocol: row of ``PROTOCOLS``.
+        seeds: of the probe; the row's by default.
+        steps: optimizer steps in place of the published number.
+        image_size: pixels the backbone sees in place of the published number.
+        cache_folder: where features are kept between calls; nowhere by default.
+    """
+
+    protocol: str = "quick-linear"
+    seeds: tuple[int, ...] | None = None
+    steps: int | None = None
+    image_size: int | None = None
+    cache_folder: Path | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Numbers in place of the protocol's."""
+        asked = {"steps": self.steps, "image_size": self.image_size}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def room(self, dataset: str) -> str:
+        """Folder of the records; changed numbers have a room of their own."""
+        changed = "".join(f"-{name}{value}" for name, value in self.changes.items())
+        return f"{dataset}-{self.protocol}{changed}".replace("_", "-")
+
+
+def probe_file(
+    path: Path | str,
+    spec: BackboneSpec,
+    data: LabelledData,
+    request: ProbeRequest,
+    *,
+    compute: Compute | None = None,
+) -> ProbeOutcome:
+    """Probe one checkpoint file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or does not fit its format.
+        DataError: the labelled images cannot be read.
+        InputError: no such protocol, or data and numbers do not fit it.
+    """
+    opened = data.open(find_protocol(request.protocol).task)
+    loaded = _load(Path(path), spec, request)
+    return _probe(loaded, opened, request, compute or Compute())
+
+
+def probe_run(
+    output: Path | str,
+    data: LabelledData,
+    request: ProbeRequest,
+    *,
+    only: Literal["all", "shortlist"] = "all",
+    compute: Compute | None = None,
+    on_event: Callable[[SweepEvent], None] | None = None,
+) -> list[ProbeRecord]:
+    """Add a probe to every scored checkpoint of a run, or to its shortlist.
+
+    A checkpoint whose record is there, made of the same file with the same settings, is not
+    probed again. One that cannot be probed gets a record with status ``"failed"`` and its
+    reason, is tried again by the next call, and does not stop the others.
+
+    Args:
+        output: the folder a sweep wrote.
+        data: where labels come from.
+        request: the protocol and what is changed in it.
+        only: ``"shortlist"`` probes the shortlist of DSE and the last checkpoint.
+        compute: device, batch size and threads.
+        on_event: called as the work goes on.
+
+    Returns:
+        The records in order of step, old and new ones.
+
+    Raises:
+        RecordError: the folder holds no scored run, or its checkpoints have moved.
+        DataError: the labelled images cannot be read.
+        InputError: no such protocol, or data and numbers do not fit it.
+    """
+    store, compute = RunStore(Path(output)), compute or Compute()
+    report = on_event or (lambda event: None)
+    spec = spec_of(store)
+    scored = _asked_for(store, only)
+    opened = data.open(find_protocol(request.protocol).task)
+    settings = protocol_settings(
+        request.protocol, opened, seeds=request.seeds, changes=request.changes
+    )
+    room = request.room(data.dataset)
+    records, total = [], len(scored)
+    report(SweepEvent("start", "", 0, total))
+    for index, score in enumerate(scored):
+        record = store.probe(room, score.name)
+        if record is not None and _is_current(record, score, settings):
+            report(SweepEvent("kept", score.name, index + 1, total))
+        else:
+            report(SweepEvent("scoring", score.name, index, total))
+            record = _record(store, score, spec, opened, request, compute)
+            store.write_probe(room, record)
+            kind = "scored" if record.status == "probed" else "failed"
+            report(SweepEvent(kind, score.name, index + 1, total))
+        records.append(record)
+    return records
+
+
+def spec_of(store: RunStore) -> BackboneSpec:
+    """How the checkpoints of a run were loaded when they were scored."""
+    stored = store.manifest()["backbone"]
+    loader = stored["loader"]
+    return BackboneSpec(**{**stored, "loader": None if loader is None else Path(loader)})
+
+
+def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
+    scored = [record for record in store.records() if record.status == "scored"]
+    if not scored:
+        raise RecordError(f"no checkpoint in {store.folder} was scored; there is none to probe")
+    if only == "all":
+        return scored
+    selection = select_checkpoints(scored)
+    names = {*selection.shortlist, selection.last}
+    return [record for record in scored if record.name in names]
+
+
+def _is_current(record: ProbeRecord, score: ScoreRecord, settings: dict[str, Any]) -> bool:
+    return (
+        record.status == "probed"
+        and record.checkpoint.get("sha256") == score.checkpoint.get("sha256")
+        and record.provenance.get("settings") == plain(settings)
+    )
+
+
+def _load(path: Path, spec: BackboneSpec, request: ProbeRequest) -> LoadedBackbone:
+    size = request.image_size or PROTOCOLS[request.protocol].image_size
+    return replace(spec, image_size=size).load(path)
+
+
+def _probe(
+    loaded: LoadedBackbone, data: ProbeData, request: ProbeRequest, compute: Compute
+) -> ProbeOutcome:
+    return probe_checkpoint(
+        loaded,
+        request.protocol,
+        data,
+        cache_folder=request.cache_folder,
+        seeds=request.seeds,
+        steps=request.steps,
+        image_size=request.image_size,
+        device=compute.device,
+        batch_size=compute.batch_size,
+        workers=compute.workers,
+    )
+
+
+def _record(
+    store: RunStore,
+    score: ScoreRecord,
+    spec: BackboneSpec,
+    data: ProbeData,
+    request: ProbeRequest,
+    compute: Compute,
+) -> ProbeRecord:
+    row = find_protocol(request.protocol)
+    blank = ProbeRecord(score.name, score.step, score.unit, row.name, data.name, row.measure)
+    path = store.checkpoint_path(score.name)
+    started = time.perf_counter()
+    try:
+        loaded = _load(path, spec, request)
+        outcome = _probe(loaded, data, request, compute)
+    except DataError:
+        raise
+    except DensescopeError as error:
+        return replace(blank, status="failed", error=str(error))
+    except Exception as error:  # the rest of the run must go on; the reason is recorded
+        return replace(blank, status="failed", error=f"unexpected {type(error).__name__}: {error}")
+    device = device_name(resolve_device(compute.device))
+    return replace(
+        blank,
+        values=outcome.values,
+        details=dict(outcome.details),
+        checkpoint=plain(loaded.to_json()),
+        provenance=plain(
+            {"settings": outcome.settings, "versions": versions(), "device": device}
+        ),
+        timing={
+            "probe_seconds": round(time.perf_counter() - started, 3),
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+    )
