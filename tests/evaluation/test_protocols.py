@@ -24,9 +24,19 @@ from densescope.evaluation.probes import (
 )
 from tests.evaluation.worlds import TINY, Blind, Seeing, open_world, world, write_world
 
+CROPS: dict[str, Any] = {"steps": 60, "batch": 8, "learning_rate": 0.1}
+# The published recipes train for hours; here with few steps and a rate to match.
 SHORT: dict[str, dict[str, Any]] = {
     "quick-linear": {"epochs": 30, "batch_patches": 64},
     "capi-knn": {},
+    "capi-logreg": {"iterations": 50},
+    "in-context": {"memory_patches": 200},
+    "dinov3-linear": {**CROPS, "stride": 21},
+    "dinov2-linear": {**CROPS, "stride": 21},
+    "dinov2-linear-cached": CROPS,
+    "ibot-linear": {**CROPS, "small_learning_rate": 0.1, "stride": 21, "weight_decay": 0.0},
+    "neco-linear": {**CROPS, "feature_size": 16, "label_size": 16},
+    "stego-linear": {**CROPS},
 }
 IDENTITY = {"sha256": "0" * 64}
 
