@@ -1,4 +1,4 @@
-"""Linear probes on frozen, cached patch features: what a supervised reader can make of them."""
+"""The quick linear probe on frozen patch features: what a supervised reader can make of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import DataError, InputError
+from densescope.evaluation.cache import StoredArray
 from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.probes.sources import (
+    PatchSource,
+    Standardization,
+    patch_source,
+    standardization,
+)
 
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
@@ -103,24 +110,98 @@ def quick_linear_probe(
     Deviations from the linear protocols of the literature: no batch norm, no augmentation, soft
     patch targets in place of upsampled training logits.
     """
-    settings = settings or ProbeSettings()
     _check(train_features, train_labels, grid, classes, "train")
     _check(test_features, test_labels, grid, classes, "test")
+    fit = fit_quick_linear(
+        train_features,
+        train_labels,
+        classes=classes,
+        grid=grid,
+        ignore=ignore,
+        settings=settings or ProbeSettings(),
+    )
+    source = patch_source(test_features)
+    found = [measure_head(head, source, test_labels, grid, ignore) for head in fit.heads]
+    return quick_result(found, fit, settings or ProbeSettings())
+
+
+@dataclass(frozen=True)
+class QuickHead:
+    """A trained quick linear probe.
+
+    Attributes:
+        weight: ``dim+1 classes``; the last row is the bias.
+        standardize: what features go through first.
+    """
+
+    weight: Tensor
+    standardize: Standardization
+
+    def logits(self, patches: Tensor) -> Tensor:
+        """Scores of every class, ``images patches classes``."""
+        return self.standardize(patches) @ self.weight[:-1] + self.weight[-1]
+
+    def label_maps(
+        self, patches: Tensor, *, grid: tuple[int, int], size: tuple[int, int]
+    ) -> Tensor:
+        """Predicted class of every pixel.
+
+        Args:
+            patches: ``images patches dim``, patches row by row.
+            grid: their rows and columns.
+            size: rows and columns of pixels; scores are brought to it bilinearly.
+
+        Returns:
+            ``images rows columns``, int64.
+        """
+        maps = self.logits(patches).transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
+        return F.interpolate(maps, size, mode="bilinear", align_corners=False).argmax(1)
+
+
+@dataclass(frozen=True)
+class QuickFit:
+    """What training found, before any test image is looked at.
+
+    Attributes:
+        heads: one per seed, trained on all training images with the chosen rate.
+        learning_rate: the chosen one.
+        held_out_iou: mean over seeds of the mIoU on held-out training images, per rate.
+    """
+
+    heads: tuple[QuickHead, ...]
+    learning_rate: float
+    held_out_iou: tuple[float, ...]
+
+
+def fit_quick_linear(
+    train_features: Tensor | StoredArray,
+    train_labels: Tensor,
+    *,
+    classes: int,
+    grid: tuple[int, int],
+    ignore: int | None,
+    settings: ProbeSettings,
+) -> QuickFit:
+    """The training half of :func:`quick_linear_probe`; features may lie in the cache.
+
+    Raises:
+        InputError: settings are impossible.
+        DataError: a label is not a class, or no pixel counts.
+    """
     _check_settings(settings, len(train_features))
     targets = patch_targets(train_labels, classes=classes, grid=grid, ignore=ignore)
-    counted = train_features[targets.sum(2) > 0]
-    if len(counted) < 2:
+    counted = targets.sum(2) > 0
+    if int(counted.sum()) < 2:
         raise DataError(f"every training label is {ignore}, the label to ignore")
-    center, deviation = counted.mean(0), counted.std(0).clamp(min=1e-6)
-    train, test = ((x - center) / deviation for x in (train_features, test_features))
-
-    held_out = _choose(train, targets, train_labels, grid, ignore, settings)
+    source = patch_source(train_features)
+    part = _Training(source, standardization(source, counted), targets, settings)
+    held_out = _choose(part, train_labels, grid, ignore)
     best = max(range(len(held_out)), key=held_out.__getitem__)
     rate = settings.learning_rates[best]
-    everything = [torch.arange(len(train))] * len(settings.seeds)
-    heads = _train(train, targets, everything, (rate,), settings)
-    found = [_measure(head[0], test, test_labels, grid, ignore) for head in heads]
-    return _result(found, rate, held_out, settings)
+    everything = [torch.arange(source.images)] * len(settings.seeds)
+    weights = _train(part, everything, (rate,))
+    heads = tuple(QuickHead(weight[0], part.standardize) for weight in weights)
+    return QuickFit(heads, rate, held_out)
 
 
 def patch_targets(
@@ -155,38 +236,39 @@ def patch_targets(
     return targets
 
 
+@dataclass(frozen=True)
+class _Training:
+    source: PatchSource
+    standardize: Standardization
+    targets: Tensor
+    settings: ProbeSettings
+
+
 def _choose(
-    features: Tensor,
-    targets: Tensor,
-    labels: Tensor,
-    grid: tuple[int, int],
-    ignore: int | None,
-    settings: ProbeSettings,
+    part: _Training, labels: Tensor, grid: tuple[int, int], ignore: int | None
 ) -> tuple[float, ...]:
-    count = max(round(settings.held_out_fraction * len(features)), 1)
+    settings, images = part.settings, part.source.images
+    count = max(round(settings.held_out_fraction * images), 1)
     orders = [
-        torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+        torch.randperm(images, generator=torch.Generator().manual_seed(seed))
         for seed in settings.seeds
     ]
     kept = [order[count:] for order in orders]
-    heads = _train(features, targets, kept, settings.learning_rates, settings)
-    scores = [
-        [_measure(head, features[out], labels[out], grid, ignore).mean_iou for head in rates]
-        for rates, out in zip(heads, (order[:count] for order in orders), strict=True)
-    ]
+    weights = _train(part, kept, settings.learning_rates)
+    scores = []
+    for rates, order in zip(weights, orders, strict=True):
+        out = order[:count]
+        heads = [QuickHead(weight, part.standardize) for weight in rates]
+        found = [measure_head(head, part.source, labels, grid, ignore, out) for head in heads]
+        scores.append([matrix.mean_iou for matrix in found])
     return tuple(statistics.fmean(column) for column in zip(*scores, strict=True))
 
 
-def _train(
-    features: Tensor,
-    targets: Tensor,
-    images: Sequence[Tensor],
-    rates: tuple[float, ...],
-    settings: ProbeSettings,
-) -> Tensor:
+def _train(part: _Training, images: Sequence[Tensor], rates: tuple[float, ...]) -> Tensor:
     """Weights with the bias as last row: ``seeds rates dim+1 classes``."""
-    patches, dim, classes = features.shape[1], features.shape[2], targets.shape[2]
-    flat, goals = features.flatten(0, 1), targets.flatten(0, 1)
+    source, settings = part.source, part.settings
+    patches, dim, classes = source.patches, source.dim, part.targets.shape[2]
+    goals = part.targets.flatten(0, 1)
     chances = [torch.Generator().manual_seed(seed) for seed in settings.seeds]
     start = torch.stack([torch.randn(dim, classes, generator=c) for c in chances]) / dim
     weights = [start.clone().requires_grad_() for _ in rates]
@@ -205,7 +287,8 @@ def _train(
             for own, chance in zip(rows, chances, strict=True)
         ]
         for batch in torch.split(torch.stack(order), settings.batch_patches, 1):
-            logits = flat[batch] @ torch.cat(weights, 2) + torch.cat(biases, 2)
+            values = part.standardize(source.take(batch))
+            logits = values @ torch.cat(weights, 2) + torch.cat(biases, 2)
             logits = logits.view(*batch.shape, len(rates), classes)
             loss = -(goals[batch].unsqueeze(2) * logits.log_softmax(-1)).sum(-1).mean(1).sum()
             optimizer.zero_grad()
@@ -216,26 +299,33 @@ def _train(
     return torch.stack(heads, dim=1)
 
 
-def _measure(
-    head: Tensor, features: Tensor, labels: Tensor, grid: tuple[int, int], ignore: int | None
+def measure_head(
+    head: QuickHead,
+    source: PatchSource,
+    labels: Tensor,
+    grid: tuple[int, int],
+    ignore: int | None,
+    images: Tensor | None = None,
 ) -> Confusion:
-    classes = head.shape[1]
+    """One confusion matrix of a head over all images, or those named."""
+    classes = head.weight.shape[1]
     total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
-    for index in range(0, len(features), 64):
-        truth = labels[index : index + 64]
-        logits = features[index : index + 64] @ head[:-1] + head[-1]
-        maps = logits.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
-        pixels = F.interpolate(maps, truth.shape[1:], mode="bilinear", align_corners=False)
-        total += confusion(pixels.argmax(1), truth, classes=classes, ignore=ignore)
+    within = torch.arange(source.patches)
+    for part in torch.split(torch.arange(source.images) if images is None else images, 64):
+        patches = source.take(part[:, None] * source.patches + within)
+        truth = labels[part]
+        size = (truth.shape[1], truth.shape[2])
+        maps = head.label_maps(patches, grid=grid, size=size)
+        total += confusion(maps, truth, classes=classes, ignore=ignore)
     return total
 
 
-def _result(
-    found: list[Confusion], rate: float, held_out: tuple[float, ...], settings: ProbeSettings
-) -> ProbeResult:
+def quick_result(found: Sequence[Confusion], fit: QuickFit, settings: ProbeSettings) -> ProbeResult:
+    """The numbers of one probe from the confusion matrix of each seed."""
     seed_iou = tuple(matrix.mean_iou for matrix in found)
-    note = None
-    if len(held_out) > 1 and rate in (min(settings.learning_rates), max(settings.learning_rates)):
+    rate, note = fit.learning_rate, None
+    edges = (min(settings.learning_rates), max(settings.learning_rates))
+    if len(fit.held_out_iou) > 1 and rate in edges:
         note = f"the chosen learning rate {rate:g} is at the edge of those tried"
     return ProbeResult(
         mean_iou=statistics.fmean(seed_iou),
@@ -244,7 +334,7 @@ def _result(
         seed_iou=seed_iou,
         pixel_accuracy=statistics.fmean(matrix.pixel_accuracy for matrix in found),
         learning_rate=rate,
-        held_out_iou=held_out,
+        held_out_iou=fit.held_out_iou,
         note=note,
     )
 

@@ -1,0 +1,15 @@
+"""Probes: what a reader with labels can make of frozen features, by named protocols."""
+
+from densescope.evaluation.probes.data import ProbeData as ProbeData
+from densescope.evaluation.probes.data import probe_data as probe_data
+from densescope.evaluation.probes.quick import ProbeResult as ProbeResult
+from densescope.evaluation.probes.quick import ProbeSettings as ProbeSettings
+from densescope.evaluation.probes.quick import patch_targets as patch_targets
+from densescope.evaluation.probes.quick import quick_linear_probe as quick_linear_probe
+from densescope.evaluation.probes.row import ProbeProtocol as ProbeProtocol
+from densescope.evaluation.probes.run import ProbeOutcome as ProbeOutcome
+from densescope.evaluation.probes.run import probe_checkpoint as probe_checkpoint
+from densescope.evaluation.probes.run import protocol_settings as protocol_settings
+from densescope.evaluation.probes.run import run_protocol as run_protocol
+from densescope.evaluation.probes.table import PROTOCOLS as PROTOCOLS
+from densescope.evaluation.probes.table import find_protocol as find_protocol

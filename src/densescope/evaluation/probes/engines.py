@@ -1,0 +1,100 @@
+"""Engines that are short enough to share a file: the quick linear probe and image k-NN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from densescope.evaluation.probes.neighbors import nearest, query_chunks
+from densescope.evaluation.probes.quick import (
+    ProbeSettings,
+    fit_quick_linear,
+    measure_head,
+    quick_result,
+)
+from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.sources import patch_source
+from densescope.evaluation.probes.splits import split_features
+
+
+@dataclass(frozen=True)
+class QuickSettings:
+    """Numbers of :class:`~densescope.evaluation.probes.quick.ProbeSettings` but the seeds."""
+
+    learning_rates: tuple[float, ...] = ProbeSettings.learning_rates
+    held_out_fraction: float = ProbeSettings.held_out_fraction
+    epochs: int = ProbeSettings.epochs
+    batch_patches: int = ProbeSettings.batch_patches
+    weight_decay: float = ProbeSettings.weight_decay
+
+
+@dataclass(frozen=True)
+class ImageKnnSettings:
+    """Numbers of the image k-NN.
+
+    Attributes:
+        neighbors: k.
+        temperature: a neighbor's vote is ``exp(cosine / temperature)``.
+    """
+
+    neighbors: int = 20
+    temperature: float = 0.07
+
+
+def quick_linear(task: ProbeTask) -> Found:
+    """Engine of :func:`~densescope.evaluation.probes.quick.quick_linear_probe` on the cache."""
+    given: QuickSettings = task.row.settings
+    settings = replace(ProbeSettings(seeds=task.seeds), **vars(given))
+    train = split_features(task, "train")
+    fit = fit_quick_linear(
+        train.patches[0],
+        train.labels,
+        classes=task.data.classes,
+        grid=train.grid,
+        ignore=task.data.ignore,
+        settings=settings,
+    )
+    test = split_features(task, "test")
+    source = patch_source(test.patches[0])
+    found = [
+        measure_head(head, source, test.labels, test.grid, task.data.ignore) for head in fit.heads
+    ]
+    result = quick_result(found, fit, settings)
+    details: dict[str, Any] = {
+        "class_iou": list(result.class_iou),
+        "pixel_accuracy": [matrix.pixel_accuracy for matrix in found],
+        "learning_rate": result.learning_rate,
+        "held_out_miou": {
+            f"{rate:g}": value
+            for rate, value in zip(settings.learning_rates, result.held_out_iou, strict=True)
+        },
+    }
+    if result.note:
+        details["note"] = result.note
+    return Found(result.seed_iou, details, fit.heads[0])
+
+
+def image_knn(task: ProbeTask) -> Found:
+    """Engine: weighted k-NN on image vectors; nothing is left to chance."""
+    settings: ImageKnnSettings = task.row.settings
+    train, test = split_features(task, "train"), split_features(task, "test")
+    keys, queries = train.image.whole(), test.image.whole()
+    k = min(settings.neighbors, len(keys))
+    predicted = []
+    for part in query_chunks(len(queries)):
+        near, numbers = nearest(
+            queries[part], keys, count=len(keys), neighbors=k, distance="cosine"
+        )
+        votes = torch.zeros(len(near), task.data.classes, dtype=torch.float64)
+        weight = (near.double() / settings.temperature).exp()
+        votes.scatter_add_(1, train.labels[numbers], weight)
+        predicted.append(votes.argmax(1))
+    right = torch.cat(predicted).eq(test.labels).double()
+    by_class = {
+        name: float(right[test.labels == index].mean())
+        for index, name in enumerate(task.data.part("test").classes)
+    }
+    details = {"neighbors": k, "class_accuracy": by_class}
+    return Found((float(right.mean()),) * len(task.seeds), details)

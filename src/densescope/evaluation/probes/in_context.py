@@ -1,0 +1,126 @@
+"""In-context segmentation: a patch is answered by what it attends to in a memory of patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densescope.errors import DataError
+from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.probes.neighbors import nearest, query_chunks
+from densescope.evaluation.probes.patch_knn import matrix_details
+from densescope.evaluation.probes.quick import patch_targets
+from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.sources import PatchSource, patch_source
+from densescope.evaluation.probes.splits import SplitFeatures, split_features
+
+IMAGES = 4
+
+
+@dataclass(frozen=True)
+class InContextSettings:
+    """Numbers of the retrieval.
+
+    Attributes:
+        neighbors: k of the retrieval.
+        temperature: of the softmax over cosines.
+        memory_patches: size of the memory; an equal number is drawn from every image, patches of
+            rarer classes first. All patches where there are fewer.
+    """
+
+    neighbors: int = 30
+    temperature: float = 0.02
+    memory_patches: int = 102_400
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Patches that answer: their numbers in the source, and the classes each holds."""
+
+    source: PatchSource
+    numbers: Tensor
+    classes: Tensor
+
+    def keys(self, start: int, stop: int) -> Tensor:
+        """Features of some of the memory's patches."""
+        return self.source.take(self.numbers[start:stop])
+
+
+def in_context(task: ProbeTask) -> Found:
+    """Engine: fill a memory for every seed, then read the test half."""
+    settings: InContextSettings = task.row.settings
+    train = split_features(task, "train")
+    targets = patch_targets(
+        train.labels, classes=task.data.classes, grid=train.grid, ignore=task.data.ignore
+    )
+    source = patch_source(train.patches[0])
+    memories = [fill_memory(source, targets, settings, seed) for seed in task.seeds]
+    test = split_features(task, "test")
+    matrices = [_read(memory, test, task, settings) for memory in memories]
+    details = {"memory": [len(memory.numbers) for memory in memories], **matrix_details(matrices)}
+    return Found(tuple(matrix.mean_iou for matrix in matrices), details)
+
+
+def fill_memory(
+    source: PatchSource, targets: Tensor, settings: InContextSettings, seed: int
+) -> Memory:
+    """Draw patches from every image, those whose classes are rare in it with preference.
+
+    The score of a patch is the number of patches of its image that hold one of its classes, summed
+    over its classes, times a uniform draw; the lowest scores are taken. Patches without a label
+    are never taken.
+
+    Raises:
+        DataError: no patch has a label.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    share = max(settings.memory_patches // source.images, 1)
+    taken = []
+    for index in range(source.images):
+        present = (targets[index] > 0).float()
+        score = present @ present.sum(0)
+        score = score * torch.rand(len(score), generator=chance)
+        labelled = present.any(1).nonzero().flatten()
+        order = labelled[score[labelled].argsort(stable=True)[:share]]
+        taken.append(index * source.patches + order.sort().values)
+    numbers = torch.cat(taken)
+    if not len(numbers):
+        raise DataError("no training patch has a label: the memory would be empty")
+    return Memory(source, numbers, targets.flatten(0, 1)[numbers])
+
+
+def attend(queries: Tensor, memory: Memory, settings: InContextSettings) -> Tensor:
+    """Class scores of patches, ``queries classes``: the memory's labels, softly retrieved.
+
+    ``sum_j softmax_j(cos(q, k_j) / temperature) v_j`` over the nearest keys.
+    """
+    near, order = nearest(
+        queries,
+        memory.keys,
+        count=len(memory.numbers),
+        neighbors=min(settings.neighbors, len(memory.numbers)),
+        distance="cosine",
+    )
+    weight = (near / settings.temperature).softmax(1)
+    return torch.einsum("qk,qkc->qc", weight, memory.classes[order])
+
+
+def _read(
+    memory: Memory, test: SplitFeatures, task: ProbeTask, settings: InContextSettings
+) -> Confusion:
+    classes = task.data.classes
+    total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
+    queries = patch_source(test.patches[0])
+    for start in range(0, queries.images, IMAGES):
+        truth = test.labels[start : start + IMAGES]
+        patches = queries.rows(start, start + IMAGES)
+        flat = patches.flatten(0, 1)
+        scores = torch.cat([attend(flat[c], memory, settings) for c in query_chunks(len(flat))])
+        grids = scores.view(len(patches), *test.grid, classes).permute(0, 3, 1, 2)
+        size = (truth.shape[1], truth.shape[2])
+        found = F.interpolate(grids, size, mode="bilinear", align_corners=False).argmax(1)
+        total += confusion(found, truth, classes=classes, ignore=task.data.ignore)
+    return total

@@ -1,0 +1,216 @@
+"""Multinomial logistic regression on patches, its regularization chosen on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from densescope.errors import DataError
+from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.probes.patch_knn import PatchLabels, cut, matrix_details
+from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.sources import (
+    PatchSource,
+    Standardization,
+    patch_source,
+    standardization,
+)
+from densescope.evaluation.probes.splits import held_out, split_features
+
+ROWS = 8192
+
+
+@dataclass(frozen=True)
+class LogisticSettings:
+    """Numbers of the logistic regression.
+
+    Attributes:
+        strengths: values of C to choose from; large is little regularization.
+        iterations: of L-BFGS at most, for every C.
+        history: updates L-BFGS remembers.
+        tolerance: largest gradient entry at which it stops.
+        held_out_fraction: part of the training images on which C is chosen.
+    """
+
+    strengths: tuple[float, ...] = tuple(10 ** (-6 + 11 * step / 7) for step in range(8))
+    iterations: int = 1000
+    history: int = 5
+    tolerance: float = 1e-6
+    held_out_fraction: float = 0.1
+
+
+@dataclass(frozen=True)
+class PatchTable:
+    """Labelled patches: which ones, and the commonest label of each."""
+
+    source: PatchSource
+    standardize: Standardization
+    numbers: Tensor
+    labels: Tensor
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Standardized features and labels, a bounded number at a time."""
+        for part in torch.split(torch.arange(len(self.numbers)), ROWS):
+            yield self.standardize(self.source.take(self.numbers[part])), self.labels[part]
+
+
+def logistic(task: ProbeTask) -> Found:
+    """Engine: choose C on held-out training images, fit again on all, read the test half."""
+    settings: LogisticSettings = task.row.settings
+    train = split_features(task, "train")
+    labels = cut(train.labels, train.grid)
+    source = patch_source(train.patches[0])
+    strengths, heads, tables, notes = [], [], [], set()
+    for seed in task.seeds:
+        kept, out = held_out(source.images, settings.held_out_fraction, seed)
+        everything = torch.ones(len(kept), source.patches, dtype=torch.bool)
+        standardize = standardization(_Images(source, kept), everything)
+        part = _table(source, standardize, labels, kept, task.data.ignore)
+        table = _choose(part, (source, labels, out), task, settings)
+        best = max(table, key=lambda strength: table[strength])
+        whole = _table(source, standardize, labels, torch.cat([kept, out]), task.data.ignore)
+        heads.append((standardize, fit(whole, task.data.classes, best, settings)))
+        strengths.append(best)
+        tables.append({f"{strength:.3g}": value for strength, value in table.items()})
+        if best in (min(settings.strengths), max(settings.strengths)):
+            notes.add(f"the chosen C {best:.3g} is at the edge of those tried")
+    test = split_features(task, "test")
+    queries = patch_source(test.patches[0])
+    asked = (queries, cut(test.labels, test.grid), torch.arange(queries.images))
+    matrices = [measure(weight, standardize, asked, task) for standardize, weight in heads]
+    details = {"strength": strengths, "held_out_miou": tables, **matrix_details(matrices)}
+    if notes:
+        details["note"] = "; ".join(sorted(notes))
+    return Found(tuple(matrix.mean_iou for matrix in matrices), details)
+
+
+def fit(
+    table: PatchTable,
+    classes: int,
+    strength: float,
+    settings: LogisticSettings,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Minimize ``mean cross-entropy + |W|^2 / (2 C n)``; the bias is not regularized.
+
+    Args:
+        table: n labelled patches.
+        classes: number of classes.
+        strength: C.
+        settings: of the optimizer.
+        start: weights to begin with; the minimum does not depend on them.
+
+    Returns:
+        ``dim+1 classes``, the last row is the bias.
+    """
+    weight = torch.zeros(table.source.dim + 1, classes) if start is None else start.clone()
+    weight.requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight],
+        max_iter=settings.iterations,
+        max_eval=2 * settings.iterations,
+        history_size=settings.history,
+        tolerance_grad=settings.tolerance,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
+    closure: Callable[[], Tensor] = lambda: _loss(table, weight, strength)  # noqa: E731
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach()
+
+
+@torch.no_grad()
+def _loss(table: PatchTable, weight: Tensor, strength: float) -> Tensor:
+    """The objective; writes its gradient where the optimizer looks for it."""
+    count = len(table.numbers)
+    total = weight.new_zeros((), dtype=torch.float64)
+    gradient = torch.zeros_like(weight)
+    for values, labels in table.chunks():
+        scores = (values @ weight[:-1] + weight[-1]).log_softmax(1)
+        total -= scores.gather(1, labels[:, None]).sum().double()
+        wrong = scores.exp()
+        wrong.scatter_add_(1, labels[:, None], -torch.ones(len(labels), 1))
+        gradient[:-1] += values.T @ wrong
+        gradient[-1] += wrong.sum(0)
+    gradient /= count
+    gradient[:-1] += weight[:-1] / (strength * count)
+    weight.grad = gradient
+    penalty = weight[:-1].double().square().sum() / (2 * strength * count)
+    return (total / count + penalty).float()
+
+
+Asked = tuple[PatchSource, PatchLabels, Tensor]
+
+
+def measure(
+    weight: Tensor, standardize: Standardization, asked: Asked, task: ProbeTask
+) -> Confusion:
+    """One confusion matrix over all pixels: every pixel has the class of its patch."""
+    source, truth, images = asked
+    classes = task.data.classes
+    total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
+    numbers = (images[:, None] * source.patches + torch.arange(source.patches)).flatten()
+    answers = truth.pixels.flatten(0, 1)
+    for part in torch.split(numbers, ROWS):
+        found = (standardize(source.take(part)) @ weight[:-1] + weight[-1]).argmax(1)
+        pixels = found[:, None].expand(-1, answers.shape[1])
+        total += confusion(pixels, answers[part], classes=classes, ignore=task.data.ignore)
+    return total
+
+
+def _choose(
+    part: PatchTable, asked: Asked, task: ProbeTask, settings: LogisticSettings
+) -> dict[float, float]:
+    """Held-out mIoU per C; each fit starts where the one before it, with a smaller C, ended."""
+    table: dict[float, float] = {}
+    weight = None
+    for strength in sorted(settings.strengths):
+        weight = fit(part, task.data.classes, strength, settings, weight)
+        table[strength] = measure(weight, part.standardize, asked, task).mean_iou
+    return table
+
+
+def _table(
+    source: PatchSource,
+    standardize: Standardization,
+    labels: PatchLabels,
+    images: Tensor,
+    ignore: int | None,
+) -> PatchTable:
+    numbers = (images[:, None] * source.patches + torch.arange(source.patches)).flatten()
+    commonest = labels.majority.flatten()[numbers].long()
+    counted = commonest != (-1 if ignore is None else ignore)
+    if not bool(counted.any()):
+        raise DataError(f"every training patch is mostly {ignore}, the label to ignore")
+    return PatchTable(source, standardize, numbers[counted], commonest[counted])
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Some images of a source, as a source."""
+
+    whole: PatchSource
+    chosen: Tensor
+
+    @property
+    def images(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def patches(self) -> int:
+        return self.whole.patches
+
+    @property
+    def dim(self) -> int:
+        return self.whole.dim
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        numbers = self.chosen[start:stop, None] * self.patches + torch.arange(self.patches)
+        return self.whole.take(numbers)
+
+    def take(self, indices: Tensor) -> Tensor:
+        image = self.chosen[indices // self.patches]
+        return self.whole.take(image * self.patches + indices % self.patches)

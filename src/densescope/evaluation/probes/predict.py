@@ -1,0 +1,50 @@
+"""What a trained quick linear probe sees in a few images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from densescope.errors import InputError
+from densescope.evaluation.probes.quick import QuickHead
+from densescope.features.backbones import Backbone
+from densescope.features.extraction import extract
+
+
+def predict_masks(
+    head: Any,
+    backbone: Backbone,
+    pixels: Tensor,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
+    precision: str = "float32",
+) -> Tensor:
+    """Class of every pixel of a few images.
+
+    Args:
+        head: ``outcome.head`` of the protocol ``quick-linear``.
+        backbone: the one it was trained on.
+        pixels: ``images 3 rows columns`` as the protocol decodes them, uint8 or in [0, 1].
+        batch_size: images per forward pass.
+        device: of the forward pass.
+        precision: of the forward pass.
+
+    Returns:
+        ``images rows columns``, int64, at the resolution of ``pixels``.
+
+    Raises:
+        InputError: the head is of another protocol, or of a backbone of another width.
+    """
+    if not isinstance(head, QuickHead):
+        raise InputError("only a head of the protocol quick-linear draws masks: probe with it")
+    found = extract(backbone, pixels, batch_size=batch_size, device=device, precision=precision)
+    dim = found.patches[-1].shape[2]
+    if dim != len(head.weight) - 1:
+        raise InputError(
+            f"this head reads {len(head.weight) - 1} dimensions, the backbone has {dim}: use the "
+            "backbone it was trained on"
+        )
+    size = (int(pixels.shape[2]), int(pixels.shape[3]))
+    return head.label_maps(found.patches[-1], grid=found.grid, size=size)

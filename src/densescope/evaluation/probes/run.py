@@ -1,0 +1,259 @@
+"""A backbone and labelled images go in, the number a protocol finds comes out."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from densescope.errors import InputError
+from densescope.evaluation.cache import FeatureCache
+from densescope.evaluation.probes.data import ProbeData
+from densescope.evaluation.probes.row import ProbeProtocol, ProbeTask
+from densescope.evaluation.probes.table import find_protocol
+from densescope.features.backbones import Backbone, LoadedBackbone
+from densescope.features.extraction import PRECISIONS
+from densescope.records import plain
+
+
+@dataclass(frozen=True)
+class ProbeOutcome:
+    """What a protocol found.
+
+    Attributes:
+        protocol: row of ``PROTOCOLS``.
+        dataset: name of the data.
+        measure: row of ``MEASURES``.
+        values: the measure for each seed; fractions, for RMSE meters.
+        details: per-class values, chosen hyper-parameters, notes; plain values.
+        settings: all that must agree for two values to compare; plain values.
+        seconds: how long it took.
+        head: the trained reader of the first seed, where the protocol has one that can be used
+            again (see :func:`~densescope.evaluation.probes.predict.predict_masks`).
+    """
+
+    protocol: str
+    dataset: str
+    measure: str
+    values: tuple[float, ...]
+    details: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    seconds: float
+    head: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def value(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds, ``None`` for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+def protocol_settings(
+    protocol: str,
+    data: ProbeData,
+    *,
+    seeds: Sequence[int] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    precision: str = "float32",
+) -> dict[str, Any]:
+    """What a record says two values must share to compare: for ``ProbeRecord.provenance``.
+
+    The same for every checkpoint of a run, and known before the first one is probed.
+
+    Returns:
+        Plain values: every number of the row, what was changed, seeds, precision, and name and
+        fingerprints of the data.
+    """
+    row = find_protocol(protocol).adapted(**(changes or {}))
+    return _settings(row, data, tuple(row.seeds if seeds is None else seeds), precision)
+
+
+def run_protocol(
+    protocol: str,
+    backbone: Backbone,
+    data: ProbeData,
+    *,
+    seeds: Sequence[int] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    cache: FeatureCache | None = None,
+    identity: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    precision: str = "float32",
+    workers: int | None = None,
+) -> ProbeOutcome:
+    """Ask one protocol what a backbone's frozen features are worth.
+
+    Hyper-parameters are chosen on a held-out part of the training half; the test half is read
+    once. Chance comes from the seeds alone, so every checkpoint meets the same chance.
+
+    Args:
+        protocol: row of :data:`~densescope.evaluation.probes.table.PROTOCOLS`.
+        backbone: loaded at the row's ``image_size``.
+        data: what :func:`~densescope.evaluation.probes.data.probe_data` made.
+        seeds: the row's by default.
+        changes: numbers to use in place of the row's, such as ``{"steps": 100}``; the settings and
+            the details say so.
+        cache: where features are kept; in memory by default.
+        identity: what tells this backbone's features from others' (sha256, weights, ...);
+            required with a cache folder.
+        device: of the forward pass and of heads trained on crops.
+        batch_size: images per forward pass; does not change the result beyond rounding.
+        precision: ``"float32"`` or ``"bfloat16"`` of the forward pass.
+        workers: threads that decode images; all processors by default.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        InputError: no such protocol, or backbone, data or numbers do not fit it.
+        DataError: an image or label is damaged.
+    """
+    row = find_protocol(protocol).adapted(**(changes or {}))
+    chosen = tuple(row.seeds if seeds is None else seeds)
+    cache = cache or FeatureCache()
+    _check(row, backbone, data, chosen, precision)
+    if cache.folder is not None and not identity:
+        raise InputError("a cache folder needs to know whose features these are: give identity")
+    started = time.perf_counter()
+    task = ProbeTask(
+        row,
+        backbone,
+        data,
+        chosen,
+        cache,
+        identity or {},
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        workers=workers,
+    )
+    found = row.engine(task)
+    notes = [*data.notes, *_change_notes(row), *_note(found.details)]
+    details = {**found.details, "notes": notes}
+    details.pop("note", None)
+    return ProbeOutcome(
+        row.name,
+        data.name,
+        row.measure,
+        found.values,
+        plain(details),
+        _settings(row, data, chosen, precision),
+        time.perf_counter() - started,
+        found.head,
+    )
+
+
+def probe_checkpoint(
+    loaded: LoadedBackbone,
+    protocol: str,
+    data: ProbeData,
+    *,
+    cache_folder: str | os.PathLike[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    steps: int | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    precision: str = "float32",
+    workers: int | None = None,
+) -> ProbeOutcome:
+    """:func:`run_protocol` for a loaded checkpoint; its features are cached by what it is.
+
+    Args:
+        loaded: from ``load_backbone(..., image_size=PROTOCOLS[protocol].image_size)``.
+        protocol: as in :func:`run_protocol`.
+        data: as in :func:`run_protocol`.
+        cache_folder: where features are kept between calls.
+        seeds: as in :func:`run_protocol`.
+        steps: optimizer steps in place of the published number.
+        image_size: side of what the backbone sees in place of the published one.
+        device: as in :func:`run_protocol`.
+        batch_size: as in :func:`run_protocol`.
+        precision: as in :func:`run_protocol`.
+        workers: as in :func:`run_protocol`.
+
+    Raises:
+        InputError: as :func:`run_protocol`; a protocol without steps cannot be shortened.
+        DataError: as :func:`run_protocol`.
+    """
+    changes = {"steps": steps, "image_size": image_size}
+    return run_protocol(
+        protocol,
+        loaded.backbone,
+        data,
+        seeds=seeds,
+        changes={name: value for name, value in changes.items() if value is not None},
+        cache=FeatureCache(cache_folder),
+        identity=identity_of(loaded),
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        workers=workers,
+    )
+
+
+def identity_of(loaded: LoadedBackbone) -> dict[str, Any]:
+    """What a loaded checkpoint's features depend on besides the images, in plain values."""
+    return {
+        "sha256": loaded.sha256,
+        "format": loaded.format,
+        "architecture": loaded.architecture,
+        "options": dict(loaded.options),
+        "weights": loaded.coverage.weights,
+        "mean": list(loaded.backbone.mean),
+        "std": list(loaded.backbone.std),
+    }
+
+
+def _settings(
+    row: ProbeProtocol, data: ProbeData, seeds: tuple[int, ...], precision: str
+) -> dict[str, Any]:
+    return {
+        **row.to_json(),
+        "seeds": list(seeds),
+        "precision": precision,
+        "data": {"name": data.name, **data.fingerprints},
+    }
+
+
+def _check(
+    row: ProbeProtocol,
+    backbone: Backbone,
+    data: ProbeData,
+    seeds: tuple[int, ...],
+    precision: str,
+) -> None:
+    if data.task != row.task:
+        raise InputError(
+            f"protocol {row.name} is for {row.task}, this data is for {data.task}: choose another"
+        )
+    if backbone.image_size != row.image_size:
+        raise InputError(
+            f"protocol {row.name} shows the backbone {row.image_size} pixels, it was loaded for "
+            f"{backbone.image_size}: load it with image_size={row.image_size}"
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds {list(seeds)} are impossible: at least one, and none twice")
+    if precision not in PRECISIONS:
+        raise InputError(f"no precision {precision!r}: use {' or '.join(PRECISIONS)}")
+
+
+def _change_notes(row: ProbeProtocol) -> list[str]:
+    return [
+        f"{name} is {used} where {row.name} has {published}: this value does not compare with "
+        "those of the unchanged protocol"
+        for name, (published, used) in row.changes.items()
+    ]
+
+
+def _note(details: Mapping[str, Any]) -> list[str]:
+    return [details["note"]] if "note" in details else []

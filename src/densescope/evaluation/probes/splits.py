@@ -1,0 +1,128 @@
+"""Features and labels of one half of a data set, from the cache or computed into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densescope.evaluation.cache import ArrayWriter, StoredArray
+from densescope.evaluation.probes.data import decode_part
+from densescope.evaluation.probes.row import ProbeTask
+from densescope.features.extraction import extract
+
+LABEL_TYPES = {"segmentation": "uint8", "depth": "float32", "classification": "int64"}
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """One half of a data set as a backbone sees it.
+
+    Attributes:
+        patches: per layer ``images rows columns dim``.
+        image: ``images dim``.
+        labels: ``images rows columns`` class ids or meters, or ``images`` class ids.
+        cached: nothing had to be computed.
+    """
+
+    patches: tuple[StoredArray, ...]
+    image: StoredArray
+    labels: Tensor
+    cached: bool
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of the last layer."""
+        return self.patches[-1].shape[1], self.patches[-1].shape[2]
+
+
+def split_features(task: ProbeTask, part: str) -> SplitFeatures:
+    """Features and labels of ``"train"`` or ``"test"``; every image is decoded at most once."""
+    keys = _keys(task, part)
+    stored = {name: task.cache.find(key) for name, key in keys.items()}
+    missing = [name for name, array in stored.items() if array is None]
+    if missing:
+        stored = {**stored, **_compute(task, part, {name: keys[name] for name in missing})}
+    arrays = {name: array for name, array in stored.items() if array is not None}
+    patches = tuple(arrays[f"layer {layer}"] for layer in task.row.layers)
+    return SplitFeatures(patches, arrays["image"], arrays["labels"].whole(), not missing)
+
+
+def _keys(task: ProbeTask, part: str) -> dict[str, dict[str, Any]]:
+    row = task.row
+    seen = {
+        "format": FORMAT,
+        "data": task.data.fingerprints[part],
+        "resize": row.resize,
+        "task": task.data.task,
+    }
+    model = {
+        **seen,
+        "image_size": row.image_size,
+        "precision": task.precision,
+        "backbone": dict(task.identity),
+    }
+    layers = {
+        f"layer {layer}": {**model, "array": "patches", "layer": layer} for layer in row.layers
+    }
+    labels = {**seen, "array": "labels", "label_size": row.label_size or row.image_size}
+    return {**layers, "image": {**model, "array": "image"}, "labels": labels}
+
+
+def _compute(
+    task: ProbeTask, part: str, keys: Mapping[str, Mapping[str, Any]]
+) -> dict[str, StoredArray]:
+    images = len(task.data.part(part))
+    writers: dict[str, ArrayWriter] = {}
+    with ExitStack() as stack:
+        for pieces in _pieces(task, part, features=set(keys) != {"labels"}):
+            for name in keys:
+                piece = pieces[name]
+                if name not in writers:
+                    kind = LABEL_TYPES[task.data.task] if name == "labels" else "features"
+                    shape = (images, *piece.shape[1:])
+                    writing = task.cache.writing(keys[name], shape, dtype=kind)
+                    writers[name] = stack.enter_context(writing)
+                writers[name].append(piece)
+    return {name: writer.finished() for name, writer in writers.items()}
+
+
+def _pieces(task: ProbeTask, part: str, *, features: bool) -> Iterator[dict[str, Tensor]]:
+    row, half = task.row, task.data.part(part)
+    for start in range(0, len(half), task.batch_size):
+        pixels, labels = decode_part(
+            half,
+            range(start, min(start + task.batch_size, len(half))),
+            image_size=row.image_size,
+            label_size=row.label_size or row.image_size,
+            resize=row.resize,
+            workers=task.workers,
+        )
+        pieces = {"labels": labels}
+        if features:
+            extracted = extract(
+                task.backbone,
+                pixels,
+                layers=row.layers,
+                batch_size=task.batch_size,
+                device=task.device,
+                precision=task.precision,
+            )
+            pieces["image"] = extracted.image
+            for layer, values, grid in zip(
+                row.layers, extracted.patches, extracted.grids, strict=True
+            ):
+                pieces[f"layer {layer}"] = values.unflatten(1, grid)  # type: ignore[no-untyped-call]
+        yield pieces
+
+
+def held_out(images: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the images kept and of those held out of the training half."""
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    count = min(max(round(fraction * images), 1), images - 1)
+    return order[count:].sort().values, order[:count].sort().values

@@ -1,0 +1,276 @@
+"""Linear heads by published recipes: trained on random crops, read in windows or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densescope.errors import InputError
+from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.datasets import SegmentationSet
+from densescope.evaluation.probes.augment import crop_pair, short_side_size
+from densescope.evaluation.probes.data import decode_part
+from densescope.evaluation.probes.heads import (
+    HeadSettings,
+    LinearHead,
+    build_optimizer,
+    pixel_loss,
+    rate_at,
+)
+from densescope.evaluation.probes.patch_knn import matrix_details
+from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.splits import SplitFeatures, split_features
+from densescope.features.extraction import extract, resolve_device
+
+Grids = list[Tensor]
+Batches = Callable[[Tensor, torch.Generator], tuple[Grids, Tensor]]
+LARGEST_SEED = 2**62
+
+
+def train_on_crops(task: ProbeTask) -> Found:
+    """Engine: every step sees new crops; the backbone stays frozen, in evaluation mode."""
+    with ThreadPoolExecutor(task.workers or 4) as pool:
+        heads = [_train(task, seed, crop_batches(task, pool)) for seed in task.seeds]
+    half = task.data.test
+    assert isinstance(half, SegmentationSet)
+    matrices = (_slide if task.row.resize == "slide" else _whole)(task, heads, half)
+    return _found(task, heads, matrices)
+
+
+def train_on_cached(task: ProbeTask) -> Found:
+    """Engine: the same recipe on features that were computed once, without augmentation."""
+    train = split_features(task, "train")
+    heads = [_train(task, seed, cached_batches(train)) for seed in task.seeds]
+    test = split_features(task, "test")
+    matrices = _empty(task, heads)
+    for start in range(0, len(test.labels), task.batch_size):
+        part = torch.arange(start, min(start + task.batch_size, len(test.labels)))
+        grids, truth = cached_batches(test)(part, torch.Generator())
+        matrices = _counted(task, heads, matrices, grids, truth)
+    return _found(task, heads, matrices)
+
+
+def crop_batches(task: ProbeTask, pool: ThreadPoolExecutor) -> Batches:
+    """Photos and masks are decoded, cropped and shown to the backbone, batch by batch."""
+    half, row = task.data.train, task.row
+    assert isinstance(half, SegmentationSet)
+    settings: HeadSettings = row.settings
+    fill = tuple(round(255 * value) for value in task.backbone.mean)
+
+    def one(job: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        photo, mask = half.photo_and_mask(job[0])
+        return crop_pair(
+            photo,
+            mask,
+            row.image_size,
+            settings.augmentation,
+            ignore=half.ignore_index,
+            fill=fill,
+            chance=torch.Generator().manual_seed(job[1]),
+        )
+
+    def batch(images: Tensor, chance: torch.Generator) -> tuple[Grids, Tensor]:
+        seeds = torch.randint(LARGEST_SEED, (len(images),), generator=chance)
+        pairs = list(pool.map(one, zip(images.tolist(), seeds.tolist(), strict=True)))
+        labels = torch.stack([label for _, label in pairs])
+        return _grids(task, torch.stack([photo for photo, _ in pairs])), labels
+
+    return batch
+
+
+def cached_batches(split: SplitFeatures) -> Batches:
+    """Features and labels of whole images."""
+
+    def batch(images: Tensor, chance: torch.Generator) -> tuple[Grids, Tensor]:
+        grids = [layer.take(images).permute(0, 3, 1, 2) for layer in split.patches]
+        return grids, split.labels[images]
+
+    return batch
+
+
+def windows(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin so that they cover a side; the last one ends where the side ends.
+
+    Example:
+        >>> windows(683, 512, 341)
+        [0, 171]
+        >>> windows(512, 512, 341)
+        [0]
+    """
+    count = max(-(-(length - window) // stride), 0) + 1
+    return [max(min(index * stride, length - window), 0) for index in range(count)]
+
+
+def training_order(images: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
+    """Numbers of the images of each step: every image once before any comes again."""
+    order = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(order) < batch:
+            order = torch.cat([order, torch.randperm(images, generator=chance)])
+        yield order[:batch]
+        order = order[batch:]
+
+
+def _train(task: ProbeTask, seed: int, batches: Batches) -> LinearHead:
+    """One head; everything random in it comes from its own generator."""
+    settings: HeadSettings = task.row.settings
+    chance = torch.Generator().manual_seed(seed)
+    device = resolve_device(task.device)
+    total = settings.steps_for(len(task.data.train))
+    warmup = _warmup(task, total)
+    order = training_order(len(task.data.train), settings.batch, chance)
+    head: LinearHead | None = None
+    for step in range(total):
+        grids, labels = batches(next(order), chance)
+        if head is None:
+            widths = [int(grid.shape[1]) for grid in grids]
+            rate = settings.rate_for(widths[-1])
+            head = LinearHead(sum(widths), task.data.classes, settings, chance).to(device).train()
+            optimizer = build_optimizer(head, settings, rate)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * rate_at(settings, step, total, warmup=warmup)
+        loss = pixel_loss(
+            head([grid.to(device) for grid in grids]),
+            _sized(labels, settings.feature_size).to(device),
+            ignore=_ignore(task),
+            over=settings.loss_over,
+        )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert head is not None
+    return head.eval()
+
+
+def _warmup(task: ProbeTask, total: int) -> int:
+    """Warm-up steps, in the published proportion to all steps where those were changed."""
+    settings: HeadSettings = task.row.settings
+    published = task.row.changes.get("steps", (settings.steps,))[0]
+    return round(settings.warmup_steps * total / published) if published else 0
+
+
+def _sized(labels: Tensor, size: int | None) -> Tensor:
+    """Labels at another size, each taken at the center of its pixel."""
+    if size is None or size == labels.shape[1]:
+        return labels
+    centers = ((torch.arange(size) + 0.5) / size * labels.shape[1]).floor().long()
+    return labels[:, centers][:, :, centers]
+
+
+def _grids(task: ProbeTask, pixels: Tensor) -> Grids:
+    extracted = extract(
+        task.backbone,
+        pixels,
+        layers=task.row.layers,
+        batch_size=task.batch_size,
+        device=task.device,
+        precision=task.precision,
+    )
+    return [
+        values.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
+        for values, grid in zip(extracted.patches, extracted.grids, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _slide(task: ProbeTask, heads: list[LinearHead], half: SegmentationSet) -> list[Confusion]:
+    """Windows over the image at its own aspect ratio; scores are compared with the stored mask."""
+    size = task.row.image_size
+    stride = task.row.settings.stride
+    if stride is None or not 1 <= stride <= size:
+        raise InputError(f"windows of {size} pixels cannot be {stride} pixels apart: 1 to {size}")
+    matrices = _empty(task, heads)
+    for index in range(len(half)):
+        photo, mask = half.photo_and_mask(index)
+        columns, rows = short_side_size(photo.size, size, task.row.settings.augmentation.long_side)
+        columns, rows = max(columns, size), max(rows, size)
+        pixels = torch.from_numpy(np.array(photo.resize((columns, rows), 2))).permute(2, 0, 1)
+        places = [
+            (y, x) for y in windows(rows, size, stride) for x in windows(columns, size, stride)
+        ]
+        cuts = torch.stack([pixels[:, y : y + size, x : x + size] for y, x in places])
+        grids = _grids(task, cuts)
+        truth = torch.from_numpy(np.array(mask))
+        for number, head in enumerate(heads):
+            scores = _assembled(head, grids, places, (rows, columns), size)
+            found = F.interpolate(scores, tuple(truth.shape), mode="bilinear", align_corners=False)
+            matrices[number] += _compared(task, found.argmax(1)[0].cpu(), truth)
+    return matrices
+
+
+def _assembled(
+    head: LinearHead, grids: Grids, places: list[tuple[int, int]], shape: tuple[int, int], size: int
+) -> Tensor:
+    """Mean score of all windows over a pixel, ``1 classes rows columns``."""
+    total = torch.zeros(1, len(head.bias), *shape, device=head.bias.device)
+    times = torch.zeros(1, 1, *shape, device=head.bias.device)
+    for number, (y, x) in enumerate(places):
+        scores = head([grid[number : number + 1].to(head.bias.device) for grid in grids])
+        scores = F.interpolate(scores, (size, size), mode="bilinear", align_corners=False)
+        total[:, :, y : y + size, x : x + size] += scores
+        times[:, :, y : y + size, x : x + size] += 1
+    return total / times
+
+
+def _whole(task: ProbeTask, heads: list[LinearHead], half: SegmentationSet) -> list[Confusion]:
+    """Every image in one square, compared at the row's label size."""
+    row = task.row
+    matrices = _empty(task, heads)
+    for start in range(0, len(half), task.batch_size):
+        pixels, truth = decode_part(
+            half,
+            range(start, min(start + task.batch_size, len(half))),
+            image_size=row.image_size,
+            label_size=row.label_size or row.image_size,
+            resize=row.resize,
+            workers=task.workers,
+        )
+        matrices = _counted(task, heads, matrices, _grids(task, pixels), truth)
+    return matrices
+
+
+@torch.no_grad()
+def _counted(
+    task: ProbeTask,
+    heads: list[LinearHead],
+    matrices: list[Confusion],
+    grids: Grids,
+    truth: Tensor,
+) -> list[Confusion]:
+    size = (int(truth.shape[1]), int(truth.shape[2]))
+    added = []
+    for matrix, head in zip(matrices, heads, strict=True):
+        scores = head([grid.to(head.bias.device) for grid in grids])
+        found = F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
+        added.append(matrix + _compared(task, found.cpu(), truth))
+    return added
+
+
+def _compared(task: ProbeTask, found: Tensor, truth: Tensor) -> Confusion:
+    return confusion(found, truth, classes=task.data.classes, ignore=task.data.ignore)
+
+
+def _empty(task: ProbeTask, heads: list[LinearHead]) -> list[Confusion]:
+    zeros = torch.zeros(task.data.classes, task.data.classes, dtype=torch.int64)
+    return [Confusion(zeros) for _ in heads]
+
+
+def _ignore(task: ProbeTask) -> int:
+    return -100 if task.data.ignore is None else task.data.ignore
+
+
+def _found(task: ProbeTask, heads: list[LinearHead], matrices: list[Confusion]) -> Found:
+    settings: HeadSettings = task.row.settings
+    width = heads[0].weight.shape[1] // len(task.row.layers)
+    details: dict[str, Any] = {
+        "learning_rate": settings.rate_for(width),
+        "steps": settings.steps_for(len(task.data.train)),
+        **matrix_details(matrices),
+    }
+    return Found(tuple(matrix.mean_iou for matrix in matrices), details)

@@ -1,0 +1,204 @@
+"""Every protocol end to end on small worlds: what it finds, what it must not see."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from densescope.agreement.measures import MEASURES
+from densescope.errors import InputError
+from densescope.evaluation.cache import FeatureCache
+from densescope.evaluation.datasets import SegmentationSet
+from densescope.evaluation.probes import (
+    PROTOCOLS,
+    ProbeData,
+    ProbeOutcome,
+    find_protocol,
+    probe_data,
+    protocol_settings,
+    run_protocol,
+)
+from tests.evaluation.worlds import TINY, Blind, Seeing, open_world, world, write_world
+
+CROPS: dict[str, Any] = {"steps": 60, "batch": 8, "learning_rate": 0.1}
+# The published recipes train for hours; here with few steps and a rate to match.
+SHORT: dict[str, dict[str, Any]] = {
+    "quick-linear": {"epochs": 30, "batch_patches": 64},
+    "capi-knn": {},
+    "capi-logreg": {"iterations": 50},
+    "in-context": {"memory_patches": 200},
+    "dinov3-linear": {**CROPS, "stride": 21},
+    "dinov2-linear": {**CROPS, "stride": 21},
+    "dinov2-linear-cached": CROPS,
+    "ibot-linear": {**CROPS, "small_learning_rate": 0.1, "stride": 21, "weight_decay": 0.0},
+    "neco-linear": {**CROPS, "feature_size": 16, "label_size": 16},
+    "stego-linear": {**CROPS},
+}
+IDENTITY = {"sha256": "0" * 64}
+
+
+def run(name: str, data: ProbeData, backbone: Any = None, **arguments: Any) -> ProbeOutcome:
+    changes = {**TINY, **SHORT[name], **arguments.pop("changes", {})}
+    return run_protocol(name, backbone or Seeing(), data, changes=changes, workers=1, **arguments)
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> ProbeData:
+    return world(tmp_path_factory.mktemp("blocks"))
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_features_that_hold_the_classes_reach_a_high_miou(name: str, blocks: ProbeData) -> None:
+    outcome = run(name, blocks)
+    assert outcome.value > 0.75
+    assert outcome.measure == "miou"
+    assert len(outcome.values) == len(PROTOCOLS[name].seeds)
+    assert len(outcome.details["class_iou"]) == 3
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_features_that_hold_nothing_reach_chance(name: str, blocks: ProbeData) -> None:
+    assert run(name, blocks, Blind()).value < 0.35
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_outcome_is_plain_and_repeatable(name: str, blocks: ProbeData, tmp_path: Path) -> None:
+    first, again = run(name, blocks), run(name, blocks)
+    assert replace(first, seconds=0.0) == replace(again, seconds=0.0)
+    json.dumps([first.details, first.settings], allow_nan=False)
+    cached = run(name, blocks, cache=FeatureCache(tmp_path), identity=IDENTITY)
+    assert cached.values == first.values
+
+
+@pytest.mark.parametrize("name", [name for name in SHORT if PROTOCOLS[name].cached])
+def test_a_second_run_reads_the_cache_alone(name: str, blocks: ProbeData, tmp_path: Path) -> None:
+    cache, backbone = FeatureCache(tmp_path), Seeing()
+    first = run(name, blocks, backbone, cache=cache, identity=IDENTITY)
+    calls = len(backbone.calls)
+    again = run(name, blocks, backbone, cache=cache, identity=IDENTITY)
+    assert (len(backbone.calls), again.values) == (calls, first.values)
+    run(name, blocks, backbone, cache=cache, identity={"sha256": "1" * 64})
+    assert len(backbone.calls) == 2 * calls
+
+
+def test_a_damaged_entry_is_computed_again(blocks: ProbeData, tmp_path: Path) -> None:
+    cache, backbone = FeatureCache(tmp_path), Seeing()
+    first = run("quick-linear", blocks, backbone, cache=cache, identity=IDENTITY)
+    calls = len(backbone.calls)
+    for path in tmp_path.glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-1])
+    again = run("quick-linear", blocks, backbone, cache=cache, identity=IDENTITY)
+    assert (len(backbone.calls), again.values) == (2 * calls, first.values)
+
+
+@dataclass(frozen=True)
+class Counting(SegmentationSet):
+    """Counts how often each image is decoded."""
+
+    reads: ClassVar[dict[str, int]] = {}
+
+    def photo_and_mask(self, index: int) -> Any:
+        name = self.names[index]
+        self.reads[name] = self.reads.get(name, 0) + 1
+        return super().photo_and_mask(index)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_reported_images_are_read_once(name: str, blocks: ProbeData) -> None:
+    Counting.reads.clear()
+    counted = Counting(**vars(blocks.test))
+    run(name, replace(blocks, test=counted))
+    assert Counting.reads == dict.fromkeys(counted.names, 1)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_reported_labels_choose_nothing(name: str, blocks: ProbeData, tmp_path: Path) -> None:
+    write_world(tmp_path, "test", 8, 99)
+    other = replace(blocks, test=open_world(tmp_path, "test"))
+    spoiled, plain = run(name, other).details, run(name, blocks).details
+    for key in ("held_out_miou", "learning_rate", "neighbors", "distance", "strength"):
+        assert spoiled.get(key) == plain.get(key)
+
+
+def shuffled(data: ProbeData, root: Path) -> ProbeData:
+    """The training photos with the masks of other photos."""
+    train = data.train
+    assert isinstance(train, SegmentationSet)
+    pairs = train.pairs
+    turned = tuple(
+        replace(pair, mask=pairs[(index + 5) % len(pairs)].mask) for index, pair in enumerate(pairs)
+    )
+    return replace(data, train=replace(train, pairs=turned))
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_shuffled_labels_teach_nothing(name: str, blocks: ProbeData, tmp_path: Path) -> None:
+    assert run(name, shuffled(blocks, tmp_path)).value < 0.4
+
+
+def test_test_images_among_the_training_images_are_named(tmp_path: Path) -> None:
+    write_world(tmp_path, "train", 4, 1)
+    train = open_world(tmp_path, "train")
+    data = probe_data("blocks", train, train.subset([2, 3]))
+    assert data.notes == (
+        "2 of 2 test images are also training images (train002, train003): the probe has seen "
+        "their labels",
+    )
+    assert data.notes[0] in run("quick-linear", data).details["notes"]
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_ignored_pixels_count_for_nothing(name: str, tmp_path: Path) -> None:
+    outcome = run(name, world(tmp_path, ignored=True))
+    assert outcome.value > 0.7
+
+
+def test_the_table_is_complete() -> None:
+    for name, row in PROTOCOLS.items():
+        assert name == row.name
+        assert row.measure in MEASURES
+        assert row.source
+        assert row.deviations
+        assert not row.changes
+        json.dumps(row.to_json(), allow_nan=False)
+
+
+def test_settings_are_known_beforehand_and_say_what_was_changed(blocks: ProbeData) -> None:
+    changes = {**TINY, "epochs": 30, "batch_patches": 64}
+    expected = protocol_settings("quick-linear", blocks, changes=changes)
+    outcome = run("quick-linear", blocks)
+    assert outcome.settings == expected
+    assert outcome.settings["changes"]["epochs"] == [15, 30]
+    assert outcome.settings["data"]["test"] == blocks.fingerprints["test"]
+    assert any(note.startswith("epochs is 30 where quick") for note in outcome.details["notes"])
+    assert protocol_settings("quick-linear", blocks)["changes"] == {}
+
+
+def test_changing_back_is_no_change() -> None:
+    row = find_protocol("quick-linear")
+    assert row.adapted(epochs=3).adapted(epochs=15).changes == {}
+    assert row.adapted(epochs=15, image_size=None) == row
+    assert row.adapted(image_size=448).label_size == 448
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        ({"protocol": "quick"}, "there is no protocol 'quick'; there are: quick-linear, "),
+        ({"changes": {"moons": 2}}, "protocol quick-linear has no moons to change; it has: image"),
+        ({"changes": {"name": "x"}}, "protocol quick-linear has no name to change"),
+        ({"changes": {}}, "shows the backbone 224 pixels, it was loaded for 32: load it with"),
+        ({"seeds": (1, 1)}, r"seeds \[1, 1\] are impossible: at least one, and none twice"),
+        ({"seeds": ()}, r"seeds \[\] are impossible"),
+        ({"precision": "half"}, "no precision 'half': use float32 or bfloat16"),
+        ({"cache": FeatureCache("x")}, "needs to know whose features these are: give identity"),
+    ],
+)
+def test_errors_are_sentences(call: dict[str, Any], sentence: str, blocks: ProbeData) -> None:
+    arguments: dict[str, Any] = {"protocol": "quick-linear", "changes": TINY, **call}
+    with pytest.raises(InputError, match=sentence):
+        run_protocol(arguments.pop("protocol"), Seeing(), blocks, **arguments)
