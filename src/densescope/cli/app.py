@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from densescope._version import __version__
-from densescope.cli import agreement, checkpoints, demonstration, measure
+from densescope.cli import agreement, checkpoints, demonstration, measure, probing
 
 app = typer.Typer(
     name="densescope",
@@ -42,7 +42,9 @@ app.command()(measure.sweep)
 app.command()(measure.select)
 app.command()(measure.report)
 app.command()(measure.score)
+app.command()(probing.probe)
 app.command()(agreement.agree)
+app.command()(probing.protocols)
 app.command()(checkpoints.formats)
 app.command()(checkpoints.check)
 app.command()(demonstration.pretrain)

@@ -53,9 +53,9 @@ class ProbeOptions:
         int | None, typer.Option(min=1, help="Optimizer steps, in place of the protocol's.")
     ] = None
     seeds: Annotated[str | None, typer.Option(help="Of the probe, e.g. 0,1,2.")] = None
-    cache: Annotated[
-        Path | None, typer.Option(help="Keep extracted features in this folder.")
-    ] = None
+    cache: Annotated[Path | None, typer.Option(help="Keep extracted features in this folder.")] = (
+        None
+    )
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
@@ -88,7 +88,7 @@ def probe(
     )
     compute = Compute(probing.device, probing.batch_size, probing.workers)
     console = make_console()
-    if (target / MANIFEST).is_file() or target.is_dir() and backbone.format is None:
+    if (target / MANIFEST).is_file() or (target.is_dir() and backbone.format is None):
         with SweepProgress(console) as progress:
             records = probe_run(
                 target, data, request, only=only, compute=compute, on_event=progress
@@ -113,9 +113,7 @@ def protocols() -> None:
     made = table("protocols", ["name", "what it is", "head", "task", "pixels", "source"], 9)
     for row in PROTOCOLS.values():
         pixels = str(row.image_size)
-        made.add_row(
-            row.name, Text(row.title), Text(row.head), row.task, pixels, Text(row.source)
-        )
+        made.add_row(row.name, Text(row.title), Text(row.head), row.task, pixels, Text(row.source))
     make_console().print(made)
 
 

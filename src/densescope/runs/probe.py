@@ -262,9 +262,7 @@ def _record(
         values=outcome.values,
         details=dict(outcome.details),
         checkpoint=plain(loaded.to_json()),
-        provenance=plain(
-            {"settings": outcome.settings, "versions": versions(), "device": device}
-        ),
+        provenance=plain({"settings": outcome.settings, "versions": versions(), "device": device}),
         timing={
             "probe_seconds": round(time.perf_counter() - started, 3),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
