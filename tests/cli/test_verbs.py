@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from densescope.evaluation.scenes import make_scenes, save_scenes
 from tests.conftest import ROOT
 from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
 
@@ -95,6 +96,31 @@ def test_score_prints_every_number_and_writes_the_record(
     stored = json.loads((swept / "scores/records/checkpoint0002.pth.json").read_text())
     assert alone["scores"].keys() == stored["scores"].keys()
     assert alone["checkpoint"] == stored["checkpoint"]
+
+
+def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
+    for seed, split in enumerate(("train", "test")):
+        save_scenes(make_scenes(16, size=32, seed=seed), tmp_path / split)
+    labels = ["--dataset", "scenes", "--root", tmp_path, "--probe-size", 32, "--seeds", "0,1"]
+    run = densescope("probe", swept / "scores", *labels, "--test-split", "test")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("checkpoint000") == 12
+    file = swept / "run" / "checkpoint0003.pth"
+    one = densescope("probe", file, *labels, "--test-split", "test", *BACKBONE)
+    assert one.returncode == 0, one.stderr
+    assert "miou" in one.stdout
+    assert "name its layout with --format" in refused(densescope("probe", file, *labels))
+    agreed = densescope("agree", swept / "scores")
+    assert agreed.returncode == 0, agreed.stderr
+    assert "DSE (released)" in agreed.stdout
+    assert "a probe on every checkpoint" in agreed.stdout
+    assert densescope("report", swept / "scores").returncode == 0
+
+
+def test_protocols_lists_them() -> None:
+    listed = densescope("protocols")
+    assert listed.returncode == 0, listed.stderr
+    assert "dinov2-linear-cached" in listed.stdout
 
 
 def test_formats_lists_all_and_shows_one() -> None:

@@ -8,9 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from densescope.errors import DataError, DensescopeError, RecordError
 from densescope.evaluation.datasets import (
     DATASETS,
+    SegmentationSet,
+    decode_split,
     open_dataset,
     open_depth,
     open_labelled_images,
@@ -24,6 +28,9 @@ from densescope.evaluation.probes import (
     probe_data,
     protocol_settings,
 )
+from densescope.evaluation.probes.predict import predict_masks
+from densescope.evaluation.probes.quick import QuickHead
+from densescope.evaluation.scoring import PREVIEW_IMAGES
 from densescope.features.backbones import LoadedBackbone
 from densescope.features.extraction import resolve_device
 from densescope.records import ProbeRecord, ScoreRecord, plain
@@ -235,6 +242,26 @@ def _probe(
     )
 
 
+def _keep_masks(
+    store: RunStore,
+    room: str,
+    name: str,
+    loaded: LoadedBackbone,
+    outcome: ProbeOutcome,
+    data: ProbeData,
+) -> None:
+    """What the probe sees in a few test images, for the report; a reader that can draw only."""
+    if not isinstance(outcome.head, QuickHead) or not isinstance(data.test, SegmentationSet):
+        return
+    few = data.test.subset(range(min(PREVIEW_IMAGES, len(data.test))))
+    size = loaded.backbone.image_size
+    images, truth = decode_split(few, image_size=size, resize=outcome.settings["resize"])
+    if store.preview(f"{room}/truth") is None:
+        store.write_preview(f"{room}/truth", {"images": images, "truth": truth})
+    predicted = predict_masks(outcome.head, loaded.backbone, images, device="cpu")
+    store.write_preview(f"{room}/{name}", {"predicted": predicted.to(torch.uint8)})
+
+
 def _record(
     store: RunStore,
     score: ScoreRecord,
@@ -256,6 +283,7 @@ def _record(
         return replace(blank, status="failed", error=str(error))
     except Exception as error:  # the rest of the run must go on; the reason is recorded
         return replace(blank, status="failed", error=f"unexpected {type(error).__name__}: {error}")
+    _keep_masks(store, request.room(data.name), score.name, loaded, outcome, data)
     device = device_name(resolve_device(compute.device))
     return replace(
         blank,

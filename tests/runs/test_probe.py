@@ -1,0 +1,142 @@
+"""Probing a scored run: resumable, honest about what it read, and judged against the scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from densescope.errors import DataError, InputError, RecordError
+from densescope.evaluation.scenes import make_scenes, save_scenes
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.records import ProbeRecord
+from densescope.runs.agree import agree_run
+from densescope.runs.probe import LabelledData, ProbeRequest, probe_file, probe_run, spec_of
+from densescope.runs.store import RunStore
+from densescope.runs.sweep import SweepEvent, sweep
+from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
+
+REQUEST = ProbeRequest("quick-linear", seeds=(0, 1), image_size=32)
+ROOM = "scenes-quick-linear-image-size32"
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabelledData:
+    root = tmp_path_factory.mktemp("scenes")
+    save_scenes(make_scenes(24, size=32, seed=0), root / "train")
+    save_scenes(make_scenes(12, size=32, seed=1), root / "test")
+    return LabelledData("scenes", root, test_split="test")
+
+
+@pytest.fixture
+def scored(tiny_images: Path, tmp_path: Path) -> Path:
+    run = write_checkpoints(tmp_path / "run", range(4))
+    sweep(
+        run,
+        images=tiny_images,
+        output=tmp_path / "scores",
+        format="dino",
+        architecture=ARCHITECTURE,
+        architecture_options=OPTIONS,
+        settings=ScoreSettings(**{**SETTINGS, "lidar_images": 0}),
+    )
+    return tmp_path / "scores"
+
+
+def probed(scored: Path, labelled: LabelledData, **more: object) -> list[ProbeRecord]:
+    return probe_run(scored, labelled, REQUEST, **more)  # type: ignore[arg-type]
+
+
+def test_every_checkpoint_is_probed_once(scored: Path, labelled: LabelledData) -> None:
+    records = probed(scored, labelled)
+    assert [record.step for record in records] == [0, 1, 2, 3]
+    for record in records:
+        assert record.status == "probed", record.error
+        assert len(record.values) == 2
+        assert 0 < record.value < 1
+        assert record.provenance["settings"]["changes"]["image_size"] == [224, 32]
+    assert RunStore(scored).probes() == {ROOM: records}
+    events: list[SweepEvent] = []
+    assert probed(scored, labelled, on_event=events.append) == records
+    assert [event.kind for event in events] == ["start", *["kept"] * 4]
+
+
+def test_masks_of_a_few_test_images_are_kept(scored: Path, labelled: LabelledData) -> None:
+    probed(scored, labelled)
+    store = RunStore(scored)
+    truth = store.preview(f"{ROOM}/truth")
+    seen = store.preview(f"{ROOM}/checkpoint0003.pth")
+    assert truth is not None
+    assert seen is not None
+    assert truth["images"].shape == (4, 3, 32, 32)
+    assert truth["truth"].shape == seen["predicted"].shape == (4, 32, 32)
+    assert int(seen["predicted"].max()) < 8
+
+
+def test_the_shortlist_and_the_last_can_be_probed_alone(
+    scored: Path, labelled: LabelledData
+) -> None:
+    from densescope.selection import select_checkpoints
+
+    selection = select_checkpoints(RunStore(scored).records())
+    records = probed(scored, labelled, only="shortlist")
+    assert {record.name for record in records} == {*selection.shortlist, selection.last}
+
+
+def test_a_checkpoint_that_was_scored_anew_is_probed_anew(
+    scored: Path, labelled: LabelledData, tiny_images: Path
+) -> None:
+    before = probed(scored, labelled)
+    torch.save(checkpoint(50), scored.parent / "run" / "checkpoint0001.pth")
+    spec = spec_of(RunStore(scored))
+    sweep(
+        scored.parent / "run",
+        images=tiny_images,
+        output=scored,
+        format=spec.format,
+        architecture=spec.architecture,
+        architecture_options=spec.architecture_options,
+        settings=ScoreSettings(**{**SETTINGS, "lidar_images": 0}),
+    )
+    events: list[SweepEvent] = []
+    after = probed(scored, labelled, on_event=events.append)
+    assert [event.name for event in events if event.kind == "scored"] == ["checkpoint0001.pth"]
+    assert after[1].values != before[1].values
+
+
+def test_one_file_probes_like_it_does_in_a_run(scored: Path, labelled: LabelledData) -> None:
+    whole = probed(scored, labelled)
+    path = scored.parent / "run" / "checkpoint0002.pth"
+    alone = probe_file(path, spec_of(RunStore(scored)), labelled, REQUEST)
+    assert alone.values == whole[2].values
+
+
+def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -> None:
+    probed(scored, labelled)
+    losses = {f"checkpoint{e:04d}.pth": 4.0 - e for e in range(4)}
+    (found,) = agree_run(RunStore(scored), losses=losses).values()
+    assert found.path is not None
+    assert found.path.is_file()
+    assert found.agreement.row("released.dse").checkpoints == 4
+    assert found.degradation.checkpoints == 4
+    by_way = {row.way: row for row in found.regret.rows}
+    assert by_way["loss"].name == "checkpoint0003.pth"
+    assert by_way["probes"].regret == 0
+
+
+def test_agreement_without_probes_says_how_to_make_some(scored: Path) -> None:
+    with pytest.raises(RecordError, match="has no probes; make some with: densescope probe"):
+        agree_run(RunStore(scored))
+
+
+def test_wrong_requests_are_sentences(scored: Path, labelled: LabelledData) -> None:
+    with pytest.raises(InputError, match="quick-linaer"):
+        probe_run(scored, labelled, ProbeRequest("quick-linaer"))
+    with pytest.raises(DataError, match="need --test-root"):
+        probe_run(scored, labelled, ProbeRequest("image-knn", image_size=32))
+    with pytest.raises(DataError):
+        probe_run(scored, LabelledData("scenes", scored / "none"), REQUEST)
+    (scored.parent / "run").rename(scored.parent / "elsewhere")
+    with pytest.raises(RecordError, match="is no longer at"):
+        probed(scored, labelled)
