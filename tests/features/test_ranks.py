@@ -30,6 +30,7 @@ _USUAL: dict[str, Any] = {
     "gated": False,
     "originals": True,
     "dtype": torch.float32,
+    "steps": 0,
 }
 PLANS: dict[str, dict[str, Any]] = {
     "usual": _USUAL,
@@ -39,6 +40,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "no chunks": _USUAL | {"chunks": 0},
     "uneven chunks": _USUAL | {"depth": 5, "chunks": 2, "dim": 20, "originals": False},
     "registers": _USUAL | {"registers": 3, "gated": True},
+    "trained": _USUAL | {"dtype": torch.float16, "steps": 3},
+    "trained flat": _USUAL | {"dtype": torch.bfloat16, "originals": False, "steps": 3},
     "registers flat": _USUAL | {"registers": 3, "gated": True, "originals": False},
 }
 WORLDS = (1, 2, 3)
@@ -86,7 +89,7 @@ def copied(runs: Path, folder: Path, world_size: int = 2, plan: str = "usual") -
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", [name for name, plan in PLANS.items() if not plan["steps"]])
 def test_rank_files_give_the_features_of_the_trained_network(
     runs: Path,
     name: str,
@@ -106,6 +109,25 @@ def test_rank_files_give_the_features_of_the_trained_network(
         assert loaded.coverage.prefix == f"{which}.backbone."
         assert loaded.coverage.dropped == (("mask_token", "input of masked patches", 1),)
         assert (loaded.epoch_inside, loaded.note) == (1249, None)
+
+
+@pytest.mark.parametrize("world_size", WORLDS)
+@pytest.mark.parametrize("name", ["trained", "trained flat"])
+def test_trained_weights_are_those_that_torch_gathers(
+    runs: Path, name: str, world_size: int, generator: torch.Generator
+) -> None:
+    """The truth comes from ``summon_full_params`` in the processes that wrote the files."""
+    folder, images = runs / str(world_size), random_images(generator)
+    whole = torch.load(folder / f"{name}.whole", weights_only=True)
+    for which in ("teacher", "student"):
+        start = fsdp_writer.draw(fsdp_writer.network(_USUAL), int(which == "teacher"))
+        assert not torch.equal(whole[which]["norm.weight"], start["norm.weight"])
+        loaded = load_backbone(folder / name / NAME, weights=which, **arguments(_USUAL))
+        found, wanted = (
+            loaded.backbone.features(images),
+            vit_features(whole[which], images, heads=2),
+        )
+        torch.testing.assert_close(found.patches[0], wanted.patches[0], rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
