@@ -206,22 +206,42 @@ def test_ranks_of_different_saves_are_refused(runs: Path, tmp_path: Path) -> Non
     assert refusal(path)[0] == "read"
 
 
-def _integer(value: int) -> bytes:
+def rewrite(file: Path, old: bytes, new: bytes) -> None:
+    """Replaces bytes in the program of a file that torch saved."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            program = name.endswith("data.pkl")
+            assert not program or old in data
+            archive.writestr(name, data.replace(old, new) if program else data)
+
+
+def integer(value: int) -> bytes:
+    """How an integer of two bytes is pickled."""
     return b"M" + value.to_bytes(2, "little")
 
 
 def test_a_rank_of_another_step_is_refused(runs: Path, tmp_path: Path) -> None:
     path = copied(runs, tmp_path)
     second = tmp_path / "model_0001249.rank_1.pth"
-    with zipfile.ZipFile(path.with_name("model_0001249.rank_1.pth")) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(second, "w") as archive:
-        for name, data in members.items():
-            # the counter is a pickled integer of two bytes
-            archive.writestr(name, data.replace(_integer(1249), _integer(1250)))
+    rewrite(second, integer(1249), integer(1250))
     assert refusal(path)[1] == (
         f"{second} says iteration 1250, {path.name} says 1249: copy the files of one save"
     )
+
+
+def test_tensors_that_lay_on_gpus_are_read(runs: Path, tmp_path: Path) -> None:
+    """An imitation: the device's name is put in place of the CPU's."""
+    path = copied(runs, tmp_path)
+    expected = load_backbone(path, **arguments(_USUAL)).backbone
+    for rank, file in enumerate(sorted(tmp_path.iterdir())):
+        device = f"cuda:{rank}".encode()
+        rewrite(file, b"X\x03\0\0\0cpu", b"X" + len(device).to_bytes(4, "little") + device)
+    found = load_backbone(path, **arguments(_USUAL)).backbone
+    wanted = expected.state_dict()  # type: ignore[attr-defined]
+    for name, value in found.state_dict().items():  # type: ignore[attr-defined]
+        assert torch.equal(value, wanted[name])
 
 
 def test_a_file_that_names_no_rank_says_how_to_name_it(runs: Path, tmp_path: Path) -> None:
