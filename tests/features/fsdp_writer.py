@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ import torch
 from torch import Tensor, nn
 
 
+def sum_of_squares(values: Iterable[Tensor]) -> Tensor:
+    """A loss that reaches every parameter."""
+    return sum((value.square().sum() for value in values), torch.zeros(()))
+
+
 class BlockChunk(nn.ModuleList):
     """What DINOv2 wraps."""
+
+    def forward(self) -> Tensor:
+        return sum_of_squares(self.parameters())
 
 
 class Scale(nn.Module):
@@ -84,6 +93,10 @@ class Backbone(nn.Module):
         self.head = nn.Identity()
         self.mask_token = nn.Parameter(torch.zeros(1, dim))
 
+    def forward(self) -> Tensor:
+        own = [value for name, value in self.named_parameters() if "blocks." not in name]
+        return sum((chunk() for chunk in self.blocks), sum_of_squares(own))
+
 
 def draw(network: nn.Module, seed: int) -> dict[str, Tensor]:
     """Fills a network with values that all differ; returns them by name, without chunks."""
@@ -92,12 +105,32 @@ def draw(network: nn.Module, seed: int) -> dict[str, Tensor]:
         for name, value in network.named_parameters():
             around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             value.copy_(around + 0.2 * torch.randn(value.shape, generator=generator))
-    named = {}
-    for name, value in network.state_dict().items():
-        parts = name.split(".")
+    return without_chunks(network.named_parameters())
+
+
+def without_chunks(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Copies of a network's tensors, as if its blocks lay in one list."""
+    plain = {}
+    for name, value in named:
+        parts = name.replace("_fsdp_wrapped_module.", "").split(".")
         chunked = parts[0] == "blocks" and parts[2].isdigit()
-        named[".".join(parts[:1] + parts[2:] if chunked else parts)] = value.clone()
-    return named
+        plain[".".join(parts[:1] + parts[2:] if chunked else parts)] = value.detach().clone()
+    return plain
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """One step of the student, after which the teacher follows it as DINOv2's does."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    student, teacher = model.student["backbone"], model.teacher["backbone"]  # type: ignore[index]
+    optimizer.zero_grad()
+    student().backward()
+    optimizer.step()
+    modules = FullyShardedDataParallel.fsdp_modules
+    with torch.no_grad():
+        for old, new in zip(modules(teacher), modules(student), strict=True):
+            for mean, value in zip(old.params, new.params, strict=True):
+                mean.mul_(0.9).add_(value, alpha=0.1)
 
 
 def network(plan: dict[str, Any]) -> Backbone:
@@ -132,9 +165,18 @@ def write(plan: dict[str, Any], folder: Path, rank: int) -> None:
         setattr(model, which, parts)
     model.register_buffer("center", torch.zeros(1, 7))
     optimizer = torch.optim.AdamW(model.student.parameters())  # type: ignore[union-attr]
+    for _ in range(plan["steps"]):
+        train(model, optimizer)
     with FullyShardedDataParallel.state_dict_type(model, StateDictType.LOCAL_STATE_DICT):
         state = model.state_dict()
+    whole = {}
+    for which in ("student", "teacher"):
+        backbone = getattr(model, which)["backbone"]
+        with FullyShardedDataParallel.summon_full_params(backbone, writeback=False):
+            whole[which] = without_chunks(backbone.named_parameters())
     folder.mkdir(exist_ok=True)
+    if rank == 0:
+        torch.save(whole, folder.with_suffix(".whole"))
     content = {"model": state, "optimizer": optimizer.state_dict(), "iteration": 1249}
     torch.save(content, folder / f"model_0001249.rank_{rank}.pth")
 

@@ -69,6 +69,14 @@ def test_shards_are_joined_in_their_order() -> None:
         assert torch.equal(join("x", shards[::-1]), whole)
 
 
+def test_a_shard_can_be_a_parameter() -> None:
+    """Before torch 2.0, a shard without padding was the flat parameter itself."""
+    piece = nn.Parameter(torch.arange(3.0))
+    whole = join("x", [shard_of("x", sharded([(0, piece)], 3))])
+    assert whole.tolist() == [0, 1, 2]
+    assert not whole.requires_grad
+
+
 def test_replicas_of_a_hybrid_run_are_joined_once() -> None:
     whole = torch.arange(6.0)
     things = [

@@ -30,6 +30,7 @@ _USUAL: dict[str, Any] = {
     "gated": False,
     "originals": True,
     "dtype": torch.float32,
+    "steps": 0,
 }
 PLANS: dict[str, dict[str, Any]] = {
     "usual": _USUAL,
@@ -39,6 +40,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "no chunks": _USUAL | {"chunks": 0},
     "uneven chunks": _USUAL | {"depth": 5, "chunks": 2, "dim": 20, "originals": False},
     "registers": _USUAL | {"registers": 3, "gated": True},
+    "trained": _USUAL | {"dtype": torch.float16, "steps": 3},
+    "trained flat": _USUAL | {"dtype": torch.bfloat16, "originals": False, "steps": 3},
     "registers flat": _USUAL | {"registers": 3, "gated": True, "originals": False},
 }
 WORLDS = (1, 2, 3)
@@ -86,7 +89,7 @@ def copied(runs: Path, folder: Path, world_size: int = 2, plan: str = "usual") -
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", [name for name, plan in PLANS.items() if not plan["steps"]])
 def test_rank_files_give_the_features_of_the_trained_network(
     runs: Path,
     name: str,
@@ -106,6 +109,25 @@ def test_rank_files_give_the_features_of_the_trained_network(
         assert loaded.coverage.prefix == f"{which}.backbone."
         assert loaded.coverage.dropped == (("mask_token", "input of masked patches", 1),)
         assert (loaded.epoch_inside, loaded.note) == (1249, None)
+
+
+@pytest.mark.parametrize("world_size", WORLDS)
+@pytest.mark.parametrize("name", ["trained", "trained flat"])
+def test_trained_weights_are_those_that_torch_gathers(
+    runs: Path, name: str, world_size: int, generator: torch.Generator
+) -> None:
+    """The truth comes from ``summon_full_params`` in the processes that wrote the files."""
+    folder, images = runs / str(world_size), random_images(generator)
+    whole = torch.load(folder / f"{name}.whole", weights_only=True)
+    for which in ("teacher", "student"):
+        start = fsdp_writer.draw(fsdp_writer.network(_USUAL), int(which == "teacher"))
+        assert not torch.equal(whole[which]["norm.weight"], start["norm.weight"])
+        loaded = load_backbone(folder / name / NAME, weights=which, **arguments(_USUAL))
+        found, wanted = (
+            loaded.backbone.features(images),
+            vit_features(whole[which], images, heads=2),
+        )
+        torch.testing.assert_close(found.patches[0], wanted.patches[0], rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
@@ -184,22 +206,42 @@ def test_ranks_of_different_saves_are_refused(runs: Path, tmp_path: Path) -> Non
     assert refusal(path)[0] == "read"
 
 
-def _integer(value: int) -> bytes:
+def rewrite(file: Path, old: bytes, new: bytes) -> None:
+    """Replaces bytes in the program of a file that torch saved."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            program = name.endswith("data.pkl")
+            assert not program or old in data
+            archive.writestr(name, data.replace(old, new) if program else data)
+
+
+def integer(value: int) -> bytes:
+    """How an integer of two bytes is pickled."""
     return b"M" + value.to_bytes(2, "little")
 
 
 def test_a_rank_of_another_step_is_refused(runs: Path, tmp_path: Path) -> None:
     path = copied(runs, tmp_path)
     second = tmp_path / "model_0001249.rank_1.pth"
-    with zipfile.ZipFile(path.with_name("model_0001249.rank_1.pth")) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(second, "w") as archive:
-        for name, data in members.items():
-            # the counter is a pickled integer of two bytes
-            archive.writestr(name, data.replace(_integer(1249), _integer(1250)))
+    rewrite(second, integer(1249), integer(1250))
     assert refusal(path)[1] == (
         f"{second} says iteration 1250, {path.name} says 1249: copy the files of one save"
     )
+
+
+def test_tensors_that_lay_on_gpus_are_read(runs: Path, tmp_path: Path) -> None:
+    """An imitation: the device's name is put in place of the CPU's."""
+    path = copied(runs, tmp_path)
+    expected = load_backbone(path, **arguments(_USUAL)).backbone
+    for rank, file in enumerate(sorted(tmp_path.iterdir())):
+        device = f"cuda:{rank}".encode()
+        rewrite(file, b"X\x03\0\0\0cpu", b"X" + len(device).to_bytes(4, "little") + device)
+    found = load_backbone(path, **arguments(_USUAL)).backbone
+    wanted = expected.state_dict()  # type: ignore[attr-defined]
+    for name, value in found.state_dict().items():  # type: ignore[attr-defined]
+        assert torch.equal(value, wanted[name])
 
 
 def test_a_file_that_names_no_rank_says_how_to_name_it(runs: Path, tmp_path: Path) -> None:
