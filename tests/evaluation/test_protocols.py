@@ -12,17 +12,31 @@ import pytest
 from densescope.agreement.measures import MEASURES
 from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
-from densescope.evaluation.datasets import SegmentationSet
+from densescope.evaluation.datasets import SegmentationSet, open_dataset
 from densescope.evaluation.probes import (
     PROTOCOLS,
     ProbeData,
     ProbeOutcome,
     find_protocol,
+    probe_checkpoint,
     probe_data,
     protocol_settings,
     run_protocol,
 )
-from tests.evaluation.worlds import TINY, Blind, Seeing, open_world, world, write_world
+from densescope.evaluation.probes.run import identity_of
+from densescope.evaluation.scenes import make_scenes, save_scenes
+from densescope.features.backbones import load_backbone
+from tests.evaluation.worlds import (
+    SIZE,
+    TINY,
+    Blind,
+    Seeing,
+    Untrained,
+    open_world,
+    world,
+    write_world,
+)
+from tests.tiny_run import OPTIONS
 
 CROPS: dict[str, Any] = {"steps": 60, "batch": 8, "learning_rate": 0.1}
 # The published recipes train for hours; here with few steps and a rate to match.
@@ -202,3 +216,78 @@ def test_errors_are_sentences(call: dict[str, Any], sentence: str, blocks: Probe
     arguments: dict[str, Any] = {"protocol": "quick-linear", "changes": TINY, **call}
     with pytest.raises(InputError, match=sentence):
         run_protocol(arguments.pop("protocol"), Seeing(), blocks, **arguments)
+
+
+def cell(value: Any) -> str:
+    """A setting as the documentation writes it."""
+    if isinstance(value, list):
+        return ", ".join(cell(item) for item in value)
+    if isinstance(value, bool) or value is None:
+        return "none" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_number_and_deviation_is_documented(name: str) -> None:
+    row = PROTOCOLS[name]
+    text = (Path(__file__).resolve().parents[2] / "docs" / "protocols.md").read_text()
+    section = text.split(f"\n## `{name}`\n")[1].split("\n## ")[0]
+    facts = row.to_json()
+    flat = {key: facts[key] for key in ("image_size", "resize", "layers", "cached", "measure")}
+    for key, value in facts["settings"].items():
+        nested = isinstance(value, dict)
+        flat |= {f"{key}.{part}": item for part, item in value.items()} if nested else {key: value}
+    for key, value in flat.items():
+        assert f"\n| {key} | {cell(value)} |\n" in section
+    for words in (row.title, row.head, row.source, *row.deviations):
+        assert words in " ".join(section.split())
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> ProbeData:
+    root = tmp_path_factory.mktemp("scenes")
+    painted = make_scenes(36, size=SIZE, seed=0)
+    for split, part in (("train", slice(0, 24)), ("test", slice(24, 36))):
+        save_scenes(
+            replace(painted, images=painted.images[part], labels=painted.labels[part]), root / split
+        )
+    return probe_data(
+        "scenes", open_dataset("scenes", root, "train"), open_dataset("scenes", root, "test")
+    )
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_every_protocol_reads_scenes(name: str, scenes: ProbeData) -> None:
+    seen = run(name, scenes, Untrained())
+    assert 0 < seen.value < 1
+    assert len(seen.details["class_iou"]) == 8
+    assert seen.details["class_iou"].count(None) < 8
+
+
+def test_a_checkpoint_is_probed_by_what_it_is(tiny_run: Path, scenes: ProbeData) -> None:
+    cache = tiny_run / "features"
+    arguments: dict[str, Any] = {
+        "format": "dino",
+        "architecture_options": OPTIONS,
+        "image_size": SIZE,
+    }
+    values = []
+    for file in ("checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0000.pth"):
+        loaded = load_backbone(tiny_run / file, **arguments)
+        outcome = probe_checkpoint(
+            loaded, "capi-knn", scenes, cache_folder=cache, image_size=SIZE, workers=1
+        )
+        values.append(outcome.values)
+    assert values[0] == values[2]
+    assert len(list(cache.glob("*.npy"))) == 10  # two halves: labels, and per file two arrays
+    student = load_backbone(tiny_run / "checkpoint0000.pth", weights="student", **arguments)
+    assert identity_of(student) != identity_of(loaded)
+    assert protocol_settings("capi-knn", scenes, changes={"image_size": SIZE}) == outcome.settings
+
+
+def test_a_protocol_without_steps_cannot_be_shortened(tiny_run: Path, scenes: ProbeData) -> None:
+    loaded = load_backbone(
+        tiny_run / "checkpoint0000.pth", format="dino", architecture_options=OPTIONS
+    )
+    with pytest.raises(InputError, match="protocol capi-knn has no steps to change; it has: image"):
+        probe_checkpoint(loaded, "capi-knn", scenes, steps=3)

@@ -63,9 +63,7 @@ _ROWS = (
         measure="miou",
         head="dropout of channels 0.1, batch norm, 1 x 1 convolution on the last block",
         engine=training.train_on_crops,
-        settings=replace(
-            _DINOV2, weight_decay=1e-3, schedule="warmup-cosine", dropout=0.1, loss_over="counted"
-        ),
+        settings=replace(_DINOV2, weight_decay=1e-3, schedule="warmup-cosine", dropout=0.1),
         image_size=512,
         resize="slide",
         label_size=None,
