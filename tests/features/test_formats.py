@@ -311,9 +311,15 @@ def test_checkpoints_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 def test_overwritten_and_unfinished_files_are_left_out(tmp_path: Path) -> None:
     make(tmp_path, "checkpoint.pth", "checkpoint0020.pth", "checkpoint0040.pth.tmp")
     make(tmp_path, ".checkpoint0060.pth", "deeper/checkpoint0080.pth")
-    (tmp_path / "checkpoint0100.pth").touch()
     (tmp_path / "checkpoint0120.pth").mkdir()
     assert find_checkpoints(tmp_path, "dino") == [(tmp_path / "checkpoint0020.pth", 20)]
+
+
+def test_an_empty_file_is_listed_so_that_loading_can_name_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint0100.pth").touch()
+    assert find_checkpoints(tmp_path, "dino") == [(tmp_path / "checkpoint0100.pth", 100)]
+    with pytest.raises(CheckpointError, match="is empty: it was never written"):
+        load_backbone(tmp_path / "checkpoint0100.pth", format="dino")
 
 
 def test_a_lone_overwritten_file_stands_as_step_zero(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from densescope.features.backbones import (
     load_backbone,
     size_of,
 )
-from densescope.features.checkpoints import fingerprint
+from densescope.features.checkpoints import files_of, fingerprint
 from densescope.features.discovery import find_checkpoints, number_of
 from densescope.features.extraction import resolve_device
 from densescope.features.formats import find_format
@@ -371,7 +371,5 @@ class CheckpointScorer:
 
 
 def modified(path: Path) -> int:
-    """When a checkpoint was last changed, in nanoseconds; of a folder, its youngest file."""
-    if path.is_dir():
-        return max(item.stat().st_mtime_ns for item in path.rglob("*") if item.is_file())
-    return path.stat().st_mtime_ns
+    """When a checkpoint was last changed, in nanoseconds; of several files, the youngest."""
+    return max(item.stat().st_mtime_ns for item in files_of(path))
