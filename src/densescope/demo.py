@@ -36,13 +36,13 @@ class DemoSettings:
         seed: of the scenes.
     """
 
-    train_images: int = 3000
+    train_images: int = 2000
     score_images: int = 256
     probe_images: tuple[int, int] = (400, 200)
     pretrain: PretrainSettings = field(
-        default_factory=lambda: PretrainSettings(steps=352, checkpoint_every=16)
+        default_factory=lambda: PretrainSettings(steps=264, checkpoint_every=12)
     )
-    score: ScoreSettings = field(default_factory=lambda: ScoreSettings(lidar_images=128))
+    score: ScoreSettings = field(default_factory=lambda: ScoreSettings(lidar_images=64))
     seed: int = 0
 
 

@@ -15,7 +15,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything; emptied first.")] = Path(
         "demo"
     ),
-    steps: Annotated[int, typer.Option(min=48, help="Training steps.")] = 352,
+    steps: Annotated[int, typer.Option(min=48, help="Training steps.")] = 264,
     seed: Annotated[int, typer.Option(help="Seed of scenes, training and scoring.")] = 0,
 ) -> None:
     """Pretrain, sweep, select, report and probe on images the package makes itself."""
