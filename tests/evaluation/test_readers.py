@@ -65,12 +65,6 @@ def test_distances_far_from_zero_keep_their_order() -> None:
     assert numbers[:, 0].tolist() == list(range(10))
 
 
-def test_equally_near_keys_are_taken_in_order() -> None:
-    keys = torch.ones(20, 3)
-    _, numbers = neighbors.nearest(keys[:2], keys, count=20, neighbors=1, distance="L2")
-    assert numbers.tolist() == [[0], [0]] or numbers.unique().numel() == 1
-
-
 def test_impossible_neighbors_are_refused() -> None:
     with pytest.raises(InputError, match="8 neighbors cannot be found among 3: ask for fewer"):
         neighbors.nearest(normal(1, 2), normal(3, 2), count=3, neighbors=8, distance="L2")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
-from densescope.evaluation.probes import PROTOCOLS, ProbeData, heads, training
+from densescope.evaluation.probes import PROTOCOLS, ProbeData, heads, reading, training
 from densescope.evaluation.probes.augment import (
     Augmentation,
     crop_pair,
@@ -282,7 +282,7 @@ def test_scores_meet_labels_at_the_size_of_the_labels() -> None:
 
 @pytest.mark.parametrize("length", [512, 513, 682, 683, 853, 854, 1024, 2048])
 def test_windows_cover_every_pixel(length: int) -> None:
-    starts = training.windows(length, 512, 341)
+    starts = reading.windows(length, 512, 341)
     covered = np.zeros(length, dtype=int)
     for start in starts:
         assert 0 <= start <= length - 512
@@ -297,7 +297,7 @@ def test_scores_of_overlapping_windows_are_averaged() -> None:
     with torch.no_grad():
         head.weight[:] = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
         grids = [torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)]
-        scores = training._assembled(head, grids, [(0, 0), (0, 2)], (8, 10), 8)
+        scores = reading.assembled(head, grids, [(0, 0), (0, 2)], (8, 10), 8)
     assert scores[0, 0, 0].tolist() == [1, 1, 2, 2, 2, 2, 2, 2, 3, 3]
     assert torch.equal(scores[:, 1], -scores[:, 0])
 

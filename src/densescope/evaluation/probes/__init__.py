@@ -2,9 +2,10 @@
 
 from densescope.evaluation.probes.data import ProbeData as ProbeData
 from densescope.evaluation.probes.data import probe_data as probe_data
+from densescope.evaluation.probes.patch_head import patch_targets as patch_targets
+from densescope.evaluation.probes.predict import predict_masks as predict_masks
 from densescope.evaluation.probes.quick import ProbeResult as ProbeResult
 from densescope.evaluation.probes.quick import ProbeSettings as ProbeSettings
-from densescope.evaluation.probes.quick import patch_targets as patch_targets
 from densescope.evaluation.probes.quick import quick_linear_probe as quick_linear_probe
 from densescope.evaluation.probes.row import ProbeProtocol as ProbeProtocol
 from densescope.evaluation.probes.run import ProbeOutcome as ProbeOutcome

@@ -8,12 +8,8 @@ from typing import Any
 import torch
 
 from densescope.evaluation.probes.neighbors import nearest, query_chunks
-from densescope.evaluation.probes.quick import (
-    ProbeSettings,
-    fit_quick_linear,
-    measure_head,
-    quick_result,
-)
+from densescope.evaluation.probes.patch_head import measure_head
+from densescope.evaluation.probes.quick import ProbeSettings, fit_quick_linear, quick_result
 from densescope.evaluation.probes.row import Found, ProbeTask
 from densescope.evaluation.probes.sources import patch_source
 from densescope.evaluation.probes.splits import split_features

@@ -11,8 +11,8 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.confusion import Confusion, confusion
 from densescope.evaluation.probes.neighbors import nearest, query_chunks
+from densescope.evaluation.probes.patch_head import patch_targets
 from densescope.evaluation.probes.patch_knn import matrix_details
-from densescope.evaluation.probes.quick import patch_targets
 from densescope.evaluation.probes.row import Found, ProbeTask
 from densescope.evaluation.probes.sources import PatchSource, patch_source
 from densescope.evaluation.probes.splits import SplitFeatures, split_features

@@ -23,7 +23,7 @@ def nearest(
     neighbors: int,
     distance: str,
 ) -> tuple[Tensor, Tensor]:
-    """The nearest keys of every query, nearest first; exact.
+    """The nearest keys of every query, nearest first; exact, ties in any order.
 
     Args:
         queries: ``queries dim``.
@@ -51,7 +51,6 @@ def nearest(
         stop = min(start + KEYS, count)
         block = keys[start:stop] if isinstance(keys, Tensor) else keys(start, stop)
         near = nearness(queries, block, distance)
-        # Ties go to the lower number: what is kept stands before the new block.
         near = torch.cat([found, near], 1)
         own = torch.arange(start, stop).expand(len(queries), -1)
         everything = torch.cat([numbers, own], 1)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.evaluation.probes.quick import QuickHead
+from densescope.evaluation.probes.patch_head import QuickHead
 from densescope.features.backbones import Backbone
 from densescope.features.extraction import extract
 

@@ -6,16 +6,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from densescope.errors import InputError
-from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.confusion import Confusion
 from densescope.evaluation.datasets import SegmentationSet
-from densescope.evaluation.probes.augment import crop_pair, short_side_size
-from densescope.evaluation.probes.data import decode_part
+from densescope.evaluation.probes.augment import crop_pair
 from densescope.evaluation.probes.heads import (
     HeadSettings,
     LinearHead,
@@ -24,11 +20,18 @@ from densescope.evaluation.probes.heads import (
     rate_at,
 )
 from densescope.evaluation.probes.patch_knn import matrix_details
+from densescope.evaluation.probes.reading import (
+    Grids,
+    add_predictions,
+    empty_matrices,
+    grids_of,
+    read_in_windows,
+    read_whole,
+)
 from densescope.evaluation.probes.row import Found, ProbeTask
 from densescope.evaluation.probes.splits import SplitFeatures, split_features
-from densescope.features.extraction import extract, resolve_device
+from densescope.features.extraction import resolve_device
 
-Grids = list[Tensor]
 Batches = Callable[[Tensor, torch.Generator], tuple[Grids, Tensor]]
 LARGEST_SEED = 2**62
 
@@ -39,7 +42,7 @@ def train_on_crops(task: ProbeTask) -> Found:
         heads = [_train(task, seed, crop_batches(task, pool)) for seed in task.seeds]
     half = task.data.test
     assert isinstance(half, SegmentationSet)
-    matrices = (_slide if task.row.resize == "slide" else _whole)(task, heads, half)
+    matrices = (read_in_windows if task.row.resize == "slide" else read_whole)(task, heads, half)
     return _found(task, heads, matrices)
 
 
@@ -48,11 +51,11 @@ def train_on_cached(task: ProbeTask) -> Found:
     train = split_features(task, "train")
     heads = [_train(task, seed, cached_batches(train)) for seed in task.seeds]
     test = split_features(task, "test")
-    matrices = _empty(task, heads)
+    matrices = empty_matrices(task, heads)
     for start in range(0, len(test.labels), task.batch_size):
         part = torch.arange(start, min(start + task.batch_size, len(test.labels)))
         grids, truth = cached_batches(test)(part, torch.Generator())
-        matrices = _counted(task, heads, matrices, grids, truth)
+        matrices = add_predictions(task, heads, matrices, grids, truth)
     return _found(task, heads, matrices)
 
 
@@ -79,7 +82,7 @@ def crop_batches(task: ProbeTask, pool: ThreadPoolExecutor) -> Batches:
         seeds = torch.randint(LARGEST_SEED, (len(images),), generator=chance)
         pairs = list(pool.map(one, zip(images.tolist(), seeds.tolist(), strict=True)))
         labels = torch.stack([label for _, label in pairs])
-        return _grids(task, torch.stack([photo for photo, _ in pairs])), labels
+        return grids_of(task, torch.stack([photo for photo, _ in pairs])), labels
 
     return batch
 
@@ -92,19 +95,6 @@ def cached_batches(split: SplitFeatures) -> Batches:
         return grids, split.labels[images]
 
     return batch
-
-
-def windows(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin so that they cover a side; the last one ends where the side ends.
-
-    Example:
-        >>> windows(683, 512, 341)
-        [0, 171]
-        >>> windows(512, 512, 341)
-        [0]
-    """
-    count = max(-(-(length - window) // stride), 0) + 1
-    return [max(min(index * stride, length - window), 0) for index in range(count)]
 
 
 def training_order(images: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
@@ -161,104 +151,6 @@ def _sized(labels: Tensor, size: int | None) -> Tensor:
         return labels
     centers = ((torch.arange(size) + 0.5) / size * labels.shape[1]).floor().long()
     return labels[:, centers][:, :, centers]
-
-
-def _grids(task: ProbeTask, pixels: Tensor) -> Grids:
-    extracted = extract(
-        task.backbone,
-        pixels,
-        layers=task.row.layers,
-        batch_size=task.batch_size,
-        device=task.device,
-        precision=task.precision,
-    )
-    return [
-        values.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
-        for values, grid in zip(extracted.patches, extracted.grids, strict=True)
-    ]
-
-
-@torch.no_grad()
-def _slide(task: ProbeTask, heads: list[LinearHead], half: SegmentationSet) -> list[Confusion]:
-    """Windows over the image at its own aspect ratio; scores are compared with the stored mask."""
-    size = task.row.image_size
-    stride = task.row.settings.stride
-    if stride is None or not 1 <= stride <= size:
-        raise InputError(f"windows of {size} pixels cannot be {stride} pixels apart: 1 to {size}")
-    matrices = _empty(task, heads)
-    for index in range(len(half)):
-        photo, mask = half.photo_and_mask(index)
-        columns, rows = short_side_size(photo.size, size, task.row.settings.augmentation.long_side)
-        columns, rows = max(columns, size), max(rows, size)
-        pixels = torch.from_numpy(np.array(photo.resize((columns, rows), 2))).permute(2, 0, 1)
-        places = [
-            (y, x) for y in windows(rows, size, stride) for x in windows(columns, size, stride)
-        ]
-        cuts = torch.stack([pixels[:, y : y + size, x : x + size] for y, x in places])
-        grids = _grids(task, cuts)
-        truth = torch.from_numpy(np.array(mask))
-        for number, head in enumerate(heads):
-            scores = _assembled(head, grids, places, (rows, columns), size)
-            found = F.interpolate(scores, tuple(truth.shape), mode="bilinear", align_corners=False)
-            matrices[number] += _compared(task, found.argmax(1)[0].cpu(), truth)
-    return matrices
-
-
-def _assembled(
-    head: LinearHead, grids: Grids, places: list[tuple[int, int]], shape: tuple[int, int], size: int
-) -> Tensor:
-    """Mean score of all windows over a pixel, ``1 classes rows columns``."""
-    total = torch.zeros(1, len(head.bias), *shape, device=head.bias.device)
-    times = torch.zeros(1, 1, *shape, device=head.bias.device)
-    for number, (y, x) in enumerate(places):
-        scores = head([grid[number : number + 1].to(head.bias.device) for grid in grids])
-        scores = F.interpolate(scores, (size, size), mode="bilinear", align_corners=False)
-        total[:, :, y : y + size, x : x + size] += scores
-        times[:, :, y : y + size, x : x + size] += 1
-    return total / times
-
-
-def _whole(task: ProbeTask, heads: list[LinearHead], half: SegmentationSet) -> list[Confusion]:
-    """Every image in one square, compared at the row's label size."""
-    row = task.row
-    matrices = _empty(task, heads)
-    for start in range(0, len(half), task.batch_size):
-        pixels, truth = decode_part(
-            half,
-            range(start, min(start + task.batch_size, len(half))),
-            image_size=row.image_size,
-            label_size=row.label_size or row.image_size,
-            resize=row.resize,
-            workers=task.workers,
-        )
-        matrices = _counted(task, heads, matrices, _grids(task, pixels), truth)
-    return matrices
-
-
-@torch.no_grad()
-def _counted(
-    task: ProbeTask,
-    heads: list[LinearHead],
-    matrices: list[Confusion],
-    grids: Grids,
-    truth: Tensor,
-) -> list[Confusion]:
-    size = (int(truth.shape[1]), int(truth.shape[2]))
-    added = []
-    for matrix, head in zip(matrices, heads, strict=True):
-        scores = head([grid.to(head.bias.device) for grid in grids])
-        found = F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
-        added.append(matrix + _compared(task, found.cpu(), truth))
-    return added
-
-
-def _compared(task: ProbeTask, found: Tensor, truth: Tensor) -> Confusion:
-    return confusion(found, truth, classes=task.data.classes, ignore=task.data.ignore)
-
-
-def _empty(task: ProbeTask, heads: list[LinearHead]) -> list[Confusion]:
-    zeros = torch.zeros(task.data.classes, task.data.classes, dtype=torch.int64)
-    return [Confusion(zeros) for _ in heads]
 
 
 def _ignore(task: ProbeTask) -> int:
