@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densescope.numerics.assignment import CHUNK_NUMBERS, Assignment, pieces, unit
+from densescope.numerics.assignment import Assignment, numbers_at_once, pieces, unit
 from densescope.numerics.spectrum import values_of
 from densescope.numerics.workers import walk, worker_count
 
@@ -101,11 +101,12 @@ def _like_sizes(counts: Tensor, dim: int) -> Iterator[tuple[Tensor, int]]:
     sizes, order = counts.cpu().sort()
     listed = sizes.tolist()
     first = int((sizes < 2).sum())
+    most = numbers_at_once(counts.device)
     while first < len(listed):
         limit = listed[first] * PADDING + 2
         last = first
         budget = 0
-        while last < len(listed) and listed[last] <= limit and budget < CHUNK_NUMBERS:
+        while last < len(listed) and listed[last] <= limit and budget < most:
             budget = (last - first + 1) * listed[last] * dim
             last += 1
         yield order[first:last].to(counts.device), listed[last - 1]
@@ -160,7 +161,7 @@ def position_spectra(features: Tensor, assignment: Assignment, positions: int) -
 def position_runs(features: Tensor, positions: int) -> list[range]:
     """Positions that are worked on together."""
     images, _, dim = features.shape
-    most = CHUNK_NUMBERS // (images * dim)
+    most = numbers_at_once(features.device) // (images * dim)
     step = max(1, min(most, -(-positions // worker_count(features))))
     return [range(first, min(first + step, positions)) for first in range(0, positions, step)]
 
