@@ -28,8 +28,8 @@ from densescope.evaluation.probes import (
     probe_data,
     protocol_settings,
 )
+from densescope.evaluation.probes.patch_head import QuickHead
 from densescope.evaluation.probes.predict import predict_masks
-from densescope.evaluation.probes.quick import QuickHead
 from densescope.evaluation.scoring import PREVIEW_IMAGES
 from densescope.features.backbones import LoadedBackbone
 from densescope.features.extraction import resolve_device
