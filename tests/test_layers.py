@@ -107,3 +107,20 @@ def test_importing_the_package_loads_torch_and_nothing_heavier() -> None:
 
 def test_the_light_import_test_can_fail() -> None:
     assert loaded_by("import densescope, PIL", HEAVY) == ["PIL"]
+
+
+def test_the_numerics_work_without_any_other_library() -> None:
+    blocked = [name for name in HEAVY if name != "scipy"]
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({blocked!r}))
+import torch, densescope
+noise = torch.randn(16, 16, 8, generator=torch.Generator().manual_seed(0))
+print(float(densescope.dense_structure(noise, global_clusters=6).dse))
+print(float(densescope.rankme(noise[:, 0])), float(densescope.alpha_req(noise.flatten(0, 1))))
+print(densescope.estimate_structure(noise, global_clusters=6, group_size=4)["released.dim"].value)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert len(run.stdout.split()) == 4
