@@ -22,6 +22,7 @@ check: $(STAMP)  ## format, lint, types and the fast tests
 
 bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.estimator
+	$(BIN)/python -m benchmarks.probing
 
 docs: $(STAMP)  ## the API pages, into site/
 	$(BIN)/python -m pip install -q "pdoc>=14"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,11 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     assert agreed.returncode == 0, agreed.stderr
     assert "DSE (released)" in agreed.stdout
     assert "a probe on every checkpoint" in agreed.stdout
+    assert "mean Kendall" not in agreed.stdout
+    shutil.copytree(swept / "scores", tmp_path / "again")
+    several = densescope("agree", swept / "scores", tmp_path / "again")
+    assert several.returncode == 0, several.stderr
+    assert "mean Kendall tau-b over the runs" in several.stdout
     assert densescope("report", swept / "scores").returncode == 0
 
 

@@ -12,15 +12,19 @@ from rich.text import Text
 from densescope.cli import options as o
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
+from densescope.errors import InputError
 
 if TYPE_CHECKING:
-    from densescope.agreement import Agreement, RegretTable
+    from densescope.agreement import Agreement, MeanAgreement, RegretTable
 
 PERCENT = ("miou", "accuracy", "pixel_accuracy", "delta_1")
 
 
 def agree(
-    output: Annotated[Path, typer.Argument(help="The folder a sweep and a probe wrote.")],
+    outputs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders a sweep and a probe wrote; several give their mean too."),
+    ],
     losses: Annotated[
         Path | None, typer.Option(help="The training log, to judge picking by loss too.")
     ] = None,
@@ -33,20 +37,28 @@ def agree(
 
     Stores everything it prints in OUTPUT/agreement/<dataset>-<protocol>.json.
     """
-    from densescope.agreement import losses_by_checkpoint, read_losses
+    from densescope.agreement import losses_by_checkpoint, mean_agreement, read_losses
     from densescope.runs.agree import agree_run
     from densescope.runs.store import RunStore
 
-    store = RunStore(output)
-    by_name = None
-    if losses is not None:
-        by_name = losses_by_checkpoint(read_losses(losses), store.records(), offset=losses_offset)
+    if losses is not None and len(outputs) > 1:
+        raise InputError("--losses is the log of one run; give one folder with it")
     console = make_console()
-    for room, found in agree_run(store, losses=by_name, layer=layer).items():
-        console.print(_agreement_table(room, found.agreement))
-        console.print(Text(found.degradation.verdict))
-        console.print(_regret_table(found.regret))
-        console.print(f"stored in {found.path}", markup=False)
+    agreements = []
+    for output in outputs:
+        store = RunStore(output)
+        by_name = None
+        if losses is not None:
+            read = read_losses(losses)
+            by_name = losses_by_checkpoint(read, store.records(), offset=losses_offset)
+        for room, found in agree_run(store, losses=by_name, layer=layer).items():
+            console.print(_agreement_table(f"{output.name}, {room}", found.agreement))
+            console.print(Text(found.degradation.verdict))
+            console.print(_regret_table(found.regret))
+            console.print(f"stored in {found.path}", markup=False)
+            agreements.append(found.agreement)
+    if len(outputs) > 1:
+        console.print(_mean_table(mean_agreement(agreements)))
 
 
 def _agreement_table(room: str, agreement: Agreement) -> Table:
@@ -64,6 +76,20 @@ def _agreement_table(room: str, agreement: Agreement) -> Table:
         known = paper_tau(row.number).get("mean")
         paper = "" if known is None else f"{known:+.2f}"
         made.add_row(row.title, str(row.checkpoints), tau, interval, paper)
+    return made
+
+
+def _mean_table(mean: MeanAgreement) -> Table:
+    from densescope.agreement.paper import PAPER_COLUMNS
+
+    columns = [*mean.datasets, "mean", *(f"paper: {name}" for name in PAPER_COLUMNS)]
+    made = table("mean Kendall tau-b over the runs", ["number", *columns])
+    for row in mean.rows:
+        taus = [row.cells.get(dataset) for dataset in mean.datasets]
+        ours = ["–" if tau is None else f"{tau.value:+.2f} ({tau.runs})" for tau in taus]
+        whole = "–" if row.mean is None else f"{row.mean:+.2f}"
+        paper = [f"{row.paper[name]:+.2f}" if row.paper else "" for name in PAPER_COLUMNS]
+        made.add_row(row.title, *ours, whole, *paper)
     return made
 
 
