@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from densescope.agreement.paper import paper_tau
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.columns import Measure, measure_of
 from densescope.report.masks import MaskPanel, Masks, build_masks
@@ -91,7 +92,7 @@ class Room:
         title: what was measured, on what and how.
         measure: how its values are shown.
         curve: the measure over the checkpoints of the run; bands are the spread over seeds.
-        seeds: most seeds of a probe.
+        seeds: how many a probe has, in words; empty where none has two.
         verdict: on degradation, or ``None``.
         problem: why the probes cannot be judged, or ``None``.
         level: confidence of the intervals of tau, as text.
@@ -107,7 +108,7 @@ class Room:
     title: str
     measure: Measure
     curve: Curve
-    seeds: int
+    seeds: str
     verdict: str | None
     problem: str | None
     level: str
@@ -146,7 +147,7 @@ def build_room(
         title=_title(probes, measure),
         measure=measure,
         curve=curve,
-        seeds=max((len(probe.values) for probe in probes), default=0),
+        seeds=_seeds(probes),
         verdict=judged.degradation.verdict if judged else None,
         problem=room.problem,
         level=f"{100 * judged.agreement.level:.4g}%" if judged else "",
@@ -171,6 +172,13 @@ def _reading(probe: ProbeRecord, scale: float) -> Reading | None:
     spread = probe.spread
     half = scale * spread if spread is not None and math.isfinite(spread) else None
     return Reading(scale * probe.value, half)
+
+
+def _seeds(probes: Sequence[ProbeRecord]) -> str:
+    counts = sorted({len(probe.values) for probe in probes if probe.values})
+    if not counts or counts[-1] < 2:
+        return ""
+    return f"{' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} seeds"
 
 
 def _notes(probe: ProbeRecord) -> list[str]:
@@ -211,8 +219,6 @@ def _taus(agreement: Agreement, definition: str) -> tuple[tuple[TauLine, ...], t
 
 
 def _tau(row: AgreementRow, notes: Sequence[str], definition: str) -> TauLine:
-    from densescope.agreement.paper import paper_tau
-
     tau = None if row.tau is None else row.tau.value
     low, high = row.interval or (None, None)
     paper = paper_tau(row.number).get("mean")

@@ -87,9 +87,7 @@ def _rooms(store: RunStore, records: list[ScoreRecord], selection: Selection) ->
         found = store.probes()
     except RecordError as error:
         return [ProbedRoom("", (), problem=f"The probes of this run cannot be read: {error}.")]
-    return [
-        _room(store, name, probes, records, selection) for name, probes in found.items() if probes
-    ]
+    return [_room(store, name, probes, records, selection) for name, probes in found.items()]
 
 
 def _room(
@@ -99,12 +97,13 @@ def _room(
     records: list[ScoreRecord],
     selection: Selection,
 ) -> ProbedRoom:
+    masks = _masks(store, name, selection)
     try:
         judgement = judge_run(records, probes, layer=selection.layer)
     except RecordError as error:
         problem = f"These probes cannot be judged: {error}."
-        return ProbedRoom(name, probes, problem=problem)
-    return ProbedRoom(name, probes, judgement, masks=_masks(store, name, selection))
+        return ProbedRoom(name, probes, problem=problem, masks=masks)
+    return ProbedRoom(name, probes, judgement, masks=masks)
 
 
 def _masks(store: RunStore, room: str, selection: Selection) -> Masks | None:
@@ -113,8 +112,8 @@ def _masks(store: RunStore, room: str, selection: Selection) -> Masks | None:
     if truth is None:
         return None
     wanted = {name: store.preview(f"{room}/{name}") for name in (selection.pick, selection.last)}
-    drawn = {name: stored["predicted"] for name, stored in wanted.items() if stored and name}
     try:
+        drawn = {name: stored["predicted"] for name, stored in wanted.items() if stored and name}
         return Masks(truth["images"], truth["truth"], drawn)
     except (InputError, KeyError):
         return None
