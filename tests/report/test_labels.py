@@ -118,6 +118,15 @@ def test_two_rooms_are_two_sections_without_a_common_table() -> None:
     assert {"room0-measure", "room1-measure"} <= set(build_figures(data))
 
 
+def test_rooms_of_one_protocol_with_changed_numbers_have_titles_of_their_own() -> None:
+    run = records(4)
+    plain = room(run, probes(run, dataset="coco_stuff"))
+    rooms = [replace(plain, name=f"coco-stuff-linear{more}") for more in ("", "-image-size128")]
+    titles = [one.title for one in probed_report(run, *rooms).rooms]
+    assert titles[0] == "With labels: mIoU on coco_stuff, linear"
+    assert titles[1] == "With labels: mIoU on coco_stuff, linear (image-size128)"
+
+
 def test_the_section_stands_right_after_the_curves() -> None:
     text = render_report(probed_report(records(6), room(records(6))))
     headings = re.findall(r"<h2>(.*?)</h2>", text)

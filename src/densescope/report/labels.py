@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densescope.agreement.paper import paper_tau
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.columns import Measure, measure_of
+from densescope.report.judged import ChoiceLine, TauLine, choice_lines, tau_lines
 from densescope.report.masks import MaskPanel, Masks, build_masks
 from densescope.report.readings import MISSING, Curve, Reading, decimals_for, plain
 
 if TYPE_CHECKING:
-    from densescope.agreement import Agreement, AgreementRow, RegretRow, RegretTable
     from densescope.runs.agree import Judgement
 
 NO_VALUE = "its value is not a finite number"
@@ -38,37 +37,6 @@ class ProbedRoom:
     judgement: Judgement | None = None
     problem: str | None = None
     masks: Masks | None = None
-
-
-@dataclass(frozen=True)
-class TauLine:
-    """One row of the agreement table; the places are from 0 (tau -1) to 100 (tau 1)."""
-
-    title: str
-    checkpoints: int
-    tau: str
-    interval: str
-    paper: str
-    note: int | None
-    is_own: bool
-    place: float | None
-    low: float | None
-    high: float | None
-    paper_place: float | None
-
-
-@dataclass(frozen=True)
-class ChoiceLine:
-    """One row of the regret table."""
-
-    title: str
-    name: str | None
-    value: str
-    regret: str
-    gain: str
-    seconds: str
-    note: str
-    is_own: bool
 
 
 @dataclass(frozen=True)
@@ -141,10 +109,10 @@ def build_room(
     curve = Curve(measure.column, tuple(by_name.get(record.name) for record in records))
     notes = _shared_notes(probes)
     judged = room.judgement
-    taus, tau_notes = _taus(judged.agreement, definition) if judged else ((), ())
+    taus, tau_notes = tau_lines(judged.agreement, definition) if judged else ((), ())
     return Room(
         name=room.name,
-        title=_title(probes, measure),
+        title=_title(room.name, probes, measure),
         measure=measure,
         curve=curve,
         seeds=_seeds(probes),
@@ -153,17 +121,21 @@ def build_room(
         level=f"{100 * judged.agreement.level:.4g}%" if judged else "",
         taus=taus,
         tau_notes=tau_notes,
-        choices=_choices(judged.regret, measure, definition) if judged else (),
+        choices=choice_lines(judged.regret, measure, definition) if judged else (),
         values=_values(probes, by_name, measure, notes),
         notes=notes,
         masks=_masks(room.masks, probes, labels or {}),
     )
 
 
-def _title(probes: Sequence[ProbeRecord], measure: Measure) -> str:
+def _title(name: str, probes: Sequence[ProbeRecord], measure: Measure) -> str:
+    """What was measured; with what the room's name says of changed numbers in brackets."""
     if not probes:
         return "Labelled probes"
-    return f"With labels: {measure.title} on {probes[0].dataset}, {probes[0].protocol}"
+    first = probes[0]
+    own = name.removeprefix(f"{first.dataset}-{first.protocol}".replace("_", "-")).strip("-")
+    changed = f" ({own})" if own and own != name else ""
+    return f"With labels: {measure.title} on {first.dataset}, {first.protocol}{changed}"
 
 
 def _reading(probe: ProbeRecord, scale: float) -> Reading | None:
@@ -208,72 +180,6 @@ def _values(
         text = MISSING if reading is None else reading.text(decimals)
         lines.append(ValueLine(probe.name, probe.step, text, seeds, error, "; ".join(own)))
     return tuple(lines)
-
-
-def _taus(agreement: Agreement, definition: str) -> tuple[tuple[TauLine, ...], tuple[str, ...]]:
-    """The table, and the notes its rows refer to; without any tau the notes alone."""
-    notes = tuple(dict.fromkeys(row.note for row in agreement.rows if row.note))
-    if all(row.tau is None for row in agreement.rows):
-        return (), notes
-    return tuple(_tau(row, notes, definition) for row in agreement.rows), notes
-
-
-def _tau(row: AgreementRow, notes: Sequence[str], definition: str) -> TauLine:
-    tau = None if row.tau is None else row.tau.value
-    low, high = row.interval or (None, None)
-    paper = paper_tau(row.number).get("mean")
-    return TauLine(
-        title=row.title,
-        checkpoints=row.checkpoints,
-        tau=MISSING if tau is None else signed(tau, 2),
-        interval=MISSING if low is None else f"{signed(low, 2)} to {signed(high or 0, 2)}",
-        paper="" if paper is None else signed(paper, 2),
-        note=notes.index(row.note) + 1 if row.note else None,
-        is_own=row.number == f"{definition}.dse",
-        place=_place(tau),
-        low=_place(low),
-        high=_place(high),
-        paper_place=_place(paper),
-    )
-
-
-def _place(tau: float | None) -> float | None:
-    return None if tau is None else round(50 + 50 * tau, 1)
-
-
-def _choices(regret: RegretTable, measure: Measure, definition: str) -> tuple[ChoiceLine, ...]:
-    known = [row.regret for row in regret.rows if row.regret is not None]
-    decimals = decimals_for(measure.scale * value for value in known)
-    return tuple(_choice(row, measure, decimals, definition) for row in regret.rows)
-
-
-def _choice(row: RegretRow, measure: Measure, decimals: int, definition: str) -> ChoiceLine:
-    scale = measure.scale
-    regret = MISSING
-    if row.regret is not None:
-        half = None if row.error is None else scale * row.error
-        regret = Reading(scale * row.regret, half).text(decimals)
-    return ChoiceLine(
-        title=row.title,
-        name=row.name,
-        value=MISSING if row.value is None else plain(scale * row.value, decimals),
-        regret=regret,
-        gain=MISSING if row.gain is None else signed(scale * row.gain, decimals),
-        seconds=MISSING if row.seconds is None else f"{row.seconds:,.0f}",
-        note=row.note or "",
-        is_own=row.way == f"{definition}.pick",
-    )
-
-
-def signed(value: float, decimals: int) -> str:
-    """A number with its sign; what rounds to zero has none.
-
-    Example:
-        >>> signed(0.5, 2), signed(-0.25, 2), signed(0.001, 2)
-        ('+0.50', '−0.25', '0.00')
-    """
-    text = plain(value, decimals)
-    return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
 def _masks(
