@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.report.columns import BASELINES
+from densescope.report.labels import ProbedRoom, Room, build_room
 from densescope.report.maps import Cluster, MapPanel, build_maps
 from densescope.report.previews import Previews
 from densescope.report.readings import LEVEL, Column, Curve, Reading
@@ -34,6 +35,7 @@ class ReportData:
         stored: every number in the records, for the table at the end.
         maps: component, cluster and similarity maps; empty without previews.
         run: groups of settings and provenance as (heading, ((key, text), ...)).
+        rooms: what labelled probes say, one entry per data set and protocol.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ReportData:
     stored: tuple[Curve, ...]
     maps: tuple[MapPanel, ...]
     run: tuple[Group, ...]
+    rooms: tuple[Room, ...] = ()
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -69,6 +72,7 @@ def build_report_data(
     alternatives: Sequence[Selection] = (),
     extras: Mapping[Column, Mapping[str, Estimate]] | None = None,
     cluster: Cluster | None = None,
+    rooms: Sequence[ProbedRoom] = (),
 ) -> ReportData:
     """Gather what the page shows.
 
@@ -81,6 +85,7 @@ def build_report_data(
         alternatives: choices by other definitions or layers, shown below.
         extras: further series by checkpoint name, e.g. mIoU of a probe.
         cluster: replaces the k-means of the cluster maps: points and a number to labels.
+        rooms: labelled probes of the run and what was found in them.
 
     Returns:
         The data of one page, for :func:`~densescope.report.page.render_report`.
@@ -101,6 +106,7 @@ def build_report_data(
         stored=_stored(ordered, level),
         maps=_maps(ordered, selection, previews, cluster),
         run=_groups(settings),
+        rooms=_rooms(rooms, ordered, selection),
     )
 
 
@@ -125,10 +131,20 @@ def _maps(
     return build_maps(previews, roles, reference=selection.pick or "", cluster=cluster)
 
 
-def _roles(records: Sequence[ScoreRecord], selection: Selection) -> dict[str, str]:
+def _rooms(
+    rooms: Sequence[ProbedRoom], records: Sequence[ScoreRecord], selection: Selection | None
+) -> tuple[Room, ...]:
+    labels = _roles(records, selection, first=False) if selection else {}
+    definition = selection.definition if selection else "released"
+    return tuple(build_room(room, records, definition=definition, labels=labels) for room in rooms)
+
+
+def _roles(
+    records: Sequence[ScoreRecord], selection: Selection, *, first: bool = True
+) -> dict[str, str]:
     """Name of each checkpoint that is shown -> what its row of maps is called, by step."""
     scored = [record for record in records if record.status == "scored"]
-    wanted = {"first": scored[0].name if scored else "", "pick": selection.pick}
+    wanted = {"first": scored[0].name if scored and first else "", "pick": selection.pick}
     wanted["last"] = selection.last
     labels = {}
     for record in scored:

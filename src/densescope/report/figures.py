@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from densescope.report.data import ReportData
+from densescope.report.labels import Room
 from densescope.report.readings import Curve, Reading
 from densescope.report.views import Checkpoint, View
 
@@ -21,6 +22,7 @@ MUTED = "#5b6470"
 RULE = "#e3e6ea"
 PART_COLORS = {"dse": "#1c2128", "separability": "#0072b2", "dim": "#b8540a"}
 OTHER_COLOR = "#5b6470"
+MEASURE_COLOR = "#00795c"
 ACCENT = "#c8102e"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -38,6 +40,22 @@ def build_figures(data: ReportData) -> dict[str, Figure]:
             if _points(curve) > 1:
                 traces = line(curve, data.checkpoints, OTHER_COLOR, connect=group == "extra")
                 figures[f"{group}{number}"] = _figure(traces, curve, data.view, data.unit)
+    for number, room in enumerate(data.rooms):
+        figures |= _room_figures(f"room{number}", room, data)
+    return figures
+
+
+def _room_figures(key: str, room: Room, data: ReportData) -> dict[str, Figure]:
+    """DSE and the measure of a labelled probe, both with the marks of the selection."""
+    if _points(room.curve) < 2:
+        return {}
+    view = data.view
+    figures = {}
+    if _points(view.dse) > 1:
+        figures[f"{key}-dse"] = part_figure("dse", view.dse, view, data.unit)
+    traces = line(room.curve, view.checkpoints, MEASURE_COLOR, connect=True)
+    traces += marks(room.curve, view.checkpoints)
+    figures[f"{key}-measure"] = _figure(traces, room.curve, view, data.unit)
     return figures
 
 

@@ -47,7 +47,7 @@ def render_report(data: ReportData) -> str:
         data=data,
         figures=figures,
         drawn={name.rstrip("0123456789") for name in figures},
-        css=_asset("page.css"),
+        css=_asset("page.css") + (_asset("labels.css") if data.rooms else ""),
         script=script,
         library=payload,
         policy=_policy(script, library),

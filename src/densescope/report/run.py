@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densescope.errors import RecordError
-from densescope.records import ScoreRecord
+from densescope.errors import InputError, RecordError
+from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.data import ReportData, build_report_data, preview_names
+from densescope.report.labels import ProbedRoom
+from densescope.report.masks import Masks
 from densescope.report.page import write_report
 from densescope.report.previews import Previews
+from densescope.runs.agree import judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import Selection, select_checkpoints
 
@@ -66,6 +69,7 @@ def run_report_data(
         _previews(store, preview_names(records, selection)),
         _provenance(store, records, selection),
         alternatives=others,
+        rooms=_rooms(store, records, selection),
     )
 
 
@@ -76,6 +80,43 @@ def _previews(store: RunStore, names: Sequence[str]) -> Previews | None:
         return None
     patches = {name: preview["patches"].float() for name, preview in stored.items() if preview}
     return Previews(images["images"], patches)
+
+
+def _rooms(store: RunStore, records: list[ScoreRecord], selection: Selection) -> list[ProbedRoom]:
+    try:
+        found = store.probes()
+    except RecordError as error:
+        return [ProbedRoom("", (), problem=f"The probes of this run cannot be read: {error}.")]
+    return [_room(store, name, probes, records, selection) for name, probes in found.items()]
+
+
+def _room(
+    store: RunStore,
+    name: str,
+    probes: list[ProbeRecord],
+    records: list[ScoreRecord],
+    selection: Selection,
+) -> ProbedRoom:
+    masks = _masks(store, name, selection)
+    try:
+        judgement = judge_run(records, probes, layer=selection.layer)
+    except RecordError as error:
+        problem = f"These probes cannot be judged: {error}."
+        return ProbedRoom(name, probes, problem=problem, masks=masks)
+    return ProbedRoom(name, probes, judgement, masks=masks)
+
+
+def _masks(store: RunStore, room: str, selection: Selection) -> Masks | None:
+    """What was drawn at the pick and at the last checkpoint; what does not fit counts as none."""
+    truth = store.preview(f"{room}/truth")
+    if truth is None:
+        return None
+    wanted = {name: store.preview(f"{room}/{name}") for name in (selection.pick, selection.last)}
+    try:
+        drawn = {name: stored["predicted"] for name, stored in wanted.items() if stored and name}
+        return Masks(truth["images"], truth["truth"], drawn)
+    except (InputError, KeyError):
+        return None
 
 
 def _provenance(
