@@ -68,6 +68,7 @@ def test_probe_records_stand_in_a_room_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "probes/scenes-quick-linear/checkpoint5.pth.json"
     path.write_text("{")
     assert store.probe("scenes-quick-linear", "checkpoint5.pth") is None
+    assert [record.step for record in store.probes()["scenes-quick-linear"]] == [1]
 
 
 def test_differences_names_added_and_nested_keys() -> None:

@@ -212,11 +212,18 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
             "title": {"text": escape(curve.column.axis), "standoff": 6, "font": {"size": 12}},
             "ticks": "",
             "nticks": 6,
+            **({"rangemode": "nonnegative"} if _never_negative(curve) else {}),
         },
         "shapes": _guides(view),
         "annotations": _guide_names(view),
     }
     return {"data": traces, "layout": layout}
+
+
+def _never_negative(curve: Curve) -> bool:
+    """Whether every number drawn is at least 0, so that the axis must not promise less."""
+    lows = [reading.value for reading in curve.readings if reading is not None and reading.finite]
+    return bool(lows) and min(lows) >= 0
 
 
 def _guides(view: View) -> list[Figure]:

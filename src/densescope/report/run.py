@@ -83,11 +83,8 @@ def _previews(store: RunStore, names: Sequence[str]) -> Previews | None:
 
 
 def _rooms(store: RunStore, records: list[ScoreRecord], selection: Selection) -> list[ProbedRoom]:
-    try:
-        found = store.probes()
-    except RecordError as error:
-        return [ProbedRoom("", (), problem=f"The probes of this run cannot be read: {error}.")]
-    return [_room(store, name, probes, records, selection) for name, probes in found.items()]
+    found = store.probes().items()
+    return [_room(store, name, probes, records, selection) for name, probes in found]
 
 
 def _room(

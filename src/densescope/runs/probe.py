@@ -288,7 +288,7 @@ def _record(
     return replace(
         blank,
         values=outcome.values,
-        details=dict(outcome.details),
+        details={**outcome.details, "classes": list(getattr(data.test, "classes", ()))},
         checkpoint=plain(loaded.to_json()),
         provenance=plain({"settings": outcome.settings, "versions": versions(), "device": device}),
         timing={

@@ -137,22 +137,19 @@ class RunStore:
     def probe(self, room: str, name: str) -> ProbeRecord | None:
         """The probe record of one checkpoint, or ``None``; a damaged one counts as none."""
         path = self._path(f"probes/{room}", name, ".json")
-        try:
-            return ProbeRecord.from_json(read_json(path)) if path.is_file() else None
-        except RecordError:
-            return None
+        return _probe_or_none(path) if path.is_file() else None
 
     def probes(self) -> dict[str, list[ProbeRecord]]:
         """Probe records by room (``<dataset>-<protocol>``), in order of step, then name.
 
-        Raises:
-            RecordError: a record cannot be read.
+        A damaged one counts as none, here as in :meth:`probe`: the next call probes it again.
         """
         rooms = sorted(path for path in (self.folder / "probes").glob("*") if path.is_dir())
         found: dict[str, list[ProbeRecord]] = {}
         for room in rooms:
             paths = [path for path in room.glob("*.json") if not path.name.startswith(".")]
-            records = [ProbeRecord.from_json(read_json(path)) for path in sorted(paths)]
+            read = (_probe_or_none(path) for path in paths)
+            records = [record for record in read if record is not None]
             found[room.name] = sorted(records, key=lambda record: (record.step, record.name))
         return {room: records for room, records in found.items() if records}
 
@@ -162,6 +159,13 @@ class RunStore:
 
     def _path(self, room: str, name: str, suffix: str) -> Path:
         return self.folder / room / f"{file_stem(name)}{suffix}"
+
+
+def _probe_or_none(path: Path) -> ProbeRecord | None:
+    try:
+        return ProbeRecord.from_json(read_json(path))
+    except RecordError:
+        return None
 
 
 def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
