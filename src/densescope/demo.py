@@ -40,7 +40,7 @@ class DemoSettings:
     score_images: int = 256
     probe_images: tuple[int, int] = (400, 200)
     pretrain: PretrainSettings = field(
-        default_factory=lambda: PretrainSettings(steps=264, checkpoint_every=12)
+        default_factory=lambda: PretrainSettings(steps=264, checkpoint_every=12, batch_size=48)
     )
     score: ScoreSettings = field(default_factory=lambda: ScoreSettings(lidar_images=64))
     seed: int = 0

@@ -23,8 +23,10 @@ def demo(
 
     from densescope.cli.progress import SweepProgress, TrainingProgress
     from densescope.demo import DemoSettings, probe_sentences, run_demo
+    from densescope.runs.environment import settle_threads
 
     console = make_console()
+    console.print(f"working with {settle_threads()} thread(s)")
     default = DemoSettings()
     every = max(steps // 22, 1)
     settings = replace(
@@ -77,8 +79,10 @@ def pretrain(
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.pretraining.settings import BackboneShape, PretrainSettings
     from densescope.pretraining.trainer import pretrain as run_pretraining
+    from densescope.runs.environment import settle_threads
 
     console = make_console()
+    console.print(f"working with {settle_threads()} thread(s)")
     shape = BackboneShape(
         image_size=image_size, patch_size=patch_size, dim=dim, depth=depth, heads=heads
     )
