@@ -54,6 +54,14 @@ def test_a_config_file_fills_options_and_the_line_wins(tmp_path: Path) -> None:
     assert seen == {"place": Path("x"), "pair": Pair(5, "from line"), "more": True}
 
 
+def test_a_toml_table_becomes_a_list_of_assignments() -> None:
+    assert o._as_option({"img_size": 64, "global_pool": "avg"}) == [
+        "img_size=64",
+        "global_pool=avg",
+    ]
+    assert o._as_option(["a"]) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

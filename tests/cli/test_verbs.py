@@ -134,6 +134,7 @@ def test_formats_lists_all_and_shows_one() -> None:
     assert listed.returncode == 0, listed.stderr
     for name in ("dino", "mocov3", "ijepa", "byol", "vicregl", "safetensors", "huggingface"):
         assert name in listed.stdout
+    assert "checkpointNNNN.pth" in listed.stdout
     one = densescope("formats", "ijepa")
     assert "class_token=False" in one.stdout
 
@@ -218,6 +219,35 @@ def test_wrong_input_is_one_sentence(
     said = " ".join((result.stdout + result.stderr).split())
     assert message in said
     assert "Traceback" not in said
+
+
+def test_a_reason_that_fails_every_checkpoint_is_said_once_and_its_folder_can_be_used_again(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    wrong = [word.replace("depth=2", "depth=3") for word in BACKBONE]
+    words = ["sweep", tiny_run, *SCORING, "--images", tiny_images, "--output", tmp_path / "out"]
+    result = densescope(*words, *wrong)
+    said = refused(result, code=3)
+    assert said.count("tensors") == 1
+    assert "checkpoint0000.pth, checkpoint0001.pth, checkpoint0002.pth: " in said
+    assert "next:" not in result.stdout
+    mended = densescope(*words, *BACKBONE)
+    assert mended.returncode == 0, mended.stderr
+    assert "3 of 3 checkpoints scored" in mended.stdout
+
+
+def test_a_typo_in_an_architecture_option_names_the_right_one(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["sweep", tiny_run, "--format", "dino", "--architecture-option", "embd_dim=24"]
+    result = densescope(*words, "--images", tiny_images, "--output", tmp_path / "out")
+    assert "has no option 'embd_dim'; did you mean embed_dim?" in refused(result)
+
+
+def test_an_unknown_table_format_is_refused_before_the_work(swept: Path, tmp_path: Path) -> None:
+    result = densescope("select", swept / "scores", "--write", tmp_path / "table.xls")
+    assert "end it in .json, .csv, .parquet" in refused(result)
+    assert result.stdout == ""
 
 
 def test_an_unknown_architecture_is_one_sentence(

@@ -38,8 +38,18 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.open(MANIFEST)
     store.open(MANIFEST)
+    store.write(ScoreRecord("a.pth", 1))
     with pytest.raises(RecordError, match=r"settings.seed: 0 stored, 1 asked"):
         store.open({**MANIFEST, "settings": {"seed": 1}})
+
+
+def test_a_run_of_which_nothing_was_scored_gives_way(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    store.write(ScoreRecord("a.pth", 1, status="failed", error="wrong depth"))
+    other = {**MANIFEST, "settings": {"seed": 1}}
+    store.open(other)
+    assert store.manifest() == other
 
 
 def test_a_run_folder_that_moved_is_taken_up(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,7 @@ def formats(
             Text(row.title),
             row.architecture or "–",
             Text(", ".join(weights.name for weights in row.weights)),
-            Text(", ".join((*row.files, *row.latest)) or "any one file"),
+            Text(", ".join((*map(_example, row.files), *row.latest)) or "any one file"),
         )
     console.print(made)
     console.print("densescope formats NAME shows one of them in full")
@@ -74,6 +75,16 @@ def check(
         console.print(f"formats whose layout fits this file: {', '.join(report.fitting)}")
     if not report.fits:
         raise typer.Exit(DOES_NOT_FIT)
+
+
+def _example(pattern: str) -> str:
+    """A file-name pattern as a person would write it: ``checkpointNNNN.pth``."""
+    if "(?" in pattern:
+        return "any file with a number"
+    text = re.sub(r"\(\\d\{(\d)\}\)", lambda found: "N" * int(found.group(1)), pattern)
+    return (
+        text.replace(r"(\d+)", "N").replace("[^/]*?", "*").replace("[^/]+", "*").replace("\\", "")
+    )
 
 
 def _details(row: object) -> Table:

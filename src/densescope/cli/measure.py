@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from densescope.cli import options as o
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
-from densescope.records import ScoreRecord, write_record
+from densescope.records import ProbeRecord, ScoreRecord, write_record
 
 FAILED_CHECKPOINTS = 3
 
@@ -50,11 +51,22 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
     failed = [record for record in records if record.status == "failed"]
     scored = len(records) - len(failed)
     console.print(f"{scored} of {len(records)} checkpoints scored; records in {output}")
-    console.print(f"next: densescope select {output}; densescope report {output}")
-    for record in failed:
-        typer.echo(f"densescope: {record.name}: {record.error}", err=True)
+    if scored:
+        console.print(f"next: densescope select {output}; densescope report {output}")
+    print_failures(failed)
     if failed:
         raise typer.Exit(FAILED_CHECKPOINTS)
+
+
+def print_failures(failed: Sequence[ScoreRecord | ProbeRecord]) -> None:
+    """Name what failed, one line per reason: a wrong option fails every checkpoint alike."""
+    reasons: dict[str, list[str]] = {}
+    for record in failed:
+        reason = str(record.error).replace(record.name, "the file")
+        reasons.setdefault(reason, []).append(record.name)
+    for reason, names in reasons.items():
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        typer.echo(f"densescope: {some}: {reason}", err=True)
 
 
 @o.grouped
@@ -75,9 +87,15 @@ def score(
         settings=scoring.settings(),
         compute=scoring.compute(),
     )
-    make_console().print(score_table(record))
+    console = make_console()
+    console.print(score_table(record))
+    console.print(
+        "released.dse is separability + 1 x dim here; within a run, densescope select finds the "
+        "weight over all its checkpoints"
+    )
     if json is not None:
         write_record(record, json)
+        console.print(f"wrote {json}", markup=False)
 
 
 def select(
@@ -92,13 +110,17 @@ def select(
     """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise."""
     from densescope.runs.store import RunStore
     from densescope.selection import select_checkpoints, write_table
+    from densescope.selection.table import check_suffix
 
+    for path in write or []:
+        check_suffix(path)
     selection = select_checkpoints(RunStore(output).records(), definition=definition, layer=layer)
     console = make_console()
     console.print(selection_table(selection))
     console.print(selection.verdict, markup=False)
     for path in write or []:
         write_table(selection, path)
+        console.print(f"wrote {path}", markup=False)
 
 
 def report(

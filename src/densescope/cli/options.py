@@ -167,7 +167,7 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(
-            f"{option} {text!r} is not a list of whole numbers such as 0 or 0,1"
+            f"{option} {text!r} is not a list of whole numbers such as -1 or 0,1"
         ) from None
 
 
@@ -187,8 +187,15 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
             f"--config {path} has unknown keys: {', '.join(unknown)}; "
             f"known are: {', '.join(sorted(names))}"
         )
-    context.default_map = {names[key]: value for key, value in document.items()}
+    context.default_map = {names[key]: _as_option(value) for key, value in document.items()}
     return path
+
+
+def _as_option(value: Any) -> Any:
+    """A TOML table, such as that of architecture options, as a list of ``key=value``."""
+    if isinstance(value, dict):
+        return [f"{key}={item}" for key, item in value.items()]
+    return value
 
 
 def _option_names(context: typer.Context) -> dict[str, str]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from densescope.cli import options as o
+from densescope.cli.measure import print_failures
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 from densescope.errors import InputError
@@ -149,7 +150,6 @@ def _details(details: Any) -> Table:
 def _finish(records: Sequence[ProbeRecord], target: Path) -> None:
     typer.echo(f"next: densescope agree {target}; densescope report {target}")
     failed = [record for record in records if record.status == "failed"]
-    for record in failed:
-        typer.echo(f"densescope: {record.name}: {record.error}", err=True)
+    print_failures(failed)
     if failed:
         raise typer.Exit(FAILED_CHECKPOINTS)

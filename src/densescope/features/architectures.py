@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,11 @@ from torch.overrides import TorchFunctionMode
 from densescope.features.layouts import StepError
 
 # Options that would load weights from elsewhere or change what a backbone is.
+_OPTIONS = (
+    *("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias"),
+    *("init_values", "class_token", "global_pool", "fc_norm", "reg_tokens", "norm_eps"),
+    *("window_size", "depths", "dynamic_img_size", "output_stride"),
+)
 _FORBIDDEN = {"pretrained", "checkpoint_path", "pretrained_cfg", "num_classes", "features_only"}
 
 
@@ -109,7 +115,7 @@ def build_architecture(name: str, options: Mapping[str, Any]) -> tuple[nn.Module
     if not name:
         raise StepError("architecture", "this format fixes no architecture: name a timm model")
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        close = _alike(name, timm.list_models())
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise StepError("architecture", f"timm has no architecture {name!r}{hint}")
     forbidden = sorted(_FORBIDDEN & set(options))
@@ -126,11 +132,29 @@ def build_architecture(name: str, options: Mapping[str, Any]) -> tuple[nn.Module
         with _WithoutDraws():
             model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except Exception as cause:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
+        if unknown is not None:
+            close = difflib.get_close_matches(unknown.group(1), _OPTIONS, n=1, cutoff=0.6)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise StepError(
+                "architecture", f"architecture {name} has no option {unknown.group(1)!r}{hint}"
+            ) from cause
         given = ", ".join(f"{key}={value}" for key, value in options.items())
         raise StepError(
             "architecture", f"architecture {name} cannot be built with {given}: {cause}"
         ) from cause
     return model, int(size[0] if isinstance(size, tuple | list) else size)
+
+
+def _alike(name: str, known: Sequence[str]) -> list[str]:
+    """Up to three names that are close to a wrong one, or that begin as it does."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
+    for length in range(len(name), 3, -1):
+        begun = [other for other in known if other.startswith(name[:length])]
+        if begun:
+            close += sorted(begun, key=len)
+            break
+    return list(dict.fromkeys(close))[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
 
 
 def visible_options(tensors: Mapping[str, Tensor]) -> str:

@@ -145,7 +145,7 @@ def _read(source: ImageSource, name: str) -> bytes:
 
 
 def _decode(source: ImageSource, name: str, image_size: int, resize_size: int) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     data = _read(source, name)
     # Decoders report a damaged file by a dozen kinds of exceptions; all mean the same here.
@@ -153,8 +153,10 @@ def _decode(source: ImageSource, name: str, image_size: int, resize_size: int) -
         with Image.open(io.BytesIO(data)) as image:
             rgb = _as_rgb(image)
     except Exception as cause:
+        known = not isinstance(cause, UnidentifiedImageError)
+        reason = cause if known else "its bytes are those of no image format"
         raise DataError(
-            f"image {name} of {source.location} cannot be decoded ({cause}): "
+            f"image {name} of {source.location} cannot be decoded ({reason}): "
             "replace it or move it away"
         ) from cause
     return np.array(_fit(rgb, image_size, resize_size))

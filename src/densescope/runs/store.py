@@ -56,10 +56,15 @@ class RunStore:
     def open(self, manifest: Mapping[str, Any]) -> None:
         """Start the run, or go on with it when it was made with the same settings.
 
+        A run of which nothing could be scored gives way: there is nothing to compare with.
+
         Raises:
             RecordError: the folder holds a run with other settings; the message names them.
         """
         stored = self.manifest() if self.manifest_path.exists() else dict(manifest)
+        if not self._anything_scored():
+            stored = dict(manifest)
+            self.manifest_path.unlink(missing_ok=True)
         differing = differences(_settings(stored), _settings(manifest))
         if differing:
             raise RecordError(
@@ -69,6 +74,10 @@ class RunStore:
             )
         if not self.manifest_path.exists() or stored != manifest:
             write_json(manifest, self.manifest_path)
+
+    def _anything_scored(self) -> bool:
+        paths = (self.folder / "records").glob("*.json")
+        return any(_status(path) == "scored" for path in paths if not path.name.startswith("."))
 
     def records(self) -> list[ScoreRecord]:
         """All records in order of step, then name.
@@ -159,6 +168,13 @@ class RunStore:
 
     def _path(self, room: str, name: str, suffix: str) -> Path:
         return self.folder / room / f"{file_stem(name)}{suffix}"
+
+
+def _status(path: Path) -> str | None:
+    try:
+        return read_record(path).status
+    except RecordError:
+        return None
 
 
 def _probe_or_none(path: Path) -> ProbeRecord | None:

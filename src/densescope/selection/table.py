@@ -89,15 +89,24 @@ def write_rows(
         InputError: another suffix.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(
-            f"cannot tell a table format from {path.name!r}; end it in {', '.join(SUFFIXES)}"
-        )
+    check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".json":
         write_json({**(document or {}), "rows": list(rows)}, path)
     else:
         TABLE_WRITERS[path.suffix.lower()](rows, columns, path)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a table format that cannot be written, before the work and not after it.
+
+    Raises:
+        InputError: the suffix is none of the three.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(
+            f"cannot tell a table format from {path.name!r}; end it in {', '.join(SUFFIXES)}"
+        )
 
 
 def _flat(selection: Selection, row: SelectionRow) -> Row:
