@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
 
 import timm
 
-from benchmarks.estimator import RESULTS, environment, table
+from benchmarks.estimator import RESULTS, environment, memory, reset_peak, table
 from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.datasets import open_dataset
 from densescope.evaluation.probes import probe_data, run_protocol
@@ -23,10 +22,6 @@ from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.features.timm_backbone import TimmBackbone
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(train: int, test: int, size: int) -> list[dict[str, object]]:
@@ -40,7 +35,8 @@ def measure(train: int, test: int, size: int) -> list[dict[str, object]]:
         backbone = TimmBackbone(model, image_size=size, **IMAGENET)
         rows = []
         for what in ("extraction and quick-linear", "quick-linear on cached features"):
-            before, started = peak_bytes(), time.perf_counter()
+            reset_peak()
+            before, started = memory("VmRSS"), time.perf_counter()
             run_protocol(
                 "quick-linear",
                 backbone,
@@ -55,7 +51,7 @@ def measure(train: int, test: int, size: int) -> list[dict[str, object]]:
                     "what": what,
                     "seconds": seconds,
                     "images/s": (train + test) / seconds,
-                    "peak above start, MiB": (peak_bytes() - before) / 2**20,
+                    "peak above start, MiB": (memory("VmHWM") - before) / 2**20,
                     "load": os.getloadavg()[0],
                 }
             )
