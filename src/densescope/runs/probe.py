@@ -51,7 +51,10 @@ class LabelledData:
         root: its folder; for image-level labels the training images.
         train_split: what probes are fitted on.
         test_split: what is reported; ``None`` takes the row's ``test``, else its ``val``.
-        test_root: for image-level labels the test images; for depth both halves' second root.
+        test_root: for image-level labels the test images; for depth the root of the test half
+            (each root holds ``images`` and ``depths``).
+        depth_unit: of integer depth maps, as :func:`~densescope.evaluation.datasets.open_depth`
+            names them; ``None`` for ``.npy`` files, which are in meters.
     """
 
     dataset: str
@@ -59,6 +62,7 @@ class LabelledData:
     train_split: str = "train"
     test_split: str | None = None
     test_root: Path | None = None
+    depth_unit: str | None = None
 
     def open(self, task: str) -> ProbeData:
         """Both halves, checked against each other.
@@ -72,12 +76,15 @@ class LabelledData:
             return probe_data(self.dataset, *halves)
         if self.test_root is None:
             raise DataError(f"labels for {task} need --test-root: the folder of the test images")
+        if self.depth_unit is not None and task != "depth":
+            raise DataError(f"a depth unit goes with labels for depth, not for {task}")
         if task == "classification":
             train = open_labelled_images(self.root)
             test_images = open_labelled_images(self.test_root, classes=train.classes)
             return probe_data(self.dataset, train, test_images)
         pairs = [
-            open_depth(root / "images", root / "depths") for root in (self.root, self.test_root)
+            open_depth(root / "images", root / "depths", unit=self.depth_unit)
+            for root in (self.root, self.test_root)
         ]
         return probe_data(self.dataset, *pairs)
 
@@ -288,7 +295,7 @@ def _record(
     return replace(
         blank,
         values=outcome.values,
-        details={**outcome.details, "classes": list(getattr(data.test, "classes", ()))},
+        details={**outcome.details, "classes": list(outcome.classes)},
         checkpoint=plain(loaded.to_json()),
         provenance=plain({"settings": outcome.settings, "versions": versions(), "device": device}),
         timing={

@@ -21,6 +21,7 @@ from densescope.records import (
 )
 
 MANIFEST = "run.json"
+LOSSES = "losses.json"
 PLACE = "run_folder"  # where the checkpoints lie; the one entry of a manifest that may change
 
 
@@ -165,6 +166,20 @@ class RunStore:
     def write_probe(self, room: str, record: ProbeRecord) -> None:
         """Store one probe record."""
         write_json(record.to_json(), self._path(f"probes/{room}", record.name, ".json"))
+
+    def losses(self) -> dict[str, float] | None:
+        """Training loss by checkpoint name as :meth:`write_losses` kept it, or ``None``."""
+        path = self.folder / LOSSES
+        if not path.is_file():
+            return None
+        try:
+            return {str(name): float(value) for name, value in read_json(path).items()}
+        except (RecordError, TypeError, ValueError):
+            return None
+
+    def write_losses(self, losses: Mapping[str, float]) -> None:
+        """Keep the training loss of each checkpoint, for the row that picks by loss."""
+        write_json(losses, self.folder / LOSSES)
 
     def _path(self, room: str, name: str, suffix: str) -> Path:
         return self.folder / room / f"{file_stem(name)}{suffix}"
