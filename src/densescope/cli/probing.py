@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from densescope.agreement.measures import Measure, measure_of
+from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
 from densescope.cli.measure import print_failures
 from densescope.cli.tables import console as make_console
@@ -140,10 +140,10 @@ def protocols() -> None:
 def _print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:
     """What one checkpoint reached, what was chosen on the way, and what each class reached."""
     measure = measure_of(outcome.measure)
-    spread = "" if outcome.spread is None else f" ± {measure.number(outcome.spread)} over seeds"
+    spread = "" if outcome.spread is None else f" (± {measure.number(outcome.spread)} over seeds)"
     console.print(
-        f"{name}: {measure.title} {measure.number(outcome.value)}{spread} {measure.unit} "
-        f"({outcome.protocol} on {outcome.dataset}, {outcome.seconds:.0f} s)",
+        f"{name}: {measure.title} {measure.text(outcome.value)}{spread}, {outcome.protocol} on "
+        f"{outcome.dataset}, {outcome.seconds:.0f} s",
         markup=False,
     )
     details = dict(outcome.details)
@@ -151,7 +151,7 @@ def _print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:
     by_class = details.pop("class_iou", None) or details.pop("class_accuracy", None)
     for key, value in details.items():
         if value not in (None, [], {}, ""):
-            console.print(f"  {key.replace('_', ' ')}: {_plain(value)}", markup=False)
+            console.print(f"  {key.replace('_', ' ')}: {_detail(key, value)}", markup=False)
     for note in notes:
         console.print(f"  note: {note}", markup=False)
     if by_class:
@@ -170,13 +170,16 @@ def _class_table(by_class: Any, classes: Sequence[str], measure: Measure) -> Tab
     return made
 
 
-def _plain(value: Any) -> str:
-    """Numbers to four digits, lists and tables on one line."""
+def _detail(key: str, value: Any) -> str:
+    """Measures in their unit, other numbers to four digits; lists and tables on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{at}: {_detail(key, item)}" for at, item in value.items())
     if isinstance(value, list):
-        return "; ".join(_plain(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return "; ".join(_detail(key, item) for item in value)
+    if not isinstance(value, float):
+        return str(value)
+    measure = MEASURES.get(key.removeprefix("held_out_"))
+    return f"{value:.4g}" if measure is None else measure.text(value)
 
 
 def _table(records: Sequence[ProbeRecord]) -> Table:
