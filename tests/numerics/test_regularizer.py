@@ -445,7 +445,11 @@ def test_two_processes_average_the_gradients_of_their_own_images(tmp_path: Path)
     address = str(tmp_path / "meeting")
     commands = [[sys.executable, str(script), str(rank), address] for rank in range(2)]
     running = [subprocess.Popen(command, cwd=Path.cwd()) for command in commands]
-    assert [process.wait(120) for process in running] == [0, 0]
+    try:
+        assert [process.wait(120) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
     found = [torch.load(f"{address}.{rank}", weights_only=True) for rank in range(2)]
 
     from tests.numerics.regularizer_rank import make_layer
