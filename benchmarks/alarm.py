@@ -1,9 +1,10 @@
 """How often the alarm cries wolf, and how soon it sees a fall: simulated runs of estimates.
 
-Run as ``python benchmarks/alarm.py [runs]``. Every reading has the truth of its checkpoint, a wobble of
-training (independent, or with a memory of phi per checkpoint), and per block of images a noise of its own
-and one shared by the whole run. Steps of falls are in units of the standard deviation that
-independent noise gives one reading.
+    python benchmarks/alarm.py [runs]
+
+A reading has the truth of its checkpoint, a wobble of training (independent, or with a memory of
+phi per checkpoint), and per block of images a noise of its own and one shared by all. Sizes of
+falls are in standard deviations of what is not shared.
 """
 
 from __future__ import annotations

@@ -122,7 +122,9 @@ class History:
         if level is None:
             looks = cut + self._settings.patience
             level = 1 - self._settings.false_alarm_rate / (looks * (looks + 1))
-        wobble = _quantile(level, count - 2) * math.sqrt(2) * self._wobbles[view][count]
+        # Second differences overlap: they count as half as many.
+        freedom = (count - 2) // 2
+        wobble = _quantile(level, freedom) * math.sqrt(2) * self._wobbles[view][count]
         error = change.standard_error
         if error is None:
             return wobble
