@@ -153,9 +153,13 @@ class CheckpointScorer:
             return self.score_or_raise(path, name, step)
         except DataError:
             raise
-        except DensescopeError as error:
-            reason = str(error)
         except Exception as error:  # the rest of the run must go on; the reason is recorded
+            return self.failed(name, step, error)
+
+    def failed(self, name: str, step: int, error: Exception) -> ScoreRecord:
+        """The record of a checkpoint that could not be scored."""
+        reason = str(error)
+        if not isinstance(error, DensescopeError):
             reason = f"unexpected {type(error).__name__}: {error}"
         unit = find_format(self.spec.format).unit
         provenance = self._provenance(None)
