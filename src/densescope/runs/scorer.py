@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from densescope.errors import DataError, DensescopeError
+from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scoring import (
     PREVIEW_IMAGES,
     BackboneScore,
     ScoreSettings,
     ScoringImages,
-    prepare_images,
     score_backbone,
 )
 from densescope.features.backbones import LoadedBackbone, load_backbone, size_of
@@ -83,11 +83,14 @@ class Compute:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any torch device.
         batch_size: images per forward pass.
         workers: threads that decode images.
+        image_cache: folder in which processes and later calls share decoded images; each process
+            holds its own in memory by default.
     """
 
     device: str = "auto"
     batch_size: int = 64
     workers: int = 4
+    image_cache: Path | None = None
 
 
 def manifest(spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings) -> dict[str, Any]:
@@ -198,7 +201,11 @@ class CheckpointScorer:
     def _prepare(self, image_size: int) -> ScoringImages:
         if image_size not in self._images:
             self._images[image_size] = prepare_images(
-                self.subset, image_size, self.settings, workers=self.compute.workers
+                self.subset,
+                image_size,
+                self.settings,
+                workers=self.compute.workers,
+                folder=self.compute.image_cache,
             )
         return self._images[image_size]
 

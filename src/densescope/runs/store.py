@@ -61,10 +61,8 @@ class RunStore:
         Raises:
             RecordError: the folder holds a run with other settings; the message names them.
         """
-        stored = self.manifest() if self.manifest_path.exists() else dict(manifest)
-        if not self._anything_scored():
-            stored = dict(manifest)
-            self.manifest_path.unlink(missing_ok=True)
+        held = self.manifest() if self.manifest_path.exists() else None
+        stored = held if held is not None and self._anything_scored() else dict(manifest)
         differing = differences(_settings(stored), _settings(manifest))
         if differing:
             raise RecordError(
@@ -72,7 +70,7 @@ class RunStore:
                 "numbers made with different settings do not compare. Use another --output, "
                 "or the same settings"
             )
-        if not self.manifest_path.exists() or stored != manifest:
+        if held != manifest:
             write_json(manifest, self.manifest_path)
 
     def _anything_scored(self) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import check_architecture
 from densescope.features.discovery import find_checkpoints, number_of
 from densescope.features.formats import find_format
 from densescope.features.images import draw_subset, open_images
 from densescope.records import ScoreRecord, plain
+from densescope.runs.executors import Executor, Here, Job, Plan, shared_images
 from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute, is_current, manifest
 from densescope.runs.store import PLACE, RunStore
 
@@ -51,6 +53,8 @@ def sweep(
     images_count: int = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
+    executor: Executor | None = None,
+    shard: Shard | None = None,
     on_event: Callable[[SweepEvent], None] | None = None,
 ) -> list[ScoreRecord]:
     """Score every checkpoint in a folder and keep one record of each in ``output``.
@@ -73,10 +77,14 @@ def sweep(
         images_count: size of the fixed subset of images, drawn with ``settings.seed``.
         settings: what the numbers depend on.
         compute: device, batch size and threads.
+        executor: where the work is done: :class:`~densescope.runs.executors.Here` (the default),
+            ``Processes`` or ``Ray``. The numbers are the same up to what the number of threads
+            does to their last digits.
+        shard: the part of the checkpoints this call scores; all of them by default.
         on_event: called with a :class:`SweepEvent` as the work goes on.
 
     Returns:
-        The records of the folder's checkpoints in order of step, old and new ones.
+        The records of the checkpoints in order of step, old and new ones.
 
     Raises:
         DataError: no checkpoint in the folder, or the images cannot be read.
@@ -99,6 +107,8 @@ def sweep(
         images_count=images_count,
         settings=settings,
         compute=compute,
+        executor=executor,
+        shard=shard,
         on_event=on_event,
     )
 
@@ -112,34 +122,74 @@ def sweep_run(
     images_count: int = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
+    executor: Executor | None = None,
+    shard: Shard | None = None,
     on_event: Callable[[SweepEvent], None] | None = None,
 ) -> list[ScoreRecord]:
     """:func:`sweep` with the backbone's options in one object."""
     settings = settings or ScoreSettings()
     folder, compute = Path(run_folder), compute or Compute()
+    executor, shard = executor or Here(), shard or Shard()
     report = on_event or (lambda event: None)
     check_architecture(
         format=spec.format, architecture=spec.architecture, options=spec.architecture_options
     )
-    checkpoints = find_checkpoints(folder, spec.format)
+    checkpoints = shard.of(find_checkpoints(folder, spec.format))
     subset = draw_subset(open_images(images), images_count, settings.seed)
     store = RunStore(Path(output))
     store.open(plain({**manifest(spec, subset, settings), PLACE: str(folder.resolve())}))
-    scorer = CheckpointScorer(spec, subset, settings, compute, store)
-    records, total = [], len(checkpoints)
-    report(SweepEvent("start", "", 0, total))
-    for index, (path, step) in enumerate(checkpoints):
-        name = path.relative_to(folder).as_posix()
-        record = store.record(name)
-        if record is not None and is_current(record, path):
-            report(SweepEvent("kept", name, index + 1, total, record))
-        else:
-            report(SweepEvent("scoring", name, index, total))
-            record = scorer.score(path, name, step)
-            store.write(record)
-            report(SweepEvent(record.status, name, index + 1, total, record))
-        records.append(record)
-    return records
+    jobs = [Job(path, path.relative_to(folder).as_posix(), step) for path, step in checkpoints]
+    records: dict[str, ScoreRecord] = {}
+    report(SweepEvent("start", "", 0, len(jobs)))
+    for job in jobs:
+        record = store.record(job.name)
+        if record is not None and is_current(record, job.path):
+            records[job.name] = record
+            report(SweepEvent("kept", job.name, len(records), len(jobs), record))
+    left = [job for job in jobs if job.name not in records]
+    plan = Plan(
+        store.folder,
+        subset.source.location,
+        subset.names,
+        subset.seed,
+        subset.fingerprint,
+        spec,
+        settings,
+        compute,
+    )
+
+    def begun(job: Job) -> None:
+        report(SweepEvent("scoring", job.name, len(records), len(jobs)))
+
+    with shared_images(plan, executor) as plan:
+        for job, record in executor.score(left, plan, begun):
+            records[job.name] = record
+            report(SweepEvent(record.status, job.name, len(records), len(jobs), record))
+    return [records[job.name] for job in jobs]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of a run, for jobs that share a folder of records.
+
+    Attributes:
+        number: from 1 to ``count``.
+        count: how many parts there are.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise InputError(
+                f"shard {self.number}/{self.count} does not exist; they are numbered from 1/"
+                f"{self.count} to {self.count}/{self.count}"
+            )
+
+    def of(self, checkpoints: Sequence[tuple[Path, int]]) -> Sequence[tuple[Path, int]]:
+        """Every ``count``-th checkpoint: each part sees the whole length of the run."""
+        return checkpoints[self.number - 1 :: self.count]
 
 
 def score_checkpoint(
