@@ -210,7 +210,7 @@ def _load(
     )
     inside = _counter(container, row)
     return LoadedBackbone(
-        backbone=cast(Backbone, backbone),
+        backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=coverage,
         sha256=fingerprint(container.path),
         bytes=size_of(container.path),
