@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from densescope.errors import DataError, InputError
 from densescope.features.discovery import find_checkpoints
@@ -23,7 +23,7 @@ from densescope.pretraining.journal import Progress as Progress
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.methods import find_method, settled
-from densescope.pretraining.regularizers import build_regularizer
+from densescope.pretraining.regularizers import Regularizer, build_regularizer
 from densescope.pretraining.resume import RunState, newest_state, start_from
 from densescope.pretraining.settings import PRECISIONS, PretrainSettings
 
@@ -94,8 +94,9 @@ def pretrain(
         learner = _build(method, settings)
         if start.weights is not None:
             document["start_from"] = start_from(start.weights, learner, method)
-        # Made before a resumed run's weights are there: what it anchors to lies in its state.
-        regularizer = build_regularizer(settings.regularizer, learner)
+        # Of a resumed run, what it anchors to lies in its state.
+        fresh = start.weights is None and not start.resume
+        regularizer = build_regularizer(settings.regularizer, learner, fresh=fresh)
         state = newest_state(folder, method, document) if start.resume else None
         if state is not None:
             _restore(state, learner, regularizer)
@@ -118,7 +119,7 @@ def _build(method: Method, settings: PretrainSettings) -> Learner[Any]:
     return learner
 
 
-def _restore(state: RunState, learner: Learner[Any], regularizer: nn.Module | None) -> None:
+def _restore(state: RunState, learner: Learner[Any], regularizer: Regularizer | None) -> None:
     learner.load_state_dict(state.learner, strict=True)
     if regularizer is not None:
         regularizer.load_state_dict(state.regularizer, strict=True)
@@ -128,7 +129,7 @@ def _fit(
     settings: PretrainSettings,
     images: Tensor,
     learner: Learner[Any],
-    regularizer: nn.Module | None,
+    regularizer: Regularizer | None,
     state: RunState | None,
     journal: Journal,
     device: torch.device,
