@@ -24,7 +24,7 @@ from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.methods import find_method, settled
 from densescope.pretraining.regularizers import Regularizer, build_regularizer
-from densescope.pretraining.resume import RunState, newest_state, start_from
+from densescope.pretraining.resume import ORIGIN, RunState, newest_state, start_from
 from densescope.pretraining.settings import PRECISIONS, PretrainSettings
 
 
@@ -93,13 +93,14 @@ def pretrain(
         torch.default_generator.manual_seed(settings.seed)
         learner = _build(method, settings)
         if start.weights is not None:
-            document["start_from"] = start_from(start.weights, learner, method)
+            document[ORIGIN] = start_from(start.weights, learner, method)
         # Of a resumed run, what it anchors to lies in its state.
         fresh = start.weights is None and not start.resume
         regularizer = build_regularizer(settings.regularizer, learner, fresh=fresh)
         state = newest_state(folder, method, document) if start.resume else None
         if state is not None:
             _restore(state, learner, regularizer)
+            document = state.settings
         first = 0 if state is None else state.step
         journal = Journal(method, settings, document, folder, progress, watchers, first)
         _fit(settings, images, learner, regularizer, state, journal, device, loggers)
@@ -191,6 +192,8 @@ def _quiet() -> Iterator[None]:
             # Lightning's own use of torch, and its advice to use a GPU on top of what was asked.
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             warnings.filterwarnings("ignore", "GPU available but not used")
+            # What a regularizer anchors to is in evaluation mode on purpose.
+            warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
