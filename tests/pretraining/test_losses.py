@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.pretraining.learners.mocov3 import contrast
+from densescope.pretraining.contrast import Queue, contrast, contrast_with
+from densescope.pretraining.learners.esvit import region_entropy
+from densescope.pretraining.learners.mugs import with_neighbors
 from densescope.pretraining.masking import block_masks, random_keep, target_blocks
 from densescope.pretraining.methods import METHODS, settled
 from tests.pretraining.tiny import images, tiny
@@ -45,13 +47,38 @@ def unit(x: Array) -> Array:
 def test_contrast_is_cross_entropy_of_cosines() -> None:
     queries, keys = draw(5, 7), draw(5, 7, seed=1)
     cosines = unit(queries.numpy()) @ unit(keys.numpy()).T / 0.2
-    expected = 2 * 0.2 * -np.diag(log_softmax(cosines)).mean()
+    expected = -np.diag(log_softmax(cosines)).mean()
     assert float(contrast(queries, keys, 0.2)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_contrast_at_chance() -> None:
     same = torch.ones(6, 3)
-    assert float(contrast(same, same, 0.2)) == pytest.approx(0.4 * math.log(6))
+    assert float(contrast(same, same, 0.2)) == pytest.approx(math.log(6))
+    learner = built("mocov3", temperature=0.3)
+    assert float(learner.mismatch(same, same)) == pytest.approx(0.6 * math.log(6))
+
+
+def test_contrast_with_others_is_cross_entropy_of_cosines() -> None:
+    queries, keys, others = draw(5, 7), draw(5, 7, seed=1), draw(9, 7, seed=2)
+    right = (unit(queries.numpy()) * unit(keys.numpy())).sum(1, keepdims=True)
+    wrong = unit(queries.numpy()) @ unit(others.numpy()).T
+    expected = -log_softmax(np.concatenate([right, wrong], 1) / 0.2)[:, 0].mean()
+    assert float(contrast_with(queries, keys, others, 0.2)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_queue_keeps_the_newest_rows_and_is_saved() -> None:
+    queue = Queue(5, 2)
+    assert torch.allclose(queue.rows.norm(dim=1), torch.ones(5))
+    rows = torch.arange(16.0).view(8, 2)
+    queue.put(rows[:3])
+    queue.put(rows[3:6])
+    assert sorted(queue.rows[:, 0].tolist()) == [2, 4, 6, 8, 10]
+    assert int(queue.place) == 1
+    queue.put(torch.arange(14.0).view(7, 2))
+    assert sorted(queue.rows[:, 0].tolist()) == [4, 6, 8, 10, 12]
+    assert set(queue.state_dict()) == {"rows", "place"}
+    with pytest.raises(InputError, match="a queue of 0 rows is impossible"):
+        Queue(0, 2)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +166,63 @@ def test_what_stands_under_a_mask_does_not_reach_the_student() -> None:
             for x in (views, other)
         )
     torch.testing.assert_close(first, second)
+
+
+def test_every_region_is_compared_with_the_most_similar_one() -> None:
+    told, said = draw(2, 3, 6).softmax(2), draw(2, 4, 6, seed=1)
+    teacher, student = draw(2, 3, 5, seed=2), draw(2, 4, 5, seed=3)
+    found = []
+    for image in range(2):
+        for region in range(4):
+            cosines = unit(teacher[image].numpy()) @ unit(student[image, region].numpy())
+            target = told[image, int(cosines.argmax())].numpy()
+            found.append(-(target * log_softmax(said[image, region].numpy() / 0.1)).sum())
+    entropy = region_entropy(told, said, teacher, student, 0.1)
+    assert float(entropy) == pytest.approx(np.mean(found), rel=1e-5)
+
+
+def test_esvit_at_chance_and_its_two_halves() -> None:
+    learner = built("esvit", head_batch_norm=False)
+    for network in (learner.student, learner.teacher):
+        for head in (network.head, network.dense):
+            torch.nn.init.zeros_(head.last_layer.weight_g)
+    outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
+    assert float(outcome.loss.detach()) == pytest.approx(math.log(32), rel=1e-5)
+    mean = (outcome.terms["view_loss"] + outcome.terms["region_loss"]) / 2
+    torch.testing.assert_close(outcome.loss, mean)
+
+
+def test_the_center_of_regions_follows_the_teacher() -> None:
+    learner = built("esvit")
+    told = draw(4, 5, 32)
+    learner.region_center.fill_(1.0)
+    learner._move_center(told)
+    torch.testing.assert_close(learner.region_center[0], 0.9 + 0.1 * told.mean((0, 1)))
+
+
+def test_neighbors_are_the_nearest_by_cosine_and_get_no_gradient() -> None:
+    rows, memory = draw(3, 4).requires_grad_(), draw(9, 4, seed=1)
+    mixed = with_neighbors(rows, memory, 2)
+    for row in range(3):
+        cosines = unit(memory.numpy()) @ unit(rows.detach()[row].numpy())
+        best = np.argsort(-cosines)[:2].tolist()
+        torch.testing.assert_close(mixed[row, 1:], memory[best])
+    mixed.sum().backward()
+    assert torch.equal(rows.grad, torch.ones_like(rows))  # type: ignore[arg-type]
+    assert with_neighbors(rows, memory, 20).shape == (3, 10, 4)
+
+
+def test_mugs_puts_what_the_teacher_says_of_the_first_view_into_its_queues() -> None:
+    learner = built("mugs")
+    outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
+    assert [int(q.place) for q in (learner.image_queue, learner.group_queue)] == [8, 8]
+    expected = learner.teacher.backbone(outcome.views[:8]).patches.mean(1)
+    torch.testing.assert_close(learner.memory.rows[:8], expected)
+    terms = torch.stack(list(outcome.terms.values()))
+    torch.testing.assert_close(outcome.loss, terms.mean())
+    # Random queues and heads: close to chance.
+    chance = math.log(1 + 32)
+    assert float(outcome.terms["image_loss"].detach()) == pytest.approx(chance, rel=0.5)
 
 
 def test_mae_paints_pixels_in_units_of_their_patch() -> None:

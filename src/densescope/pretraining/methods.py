@@ -8,11 +8,21 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.pretraining.encoders import FAMILY_TITLES, SMALL, family_of, fitted
-from densescope.pretraining.learners import byol, dino, ibot, ijepa, mae, mocov3, simsiam
+from densescope.pretraining.learners import (
+    byol,
+    dino,
+    esvit,
+    ibot,
+    ijepa,
+    mae,
+    mocov3,
+    mugs,
+    simsiam,
+)
 from densescope.pretraining.method_row import Method as Method
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings, flat
 
-_MODULES = (mocov3, byol, simsiam, dino, ibot, mae, ijepa)
+_MODULES = (mocov3, byol, simsiam, dino, esvit, ibot, mugs, mae, ijepa)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 
