@@ -161,6 +161,7 @@ def _fit(
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=learner.recipe.clip_norm or None,
         logger=list(loggers) or False,
+        log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
