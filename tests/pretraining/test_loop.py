@@ -76,6 +76,9 @@ class Watching:
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
 
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        self.seen.append(("start", step))
+
     def after_step(self, learner: Learner[Any], progress: Progress) -> None:
         learner.trained.eval()
         torch.rand(5)
@@ -94,6 +97,7 @@ def test_watchers_see_every_step_and_change_nothing(tmp_path: Path) -> None:
     files = pretrain(settings, images(), tmp_path / "watched", watchers=[watching])
     alone = pretrain(settings, images(), tmp_path / "alone")
     assert watching.seen == [
+        ("start", 0),
         ("step", 1),
         ("checkpoint", 2),
         ("step", 2),

@@ -147,6 +147,7 @@ def _fit(
         settings,
         images,
         journal.after_step,
+        begin=journal.on_start,
         regularizer=regularizer,
         first=journal.first,
         optimizer_state=None if state is None else state.optimizer,
