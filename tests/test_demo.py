@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from densescope.demo import DemoSettings, probe_sentences, run_demo
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
-from densescope.pretraining.settings import BackboneShape, PretrainSettings
+from densescope.pretraining.learners.dino import SMALL_DINO
+from densescope.pretraining.settings import BackboneSettings, PretrainSettings
 
 SMALL = DemoSettings(
     train_images=64,
@@ -19,13 +21,17 @@ SMALL = DemoSettings(
         steps=6,
         batch_size=8,
         checkpoint_every=2,
-        warmup_steps=2,
-        local_count=1,
-        local_size=16,
-        backbone=BackboneShape(image_size=32, dim=24, depth=1, heads=2),
-        head_dim=32,
-        head_bottleneck=16,
-        prototypes=32,
+        recipe=replace(
+            SMALL_DINO,
+            local_count=1,
+            local_size=16,
+            head_dim=32,
+            head_bottleneck=16,
+            prototypes=32,
+        ),
+        backbone=BackboneSettings(
+            options={"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}, image_size=32
+        ),
     ),
     score=ScoreSettings(global_clusters=6, lidar_images=8, lidar_views=2),
 )

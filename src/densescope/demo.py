@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from densescope.errors import InputError
@@ -14,6 +14,7 @@ from densescope.evaluation.probes import ProbeResult, quick_linear_probe
 from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import extract
+from densescope.pretraining.learners.dino import SMALL_DINO
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import Progress, pretrain
 from densescope.report.run import report_run
@@ -41,7 +42,12 @@ class DemoSettings:
     score_images: int = 256
     probe_images: tuple[int, int] = (400, 200)
     pretrain: PretrainSettings = field(
-        default_factory=lambda: PretrainSettings(steps=264, checkpoint_every=12, batch_size=32)
+        default_factory=lambda: PretrainSettings(
+            recipe=replace(SMALL_DINO, local_size=32),
+            steps=264,
+            checkpoint_every=12,
+            batch_size=32,
+        )
     )
     score: ScoreSettings = field(default_factory=lambda: ScoreSettings(lidar_images=64))
     seed: int = 0
@@ -103,7 +109,7 @@ def run_demo(
 
     scores = folder / "scores"
     shape = settings.pretrain.backbone
-    spec = BackboneSpec("dino", shape.model, _plain(shape.options))
+    spec = BackboneSpec("dino", shape.architecture, shape.loader_options)
     records = sweep_run(
         run,
         images=folder / "scenes" / "images",
@@ -157,11 +163,6 @@ def _probe(path: Path, spec: BackboneSpec, labelled: Scenes, settings: DemoSetti
         classes=len(labelled.classes),
         grid=features.grid,
     )
-
-
-def _plain(options: dict[str, object]) -> dict[str, object]:
-    """The options that belong on a command line; the classifier is the loader's business."""
-    return {key: value for key, value in options.items() if key != "num_classes"}
 
 
 def _own_folder(folder: Path) -> Path:

@@ -1,16 +1,12 @@
-"""Schedules and settings of a run."""
+"""Numbers that change over a run."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
-from densescope.errors import InputError
-from densescope.pretraining.methods import METHODS, find_method
 from densescope.pretraining.schedules import cosine, ramp
-from densescope.pretraining.settings import BackboneShape, PretrainSettings
 
 
 def test_cosine_rises_then_falls_and_ends_where_it_should() -> None:
@@ -37,27 +33,3 @@ def test_cosine_also_rises() -> None:
 def test_ramp_without_steps_is_at_its_end() -> None:
     assert ramp(0, steps=0, start=1.0, end=3.0) == 3.0
     assert ramp(1, steps=4, start=1.0, end=3.0) == 1.5
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"steps": 0}, "steps 0 is impossible: use at least 1"),
-        ({"local_size": 12}, "local_size 12 is not a multiple of the patch size 8"),
-        ({"backbone": BackboneShape(image_size=60)}, "image_size 60 is not a multiple"),
-        ({"backbone": BackboneShape(heads=3)}, "3 heads do not divide a width of 128"),
-        ({"warmup_steps": 340}, "a warm-up of 340 steps does not fit in 340 steps"),
-    ],
-)
-def test_impossible_settings(change: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        PretrainSettings(**change)
-
-
-def test_methods_are_rows_with_unique_files() -> None:
-    for name, method in METHODS.items():
-        assert method.name == name
-        assert method.file_name.format(7) != method.file_name.format(8)
-        assert method.source.startswith("arXiv ")
-    with pytest.raises(InputError, match="no method 'simclr': this version trains dino"):
-        find_method("simclr")

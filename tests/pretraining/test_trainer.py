@@ -19,27 +19,36 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.evaluation.scenes import make_scenes
-from densescope.pretraining.settings import BackboneShape, PretrainSettings
-from densescope.pretraining.trainer import Progress, pretrain, write_checkpoint
+from densescope.pretraining.learners.dino import SMALL_DINO, DinoRecipe
+from densescope.pretraining.resume import KEY, write_checkpoint
+from densescope.pretraining.settings import BackboneSettings, PretrainSettings
+from densescope.pretraining.trainer import Progress, pretrain
 
 pytest.importorskip("lightly")
 pytest.importorskip("pytorch_lightning")
 
-TINY = PretrainSettings(
-    steps=7,
-    batch_size=8,
-    checkpoint_every=3,
-    backbone=BackboneShape(image_size=16, patch_size=8, dim=16, depth=2, heads=2),
+RECIPE = replace(
+    SMALL_DINO,
     local_count=2,
     local_size=8,
-    warmup_steps=2,
-    frozen_head_steps=3,
+    warmup=0.3,
+    frozen_head=0.43,
     head_dim=32,
     head_bottleneck=16,
     head_batch_norm=False,
     prototypes=24,
-    device="cpu",
 )
+VIT = BackboneSettings(
+    options={"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}, image_size=16
+)
+TINY = PretrainSettings(
+    recipe=RECIPE, steps=7, batch_size=8, checkpoint_every=3, backbone=VIT, device="cpu"
+)
+
+
+def with_recipe(settings: PretrainSettings = TINY, **changes: Any) -> PretrainSettings:
+    assert isinstance(settings.recipe, DinoRecipe)
+    return replace(settings, recipe=replace(settings.recipe, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +96,7 @@ def test_global_random_states_are_left_as_they_were(images: Tensor, tmp_path: Pa
 def test_files_have_the_layout_of_dino(run: tuple[Path, ...]) -> None:
     assert [path.name for path in run] == [f"checkpoint{e:04d}.pth" for e in range(3)]
     content = load(run[1])
-    assert set(content) == {"student", "teacher", "optimizer", "epoch", "args", "dino_loss"}
+    assert set(content) == {"student", "teacher", "optimizer", "epoch", "args", "dino_loss", KEY}
     assert content["epoch"] == 2
     assert content["args"].arch == "vit_tiny_patch16_224"
     assert content["args"].patch_size == 8
@@ -102,7 +111,7 @@ def test_files_have_the_layout_of_dino(run: tuple[Path, ...]) -> None:
 def test_with_batch_norm_in_the_head_the_teacher_is_wrapped_too(
     images: Tensor, tmp_path: Path
 ) -> None:
-    settings = replace(TINY, steps=3, head_batch_norm=True)
+    settings = with_recipe(replace(TINY, steps=3), head_batch_norm=True)
     content = load(pretrain(settings, images, tmp_path)[-1])
     assert set(content["student"]) == set(content["teacher"])
     assert all(key.startswith("module.") for key in content["teacher"])
@@ -110,15 +119,15 @@ def test_with_batch_norm_in_the_head_the_teacher_is_wrapped_too(
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
+    shape = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
     settings = PretrainSettings(
         steps=40,
         batch_size=16,
         checkpoint_every=10,
-        backbone=BackboneShape(image_size=32, dim=32, depth=2, heads=2),
-        local_count=0,
-        head_dim=64,
-        head_bottleneck=32,
-        prototypes=64,
+        backbone=BackboneSettings(options=shape, image_size=32),
+        recipe=replace(
+            SMALL_DINO, local_count=0, head_dim=64, head_bottleneck=32, prototypes=64, warmup=0.5
+        ),
         device="cpu",
     )
     losses: list[float] = []
@@ -138,7 +147,7 @@ def test_the_backbone_loads_strictly_into_timm(run: tuple[Path, ...], part: str)
         if key.startswith(prefix)
     }
     shape = TINY.backbone
-    model = timm.create_model(shape.model, **shape.options)
+    model = timm.create_model(shape.architecture, num_classes=0, **shape.loader_options)
     model.load_state_dict(state, strict=True)
     assert model.forward_features(torch.zeros(1, 3, 16, 16)).shape == (1, 5, 16)
 
@@ -164,13 +173,13 @@ def test_teacher_follows_and_the_last_layer_waits(
         for part, name in (("teacher", key), ("student", f"module.{key}"))
     }
     assert 0 < moved["teacher"] < moved["student"]
-    stays = pretrain(replace(TINY, teacher_momentum=(1.0, 1.0)), images, tmp_path)
+    stays = pretrain(with_recipe(teacher_momentum=(1.0, 1.0)), images, tmp_path)
     assert same(load(stays[0])["teacher"], load(stays[-1])["teacher"])
 
 
 def test_progress_is_told_after_every_step(images: Tensor, tmp_path: Path) -> None:
     told: list[Progress] = []
-    paths = pretrain(replace(TINY, local_count=0), images, tmp_path, told.append)
+    paths = pretrain(with_recipe(local_count=0), images, tmp_path, told.append)
     assert [report.step for report in told] == list(range(1, 8))
     assert tuple(report.checkpoint for report in told if report.checkpoint) == paths
     assert all(report.images_per_second > 0 and report.steps == 7 for report in told)

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from densescope._version import __version__
-from densescope.cli import agreement, checkpoints, demonstration, measure, probing, watching
+from densescope.cli import (
+    agreement,
+    checkpoints,
+    demonstration,
+    measure,
+    probing,
+    training,
+    watching,
+)
 
 app = typer.Typer(
     name="densescope",
@@ -48,5 +56,6 @@ app.command()(agreement.agree)
 app.command()(probing.protocols)
 app.command()(checkpoints.formats)
 app.command()(checkpoints.check)
-app.command()(demonstration.pretrain)
+app.command()(training.pretrain)
+app.command()(training.methods)
 app.command()(demonstration.demo)

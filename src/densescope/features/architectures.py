@@ -6,6 +6,7 @@ import ast
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -95,14 +96,18 @@ _DRAWS = frozenset(
 )
 
 
-def build_architecture(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int]:
-    """A timm model without classifier; its weights are not initialized and must be loaded.
+def build_architecture(
+    name: str, options: Mapping[str, Any], *, initialized: bool = False
+) -> tuple[nn.Module, int]:
+    """A timm model without classifier.
 
     Args:
         name: any timm model name.
         options: arguments of the model; ``norm_eps`` sets the epsilon of its layer norms, and
             ``img_size`` is the size it was trained at (for convolutional networks it only says
             which size to evaluate at).
+        initialized: draw initial weights from torch's global generator; else the weights are
+            whatever memory held and must be loaded.
 
     Returns:
         The model, and its training size in pixels.
@@ -129,7 +134,7 @@ def build_architecture(name: str, options: Mapping[str, Any]) -> tuple[nn.Module
     if "norm_eps" in arguments:
         arguments["norm_layer"] = partial(nn.LayerNorm, eps=float(arguments.pop("norm_eps")))
     try:
-        with _WithoutDraws():
+        with nullcontext() if initialized else _WithoutDraws():
             model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except Exception as cause:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))

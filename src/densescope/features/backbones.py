@@ -118,7 +118,7 @@ def load_backbone(
         return load_huggingface(path, row, image_size)
     container = read_checkpoint(path)
     name = architecture or row.architecture
-    options = {**_row_options(row, name), **(architecture_options or {})}
+    options = {**row_options(row, name), **(architecture_options or {})}
     try:
         return _load(container, row, _chosen(row, weights), name, options, image_size)
     except StepError as error:
@@ -137,7 +137,7 @@ def check_architecture(
     if row.reader in ("custom", "huggingface"):
         return
     name = architecture or row.architecture
-    build_architecture(name, {**_row_options(row, name), **(options or {})})
+    build_architecture(name, {**row_options(row, name), **(options or {})})
 
 
 def _refuse_unused(
@@ -159,7 +159,7 @@ def _refuse_unused(
         )
 
 
-def _row_options(row: Format, architecture: str) -> Mapping[str, Any]:
+def row_options(row: Format, architecture: str) -> Mapping[str, Any]:
     """The row's options hold for every architecture of its family, such as another ViT."""
     same_family = architecture.split("_")[0] == row.architecture.split("_")[0]
     return row.options if same_family else {}

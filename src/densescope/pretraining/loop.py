@@ -2,83 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from densescope.pretraining.methods import Learner
-from densescope.pretraining.schedules import cosine
+from densescope.pretraining.chance import Batches, generator_of, settle_global_chance
+from densescope.pretraining.learner import Learner
+from densescope.pretraining.optimizers import build_optimizer, set_step
+from densescope.pretraining.regularizers import Regularizer
 from densescope.pretraining.settings import PretrainSettings
 
 Report = Callable[["Loop", int, float], None]
 
 
-class Batches:
-    """Endless batches of images, each pass over them in a new order."""
-
-    def __init__(self, images: Tensor, batch_size: int, seed: int) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        waiting = torch.empty(0, dtype=torch.int64)
-        while True:
-            while len(waiting) < self.batch_size:
-                order = torch.randperm(len(self.images), generator=self.generator)
-                waiting = torch.cat([waiting, order])
-            batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
-            yield self.images[batch]
-
-
 class Loop(lightning.LightningModule):  # type: ignore[misc]
-    """Drives a learner: schedules, optimizer, clipping, and a report after every step."""
+    """Drives a learner: schedules, optimizer, clipping, and a report after every step.
 
-    def __init__(self, learner: Learner, settings: PretrainSettings, report: Report) -> None:
+    Args:
+        learner: the method.
+        settings: of the run.
+        images: all of them, as bytes.
+        report: called after every step with the finished steps and the loss.
+        begin: called before the first step.
+        regularizer: what is added to the loss, or ``None``.
+        first: step to begin with.
+        optimizer_state: what the optimizer remembers of the steps before it.
+    """
+
+    def __init__(
+        self,
+        learner: Learner[Any],
+        settings: PretrainSettings,
+        images: Tensor,
+        report: Report,
+        *,
+        begin: Callable[[Loop], None] = lambda loop: None,
+        regularizer: Regularizer | None = None,
+        first: int = 0,
+        optimizer_state: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        assert isinstance(learner, nn.Module)
         self.learner = learner
+        self.regularizer = regularizer
         self.settings = settings
+        self.images = images
         self.report = report
-        self.step = 0
+        self.begin = begin
+        self.step = first
+        self._part = 0
+        self._loss = 0.0
+        self._optimizer_state = optimizer_state
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the learner's groups; rate and decay are set before every step."""
-        return torch.optim.AdamW(self.learner.parameter_groups(), lr=0.0)
+        """The recipe's optimizer over the learner's groups, where it stood."""
+        optimizer = build_optimizer(self.learner.parameter_groups(), self.learner.recipe)
+        if self._optimizer_state is not None:
+            optimizer.load_state_dict(self._optimizer_state)
+            self._optimizer_state = None
+        return optimizer
+
+    def train_dataloader(self) -> Batches:
+        """This device's share of the batches, from the step where the run stands."""
+        return Batches(
+            self.images,
+            self.settings.batch_size,
+            self.settings.seed,
+            first=self.step,
+            accumulate=self.settings.accumulate,
+            rank=self.trainer.global_rank,
+            ranks=self.trainer.world_size,
+        )
+
+    def on_train_start(self) -> None:
+        """Everything lies on its device: whoever watches may look."""
+        self.begin(self)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        """Set the learning rate and weight decay of this step."""
-        settings = self.settings
-        rate = cosine(
-            self.step,
-            steps=settings.steps,
-            start=settings.learning_rate,
-            end=settings.final_learning_rate,
-            warmup=settings.warmup_steps,
-        )
-        start, end = settings.weight_decay
-        decay = cosine(self.step, steps=settings.steps, start=start, end=end)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-            if group["decays"]:
-                group["weight_decay"] = decay
+        """Set the rates of this step, and the chance of this part of it."""
+        if self._part == 0:
+            set_step(self.optimizer, self.settings, self.learner.recipe, self.step)
+        settle_global_chance(*self._moment())
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of one batch of bytes."""
-        return self.learner.loss(batch.float() / 255, self.step)
+        generator = generator_of("views", *self._moment())
+        outcome = self.learner.loss(batch.float() / 255, self.step, generator)
+        loss = outcome.loss
+        if self.regularizer is not None:
+            loss = loss + self.regularizer(outcome, self.step)
+        return loss
 
-    def on_after_backward(self) -> None:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the method change gradients before they are clipped."""
         self.learner.before_step(self.step)
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
-        """Let the method follow the new weights, then report."""
+        """After the last part of a step let the method follow the new weights, then report."""
+        self._loss += float(outputs["loss"])
+        self._part += 1
+        if self._part < self.settings.accumulate:
+            return
         self.learner.after_step(self.step)
+        if self.regularizer is not None:
+            self.regularizer.after_step(self.learner)
+        # Lightning divides the loss of a part by their number.
+        loss, self._loss, self._part = self._loss, 0.0, 0
         self.step += 1
-        self.report(self, self.step, float(outputs["loss"]))
+        if self.trainer.loggers:
+            self.log("train_loss", loss)
+        self.report(self, self.step, loss)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -86,3 +121,6 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
+
+    def _moment(self) -> tuple[int, ...]:
+        return self.settings.seed, self.step, self._part, int(self.trainer.global_rank)

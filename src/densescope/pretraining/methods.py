@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+import difflib
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
 
 from densescope.errors import InputError
-from densescope.pretraining.settings import PretrainSettings
+from densescope.pretraining.encoders import FAMILY_TITLES, SMALL, family_of, fitted
+from densescope.pretraining.learners import (
+    byol,
+    dino,
+    esvit,
+    ibot,
+    ijepa,
+    mae,
+    mocov3,
+    mugs,
+    simsiam,
+)
+from densescope.pretraining.method_row import Method as Method
+from densescope.pretraining.settings import BackboneSettings, PretrainSettings, flat
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-class Learner(Protocol):
-    """What a training loop needs of a method; it is a ``torch.nn.Module`` too."""
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for the optimizer; ``decays`` tells whether weight decay applies."""
-        ...
-
-    def loss(self, images: Tensor, step: int) -> Tensor:
-        """The loss of a batch of images in [0, 1]."""
-        ...
-
-    def before_step(self, step: int) -> None:
-        """Called after the backward pass, before gradients are clipped and used."""
-        ...
-
-    def after_step(self, step: int) -> None:
-        """Called after the optimizer's step."""
-        ...
-
-    def checkpoint(self, epoch: int, optimizer: dict[str, Any]) -> dict[str, Any]:
-        """What the method's public training code would save."""
-        ...
-
-
-@dataclass(frozen=True)
-class Method:
-    """One method.
-
-    Attributes:
-        name: as settings name it, and as ``FORMATS`` names the layout of its files.
-        source: the paper.
-        file_name: pattern of its checkpoints, with the number of the epoch from 0.
-        build: settings -> learner.
-    """
-
-    name: str
-    source: str
-    file_name: str
-    build: Callable[[PretrainSettings], Learner]
-
-
-def _dino(settings: PretrainSettings) -> Learner:
-    from densescope.pretraining.dino import Dino
-
-    return Dino(settings)
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (Method("dino", "arXiv 2104.14294", "checkpoint{:04d}.pth", _dino),)
-}
+_MODULES = (mocov3, byol, simsiam, dino, esvit, ibot, mugs, mae, ijepa)
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 
 def find_method(name: str) -> Method:
@@ -73,5 +33,97 @@ def find_method(name: str) -> Method:
         InputError: there is none of that name.
     """
     if name not in METHODS:
-        raise InputError(f"no method {name!r}: this version trains {', '.join(METHODS)}")
+        close = difflib.get_close_matches(name.lower(), METHODS, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(METHODS)}"
+        raise InputError(f"there is no method {name!r}; {hint}")
     return METHODS[name]
+
+
+def default_backbone(method: Method) -> BackboneSettings:
+    """A small network of the family the paper used."""
+    return SMALL[method.families[0]]
+
+
+def settled(settings: PretrainSettings) -> PretrainSettings:
+    """Settings whose defaults are filled in and that fit their method.
+
+    Raises:
+        InputError: the method does not exist, cannot use the architecture, needs more images at
+            once, or the recipe is another method's.
+    """
+    method = find_method(settings.method)
+    family = family_of(settings.backbone.architecture)
+    if family not in method.families:
+        usable = " and ".join(FAMILY_TITLES[name] for name in method.families)
+        raise InputError(
+            f"{method.title} cannot train {settings.backbone.architecture}: it works with {usable}"
+        )
+    recipe = settings.recipe or method.small
+    if type(recipe) is not type(method.small):
+        raise InputError(
+            f"a {type(recipe).__name__} does not fit {method.title}: it takes a "
+            f"{type(method.small).__name__}"
+        )
+    if settings.share < method.least_share:
+        raise InputError(
+            f"{method.title} needs at least {method.least_share} images at once on a device, not "
+            f"{settings.share}: {method.least_reason}"
+        )
+    return replace(settings, recipe=recipe, backbone=fitted(settings.backbone))
+
+
+def recipe_changes(method: Method) -> list[str]:
+    """Where the small recipe differs from the published one: ``name: published -> small``."""
+    return _differences(method.published, method.small, "")
+
+
+def method_lines(method: Method) -> list[str]:
+    """A method in full: source, recipe, and what was changed, a line of text each."""
+    lines = [
+        f"{method.title}: {method.source}",
+        f"backbones: {', '.join(method.families)}; the paper's run: {method.batch_size} images a "
+        f"step, {method.epochs} epochs",
+        f"files: {method.file_name.format(method.numbers(1)[0])}, ...",
+        "published recipe:",
+        *(f"  {key} = {_text(value)}" for key, value in flat(asdict(method.published)).items()),
+        "small recipe, where it differs:",
+        *(f"  {change}" for change in recipe_changes(method)),
+    ]
+    return [*lines, "changed from the paper:", *(f"  {line}" for line in method.changed)]
+
+
+BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+
+
+def docs_table(text: str) -> str:
+    """A document with the rows of ``METHODS`` between its marks brought up to date."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = [BEGIN, "", "| name | method | learns from | backbones | files | source |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for row in METHODS.values():
+        name = row.file_name.format(row.numbers(1)[0])
+        cells = (row.name, row.title, row.kind, ", ".join(row.families), f"`{name}`", row.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "What was changed beside the values of the recipe:", ""]
+    lines += [
+        f"- **{row.title}**: {' '.join(row.changed)}" for row in METHODS.values() if row.changed
+    ]
+    return f"{before}{chr(10).join([*lines, '', END])}{after}"
+
+
+def _differences(published: Any, small: Any, prefix: str) -> list[str]:
+    found = []
+    for part in fields(published):
+        old, new = getattr(published, part.name), getattr(small, part.name)
+        if is_dataclass(old):
+            found += _differences(old, new, f"{prefix}{part.name}.")
+        elif old != new:
+            found.append(f"{prefix}{part.name}: {_text(old)} -> {_text(new)}")
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_text(item) for item in value)})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

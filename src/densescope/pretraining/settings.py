@@ -1,59 +1,74 @@
-"""Everything that decides a pretraining run, checked before it starts."""
+"""What decides a pretraining run beside its method's recipe, checked before it starts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from densescope.errors import InputError
-from densescope.features.augmentation import AugmentationSettings
+from densescope.pretraining.recipe import Recipe
 
-# Milder than DINO's: a run of a few hundred small batches never learns to match harder views, and
-# its outputs then collapse to uniform instead.
-GLOBAL_VIEWS = AugmentationSettings(
-    scale=(0.4, 1.0),
-    brightness=0.3,
-    contrast=0.3,
-    saturation=0.15,
-    hue=0.05,
-    grayscale=0.1,
-    blur=0.1,
-    blur_sigma_pixels=(0.1, 1.0),
-)
-LOCAL_VIEWS = replace(GLOBAL_VIEWS, scale=(0.15, 0.4), blur=0.0)
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+# Their weights: the paper's, one, and DINOv3's.
+REGULARIZERS = {"dse": 1e-3, "paka": 1.0, "gram": 2.0}
 
 
 @dataclass(frozen=True)
-class BackboneShape:
-    """A small vision transformer; the defaults suit 64-pixel images on two cores.
+class BackboneSettings:
+    """A timm architecture; the defaults suit 64-pixel images on two cores.
 
     Attributes:
-        model: timm's name of the architecture whose options are overridden.
-        image_size: side of an image in pixels.
-        patch_size: side of a patch in pixels.
-        dim: width of the features.
-        depth: number of blocks.
-        heads: attention heads; must divide ``dim``.
+        architecture: timm's name of it.
+        options: what its constructor is given; ``num_heads``, ``patch_size``, ``output_stride``.
+            The options that the method's row of ``FORMATS`` fixes are added.
+        image_size: side of a training image in pixels.
     """
 
-    model: str = "vit_tiny_patch16_224"
+    architecture: str = "vit_tiny_patch16_224"
+    options: Mapping[str, Any] = field(
+        default_factory=lambda: {"patch_size": 8, "embed_dim": 128, "depth": 5, "num_heads": 4}
+    )
     image_size: int = 64
-    patch_size: int = 8
-    dim: int = 128
-    depth: int = 5
-    heads: int = 4
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What ``timm.create_model`` needs beside the name; no classifier."""
-        return {
-            "img_size": self.image_size,
-            "patch_size": self.patch_size,
-            "embed_dim": self.dim,
-            "depth": self.depth,
-            "num_heads": self.heads,
-            "num_classes": 0,
-        }
+    def loader_options(self) -> dict[str, Any]:
+        """The architecture options with which ``load_backbone`` and ``sweep`` read it back."""
+        return {"img_size": self.image_size, **self.options}
+
+
+@dataclass(frozen=True)
+class RegularizerSettings:
+    """What is added to a method's loss.
+
+    Attributes:
+        name: ``"dse"``, ``"paka"`` or ``"gram"``.
+        beta: its weight; ``None`` takes the one its authors used.
+        images: how many images of a batch enter, 0 for all.
+        every: steps between two uses.
+    """
+
+    name: str = "dse"
+    beta: float | None = None
+    images: int = 0
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in REGULARIZERS:
+            raise InputError(
+                f"there is no regularizer {self.name!r}: there are {', '.join(REGULARIZERS)}"
+            )
+        if self.weight < 0 or self.images < 0 or self.every < 1:
+            raise InputError(
+                f"beta {self.weight:g}, {self.images} images every {self.every} steps is "
+                "impossible: beta and images start at 0, every at 1"
+            )
+
+    @property
+    def weight(self) -> float:
+        """``beta``, or its default."""
+        return REGULARIZERS[self.name] if self.beta is None else self.beta
 
 
 @dataclass(frozen=True)
@@ -62,73 +77,87 @@ class PretrainSettings:
 
     Attributes:
         method: a name in ``METHODS``.
+        recipe: the method's own settings; its small recipe by default.
+        backbone: the network.
         steps: optimizer steps.
-        batch_size: images of a step.
-        checkpoint_every: steps between checkpoints; file ``e`` holds ``(e + 1)`` times as many,
-            the last one what is left.
-        seed: decides weights, order of images and views.
-        backbone: shape of the network.
-        global_views: augmentation of the two views the teacher sees.
-        local_views: augmentation of the small views only the student sees.
-        local_count: how many small views an image gets, 0 for none.
-        local_size: their side in pixels, a multiple of the patch size.
-        learning_rate: its highest value, after the warm-up.
-        final_learning_rate: its value at the end of the cosine.
-        warmup_steps: steps of linear rise of the learning rate.
-        weight_decay: first and last value on a cosine; biases and norms have none.
-        teacher_momentum: first and last value on a cosine.
-        teacher_temperature: first and last value on a line over ``warmup_steps``.
-        frozen_head_steps: steps without a change of the head's last layer.
-        clip_norm: largest norm of the gradient of all weights together.
-        head_dim: hidden width of the projection head.
-        head_bottleneck: width before its last layer.
-        head_batch_norm: batch norm in the head, as DINO's ``use_bn_in_head``; keeps short runs from
-            collapsing to one output for all images.
-        prototypes: width of its last layer.
+        batch_size: images of an optimizer step, over all devices and accumulated batches.
+        checkpoint_every: steps between checkpoints, which stand in for the method's epochs; the
+            last checkpoint holds what is left.
+        seed: decides weights, order of images, views and masks.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` of the forward pass.
+        accumulate: batches whose gradients are summed before a step.
+        devices: GPUs (or processes on a CPU) that share the batch.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        regularizer: what is added to the loss, or ``None``.
         mean: of the pixels per channel, subtracted before the network.
         std: of the pixels per channel, divided by.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     method: str = "dino"
+    recipe: Recipe | None = None
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
     steps: int = 340
     batch_size: int = 64
     checkpoint_every: int = 20
     seed: int = 0
-    backbone: BackboneShape = field(default_factory=BackboneShape)
-    global_views: AugmentationSettings = GLOBAL_VIEWS
-    local_views: AugmentationSettings = LOCAL_VIEWS
-    local_count: int = 2
-    local_size: int = 32
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-5
-    warmup_steps: int = 20
-    weight_decay: tuple[float, float] = (0.04, 0.4)
-    teacher_momentum: tuple[float, float] = (0.99, 1.0)
-    teacher_temperature: tuple[float, float] = (0.04, 0.04)
-    frozen_head_steps: int = 10
-    clip_norm: float = 3.0
-    head_dim: int = 512
-    head_bottleneck: int = 128
-    head_batch_norm: bool = True
-    prototypes: int = 512
+    precision: str = "float32"
+    accumulate: int = 1
+    devices: int = 1
+    device: str = "auto"
+    regularizer: RegularizerSettings | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "local_size", "prototypes"):
+        for name in ("steps", "batch_size", "checkpoint_every", "accumulate", "devices"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} is impossible: use at least 1")
-        shape = self.backbone
-        for name, size in (("image_size", shape.image_size), ("local_size", self.local_size)):
-            if size % shape.patch_size:
-                raise InputError(
-                    f"{name} {size} is not a multiple of the patch size {shape.patch_size}"
-                )
-        if shape.dim % shape.heads:
-            raise InputError(f"{shape.heads} heads do not divide a width of {shape.dim}")
-        if self.warmup_steps >= self.steps:
+        if self.backbone.image_size < 1:
+            raise InputError(f"image_size {self.backbone.image_size} is impossible")
+        if self.precision not in PRECISIONS:
             raise InputError(
-                f"a warm-up of {self.warmup_steps} steps does not fit in {self.steps} steps"
+                f"there is no precision {self.precision!r}: there are {', '.join(PRECISIONS)}"
             )
+        shares = self.devices * self.accumulate
+        if self.batch_size % shares:
+            raise InputError(
+                f"a batch of {self.batch_size} cannot be shared by {self.devices} device(s) in "
+                f"{self.accumulate} part(s): take a multiple of {shares}"
+            )
+
+    @property
+    def share(self) -> int:
+        """Images that one device sees at once."""
+        return self.batch_size // (self.devices * self.accumulate)
+
+    def warmup_steps(self, fraction: float) -> int:
+        """A part of the run in whole steps, at least one less than all of them."""
+        return min(round(fraction * self.steps), self.steps - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain values, as a resumed run must find it; the device does not matter."""
+        document: dict[str, Any] = json.loads(json.dumps(_plain(self)))
+        document.pop("device")
+        return document
+
+
+def _plain(settings: PretrainSettings) -> dict[str, Any]:
+    document = asdict(settings)
+    document["backbone"]["options"] = dict(settings.backbone.options)
+    return document
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names.
+
+    Example:
+        >>> flat({"steps": 3, "recipe": {"warmup": 0.1}})
+        {'steps': 3, 'recipe.warmup': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

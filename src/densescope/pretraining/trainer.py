@@ -1,49 +1,48 @@
-"""Pretrain a small backbone and leave checkpoints as the method's public code would."""
+"""Pretrain a backbone and leave checkpoints as the method's public code would."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
-import math
 import os
-import statistics
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from densescope.errors import InputError
+from densescope.errors import DataError, InputError
+from densescope.features.discovery import find_checkpoints
 from densescope.features.extraction import resolve_device
-from densescope.pretraining.methods import Method, find_method
-from densescope.pretraining.settings import PretrainSettings
-
-if TYPE_CHECKING:
-    from densescope.pretraining.loop import Loop
+from densescope.pretraining.journal import Journal, Watcher
+from densescope.pretraining.journal import Progress as Progress
+from densescope.pretraining.learner import Learner
+from densescope.pretraining.method_row import Method
+from densescope.pretraining.methods import find_method, settled
+from densescope.pretraining.regularizers import Regularizer, build_regularizer
+from densescope.pretraining.resume import ORIGIN, RunState, newest_state, start_from
+from densescope.pretraining.settings import PRECISIONS, PretrainSettings
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands after a step.
+class Start:
+    """Where a run begins.
 
     Attributes:
-        step: finished steps.
-        steps: steps of the run.
-        loss: of the last step.
-        images_per_second: mean since the start.
-        checkpoint: the file written after this step, or ``None``.
+        resume: go on from the last checkpoint in the output folder.
+        weights: a checkpoint of the same method whose weights a new run begins with.
     """
 
-    step: int
-    steps: int
-    loss: float
-    images_per_second: float
-    checkpoint: Path | None = None
+    resume: bool = False
+    weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume and self.weights is not None:
+            raise InputError("a run is resumed or started from other weights, not both")
 
 
 def pretrain(
@@ -51,117 +50,136 @@ def pretrain(
     images: Tensor,
     output_folder: str | os.PathLike[str],
     progress: Callable[[Progress], None] | None = None,
+    *,
+    start: Start | None = None,
+    watchers: Sequence[Watcher] = (),
+    loggers: Sequence[Any] = (),
 ) -> tuple[Path, ...]:
     """Pretrain and write a checkpoint every ``checkpoint_every`` steps and after the last.
 
     Files have the layout of the method's public code (``checkpoint0000.pth``, ... for DINO) and
-    appear whole or not at all. ``log.txt`` gets a line of JSON per checkpoint: ``epoch`` (the
-    number in the file name), ``step``, ``train_loss`` (mean since the one before), ``seconds``.
+    appear whole or not at all. Beside that layout a file holds, under the key ``densescope``, what
+    its run needs to go on: a run that was killed and resumed ends with the weights of one that was
+    not. ``log.txt`` gets a line of JSON per checkpoint: ``epoch`` (the number in the file name),
+    ``step``, ``train_loss`` (mean since the one before), ``seconds``.
 
     Args:
         settings: everything that decides the run.
         images: uint8, ``images 3 size size`` with the size the settings name; at least a batch.
-        output_folder: made if need be; must not hold checkpoints of another run.
+        output_folder: made if need be; holds checkpoints only of a run that is resumed.
         progress: called after every step.
+        start: from fresh weights by default.
+        watchers: told of every step and checkpoint.
+        loggers: of Lightning; they get the loss.
 
     Returns:
-        The checkpoints in order. On one machine and number of threads the same settings and
-        images give the same bits (CPU). The global random state is left as it was.
+        The run's checkpoints in order. On one machine and number of threads the same settings
+        and images give the same bits (CPU). The global random state is left as it was.
 
     Raises:
-        InputError: images, settings or folder do not fit, a package is missing, or the loss is
-            not finite.
+        InputError: images, settings or folder do not fit, a package is missing, the loss is not
+            finite, or the run to be resumed had other settings.
+        CheckpointError: the checkpoint to begin from cannot be read or does not fit.
     """
+    start = start or Start()
+    settings = settled(settings)
     method = find_method(settings.method)
     device = resolve_device(settings.device)
     _check(images, settings)
-    folder = _fresh(Path(output_folder))
-    try:
-        import pytorch_lightning as lightning
+    folder = Path(output_folder)
+    _claim(folder, method, start)
+    document = {**settings.to_json(), "images": _fingerprint(images)}
+    with torch.random.fork_rng(), _quiet():
+        torch.default_generator.manual_seed(settings.seed)
+        learner = _build(method, settings)
+        if start.weights is not None:
+            document[ORIGIN] = start_from(start.weights, learner, method)
+        # Of a resumed run, what it anchors to lies in its state.
+        fresh = start.weights is None and not start.resume
+        regularizer = build_regularizer(settings.regularizer, learner, fresh=fresh)
+        state = newest_state(folder, method, document) if start.resume else None
+        if state is not None:
+            _restore(state, learner, regularizer)
+            document = state.settings
+        first = 0 if state is None else state.step
+        journal = Journal(method, settings, document, folder, progress, watchers, first)
+        _fit(settings, images, learner, regularizer, state, journal, device, loggers)
+    return tuple(path for path, _ in find_checkpoints(folder, method.name))
 
-        from densescope.pretraining.loop import Batches, Loop
+
+def _build(method: Method, settings: PretrainSettings) -> Learner[Any]:
+    try:
+        import lightly  # noqa: F401
+        import pytorch_lightning  # noqa: F401
     except ImportError as cause:
         raise InputError(
             f"pretraining needs {cause.name}: pip install 'densescope[pretrain]'"
         ) from cause
-    journal = _Journal(method, settings, folder, progress)
-    with torch.random.fork_rng(), _quiet():
-        torch.default_generator.manual_seed(settings.seed)
-        loop = Loop(method.build(settings), settings, journal.after_step)
-        trainer = lightning.Trainer(
-            max_steps=settings.steps,
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            gradient_clip_val=settings.clip_norm,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(loop, Batches(images, settings.batch_size, settings.seed))
-    return tuple(journal.written)
+    learner = method.build(settings, settings.recipe)
+    learner.check_views()
+    return learner
 
 
-class _Journal:
-    """Counts losses, writes checkpoints and the log, and tells the caller."""
-
-    def __init__(
-        self,
-        method: Method,
-        settings: PretrainSettings,
-        folder: Path,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.method = method
-        self.settings = settings
-        self.folder = folder
-        self.progress = progress
-        self.losses: list[float] = []
-        self.written: list[Path] = []
-        self.began = perf_counter()
-
-    def after_step(self, loop: Loop, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss} at step {step}: lower the learning rate "
-                f"({self.settings.learning_rate:g}) or lengthen the warm-up"
-            )
-        self.losses.append(loss)
-        path = None
-        if step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
-            path = self._write(loop, step)
-        if self.progress is not None:
-            rate = step * self.settings.batch_size / (perf_counter() - self.began)
-            self.progress(Progress(step, self.settings.steps, loss, rate, path))
-
-    def _write(self, loop: Loop, step: int) -> Path:
-        epoch = len(self.written)
-        path = self.folder / self.method.file_name.format(epoch)
-        write_checkpoint(loop.learner.checkpoint(epoch, loop.optimizer.state_dict()), path)
-        self.written.append(path)
-        line = {
-            "train_loss": statistics.fmean(self.losses),
-            "epoch": epoch,
-            "step": step,
-            "seconds": round(perf_counter() - self.began, 3),
-        }
-        self.losses.clear()
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-        return path
+def _restore(state: RunState, learner: Learner[Any], regularizer: Regularizer | None) -> None:
+    learner.load_state_dict(state.learner, strict=True)
+    if regularizer is not None:
+        regularizer.load_state_dict(state.regularizer, strict=True)
 
 
-def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Save so that a reader sees the whole file or none (a temporary file beside it, renamed)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _fit(
+    settings: PretrainSettings,
+    images: Tensor,
+    learner: Learner[Any],
+    regularizer: Regularizer | None,
+    state: RunState | None,
+    journal: Journal,
+    device: torch.device,
+    loggers: Sequence[Any],
+) -> None:
+    import pytorch_lightning as lightning
+
+    from densescope.pretraining.loop import Loop
+
+    if journal.first >= settings.steps:
+        return
+    loop = Loop(
+        learner,
+        settings,
+        images,
+        journal.after_step,
+        begin=journal.on_start,
+        regularizer=regularizer,
+        first=journal.first,
+        optimizer_state=None if state is None else state.optimizer,
+    )
+    trainer = lightning.Trainer(
+        max_steps=settings.steps - journal.first,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=_devices(settings, device),
+        strategy="auto" if settings.devices == 1 else "ddp_find_unused_parameters_true",
+        sync_batchnorm=settings.devices > 1 and device.type == "cuda",
+        precision=PRECISIONS[settings.precision],
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=learner.recipe.clip_norm or None,
+        logger=list(loggers) or False,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    if state is not None:
+        trainer.precision_plugin.load_state_dict(state.precision)
+    trainer.fit(loop)
+
+
+def _devices(settings: PretrainSettings, device: torch.device) -> int | list[int]:
+    if device.type == "cuda" and settings.devices == 1:
+        return [device.index or 0]
+    return settings.devices
+
+
+def _fingerprint(images: Tensor) -> str:
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 @contextmanager
@@ -176,6 +194,8 @@ def _quiet() -> Iterator[None]:
             # Lightning's own use of torch, and its advice to use a GPU on top of what was asked.
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             warnings.filterwarnings("ignore", "GPU available but not used")
+            # What a regularizer anchors to is in evaluation mode on purpose.
+            warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -193,8 +213,15 @@ def _check(images: Tensor, settings: PretrainSettings) -> None:
         raise InputError(f"{len(images)} images do not fill a batch of {settings.batch_size}")
 
 
-def _fresh(folder: Path) -> Path:
+def _claim(folder: Path, method: Method, start: Start) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.glob("checkpoint*")):
-        raise InputError(f"{folder} already holds checkpoints: choose an empty folder")
-    return folder
+    # The other processes of a run on several devices come here when the first is at work.
+    if start.resume or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    try:
+        find_checkpoints(folder, method.name)
+    except DataError:
+        return
+    raise InputError(
+        f"{folder} already holds checkpoints: choose an empty folder, or go on with --resume"
+    )

@@ -1,0 +1,222 @@
+"""``pretrain`` and ``methods``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+
+from densescope.cli import options as o
+from densescope.cli.tables import console as make_console
+from densescope.cli.tables import table
+
+if TYPE_CHECKING:
+    from densescope.pretraining.recipe import Recipe
+    from densescope.pretraining.settings import (
+        BackboneSettings,
+        PretrainSettings,
+        RegularizerSettings,
+    )
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What is trained."""
+
+    architecture: Annotated[
+        str | None, typer.Option(help="A timm ViT, ResNet or Swin; a small one by default.")
+    ] = None
+    architecture_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An option of that model (patch_size=8, output_stride=8, ...); may be repeated.",
+        ),
+    ] = None
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels of a training image.")] = 64
+
+    def settings(self, method: str) -> BackboneSettings:
+        """The network these options stand for."""
+        from densescope.features.architectures import parse_architecture_options
+        from densescope.pretraining.methods import default_backbone, find_method
+        from densescope.pretraining.settings import BackboneSettings
+
+        options = parse_architecture_options(self.architecture_option or ())
+        if self.architecture is not None:
+            return BackboneSettings(self.architecture, options, self.image_size)
+        small = default_backbone(find_method(method))
+        return replace(small, options={**small.options, **options}, image_size=self.image_size)
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How the method is set."""
+
+    recipe: Annotated[
+        Literal["small", "published"],
+        typer.Option(help="For thousands of small images, or the paper's; see: methods NAME."),
+    ] = "small"
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Change the recipe (learning_rate=5e-4, first.blur=0.5, ...); may be repeated.",
+        ),
+    ] = None
+    regularizer: Annotated[
+        Literal["dse", "paka", "gram"] | None, typer.Option(help="What is added to the loss.")
+    ] = None
+    beta: Annotated[float | None, typer.Option(help="Its weight; its own by default.")] = None
+    regularizer_images: Annotated[
+        int, typer.Option(min=0, help="Views of a batch that it sees; 0 for all.")
+    ] = 0
+    regularizer_every: Annotated[int, typer.Option(min=1, help="Steps between two uses.")] = 1
+
+    def chosen(self, method: str) -> Recipe:
+        """The recipe these options stand for."""
+        from densescope.pretraining.methods import find_method
+        from densescope.pretraining.recipe import change_recipe
+
+        row = find_method(method)
+        return change_recipe(row.small if self.recipe == "small" else row.published, self.set or ())
+
+    def added(self) -> RegularizerSettings | None:
+        """The regularizer these options stand for."""
+        from densescope.pretraining.settings import RegularizerSettings
+
+        if self.regularizer is None:
+            return None
+        return RegularizerSettings(
+            self.regularizer, self.beta, self.regularizer_images, self.regularizer_every
+        )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How long, on what, and with what chance."""
+
+    images_count: Annotated[int, typer.Option(min=2, help="Images to train on.")] = 100_000
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 340
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step, over all devices.")] = 64
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between them.")] = 20
+    seed: Annotated[int, typer.Option(help="Of weights, order, views and masks.")] = 0
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the forward pass.")
+    ] = "float32"
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts a batch is cut into.")] = 1
+    devices: Annotated[int, typer.Option(min=1, help="GPUs that share a batch.")] = 1
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
+    logger: Annotated[
+        Literal["none", "csv", "tensorboard"], typer.Option(help="Where the loss goes too.")
+    ] = "none"
+
+    def settings(
+        self, method: str, network: NetworkOptions, how: RecipeOptions
+    ) -> PretrainSettings:
+        """The run these options stand for."""
+        from densescope.pretraining.settings import PretrainSettings
+
+        return PretrainSettings(
+            method=method,
+            recipe=how.chosen(method),
+            backbone=network.settings(method),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            checkpoint_every=self.checkpoint_every,
+            seed=self.seed,
+            precision=self.precision,
+            accumulate=self.accumulate,
+            devices=self.devices,
+            device=self.device,
+            regularizer=how.added(),
+        )
+
+    def loggers(self, folder: Path) -> list[Any]:
+        """Lightning's loggers."""
+        if self.logger == "none":
+            return []
+        from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+        made = CSVLogger if self.logger == "csv" else TensorBoardLogger
+        return [made(folder, name="log", version="")]
+
+
+@o.grouped
+def pretrain(
+    images: Annotated[
+        Path, typer.Option(help="A folder of images, tar shards, or a saved image set.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the checkpoints.")],
+    network: NetworkOptions,
+    how: RecipeOptions,
+    run: RunOptions,
+    method: Annotated[str, typer.Option(help="See: densescope methods.")] = "dino",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
+    ] = False,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Begin with the weights of this checkpoint.")
+    ] = None,
+) -> None:
+    """Pretrain with any method and leave checkpoints in the layout of its own code.
+
+    A run that was stopped goes on with the same command and --resume.
+    """
+    from densescope.cli.progress import TrainingProgress
+    from densescope.features.images import decode_subset, draw_subset, open_images
+    from densescope.pretraining.methods import settled
+    from densescope.pretraining.trainer import Start
+    from densescope.pretraining.trainer import pretrain as run_pretraining
+    from densescope.runs.environment import settle_threads
+
+    console = make_console()
+    settings = settled(run.settings(method, network, how))
+    start = Start(resume, start_from)
+    console.print(f"working with {settle_threads()} thread(s)")
+    size = settings.backbone.image_size
+    subset = draw_subset(open_images(images), run.images_count, run.seed)
+    pixels = decode_subset(subset, image_size=size, resize_size=size)
+    console.print(f"training on {len(subset)} images of {images}", markup=False)
+    with TrainingProgress(console) as progress:
+        loggers = run.loggers(output)
+        files = run_pretraining(settings, pixels, output, progress, start=start, loggers=loggers)
+    console.print(f"{len(files)} checkpoints in {output}")
+    console.print(f"next: {sweep_command(settings, output)}", markup=False, soft_wrap=True)
+
+
+def sweep_command(settings: PretrainSettings, output: Path) -> str:
+    """The command that scores the checkpoints of a run."""
+    backbone = settings.backbone
+    options = " ".join(
+        f"--architecture-option '{key}={value}'"
+        if "(" in str(value)
+        else f"--architecture-option {key}={value}"
+        for key, value in backbone.loader_options.items()
+    )
+    return (
+        f"densescope sweep {output} --format {settings.method} "
+        f"--architecture {backbone.architecture} {options} --images DIR --output SCORES"
+    )
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="Show one method in full; all of them by default.")
+    ] = None,
+) -> None:
+    """List the methods that pretrain can train."""
+    from densescope.pretraining.methods import METHODS, find_method, method_lines
+
+    console = make_console()
+    if name is not None:
+        for line in method_lines(find_method(name)):
+            console.print(line, markup=False)
+        return
+    made = table("methods", ["name", "method", "learns from", "backbones", "source"], 9)
+    for row in METHODS.values():
+        made.add_row(row.name, row.title, row.kind, ", ".join(row.families), Text(row.source))
+    console.print(made)
+    console.print("densescope methods NAME shows the recipe of one of them")

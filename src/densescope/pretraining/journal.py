@@ -1,0 +1,155 @@
+"""What a run leaves behind: checkpoints, a log, and word to whoever watches."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from densescope.errors import InputError
+from densescope.pretraining.learner import Learner
+from densescope.pretraining.method_row import Method
+from densescope.pretraining.resume import KEY, RunState, write_checkpoint
+from densescope.pretraining.settings import PretrainSettings
+
+if TYPE_CHECKING:
+    from densescope.pretraining.loop import Loop
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step.
+
+    Attributes:
+        step: finished steps.
+        steps: steps of the run.
+        loss: of the last step.
+        images_per_second: mean since the start.
+        checkpoint: the file written after this step, or ``None``.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    checkpoint: Path | None = None
+
+
+class Watcher(Protocol):
+    """Looks at a run while it goes: a monitor, an early stop.
+
+    It may put the learner's networks into evaluation mode and must put them back; chance is set
+    anew before every step.
+    """
+
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        """Called before the first step, with the steps that were finished before (0, or more)."""
+        ...
+
+    def after_step(self, learner: Learner[Any], progress: Progress) -> None:
+        """Called after every step, after the checkpoint where there is one."""
+        ...
+
+    def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
+        """Called when ``progress.checkpoint`` has been written."""
+        ...
+
+
+class Journal:
+    """Counts losses, writes checkpoints and the log, and tells the caller."""
+
+    def __init__(
+        self,
+        method: Method,
+        settings: PretrainSettings,
+        document: dict[str, Any],
+        folder: Path,
+        progress: Callable[[Progress], None] | None,
+        watchers: Sequence[Watcher],
+        first: int,
+    ) -> None:
+        self.method = method
+        self.settings = settings
+        self.document = document
+        self.folder = folder
+        self.progress = progress
+        self.watchers = watchers
+        self.first = first
+        self.losses: list[float] = []
+        self.began = perf_counter()
+        _forget_after(folder / LOG, first)
+
+    def on_start(self, loop: Loop) -> None:
+        """Tell the watchers that the first step is near."""
+        for watcher in self.watchers:
+            watcher.on_start(loop.learner, self.first)
+
+    def after_step(self, loop: Loop, step: int, loss: float) -> None:
+        """Take note of a finished step."""
+        if not math.isfinite(loss):
+            assert self.settings.recipe is not None
+            rate = self.settings.recipe.rate_for(self.settings.batch_size)
+            raise InputError(
+                f"the loss is {loss} at step {step}: lower the learning rate ({rate:g}) or "
+                "lengthen the warm-up"
+            )
+        self.losses.append(loss)
+        path = None
+        if step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
+            path = self._write(loop, step)
+        seen = (step - self.first) * self.settings.batch_size
+        rate = seen / (perf_counter() - self.began)
+        progress = Progress(step, self.settings.steps, loss, rate, path)
+        for watcher in self.watchers:
+            if path is not None:
+                watcher.on_checkpoint(loop.learner, progress)
+            watcher.after_step(loop.learner, progress)
+        if self.progress is not None and loop.trainer.is_global_zero:
+            self.progress(progress)
+
+    def _write(self, loop: Loop, step: int) -> Path:
+        number, counter = self.method.numbers(-(-step // self.settings.checkpoint_every))
+        path = self.folder / self.method.file_name.format(number)
+        if loop.trainer.is_global_zero:
+            write_checkpoint(self._content(loop, step, counter), path)
+            self._log(number, step)
+        self.losses.clear()
+        return path
+
+    def _content(self, loop: Loop, step: int, counter: int) -> dict[str, Any]:
+        optimizer = loop.optimizer.state_dict()
+        state = RunState(
+            step=step,
+            settings=self.document,
+            learner=dict(loop.learner.state_dict()),
+            optimizer=optimizer,
+            regularizer={} if loop.regularizer is None else dict(loop.regularizer.state_dict()),
+            precision=loop.trainer.precision_plugin.state_dict(),
+        )
+        return {**loop.learner.content(counter, optimizer), KEY: state.to_content()}
+
+    def _log(self, number: int, step: int) -> None:
+        line = {
+            "train_loss": statistics.fmean(self.losses),
+            "epoch": number,
+            "step": step,
+            "seconds": round(perf_counter() - self.began, 3),
+        }
+        with (self.folder / LOG).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Leave out what a killed run logged after the checkpoint that a resumed one begins from."""
+    if log.is_file():
+        lines = log.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        if kept != lines:
+            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

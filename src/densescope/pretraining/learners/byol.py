@@ -1,0 +1,125 @@
+"""BYOL: guess from one view what a moving average says of the other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from densescope.pretraining.encoders import Encoder
+from densescope.pretraining.learner import Branch, named, twins
+from densescope.pretraining.learners.siamese import Averaged
+from densescope.pretraining.method_row import Method
+from densescope.pretraining.recipe import SMALL_RUN, Recipe
+from densescope.pretraining.settings import PretrainSettings
+
+_PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByolRecipe(Recipe):
+    """BYOL's own settings; the defaults are those of its ResNet-50.
+
+    Attributes:
+        teacher_momentum: first and last value on a cosine.
+        head_dim: hidden width of projector and predictor.
+        output_dim: width of what is compared.
+    """
+
+    optimizer: str = "lars"
+    learning_rate: float = 0.2
+    warmup: float = 10 / 1000
+    weight_decay: tuple[float, float] = (1.5e-6, 1.5e-6)
+    teacher_momentum: tuple[float, float] = (0.996, 1.0)
+    head_dim: int = 4096
+    output_dim: int = 256
+
+
+class Byol(Averaged[ByolRecipe]):
+    """The networks, loss and schedules of BYOL.
+
+    Its loss lies in [0, 8]: 4 for unrelated directions, 0 also when everything collapses.
+
+    Source: Grill et al. 2020, arXiv 2006.07733; heads, similarity and moving average are
+    lightly's.
+    Deviations: batch norm over one device's images unless several GPUs share the batch.
+    """
+
+    def __init__(self, settings: PretrainSettings, recipe: ByolRecipe) -> None:
+        from lightly.loss import NegativeCosineSimilarity
+        from lightly.models.modules import BYOLPredictionHead
+
+        super().__init__(settings, recipe)
+        self.student, self.teacher = twins(self._branch)
+        self.predictor = BYOLPredictionHead(recipe.output_dim, recipe.head_dim, recipe.output_dim)
+        self.similarity = NegativeCosineSimilarity()
+        self.teacher_momentum = recipe.teacher_momentum
+
+    def _branch(self) -> Branch:
+        from lightly.models.modules import BYOLProjectionHead
+
+        encoder = self.encoder()
+        head = BYOLProjectionHead(
+            encoder.geometry.dim, self.recipe.head_dim, self.recipe.output_dim
+        )
+        return Branch(encoder, head)
+
+    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+        """Squared distance of the unit vectors, ``2 - 2 cos``."""
+        loss: Tensor = 2 + 2 * self.similarity(guess, target)
+        return loss
+
+    def backbones(self) -> dict[str, Encoder]:
+        """The moving average's, then the trained one's."""
+        return {"target": self.teacher.backbone, "online": self.student.backbone}
+
+    def content(self, counter: int, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """The content of ``resnet50_%d.pth.tar``."""
+        return {
+            "config": self.settings.to_json(),
+            "epoch": counter,
+            "steps": counter * self.settings.checkpoint_every,
+            "model": {
+                **_network(self.student, "module.online_network."),
+                **_network(self.teacher, "module.target_network."),
+                **named(self.predictor, "module.predictor.net.", layers__=""),
+            },
+            "optimizer": optimizer,
+        }
+
+
+def _network(branch: Branch, prefix: str) -> dict[str, Tensor]:
+    """That code cuts a ResNet into a numbered sequence, and its projector has a name misspelled."""
+
+    def numbered(found: re.Match[str]) -> str:
+        return f"{_PLACES[found.group(1)]}."
+
+    backbone = named(branch.backbone)
+    if branch.backbone.family == "resnet":
+        pattern = re.compile(rf"^({'|'.join(_PLACES)})\.")
+        backbone = {pattern.sub(numbered, name): value for name, value in backbone.items()}
+    return {
+        **{f"{prefix}encoder.{name}": value for name, value in backbone.items()},
+        **named(branch.head, f"{prefix}projetion.net.", layers__=""),
+    }
+
+
+METHOD = Method(
+    name="byol",
+    title="BYOL",
+    source="Grill et al. 2020, Bootstrap Your Own Latent, arXiv 2006.07733",
+    kind="prediction",
+    families=("resnet", "vit", "swin"),
+    build=Byol,
+    published=ByolRecipe(),
+    small=replace(ByolRecipe(), **SMALL_RUN, teacher_momentum=(0.99, 1.0), head_dim=512),
+    batch_size=4096,
+    epochs=1000,
+    file_name="resnet50_{}.pth.tar",
+    chance=lambda recipe, images: 4.0,
+    changed=(),
+    least_share=2,
+    least_reason="its batch norms take means over the images",
+)

@@ -1,0 +1,120 @@
+"""MoCo v3: tell an image's other view, seen by a moving average, from all other images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from densescope.pretraining.contrast import contrast
+from densescope.pretraining.encoders import Encoder
+from densescope.pretraining.learner import Branch, named, twins
+from densescope.pretraining.learners.siamese import Averaged
+from densescope.pretraining.method_row import Method
+from densescope.pretraining.recipe import SMALL_RUN, Recipe
+from densescope.pretraining.settings import PretrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class MocoV3Recipe(Recipe):
+    """MoCo v3's own settings; the defaults are those of its ViT-S/16.
+
+    Attributes:
+        teacher_momentum: first and last value on a cosine.
+        temperature: of the similarities.
+        head_dim: hidden width of projector and predictor.
+        output_dim: width of what is compared.
+        frozen_patches: whether a ViT's patch projection stays as it was drawn.
+    """
+
+    learning_rate: float = 1.5e-4
+    warmup: float = 40 / 300
+    weight_decay: tuple[float, float] = (0.1, 0.1)
+    decay_all: bool = True
+    teacher_momentum: tuple[float, float] = (0.99, 1.0)
+    temperature: float = 0.2
+    head_dim: int = 4096
+    output_dim: int = 256
+    frozen_patches: bool = True
+
+
+class MocoV3(Averaged[MocoV3Recipe]):
+    """The networks, loss and schedules of MoCo v3.
+
+    At chance the loss is ``4 temperature ln(images)``.
+
+    Source: Chen, Xie, He 2021, arXiv 2104.02057; heads and moving average are lightly's.
+    Deviations: the heads' last batch norms keep scale and shift; schedules in steps.
+    """
+
+    fixed_positions = True
+
+    def __init__(self, settings: PretrainSettings, recipe: MocoV3Recipe) -> None:
+        from lightly.models.modules import MoCoProjectionHead
+
+        super().__init__(settings, recipe)
+        self.student, self.teacher = twins(self._branch)
+        self.predictor = MoCoProjectionHead(
+            recipe.output_dim, recipe.head_dim, recipe.output_dim, num_layers=2, batch_norm=True
+        )
+        self.teacher_momentum = recipe.teacher_momentum
+
+    def _branch(self) -> Branch:
+        from lightly.models.modules import MoCoProjectionHead
+
+        encoder, recipe = self.encoder(), self.recipe
+        if recipe.frozen_patches and encoder.family == "vit":
+            encoder.model.patch_embed.requires_grad_(False)
+        layers = 3 if encoder.family == "vit" else 2
+        head = MoCoProjectionHead(
+            encoder.geometry.dim, recipe.head_dim, recipe.output_dim, layers, batch_norm=True
+        )
+        return Branch(encoder, head)
+
+    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+        """InfoNCE among the images of the batch, times ``2 t``."""
+        temperature = self.recipe.temperature
+        return 2 * temperature * contrast(guess, target, temperature)
+
+    def backbones(self) -> dict[str, Encoder]:
+        """The moving average's, then the trained one's."""
+        return {"momentum": self.teacher.backbone, "base": self.student.backbone}
+
+    def content(self, counter: int, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """The content of ``checkpoint_%04d.pth.tar``."""
+        base, momentum = "module.base_encoder.", "module.momentum_encoder."
+        return {
+            "epoch": counter,
+            "arch": self.settings.backbone.architecture,
+            "state_dict": {
+                **named(self.student.backbone, base),
+                **named(self.student.head, f"{base}head.", layers__=""),
+                **named(self.teacher.backbone, momentum),
+                **named(self.teacher.head, f"{momentum}head.", layers__=""),
+                **named(self.predictor, "module.predictor.", layers__=""),
+            },
+            "optimizer": optimizer,
+            "scaler": {},
+        }
+
+
+METHOD = Method(
+    name="mocov3",
+    title="MoCo v3",
+    source="Chen, Xie, He 2021, An Empirical Study of Training Self-Supervised Vision "
+    "Transformers, arXiv 2104.02057",
+    kind="contrast",
+    families=("vit", "resnet", "swin"),
+    build=MocoV3,
+    published=MocoV3Recipe(),
+    small=MocoV3Recipe(**SMALL_RUN, head_dim=512, output_dim=128, frozen_patches=False),
+    batch_size=4096,
+    epochs=300,
+    file_name="checkpoint_{:04d}.pth.tar",
+    chance=lambda recipe, images: 4 * recipe.temperature * math.log(images),
+    changed=("The last batch norms of projector and predictor keep their scale and shift.",),
+    least_share=2,
+    least_reason="an image is told from the others of its batch",
+)

@@ -1,0 +1,82 @@
+"""What methods share that compare two views of an image, each through a network of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from densescope.pretraining.encoders import Encoder
+from densescope.pretraining.learner import Branch, Learner, Outcome, follow
+from densescope.pretraining.recipe import AnyRecipe
+from densescope.pretraining.schedules import cosine
+
+
+class TwoViews(Learner[AnyRecipe]):
+    """Both views go through ``student``, one after the other: batch norm sees one view at a time.
+
+    A subclass sets ``student`` and says what it makes of the head's outputs.
+    """
+
+    student: Branch
+
+    def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
+        """The method's loss on two views drawn here."""
+        views = self.views(images, generator)
+        (first, first_tokens), (second, second_tokens) = (self.student(view) for view in views)
+        loss = self.compare(first, second, views, step)
+        patches = torch.cat([first_tokens.patches, second_tokens.patches])
+        return Outcome(loss, patches, views.flatten(0, 1))
+
+    @abstractmethod
+    def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
+        """The loss of the head's outputs for the two views, each ``images width``."""
+
+    def backbones(self) -> dict[str, Encoder]:
+        """The only network, under the name of the format's only weights."""
+        return {self.weights: self.student.backbone}
+
+    weights = "encoder"
+
+
+class Predictive(TwoViews[AnyRecipe]):
+    """A predictor guesses from each view what a target says of the other one.
+
+    The target is the student itself, without gradient. A subclass sets ``predictor``.
+    """
+
+    predictor: nn.Module
+
+    def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
+        """The sum over both directions."""
+        told = self.targets(first, second, views)
+        forth = self.mismatch(self.predictor(first), told[1])
+        back = self.mismatch(self.predictor(second), told[0])
+        return forth + back
+
+    def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+        """What is to be guessed of both views."""
+        return first.detach(), second.detach()
+
+    @abstractmethod
+    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+        """The loss of one direction."""
+
+
+class Averaged(Predictive[AnyRecipe]):
+    """The target is a moving average of the student; a subclass sets ``teacher`` too."""
+
+    teacher: Branch
+    teacher_momentum: tuple[float, float]
+
+    def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+        """What the moving average says of both views."""
+        with torch.no_grad():
+            return self.teacher(views[0])[0], self.teacher(views[1])[0]
+
+    def after_step(self, step: int) -> None:
+        """The moving average follows."""
+        start, end = self.teacher_momentum
+        momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
+        follow(self.student, self.teacher, momentum)

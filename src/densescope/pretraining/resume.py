@@ -1,0 +1,168 @@
+"""What a checkpoint holds beside its method's layout, so that a killed run goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from densescope.errors import CheckpointError, DataError, InputError
+from densescope.features.checkpoints import fingerprint, read_checkpoint
+from densescope.features.discovery import find_checkpoints
+from densescope.features.layouts import StepError, unpack
+from densescope.pretraining.encoders import Encoder
+from densescope.pretraining.learner import Learner
+from densescope.pretraining.method_row import Method
+from densescope.pretraining.settings import flat
+
+# Readers of the original files look at other keys and never at this one. Its tensors are those
+# of the layout, and torch.save stores a tensor once.
+KEY = "densescope"
+# The setting that tells which weights a run began with; a resumed run keeps it.
+ORIGIN = "start_from"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stood when a checkpoint was written.
+
+    Chance needs no place here: it is a function of seed and step.
+
+    Attributes:
+        step: finished steps.
+        settings: of the run, with the fingerprint of its images.
+        learner: every tensor of the method: networks, heads, teachers, centers, queues.
+        optimizer: its state.
+        regularizer: its state, empty where there is none.
+        precision: the state of a loss scaler, empty where there is none.
+    """
+
+    step: int
+    settings: dict[str, Any]
+    learner: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    regularizer: dict[str, Any]
+    precision: dict[str, Any]
+
+    def to_content(self) -> dict[str, Any]:
+        """Plain containers, which the safe reader of checkpoints takes."""
+        return {**vars(self), "settings": json.dumps(self.settings)}
+
+
+def state_in(path: Path) -> RunState | None:
+    """The run's state in a checkpoint, or ``None`` where the method's own code wrote it.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    content = read_checkpoint(path).content
+    found = content.get(KEY) if isinstance(content, Mapping) else None
+    if found is None:
+        return None
+    return RunState(**{**found, "settings": json.loads(found["settings"])})
+
+
+def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> RunState:
+    """The state of a run's last checkpoint.
+
+    Raises:
+        InputError: there is no checkpoint, or the run had other settings.
+        CheckpointError: it cannot be read, or another code wrote it.
+    """
+    try:
+        path, _ = find_checkpoints(folder, method.name)[-1]
+    except DataError as cause:
+        raise InputError(f"nothing to resume: {cause}") from cause
+    state = state_in(path)
+    if state is None:
+        raise CheckpointError(
+            f"{path} does not hold the state of its run: only checkpoints that densescope wrote "
+            "can be resumed; begin a new run from it with --start-from"
+        )
+    origin = {key: state.settings[key] for key in (ORIGIN,) if key in state.settings}
+    _refuse_differences(path, state.settings, {**settings, **origin})
+    return state
+
+
+def _refuse_differences(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    before, now = flat(old), flat(new)
+    differing = [
+        f"{key} was {before.get(key)} and is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise InputError(
+            f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "
+            "those it had, or begin a new run from it with --start-from"
+        )
+
+
+def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
+    """Fill a new learner with the weights of a checkpoint of its method.
+
+    Of a file that densescope wrote everything is taken: networks, heads, teachers, centers. Of
+    one that the method's own code wrote the backbones are taken and heads stay fresh.
+
+    Returns:
+        What was taken from which file, for the record.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit.
+    """
+    state = state_in(path)
+    what = "backbones" if state is None else "all weights"
+    if state is None:
+        _fill_backbones(path, learner, method)
+    else:
+        _fill(path, learner, state.learner)
+    return f"{what} of {path.name}, sha256 {fingerprint(path)}"
+
+
+def _fill_backbones(path: Path, learner: Learner[Any], method: Method) -> None:
+    container, row = read_checkpoint(path), method.format
+    taken: dict[str, dict[str, Tensor]] = {}
+    for name, encoder in learner.backbones().items():
+        try:
+            tensors, _ = unpack(container, row, row.choose(name))
+        except StepError:
+            if not taken:
+                raise
+            # A released file may hold one network: the student then begins as the teacher.
+            tensors = next(iter(taken.values()))
+        taken[name] = dict(tensors)
+        if row.conversion is not None:
+            tensors = row.conversion(tensors, encoder.model)
+        _fill(path, encoder.model, tensors)
+
+
+def _fill(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        module.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as cause:
+        first = " ".join(str(cause).split())[:300]
+        raise CheckpointError(f"{path} does not fit these settings: {first}") from cause
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Save so that a reader sees the whole file or none (a temporary file beside it, renamed)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def loader_backbone(learner: Learner[Any]) -> Encoder:
+    """The network that ``sweep`` reads by default."""
+    return next(iter(learner.backbones().values()))

@@ -1,0 +1,224 @@
+"""What holds for every row of METHODS: resume to the bit, the layout of its own code, a record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densescope.errors import InputError
+from densescope.features.backbones import load_backbone
+from densescope.features.discovery import find_checkpoints
+from densescope.pretraining.encoders import FAMILIES, Tokens
+from densescope.pretraining.journal import Progress
+from densescope.pretraining.learner import Learner
+from densescope.pretraining.methods import METHODS, recipe_changes
+from densescope.pretraining.resume import KEY
+from densescope.pretraining.settings import RegularizerSettings
+from densescope.pretraining.trainer import Start, pretrain
+from tests.pretraining.tiny import SIZE, content, images, same, tiny
+
+pytest.importorskip("lightly")
+pytest.importorskip("pytorch_lightning")
+
+EVERY = pytest.mark.parametrize("method", METHODS)
+FAMILY = [(row.name, family) for row in METHODS.values() for family in row.families]
+PROBE = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@dataclass
+class Seen:
+    """Keeps what the networks of a run say of a few images at its last checkpoint."""
+
+    features: dict[str, Tokens] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        assert step == 0
+
+    def after_step(self, learner: Learner[Any], progress: Progress) -> None:
+        self.losses.append(progress.loss)
+
+    def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
+        for name, encoder in learner.backbones().items():
+            encoder.eval()
+            with torch.no_grad():
+                self.features[name] = encoder(PROBE)
+            encoder.train()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[tuple[Path, ...], Seen]]:
+    return {}
+
+
+@pytest.fixture
+def whole(
+    method: str, runs: dict[str, tuple[tuple[Path, ...], Seen]], tmp_path_factory: Any
+) -> tuple[tuple[Path, ...], Seen]:
+    """A run of the method that nobody stopped, made once."""
+    if method not in runs:
+        seen = Seen()
+        folder = tmp_path_factory.mktemp(method)
+        runs[method] = pretrain(tiny(method), images(), folder, watchers=[seen]), seen
+    return runs[method]
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(step: int) -> Any:
+    def progress(seen: Progress) -> None:
+        if seen.step == step:
+            raise Killed
+
+    return progress
+
+
+@EVERY
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_killed_run_goes_on_to_the_same_bits(
+    method: str, step: int, whole: tuple[tuple[Path, ...], Seen], tmp_path: Path
+) -> None:
+    with pytest.raises(Killed):
+        pretrain(tiny(method), images(), tmp_path, kill_at(step))
+    torch.rand(3)  # the caller's own chance must not matter
+    files = pretrain(tiny(method), images(), tmp_path, start=Start(resume=True))
+    assert [file.name for file in files] == [file.name for file in whole[0]]
+    for file, expected in zip(files, whole[0], strict=True):
+        ours, theirs = content(file)[KEY], content(expected)[KEY]
+        assert same(ours["learner"], theirs["learner"])
+        assert same(ours["optimizer"], theirs["optimizer"])
+
+
+@EVERY
+def test_checkpoints_have_the_layout_of_the_methods_own_code(
+    method: str, whole: tuple[tuple[Path, ...], Seen]
+) -> None:
+    files, seen = whole
+    row = METHODS[method]
+    assert [path for path, _ in find_checkpoints(files[0].parent, method)] == list(files)
+    assert len(files) == 3
+    shape = tiny(method).backbone
+    assert set(seen.features) == {weights.name for weights in row.format.weights}
+    for name, expected in seen.features.items():
+        loaded = load_backbone(
+            files[-1],
+            format=method,
+            weights=name,
+            architecture=shape.architecture,
+            architecture_options=shape.loader_options,
+        )
+        assert loaded.note is None
+        features = loaded.backbone.features(PROBE)
+        torch.testing.assert_close(features.image, expected.image, rtol=1e-5, atol=1e-5)
+        patches = features.patches[0].flatten(2).mT
+        torch.testing.assert_close(patches, expected.patches, rtol=1e-5, atol=1e-5)
+
+
+@EVERY
+def test_weights_change_and_the_loss_is_finite(
+    method: str, whole: tuple[tuple[Path, ...], Seen]
+) -> None:
+    files, seen = whole
+    assert len(seen.losses) == 5
+    before, after = content(files[0])[KEY]["learner"], content(files[-1])[KEY]["learner"]
+    assert not same(before, after)
+    assert all(bool(value.isfinite().all()) for value in after.values())
+
+
+@EVERY
+def test_a_new_run_can_begin_from_a_checkpoint(
+    method: str, whole: tuple[tuple[Path, ...], Seen], tmp_path: Path
+) -> None:
+    frozen = replace(tiny(method), steps=1, recipe=replace(_recipe(method), learning_rate=0.0))
+    files = pretrain(frozen, images(), tmp_path, start=Start(weights=whole[0][0]))
+    begun, ended = content(whole[0][0])[KEY]["learner"], content(files[0])[KEY]["learner"]
+    followers = ("teacher", "criterion", "patch_criterion")
+    kinds = ("weight", "bias", "weight_v")
+    trained = {n for n in begun if n.endswith(kinds) and not n.startswith(followers)}
+    assert trained
+    assert same({n: begun[n] for n in trained}, {n: ended[n] for n in trained})
+
+
+def _recipe(method: str) -> Any:
+    return tiny(method).recipe
+
+
+@EVERY
+@pytest.mark.parametrize("name", ["dse", "paka"])
+def test_a_regularizer_changes_the_weights(
+    method: str, name: str, whole: tuple[tuple[Path, ...], Seen], tmp_path: Path
+) -> None:
+    added = RegularizerSettings(name, beta=1.0)
+    settings = replace(tiny(method), steps=2, regularizer=added)
+    alone = pretrain(replace(settings, regularizer=None), images(), tmp_path / "alone")
+    files = pretrain(settings, images(), tmp_path / "both")
+    ours, theirs = content(files[0])[KEY]["learner"], content(alone[0])[KEY]["learner"]
+    assert ours.keys() == theirs.keys()
+    assert not same(ours, theirs)
+
+
+@EVERY
+def test_another_schedule_is_refused(method: str, whole: tuple[tuple[Path, ...], Seen]) -> None:
+    other = replace(tiny(method), steps=9, recipe=replace(_recipe(method), warmup=0.3))
+    with pytest.raises(InputError, match=r"other settings: recipe.warmup was .* and is 0.3; steps"):
+        pretrain(other, images(), whole[0][0].parent, start=Start(resume=True))
+
+
+@pytest.mark.parametrize(("method", "family"), FAMILY)
+def test_every_family_gives_patch_tokens_with_gradients(method: str, family: str) -> None:
+    from densescope.pretraining.methods import settled
+
+    settings = settled(tiny(method, family))
+    learner = METHODS[method].build(settings, settings.recipe)
+    pixels = images()[:8].float() / 255
+    outcome = learner.loss(pixels, 0, torch.Generator().manual_seed(0))
+    assert outcome.loss.ndim == 0
+    assert bool(outcome.loss.isfinite())
+    assert len(outcome.patches) == len(outcome.views)
+    assert outcome.patches.shape[2] == learner.geometry.dim
+    seen = learner.geometry.patches if outcome.kept is None else outcome.kept.shape[1]
+    assert outcome.patches.shape[1] == seen
+    outcome.patches.sum().backward()
+    student = list(learner.backbones().values())[-1]
+    assert any(p.grad is not None and bool(p.grad.any()) for p in student.parameters())
+
+
+@EVERY
+def test_the_row_is_complete(method: str) -> None:
+    row = METHODS[method]
+    assert row.name == row.format.name == method
+    assert "arXiv" in row.source
+    assert set(row.families) <= set(FAMILIES)
+    assert row.kind in ("contrast", "prediction", "clusters", "redundancy", "masks")
+    assert type(row.small) is type(row.published)
+    assert recipe_changes(row)
+    assert all(line.endswith(".") for line in row.changed)
+    if row.chance is not None:
+        assert math.isfinite(row.chance(row.small, 32))
+
+
+@EVERY
+def test_a_batch_that_is_too_small_is_a_sentence(method: str, tmp_path: Path) -> None:
+    row = METHODS[method]
+    if row.least_share == 1:
+        assert row.least_reason == ""
+        return
+    few = replace(tiny(method), batch_size=row.least_share - 1)
+    with pytest.raises(InputError, match=f"at least {row.least_share} images at once"):
+        pretrain(few, images(), tmp_path)
+
+
+@EVERY
+def test_an_architecture_it_cannot_use_is_a_sentence(method: str, tmp_path: Path) -> None:
+    row = METHODS[method]
+    for family in set(FAMILIES) - set(row.families):
+        settings = tiny(method, family)
+        with pytest.raises(InputError, match=f"cannot train {settings.backbone.architecture}"):
+            pretrain(settings, images(), tmp_path)
