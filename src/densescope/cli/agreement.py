@@ -56,7 +56,7 @@ def agree(
             console.print(f"stored in {found.path}", markup=False)
             agreements.append(found.agreement)
     if len(outputs) > 1:
-        console.print(_mean_table(mean_agreement(agreements)))
+        console.print(mean_table(mean_agreement(agreements)))
 
 
 def _agreement_table(room: str, agreement: Agreement) -> Table:
@@ -78,7 +78,8 @@ def _agreement_table(room: str, agreement: Agreement) -> Table:
     return made
 
 
-def _mean_table(mean: MeanAgreement) -> Table:
+def mean_table(mean: MeanAgreement) -> Table:
+    """Mean tau of each number over several runs, beside the paper's."""
     from densescope.agreement.paper import PAPER_COLUMNS
 
     columns = [*mean.datasets, "mean", *(f"paper: {name}" for name in PAPER_COLUMNS)]

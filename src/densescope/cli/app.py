@@ -13,6 +13,7 @@ from densescope.cli import (
     demonstration,
     measure,
     probing,
+    studying,
     training,
     watching,
 )
@@ -58,4 +59,5 @@ app.command()(checkpoints.formats)
 app.command()(checkpoints.check)
 app.command()(training.pretrain)
 app.command()(training.methods)
+app.command()(studying.study)
 app.command()(demonstration.demo)

@@ -16,7 +16,7 @@ from densescope.errors import InputError
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
-    from densescope.runs.executors import Executor
+    from densescope.runs.executors import Executor, Ray
     from densescope.runs.scorer import BackboneSpec, Compute
     from densescope.runs.sweep import Shard
 
@@ -128,20 +128,34 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True)
-class ExecutorOptions:
-    """Where the checkpoints of a sweep are scored."""
+class ClusterOptions:
+    """On which machines the work is done."""
 
     executor: Annotated[
         Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")
     ] = "local"
-    processes: Annotated[
-        int, typer.Option(min=1, help="Of this machine, each with its share of the cores.")
-    ] = 1
-    task_cpus: Annotated[float, typer.Option(help="Ray: cores of one checkpoint's task.")] = 1.0
+    task_cpus: Annotated[float, typer.Option(help="Ray: cores of a task.")] = 1.0
     task_gpus: Annotated[float, typer.Option(help="Ray: its share of a GPU.")] = 0.0
     ray_address: Annotated[
         str | None, typer.Option(help="Ray: the cluster; RAY_ADDRESS or a local one by default.")
     ] = None
+
+    def ray(self) -> Ray | None:
+        """The cluster, if one was asked for."""
+        from densescope.runs.executors import Ray
+
+        if self.executor == "local":
+            return None
+        return Ray(self.task_cpus, self.task_gpus, self.ray_address)
+
+
+@dataclass(frozen=True)
+class ExecutorOptions(ClusterOptions):
+    """Where the checkpoints of a sweep are scored."""
+
+    processes: Annotated[
+        int, typer.Option(min=1, help="Of this machine, each with its share of the cores.")
+    ] = 1
     shard: Annotated[
         str,
         typer.Option(metavar="I/N", help="Score one of N parts of the run, e.g. in an array job."),
@@ -149,11 +163,10 @@ class ExecutorOptions:
 
     def chosen(self) -> Executor:
         """The executor these options stand for."""
-        from densescope.runs.executors import Here, Processes, Ray
+        from densescope.runs.executors import Here, Processes
 
-        if self.executor == "ray":
-            return Ray(self.task_cpus, self.task_gpus, self.ray_address)
-        return Here() if self.processes == 1 else Processes(self.processes)
+        beside = Here() if self.processes == 1 else Processes(self.processes)
+        return self.ray() or beside
 
     def part(self) -> Shard:
         """The part of the run."""

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -28,6 +28,7 @@ LOST_TWICE = (
     "memory; try fewer processes or a smaller batch size"
 )
 TRIES = 3
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -174,28 +175,50 @@ class Ray:
         self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
     ) -> Iterator[tuple[Job, ScoreRecord]]:
         """As :meth:`Executor.score`; ``begun`` is not called."""
+        there = replace(plan, output=plan.output.resolve())
+        work = [(there, replace(job, path=job.path.resolve()), self.threads) for job in jobs]
+        for index, record in self.each(score_task, work):
+            yield jobs[index], _given_up(plan, jobs[index]) if record is None else record
+
+    @property
+    def threads(self) -> int:
+        """Of a task."""
+        return max(int(self.cpus), 1)
+
+    def each(
+        self, function: Callable[..., Result], work: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Result | None]]:
+        """Call a function with every tuple of arguments, each call a task of the cluster.
+
+        Returns:
+            Place in ``work`` and result, in the order in which they are done; ``None`` for a task
+            whose worker was lost every time.
+
+        Raises:
+            DensescopeError: as the function raises it.
+            InputError: ray is not installed.
+        """
         ray = _ray()
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False, configure_logging=False)
         task = ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=TRIES - 1, retry_exceptions=False
-        )(score_task)
-        shared = ray.put(replace(plan, output=plan.output.resolve()))
-        threads = max(int(self.cpus), 1)
-        running = {task.remote(shared, _absolute(job), threads): job for job in jobs}
+        )(function)
+        lost = (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+        )
+        running = {task.remote(*arguments): index for index, arguments in enumerate(work)}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
-            job = running.pop(done)
+            index = running.pop(done)
             try:
-                yield job, ray.get(done)
+                yield index, ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, DensescopeError) else error from None
-            except (
-                ray.exceptions.WorkerCrashedError,
-                ray.exceptions.NodeDiedError,
-                ray.exceptions.OutOfMemoryError,
-            ):
-                yield job, _given_up(plan, job)
+            except lost:
+                yield index, None
 
 
 @contextmanager
@@ -271,10 +294,6 @@ def _given_up(plan: Plan, job: Job) -> ScoreRecord:
     record = scorer.failed(job.name, job.step, InputError(LOST_TWICE.format(count=TRIES)))
     RunStore(plan.output).write(record)
     return record
-
-
-def _absolute(job: Job) -> Job:
-    return replace(job, path=job.path.resolve())
 
 
 def _ray() -> Any:
