@@ -71,7 +71,7 @@ class History:
         self._views = (SEPARABILITY, DIMENSION, *([EQUAL] if self._is_released else []))
         values = {view: [view.value(reading) for reading in self._sound] for view in self._views}
         self._leaders = {view: _leaders(numbers) for view, numbers in values.items()}
-        self._wobbles = {view: _wobbles(numbers) for view, numbers in values.items()}
+        self._wobbles: dict[View, list[float]] = {}
         self._weighted: dict[int, View | None] = {}
 
     def weighted(self, cut: int) -> View | None:
@@ -86,8 +86,6 @@ class History:
             )
             view = None if weight is None else View(1.0, weight)
             self._weighted[count] = view
-            if view is not None and view not in self._wobbles:
-                self._wobbles[view] = _wobbles([view.value(reading) for reading in self._sound])
         return self._weighted[count]
 
     def total(self, cut: int) -> View | None:
@@ -110,8 +108,10 @@ class History:
             for i in leaders
             if all(self._fallen(cut, self._sound[i], index) for index in tail)
         ]
+        if not below:
+            return None
         dse = self.weighted(cut) or SEPARABILITY
-        return max(below, key=dse.value) if below else None
+        return max(below, key=dse.value)
 
     def fell(self, cut: int, best: Reading) -> Part:
         """The parts of the last reading that are below the best one's by more than noise."""
@@ -136,11 +136,16 @@ class History:
             level = 1 - self._settings.false_alarm_rate / (looks * (looks + 1))
         # Second differences overlap: they count as half as many.
         freedom = (count - 2) // 2
-        wobble = _quantile(level, freedom) * math.sqrt(2) * self._wobbles[view][count]
+        wobble = _quantile(level, freedom) * math.sqrt(2) * self._wobble(view)[count]
         error = change.standard_error
         if error is None:
             return wobble
         return math.hypot(wobble, _quantile(level, len(change.replicates) - 1) * error)
+
+    def _wobble(self, view: View) -> list[float]:
+        if view not in self._wobbles:
+            self._wobbles[view] = _wobbles([view.value(reading) for reading in self._sound])
+        return self._wobbles[view]
 
     def _fallen(self, cut: int, best: Reading, index: int) -> bool:
         """Whether a reading is without numbers, or a part and the sum fell and DSE did not rise.
