@@ -31,7 +31,7 @@ def measure(train: int, test: int, size: int) -> list[dict[str, object]]:
         save_scenes(make_scenes(test, size=size, seed=1), root / "test")
         halves = [open_dataset("scenes", root, split) for split in ("train", "test")]
         data = probe_data("scenes", *halves)
-        model = timm.create_model("vit_small_patch16_224", num_classes=0, img_size=size)
+        model = timm.create_model("vit_small_patch16_224", num_classes=0, img_size=size).eval()
         backbone = TimmBackbone(model, image_size=size, **IMAGENET)
         rows = []
         for what in ("extraction and quick-linear", "quick-linear on cached features"):

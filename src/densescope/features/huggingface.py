@@ -20,11 +20,14 @@ from densescope.features.layouts import Coverage, StepError, listing
 
 # Made anew by AutoModel where a pre-training checkpoint has none, and not used for features.
 _UNUSED = ("pooler.", "mask_token", "embeddings.mask_token")
-_NO_CLASS_TOKEN = ("ijepa",)
+_NO_CLASS_TOKEN = ("ijepa", "siglip_vision_model", "siglip2_vision_model")
 
 
 class TransformersBackbone(nn.Module):
-    """A Transformers vision model as a :class:`Backbone`."""
+    """A Transformers vision model as a :class:`Backbone`.
+
+    It shares the model's weights, mode and ``requires_grad``.
+    """
 
     def __init__(
         self, model: Any, *, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]
@@ -40,7 +43,7 @@ class TransformersBackbone(nn.Module):
         self.prefix = _prefix_tokens(config) if self.tokens else 0
         self.norm = getattr(model, "layernorm", None) or getattr(model, "norm", None)
         self.resizes = "interpolate_pos_encoding" in signature(model.forward).parameters
-        self.eval().requires_grad_(False)
+        self.training = model.training
 
     def features(self, images: Tensor, layers: Sequence[int] = (-1,)) -> Features:
         """Patch grids of blocks (ViT, after the final norm) or stages, and the image vector.
@@ -116,7 +119,7 @@ def load_huggingface(folder: Path, row: Format, image_size: int | None) -> Loade
     size = image_size or int(getattr(config, "image_size", None) or 224)
     backbone = TransformersBackbone(model.float(), image_size=size, mean=mean, std=std)
     return LoadedBackbone(
-        backbone=cast(Backbone, backbone),
+        backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=Coverage("model", (), "", len(model.state_dict()) - len(report["missing_keys"])),
         sha256=fingerprint(folder),
         bytes=size_of(folder),
@@ -146,7 +149,8 @@ def _stride(config: Any) -> int:
 def _prefix_tokens(config: Any) -> int:
     if config.model_type in _NO_CLASS_TOKEN:
         return 0
-    return 1 + int(getattr(config, "num_register_tokens", 0) or 0)
+    distilled = config.model_type == "deit"
+    return 1 + int(distilled) + int(getattr(config, "num_register_tokens", 0) or 0)
 
 
 @contextmanager

@@ -12,7 +12,10 @@ from densescope.features.protocol import Features
 
 
 class TimmBackbone(nn.Module):
-    """A timm model as a :class:`Backbone`; one forward pass gives patches and image vector."""
+    """A timm model as a :class:`Backbone`; one forward pass gives patches and image vector.
+
+    It shares the model's weights, mode and ``requires_grad``.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,9 @@ class TimmBackbone(nn.Module):
         stages: list[dict[str, Any]] = self.model.feature_info
         self.patch_size = int(stages[-1]["reduction"])
         self.depth = len(stages)
-        self.eval().requires_grad_(False)
+        self.prefix = int(getattr(model, "num_prefix_tokens", 0))
+        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self.training = model.training
 
     def features(self, images: Tensor, layers: Sequence[int] = (-1,)) -> Features:
         """Patch grids of the requested blocks (or stages), and the image vector.
@@ -67,6 +72,5 @@ class TimmBackbone(nn.Module):
         if final.ndim == 3:
             if getattr(self.model, "cls_token", None) is not None:
                 return final[:, 0]
-            return final[:, getattr(self.model, "num_prefix_tokens", 0) :].mean(1)
-        channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-        return final.mean((1, 2) if channels_last else (2, 3))
+            return final[:, self.prefix :].mean(1)
+        return final.mean((1, 2) if self.channels_last else (2, 3))
