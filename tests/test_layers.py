@@ -26,7 +26,7 @@ LAYERS = {
     "selection": 40,
     "agreement": 41,
     "runs": 42,
-    "monitoring": 42,
+    "monitoring": 43,
     "pretraining": 42,
     "report": 50,
     "demo": 51,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,11 @@ class Collected:
     def tensors(self) -> tuple[Tensor, ...]:
         """All but the ids."""
         return (*self.patches, self.image)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the ids: whether two readings are of the same images."""
+        return hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
 
 
 def collected(

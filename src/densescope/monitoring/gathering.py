@@ -10,7 +10,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from densescope.errors import InputError
+from densescope.errors import DensescopeError, InputError
 from densescope.monitoring.collected import Collected, joined
 
 Answer = dict[str, Any]
@@ -72,13 +72,21 @@ class Ranks:
             raise InputError(f"rank {troubled[0]}: {text}")
         _check_agree(headers)
         everything = self._bring(mine, headers)
-        told = ""
-        if self.rank == 0:
-            told = json.dumps(_answer_or_reason(everything, answer))
-        said: Answer = json.loads(self._spread(told, 0))
+        said = self.tell(_answer_or_reason(everything, answer) if self.rank == 0 else None)
         if "reason" in said:
             raise InputError(said["reason"])
         return dict(said["answer"])
+
+    def tell(self, said: Answer | None) -> Answer:
+        """What the first rank says (plain JSON values), on every rank.
+
+        Args:
+            said: on the first rank what to say; not looked at elsewhere.
+        """
+        if not self.together:
+            return said or {}
+        text = json.dumps(said or {}) if self.rank == 0 else ""
+        return dict(json.loads(self._spread(text, 0)))
 
     def _headers(self, mine: Collected, failed: bool) -> Tensor:
         """One row per rank: failed, images, and the shape of one image in each tensor."""
@@ -130,8 +138,7 @@ class Ranks:
         return bytes(encoded.cpu().tolist()).decode()
 
     def _global(self, rank: int) -> int:
-        group = self.group if self.group is not None else distributed.group.WORLD
-        return distributed.get_global_rank(group, rank)
+        return rank if self.group is None else distributed.get_global_rank(self.group, rank)
 
     @property
     def _device(self) -> torch.device:
@@ -159,7 +166,5 @@ def _check_agree(headers: Tensor) -> None:
 
 def sentence(cause: BaseException) -> str:
     """An error in one sentence; that of a foreign error begins with its kind."""
-    from densescope.errors import DensescopeError
-
     known = isinstance(cause, DensescopeError)
     return str(cause) if known else f"{type(cause).__name__}: {cause}"

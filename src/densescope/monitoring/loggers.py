@@ -52,7 +52,8 @@ def log_function(logger: Logger | LogFunction) -> LogFunction:
 class JsonLines:
     """One line of JSON per moment, appended: ``{"step": 100, "densescope/dse": 1.2, ...}``.
 
-    A number that is not finite is ``null``. A restarted job appends; the last line of a step counts.
+    A number that is not finite is ``null``. A restarted job appends: of two lines of one step, the
+    later counts.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -88,38 +88,36 @@ class DenseMetric:
         """Forget the features; to be called before the model's next weights are read."""
         self._parts.clear()
 
-    def ask(
-        self, problem: str | None, then: Callable[[Collected, DenseReading], Answer] | None = None
-    ) -> Answer:
-        """Like :meth:`compute`, with more work for the first rank while the others wait.
+    def ask(self, problem: str | None, look: Callable[[Collected], None] | None = None) -> Answer:
+        """Like :meth:`compute`, for those who have more to say.
 
         Args:
             problem: why this rank has no features, where something went wrong; all ranks raise.
-            then: called on the first rank with all images in order of their ids, and what was
-                read of them; what it returns (plain JSON values) reaches all ranks.
+            look: called on the first rank with all images in order of their ids.
 
         Returns:
-            ``"reading"``, the JSON document of a :class:`DenseReading`, and what ``then`` gave.
+            ``"reading"``: the JSON document of a :class:`DenseReading`; ``"images"``: count and
+            fingerprint of the ids.
         """
         layers = len(self.settings.layers)
         mine = empty(layers)
-        try:
-            mine = joined(self._parts, layers)
-        except InputError as cause:
-            problem = problem or sentence(cause)
+        if problem is None:
+            try:
+                mine = joined(self._parts, layers)
+            except InputError as cause:
+                problem = sentence(cause)
 
         def answer(everything: Collected) -> Answer:
             ordered = in_order(everything)
+            if look is not None:
+                look(ordered)
             reading = read_ordered(ordered, self.settings, resolve_device(self.device))
-            more = {} if then is None else then(ordered, reading)
-            return {"reading": reading.to_json(), **more}
+            return {"reading": reading.to_json(), "images": ordered.fingerprint}
 
-        return self.ranks.ask_first(mine if problem is None else empty(layers), problem, answer)
+        return self.ranks.ask_first(mine, problem, answer)
 
 
-def read_ordered(
-    ordered: Collected, settings: ScoreSettings, device: torch.device
-) -> DenseReading:
+def read_ordered(ordered: Collected, settings: ScoreSettings, device: torch.device) -> DenseReading:
     """The numbers of images in order of their ids.
 
     Raises:

@@ -1,0 +1,40 @@
+"""What one look at the model came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from densescope.errors import DensescopeError
+from densescope.monitoring.reading import DenseReading
+from densescope.selection.alarm import Alarm
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look at the model; the same on every rank.
+
+    Attributes:
+        step: where the run was.
+        reading: the numbers; ``None`` where they could not be had.
+        alarm: what is wrong with the run as of this step, or ``None``.
+        problems: sentences about what failed; the training went on.
+        numbers: name -> value as it was logged; empty where there is no reading.
+    """
+
+    step: int
+    reading: DenseReading | None
+    alarm: Alarm | None = None
+    problems: tuple[str, ...] = ()
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+class TrainingStopped(DensescopeError):
+    """Raised on every rank by a monitor that was asked to stop the training on an alarm.
+
+    Attributes:
+        alarm: why.
+    """
+
+    def __init__(self, alarm: Alarm) -> None:
+        super().__init__(alarm.sentence)
+        self.alarm = alarm
