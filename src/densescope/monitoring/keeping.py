@@ -85,17 +85,19 @@ class DenseCheckpoint:
         """
         others = [kept for kept in self.kept if kept.step != step]
         new = Kept(step, checkpoint_name(step), dse)
-        ranked = sorted([*others, new], key=lambda kept: (-kept.dse, kept.step))
-        remaining = ranked[: self.top]
-        if math.isnan(dse) or new not in remaining:
-            return False
-        self._write(new)
-        fallen = [kept for kept in self.kept if kept.name not in {kept.name for kept in remaining}]
-        self.kept = remaining
-        self._store()
-        for kept in fallen:
-            (self.folder / kept.name).unlink(missing_ok=True)
-        return True
+        candidates = others if math.isnan(dse) else [*others, new]
+        remaining = sorted(candidates, key=lambda kept: (-kept.dse, kept.step))[: self.top]
+        saved = new in remaining
+        if saved:
+            self._write(new)
+        if remaining != self.kept:
+            names = {kept.name for kept in remaining}
+            fallen = [kept for kept in self.kept if kept.name not in names]
+            self.kept = remaining
+            self._store()
+            for kept in fallen:
+                (self.folder / kept.name).unlink(missing_ok=True)
+        return saved
 
     def _write(self, new: Kept) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

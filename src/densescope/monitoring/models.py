@@ -109,7 +109,8 @@ def still(
     Raises:
         InputError: patch tokens cannot be read from it.
     """
-    backbone = live_backbone(part, image_size=image_size, mean=mean, std=std)
+    # The size of a cell, which some modules do not say, is of no use here.
+    backbone = live_backbone(part, image_size=image_size, mean=mean, std=std, patch_size=1)
     weight = _weight(part)
     return StillBackbone(
         backbone,

@@ -288,9 +288,10 @@ class DenseMonitor:
         alarm = None if said["alarm"] is None else Alarm.from_json(said["alarm"])
         problems = [*([] if problem is None else [problem]), *said["problems"]]
         self._complain([f"{self.journal.unit} {step}: {problem}" for problem in problems])
+        observation = Observation(step, reading, alarm, tuple(problems), said["numbers"])
         if alarm is not None and self.stop_on_alarm:
-            raise TrainingStopped(alarm)
-        return Observation(step, reading, alarm, tuple(problems), said["numbers"])
+            raise TrainingStopped(observation)
+        return observation
 
     def _seen(
         self, reading: DenseReading | None, fingerprint: str | None, first: list[Tensor]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from densescope.errors import DensescopeError
-from densescope.monitoring.reading import DenseReading
+from densescope.monitoring.reading import PREFIX, DenseReading
 from densescope.selection.alarm import Alarm
 
 
@@ -27,14 +28,20 @@ class Observation:
     problems: tuple[str, ...] = ()
     numbers: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def for_checkpoints(self) -> dict[str, float]:
+        """The numbers, or NaN for DSE after a failed look: those who keep the best wait for it."""
+        return self.numbers or {f"{PREFIX}dse": math.nan}
+
 
 class TrainingStopped(DensescopeError):
     """Raised on every rank by a monitor that was asked to stop the training on an alarm.
 
     Attributes:
-        alarm: why.
+        observation: the look that led to it, with its alarm.
     """
 
-    def __init__(self, alarm: Alarm) -> None:
-        super().__init__(alarm.sentence)
-        self.alarm = alarm
+    def __init__(self, observation: Observation) -> None:
+        assert observation.alarm is not None
+        super().__init__(observation.alarm.sentence)
+        self.observation = observation
