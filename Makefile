@@ -23,6 +23,7 @@ check: $(STAMP)  ## format, lint, types and the fast tests
 bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.estimator
 	$(BIN)/python -m benchmarks.probing
+	$(BIN)/python -m benchmarks.regularizer
 
 docs: $(STAMP)  ## the API pages, into site/
 	$(BIN)/python -m pip install -q "pdoc>=14"

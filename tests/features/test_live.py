@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from densescope.errors import InputError
 from densescope.features.backbones import Backbone
@@ -281,6 +282,53 @@ def test_only_known_layers_are_given() -> None:
     with pytest.raises(InputError, match="a Cells gives one layer: ask for layer -1"):
         backbone.features(images(), (-2,))
     assert len(live_backbone(vit(), image_size=SIZE).features(images(), (0, -1)).patches) == 2
+
+
+def test_a_training_step_needs_no_second_pass() -> None:
+    for student in (vit(), swin(), resnet()):
+        output = student.eval().forward_features(images())
+        torch.testing.assert_close(
+            student.forward_head(output, pre_logits=True), student(images()), rtol=1e-5, atol=1e-6
+        )
+        assert torch.equal(tokens_of(student, output), patch_tokens(student, images()))
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+def test_ddp_is_looked_through_where_its_averaging_is_not_bypassed() -> None:
+    model = vit().eval()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    with pytest.raises(InputError, match="would not average the gradient of a forward pass around"):
+        patch_tokens(parallel, images())
+    with torch.no_grad():
+        expected = patch_tokens(model, images())
+        torch.testing.assert_close(patch_tokens(parallel, images()), expected)
+        grid = live_backbone(parallel, image_size=SIZE).features(images()).patches[0]
+        torch.testing.assert_close(grid.flatten(2).mT, expected)
+    output = model.forward_features(images())
+    assert torch.equal(tokens_of(parallel, output), output[:, 1:])
+
+
+@pytest.mark.usefixtures("one_process")
+def test_fsdp_is_refused() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = vit()
+    output = model.forward_features(images())
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    for call in (lambda: patch_tokens(model, images()), lambda: live_backbone(model, image_size=1)):
+        with pytest.raises(
+            InputError, match="VisionTransformer is sharded by FSDP, which can only"
+        ):
+            call()
+    assert torch.equal(tokens_of(model, output), output[:, 1:])
 
 
 @pytest.mark.parametrize(

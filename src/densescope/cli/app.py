@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from densescope._version import __version__
-from densescope.cli import agreement, checkpoints, demonstration, measure, probing
+from densescope.cli import agreement, checkpoints, demonstration, measure, probing, watching
 
 app = typer.Typer(
     name="densescope",
@@ -39,6 +39,7 @@ def densescope(
 
 
 app.command()(measure.sweep)
+app.command()(watching.watch)
 app.command()(measure.select)
 app.command()(measure.report)
 app.command()(measure.score)

@@ -16,7 +16,7 @@ from densescope.errors import InputError
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
-    from densescope.runs.sweep import BackboneSpec, Compute
+    from densescope.runs.scorer import BackboneSpec, Compute
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 DefinitionOption = Annotated[
@@ -55,7 +55,7 @@ class BackboneOptions:
     def spec(self) -> BackboneSpec:
         """The settings these options stand for."""
         from densescope.features.architectures import parse_architecture_options
-        from densescope.runs.sweep import BackboneSpec
+        from densescope.runs.scorer import BackboneSpec
 
         return BackboneSpec(
             format=self.format,
@@ -112,7 +112,7 @@ class ScoreOptions:
 
     def compute(self) -> Compute:
         """Where and how the work is done."""
-        from densescope.runs.sweep import Compute
+        from densescope.runs.scorer import Compute
 
         return Compute(device=self.device, batch_size=self.batch_size, workers=self.workers)
 

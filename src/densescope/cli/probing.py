@@ -77,8 +77,8 @@ def probe(
     """
     from densescope.cli.progress import SweepProgress
     from densescope.runs.probe import LabelledData, ProbeRequest, probe_file, probe_run
+    from densescope.runs.scorer import Compute
     from densescope.runs.store import MANIFEST
-    from densescope.runs.sweep import Compute
 
     data = LabelledData(
         probing.dataset, probing.root, probing.train_split, probing.test_split, probing.test_root

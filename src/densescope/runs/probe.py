@@ -35,8 +35,9 @@ from densescope.features.backbones import LoadedBackbone
 from densescope.features.extraction import resolve_device
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
+from densescope.runs.scorer import BackboneSpec, Compute
 from densescope.runs.store import RunStore
-from densescope.runs.sweep import BackboneSpec, Compute, SweepEvent
+from densescope.runs.sweep import SweepEvent
 from densescope.selection import select_checkpoints
 
 TEST_SPLITS = ("test", "val")

@@ -106,6 +106,11 @@ class RunStore:
         """Store one record."""
         write_record(record, self._path("records", record.name, ".json"))
 
+    def remove(self, name: str) -> None:
+        """Forget the record of one checkpoint, and its preview."""
+        self._path("records", name, ".json").unlink(missing_ok=True)
+        self._path("previews", name, ".safetensors").unlink(missing_ok=True)
+
     def write_preview(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Store tensors of a few images (features of a checkpoint, or the images themselves)."""
         from safetensors.torch import save_file

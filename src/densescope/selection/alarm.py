@@ -131,21 +131,22 @@ def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = Non
         return None
     history = History(ordered, weight, settings)
     for cut in range(1, len(ordered) - settings.patience + 1):
-        if history.all_fallen_from(cut):
-            return _alarm(history, cut)
+        best = history.fallen_from(cut)
+        if best is not None:
+            return _alarm(history, cut, best)
     return None
 
 
-def _alarm(history: History, cut: int) -> Alarm:
+def _alarm(history: History, cut: int, best: Reading) -> Alarm:
     """The alarm of a run whose readings have all fallen from ``cut`` on."""
-    since, last, best = history.readings[cut], history.readings[-1], history.best(cut)
+    since, last = history.readings[cut], history.readings[-1]
     change, interval = None, None
     if last.is_finite:
         change = _change(best, last, history.weight)
         margin = history.margin(cut, change.dse, history.weighted)
         interval = (change.dse.value - margin, change.dse.value + margin)
     kind = KINDS[history.status[-1]]
-    fell = history.fell(cut) if last.is_finite else "both"
+    fell = history.fell(cut, best) if last.is_finite else "both"
     return Alarm(
         kind=kind,
         fell=fell,

@@ -1,10 +1,13 @@
-"""Which readings of a run have fallen below the best before them, by more than noise."""
+"""Which readings of a run have fallen below a better one before them, by more than noise."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
@@ -13,12 +16,16 @@ from densescope.selection.parts import weighted_sum
 from densescope.selection.reading import AlarmSettings, Reading
 from densescope.selection.result import Part
 
-LEAST_READINGS = 5  # before a plain fall: fewer say too little of how the run wobbles
-LAGS = (1, 2, 4)  # readings between those compared; a slow wobble shows at the longer ones only
+LAGS = (1, 2, 4, 8)  # readings between those compared: a slow wobble shows at long ones only
+DIFFERENCES_PER_LAG = 4  # times the lag: so many must be there before a lag counts
+LEAST_READINGS = 2 + DIFFERENCES_PER_LAG  # before a plain fall
+# A part that rose by more than this noise, or by this share of the other's fall, may pay for it.
+TRADE_LEVEL, TRADE_SHARE = 0.95, 0.5
 ROUNDING = 1e-9  # of the larger value: below it a fall is rounding
-# A normal scatter s around a straight line gives second differences of mean size
-# s * sqrt(6) * sqrt(2 / pi).
-TO_SCATTER = math.sqrt(math.pi / 2) / math.sqrt(6)
+# A normal scatter s around a straight line has second differences of standard deviation
+# s * sqrt(6); their mean size is sqrt(2 / pi) of that, their median size 0.6745.
+OF_MEAN = math.sqrt(math.pi / 2) / math.sqrt(6)
+OF_MEDIAN = 1 / 0.6745 / math.sqrt(6)
 Status = Literal["fine", "collapsed", "not finite"]
 
 
@@ -44,10 +51,11 @@ class View:
 SEPARABILITY = View(1.0, 0.0)
 DIMENSION = View(0.0, 1.0)
 EQUAL = View(1.0, 1.0)  # the released definition's own weight
+OTHER = {SEPARABILITY: DIMENSION, DIMENSION: SEPARABILITY}
 
 
 class History:
-    """The readings of a run, and for every prefix its best one and its wobble.
+    """The readings of a run, and for every prefix its best ones and its wobble.
 
     Attributes:
         readings: in order of step.
@@ -65,58 +73,85 @@ class History:
         released = settings.definition == "released"
         self._sums = (self.weighted, EQUAL) if released else (self.weighted,)
         fine = [status == "fine" for status in self.status]
-        self._healthy = [reading for reading, sound in zip(readings, fine, strict=True) if sound]
+        self._sound = [reading for reading, whole in zip(readings, fine, strict=True) if whole]
         self._counts = [0, *accumulate(fine)]
-        self._best = _leaders([self.weighted.value(reading) for reading in self._healthy])
-        self._wobbles = {
-            view: _wobbles([view.value(reading) for reading in self._healthy])
-            for view in {*self._sums, SEPARABILITY, DIMENSION}
-        }
+        views = dict.fromkeys((*self._sums, SEPARABILITY, DIMENSION))
+        values = {view: [view.value(reading) for reading in self._sound] for view in views}
+        self._leaders = {view: _leaders(numbers) for view, numbers in values.items()}
+        self._wobbles = {view: _wobbles(numbers) for view, numbers in values.items()}
 
-    def best(self, cut: int) -> Reading:
-        """The reading of highest DSE among the sound ones before ``cut``."""
-        return self._healthy[self._best[self._counts[cut] - 1]]
+    def fallen_from(self, cut: int) -> Reading | None:
+        """The best sound reading before ``cut`` below which all from ``cut`` on have fallen.
 
-    def all_fallen_from(self, cut: int) -> bool:
-        """Whether no reading from ``cut`` on is as good as the best one before it."""
-        if self._counts[cut] == 0:
-            return False
-        return all(self._fallen(cut, index) for index in reversed(range(cut, len(self.readings))))
+        Compared are the highest before the cut of each part and of DSE; of those below which all
+        fell, the one of highest DSE is named. ``None`` where there is none.
+        """
+        count = self._counts[cut]
+        if count == 0:
+            return None
+        leaders = sorted({leaders[count - 1] for leaders in self._leaders.values()})
+        best = sorted(
+            (self._sound[i] for i in leaders),
+            key=self.weighted.value,
+            reverse=True,
+        )
+        tail = range(len(self.readings) - 1, cut - 1, -1)
+        for reading in best:
+            if all(self._fallen(cut, reading, index) for index in tail):
+                return reading
+        return None
 
-    def fell(self, cut: int) -> Part:
+    def fell(self, cut: int, best: Reading) -> Part:
         """The parts of the last reading that are below the best one's by more than noise."""
-        separability = self._below(cut, self.readings[-1], SEPARABILITY)
-        dim = self._below(cut, self.readings[-1], DIMENSION) or self.status[-1] == "collapsed"
+        last = self.readings[-1]
+        separability = self._below(cut, best, last, SEPARABILITY)
+        dim = self._below(cut, best, last, DIMENSION) or self.status[-1] == "collapsed"
         if separability and dim:
             return "both"
         return "separability" if separability else "dimension" if dim else "neither"
 
-    def margin(self, cut: int, change: Estimate, view: View) -> float:
+    def margin(self, cut: int, change: Estimate, view: View, level: float | None = None) -> float:
         """How large a fall noise explains: of the images, and of the run's wobble before ``cut``.
 
-        Infinite where too few readings tell how the run wobbles.
+        At the level that all looks of a run of any length share, unless one is given. Infinite
+        where too few readings tell how the run wobbles.
         """
         count = self._counts[cut]
         if count < LEAST_READINGS:
             return math.inf
-        looks = cut + self._settings.patience
-        level = 1 - 2 * self._settings.false_alarm_rate / (looks * (looks + 1))
-        wobble = student_quantile(level, count - 2) * math.sqrt(2) * self._wobbles[view][count]
+        if level is None:
+            looks = cut + self._settings.patience
+            level = 1 - self._settings.false_alarm_rate / (looks * (looks + 1))
+        # Second differences overlap: they count as half as many.
+        freedom = (count - 2) // 2
+        wobble = _quantile(level, freedom) * math.sqrt(2) * self._wobbles[view][count]
         error = change.standard_error
         if error is None:
             return wobble
-        return math.hypot(wobble, student_quantile(level, len(change.replicates) - 1) * error)
+        return math.hypot(wobble, _quantile(level, len(change.replicates) - 1) * error)
 
-    def _fallen(self, cut: int, index: int) -> bool:
+    def _fallen(self, cut: int, best: Reading, index: int) -> bool:
         if self.status[index] != "fine":
             return True
         reading = self.readings[index]
-        return all(self._below(cut, reading, view) for view in self._sums) and any(
-            self._below(cut, reading, view) for view in (SEPARABILITY, DIMENSION)
+        return any(
+            self._below(cut, best, reading, part) and not self._is_trade(cut, best, reading, part)
+            for part in OTHER
         )
 
-    def _below(self, cut: int, reading: Reading, view: View) -> bool:
-        best = self.best(cut)
+    def _is_trade(self, cut: int, best: Reading, reading: Reading, fell: View) -> bool:
+        """Whether the other part rose, and DSE is not below the best at both weights for sure."""
+        other = OTHER[fell]
+        change = other.change(best, reading)
+        fall = fell.value(best) - fell.value(reading)
+        paid = {SEPARABILITY: 1.0, DIMENSION: self._sums[-1].of_dim}
+        pays = paid[other] * change.value > TRADE_SHARE * paid[fell] * fall
+        rose = change.value > self.margin(cut, change, other, TRADE_LEVEL)
+        if not (rose or pays):
+            return False
+        return not all(self._below(cut, best, reading, view) for view in self._sums)
+
+    def _below(self, cut: int, best: Reading, reading: Reading, view: View) -> bool:
         fall = view.value(best) - view.value(reading)
         rounding = ROUNDING * max(abs(view.value(best)), abs(view.value(reading)))
         if not fall > rounding or self._counts[cut] < LEAST_READINGS:
@@ -150,12 +185,24 @@ def _wobbles(values: Sequence[float]) -> list[float]:
     """For every number of first values, the scatter around straight lines, of the worst lag."""
     worst = [0.0] * (len(values) + 1)
     for lag in LAGS:
-        sizes = [
-            abs(values[i] - 2 * values[i + lag] + values[i + 2 * lag])
-            for i in range(len(values) - 2 * lag)
-        ]
-        for count, total in enumerate(accumulate(sizes), start=1):
-            if count >= LEAST_READINGS - 2:
-                end = count + 2 * lag
-                worst[end] = max(worst[end], total / count * TO_SCATTER)
+        total, ordered = 0.0, list[float]()
+        for i in range(len(values) - 2 * lag):
+            size = abs(values[i] - 2 * values[i + lag] + values[i + 2 * lag])
+            total += size
+            insort(ordered, size)
+            if len(ordered) < DIFFERENCES_PER_LAG * lag:
+                continue
+            # Few differences have an unsteady median; long ones hold the bend of the curve.
+            scatter = (
+                OF_MEAN * total / len(ordered)
+                if lag == 1
+                else OF_MEDIAN * statistics.median_low(ordered)
+            )
+            end = i + 2 * lag + 1
+            worst[end] = max(worst[end], scatter)
     return worst
+
+
+@lru_cache(maxsize=4096)
+def _quantile(level: float, degrees_of_freedom: int) -> float:
+    return student_quantile(level, degrees_of_freedom)
