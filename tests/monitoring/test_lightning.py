@@ -85,7 +85,7 @@ def test_lightnings_own_checkpoints_follow_dse(name: str, tmp_path: Path) -> Non
     assert records[0].checkpoint["weights"] == "teacher"
     values = [record.estimate("released.dse").value for record in records]
     assert float(best.best_model_score) == pytest.approx(max(values))
-    stored = torch.load(best.best_model_path, weights_only=False)
+    stored = torch.load(best.best_model_path, weights_only=True)
     assert stored["global_step"] == 3 * (values.index(max(values)) + 1)
     assert set(fit.callback_metrics) >= NUMBERS
 
@@ -118,7 +118,7 @@ def test_a_resumed_fit_goes_on(output: str | None, tmp_path: Path) -> None:
     fit.save_checkpoint(tmp_path / "last.ckpt")
     second = DenseCallback(monitor(output=folder))
     trainer(lightning, tmp_path, second).fit(
-        module_of(lightning), loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=False
+        module_of(lightning), loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True
     )
     assert [record.step for record in second.monitor.records] == [3, 6, 9]
     assert second.monitor.records[:2] == first.monitor.records

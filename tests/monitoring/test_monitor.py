@@ -19,6 +19,7 @@ from densescope.monitoring.keeping import DenseCheckpoint
 from densescope.monitoring.monitor import DenseMonitor
 from densescope.monitoring.observation import Observation, TrainingStopped
 from densescope.report.run import report_run
+from densescope.runs.alarms import Command
 from densescope.runs.store import RunStore
 from densescope.selection import AlarmSettings, select_checkpoints
 from tests.monitoring.scenes import NUMBERS, SETTINGS, features, pixels, seeded, shake, vit
@@ -332,6 +333,25 @@ def test_a_listener_that_fails_is_named() -> None:
     monitor = DenseMonitor(pixels(), settings=SETTINGS, on_alarm=[deaf])
     problems = [look.problems for look in collapse(monitor)]
     assert problems[9] == ("an alarm was not passed on: TimeoutError: no answer",)
+
+
+def test_alarms_are_written_down_and_told_over_channels(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    channels = [Command(f"cat > {heard}"), Command("exit 3")]
+    given = {"settings": SETTINGS, "output": tmp_path / "out", "on_alarm": channels}
+    looks = collapse(DenseMonitor(pixels(), **given))
+    assert json.loads(heard.read_text())["alarm"]["since"] == "step00000008.pt"
+    assert [look.problems for look in looks if look.problems] == [
+        ("--on-alarm 'exit 3' failed with exit code 3",)
+    ]
+    heard.unlink()
+    model = Moving()
+    model.mode = "collapsed"
+    look = only(DenseMonitor(pixels(), **given).observe(model, step=12))
+    assert look.alarm is not None
+    assert not heard.exists(), "a restarted job does not tell of an alarm that stands"
+    lines = (tmp_path / "out" / "alarms.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["begun"]
 
 
 def test_a_lost_future_does_not_raise_alarms(tmp_path: Path) -> None:

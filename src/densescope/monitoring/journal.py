@@ -18,12 +18,14 @@ from densescope.monitoring.keeping import DenseCheckpoint, checkpoint_name
 from densescope.monitoring.loggers import JsonLines, LogFunction, Logger, log_function
 from densescope.monitoring.reading import PREFIX, DenseReading
 from densescope.records import ScoreRecord, plain
+from densescope.runs.alarms import AlarmLog, Channel
 from densescope.runs.environment import versions
+from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import PLACE
-from densescope.runs.sweep import BackboneSpec
 from densescope.selection import Alarm, AlarmSettings, find_alarm, readings_of
 
 LOG = logging.getLogger("densescope.monitoring")
+Listener = Channel | Callable[[Alarm], object]
 FORMAT = "live"  # in the place of a row of FORMATS: the weights never were in a file
 LINES = "monitor.jsonl"
 
@@ -70,7 +72,7 @@ class Journal:
         loggers: Sequence[Logger | LogFunction],
         checkpoint: DenseCheckpoint | None,
         alarm: AlarmSettings | None,
-        on_alarm: Sequence[Callable[[Alarm], object]],
+        on_alarm: Sequence[Listener],
     ) -> None:
         self.settings = settings
         self.unit = unit
@@ -80,7 +82,8 @@ class Journal:
         self.checkpoint = checkpoint
         self.alarm_settings = alarm
         self.on_alarm = tuple(on_alarm)
-        self._told: tuple[str, str] | None = None
+        self.alarms = None if folder is None else AlarmLog(folder)
+        self._stands = False
         self._problems: list[str] = []
 
     def open(self, images: Mapping[str, Any]) -> None:
@@ -147,15 +150,29 @@ class Journal:
         alarm = find_alarm(
             readings_of(records, definition=settings.definition, layer=layer), settings
         )
-        if alarm is None:
-            self._told = None
-            return None
-        if self._told != (alarm.kind, alarm.since):
-            self._told = (alarm.kind, alarm.since)
+        if self._has_begun(alarm):
+            assert alarm is not None
             LOG.warning("%s", alarm.sentence)
             for listener in self.on_alarm:
-                self._try("an alarm was not passed on", listener, alarm)
-        return alarm.to_json()
+                self._try("an alarm was not passed on", self._tell, listener, alarm)
+        return None if alarm is None else alarm.to_json()
+
+    def _has_begun(self, alarm: Alarm | None) -> bool:
+        """Whether the alarm is new; the folder remembers it when a job is restarted."""
+        if self.alarms is None:
+            stood, self._stands = self._stands, alarm is not None
+            return self._stands and not stood
+        entry = self._try("the alarm was not written down", self.alarms.update, alarm)
+        return entry is not None and entry["event"] == "begun"
+
+    def _tell(self, listener: Listener, alarm: Alarm) -> None:
+        if callable(listener):
+            listener(alarm)
+        else:
+            entry = {"event": "begun", "text": alarm.sentence, "alarm": alarm.to_json()}
+            complaint = listener.tell(entry)
+            if complaint is not None:
+                self._problems.append(complaint)
 
     def _manifest(self, images: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from densescope.features.images import ImageSubset
 from densescope.monitoring.collected import Collected
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.held_out import HeldOut, held_out
-from densescope.monitoring.journal import LOG, Journal, Look
+from densescope.monitoring.journal import LOG, Journal, Listener, Look
 from densescope.monitoring.keeping import DenseCheckpoint
 from densescope.monitoring.loggers import LogFunction, Logger
 from densescope.monitoring.metric import DenseMetric, without_views
@@ -72,7 +72,9 @@ class DenseMonitor:
         loggers: objects with ``log(step, numbers)``, or functions of the two.
         checkpoint: keeps the best states, by DSE.
         alarm: when a fall counts; ``None`` for no alarms.
-        on_alarm: functions called with an alarm when it is new.
+        on_alarm: whom to tell of an alarm that has begun, beside the log and ``alarms.jsonl``:
+            functions of an :class:`~densescope.selection.alarm.Alarm`, or channels such as
+            ``Command`` and ``Webhook`` of ``densescope.runs.alarms``.
         stop_on_alarm: raise :class:`TrainingStopped` on an alarm, on every rank.
         on_error: ``"warn"``, or ``"raise"`` an ``InputError`` instead, on every rank.
         group: process group whose ranks share the work; all processes by default.
@@ -102,7 +104,7 @@ class DenseMonitor:
         loggers: Sequence[Logger | LogFunction] = (),
         checkpoint: DenseCheckpoint | None = None,
         alarm: AlarmSettings | None = AlarmSettings(),  # noqa: B008, a frozen dataclass
-        on_alarm: Sequence[Callable[[Alarm], object]] = (),
+        on_alarm: Sequence[Listener] = (),
         stop_on_alarm: bool = False,
         on_error: OnError = "warn",
         group: Any = None,
