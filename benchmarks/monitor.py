@@ -2,9 +2,9 @@
 
 One look of a :class:`DenseMonitor` at a ViT-S/16 with images of 224 pixels, against an epoch of
 ImageNet at the speed of the cheapest training there is: one view per image, forward and
-backward, one AdamW step. Any real method takes longer per image, so its share is smaller. Pixels are
-noise, as speed does not look at them; how the numbers depend on the count of images is measured
-on features with structure.
+backward, one AdamW step. Any real method takes longer per image, so its share is smaller. Pixels
+are noise, as speed does not look at them; how the numbers depend on the count of images is
+measured on features with structure.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ FOUND: dict[str, tuple[Any, str]] = {
     "lightly's BYOL": (Holder(backbone=vit(), backbone_momentum=vit()), "backbone_momentum"),
     "MoCo v3": (Holder(base_encoder=vit(), momentum_encoder=vit()), "momentum_encoder"),
     "I-JEPA": (Holder(encoder=vit(), target_encoder=vit()), "target_encoder"),
-    "an EMA model": (Holder(model=vit(), ema=Holder(module=vit())), "ema.module"),
+    "an EMA model": (Holder(model=vit(), ema=Holder(module=vit())), "ema"),
     "stable-pretraining, DINO": (
         Holder(projector=Holder(student=nn.Linear(1, 1)), backbone=wrapper()),
         "backbone.teacher",
@@ -54,6 +54,7 @@ FOUND: dict[str, tuple[Any, str]] = {
         Holder(learner=Holder(student=network(), teacher=network())),
         "learner.teacher.backbone",
     ),
+    "wrapped in parts": (Holder(ema=nn.DataParallel(network())), "ema.backbone"),
     "unknown, with a teacher": (Holder(teacher=nn.Linear(1, 1), backbone=nn.ReLU()), "teacher"),
     "unknown": (nn.Conv2d(3, 4, 8, 8), ""),
 }
@@ -64,7 +65,8 @@ def test_the_backbone_is_found(name: str) -> None:
     model, expected = FOUND[name]
     part, path = find_backbone(model)
     assert path == expected
-    assert part is (model.get_submodule(expected) if expected else model)
+    place = {"wrapped in parts": "ema.module.backbone", "an EMA model": "ema.module"}
+    assert part is model.get_submodule(place.get(name, expected))
 
 
 def test_a_transformers_model_is_taken_whole() -> None:
@@ -74,6 +76,13 @@ def test_a_transformers_model_is_taken_whole() -> None:
     model = ViTModel(config)
     assert find_backbone(model) == (model, "")
     assert find_backbone(Holder(student=model, ema_model=copy.deepcopy(model)))[1] == "ema_model"
+
+
+def test_wrappers_change_neither_the_part_nor_its_path() -> None:
+    model = network()
+    for wrapped in (nn.DataParallel(model), torch.compile(model)):
+        assert find_backbone(wrapped) == (model.backbone, "backbone")
+        assert find_backbone(wrapped, "backbone")[0] is model.backbone
 
 
 def test_a_path_or_a_function_decides() -> None:

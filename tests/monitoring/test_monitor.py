@@ -194,6 +194,38 @@ def test_a_loop_may_bring_its_own_features(tmp_path: Path) -> None:
     assert len(resumed.records) == 4
 
 
+class Dino(nn.Module):
+    """The interface of DINO's own vision transformer: forward gives class tokens alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = vit()
+
+    def get_intermediate_layers(self, images: Tensor) -> list[Tensor]:
+        return [self.vit.forward_features(images)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.vit(images)
+
+
+def test_a_function_reads_the_tokens_of_any_other_model() -> None:
+    model = nn.Sequential(Dino().train(), nn.Linear(24, 4))
+    wrapped = DenseMonitor(
+        pixels(),
+        settings=SETTINGS,
+        backbone="0",
+        tokens=lambda dino, images: dino.get_intermediate_layers(images)[0][:, 1:],
+    )
+    look = only(wrapped.observe(model, step=0))
+    expected = only(DenseMonitor(pixels(), settings=SETTINGS).observe(vit(), step=0))
+    assert look.reading is not None
+    assert expected.reading is not None
+    assert look.reading.estimate("released.dse") == expected.reading.estimate("released.dse")
+    assert wrapped.records[0].checkpoint["architecture"] == "Dino"
+    assert model.training
+    assert model[0].vit.training
+
+
 def broken_logger(step: int, numbers: Any) -> None:
     raise ConnectionError("the server is down")
 

@@ -80,6 +80,8 @@ def joined(parts: Sequence[Collected], layers: int) -> Collected:
     parts = [part for part in parts if len(part)]
     if not parts:
         return empty(layers)
+    if len(parts) == 1:
+        return parts[0]
     for position, first in enumerate(parts[0].tensors):
         for part in parts[1:]:
             here, there = tuple(first.shape[1:]), tuple(part.tensors[position].shape[1:])
@@ -106,6 +108,8 @@ def in_order(everything: Collected) -> Collected:
     Raises:
         InputError: an id came twice with features that differ.
     """
+    if bool((everything.ids[1:] > everything.ids[:-1]).all()):
+        return everything
     ids, order = torch.sort(everything.ids, stable=True)
     again = torch.zeros(len(ids), dtype=torch.bool)
     again[1:] = ids[1:] == ids[:-1]

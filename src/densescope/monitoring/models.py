@@ -10,17 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from densescope.errors import InputError
 from densescope.features.live import READERS, live_backbone
 from densescope.features.protocol import Backbone, Features
 
 Where = str | Callable[[Any], Any] | None
+ReadTokens = Callable[[Any, Tensor], Tensor]
 
 # Words for the slow copy of a network, as parts of an attribute's name.
 SLOW = re.compile(
     r"(^|[._])(teacher|ema|momentum|target|averaged|swa)([._]|$)|(^|[._])(encoder_k|key_encoder)"
 )
+# What wrappers add to a name; a run may go on with another number of processes.
+WRAPPER = re.compile(r"(^|(?<=\.))(module|_orig_mod)(\.|$)")
 # Looked for where no part of the model is of a known library, in this order.
 PLAIN = ("teacher.backbone", "teacher_backbone", "backbone_momentum", "teacher", "backbone")
 
@@ -44,6 +48,7 @@ def find_backbone(model: Any, where: Where = None) -> tuple[Any, str]:
     """
     if callable(where):
         return where(model), getattr(where, "__name__", "function")
+    model = unwrapped(model)
     if where is not None:
         return _at(model, where), where
     if not isinstance(model, nn.Module):
@@ -51,12 +56,37 @@ def find_backbone(model: Any, where: Where = None) -> tuple[Any, str]:
     known = [(name, part) for name, part in model.named_modules() if _is_known(part)]
     if known:
         name, part = min(known, key=lambda found: (not SLOW.search(found[0]), _depth(found[0])))
-        return part, name
+        return unwrapped(part), WRAPPER.sub("", name).strip(".")
     for path in PLAIN:
         found = _attribute(model, path)
         if isinstance(found, nn.Module):
             return found, path
     return model, ""
+
+
+def unwrapped(model: Any) -> Any:
+    """What is left without the wrappers of parallel training and of ``torch.compile``."""
+    while True:
+        if isinstance(model, DistributedDataParallel | DataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        else:
+            return model
+
+
+class Tokens(nn.Module):
+    """A module whose patch tokens a function of the user's reads."""
+
+    def __init__(self, module: nn.Module, read: ReadTokens) -> None:
+        super().__init__()
+        self.module = module
+        self.read = read
+        self.training = module.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``images patches dim``."""
+        return self.read(self.module, images)
 
 
 def _is_known(part: Any) -> bool:
@@ -70,7 +100,7 @@ def _depth(name: str) -> int:
 
 def _attribute(model: Any, path: str) -> Any:
     for name in path.split("."):
-        model = getattr(model, name, None)
+        model = unwrapped(getattr(model, name, None))
     return model
 
 
@@ -81,7 +111,7 @@ def _at(model: Any, path: str) -> Any:
             held = f"; it has {', '.join(parts)}" if parts else ""
             at = ".".join(path.split(".")[:position]) or f"the {type(model).__name__}"
             raise InputError(f"there is no {path} in the model: {at} has no {name}{held}")
-        model = getattr(model, name)
+        model = unwrapped(getattr(model, name))
     return model
 
 

@@ -22,7 +22,16 @@ from densescope.monitoring.journal import LOG, Journal, Listener, Look
 from densescope.monitoring.keeping import DenseCheckpoint
 from densescope.monitoring.loggers import LogFunction, Logger
 from densescope.monitoring.metric import DenseMetric, without_views
-from densescope.monitoring.models import Where, at_rest, device_of, find_backbone, still
+from densescope.monitoring.models import (
+    ReadTokens,
+    Tokens,
+    Where,
+    at_rest,
+    device_of,
+    find_backbone,
+    still,
+    unwrapped,
+)
 from densescope.monitoring.observation import Observation, TrainingStopped
 from densescope.monitoring.reading import DenseReading
 from densescope.records import ScoreRecord
@@ -67,6 +76,9 @@ class DenseMonitor:
         unit: of steps, ``"step"`` or ``"epoch"``.
         backbone: where in the model the backbone is, see
             :func:`~densescope.monitoring.models.find_backbone`.
+        tokens: function of the backbone and normalized images that gives ``images patches dim``,
+            for models that are none of timm, Transformers or lightly and do not return their
+            tokens themselves. Their image vector is then the mean of the tokens.
         batch_size: images per forward pass.
         device: where the numbers are computed; the model stays where it is.
         loggers: objects with ``log(step, numbers)``, or functions of the two.
@@ -99,6 +111,7 @@ class DenseMonitor:
         every: int = 1,
         unit: str = "step",
         backbone: Where = None,
+        tokens: ReadTokens | None = None,
         batch_size: int = 64,
         device: str = "auto",
         loggers: Sequence[Logger | LogFunction] = (),
@@ -116,6 +129,7 @@ class DenseMonitor:
         self.mean, self.std = tuple(mean), tuple(std)
         self.batch_size = batch_size
         self.backbone = backbone
+        self.tokens = tokens
         self.stop_on_alarm = stop_on_alarm
         self.on_error = on_error
         self.metric = DenseMetric(
@@ -239,6 +253,9 @@ class DenseMonitor:
         if self.held_out is None:
             raise InputError("this monitor has no images to show a model: DenseMonitor(images)")
         part, path = find_backbone(model, self.backbone)
+        kind = type(part).__name__
+        if self.tokens is not None:
+            part = Tokens(unwrapped(part), self.tokens)
         pixels, size = self.held_out.pixels, self.held_out.pixels.shape[-1]
         with at_rest(part, self.settings.seed):
             reader = still(part, image_size=size, mean=self.mean, std=self.std)
@@ -253,7 +270,7 @@ class DenseMonitor:
                 )
                 self.metric.update(extracted.patches, batch, extracted.image)
         self._about = {
-            "architecture": type(getattr(reader.backbone, "model", part)).__name__,
+            "architecture": kind,
             "weights": path or "model",
             "image_size": size,
             "grid": list(extracted.grid),
