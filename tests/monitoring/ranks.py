@@ -109,6 +109,33 @@ class Spoiled(nn.Module):
         raise RuntimeError("the device is lost")
 
 
+class Masking(nn.Module):
+    """A backbone that draws even in evaluation mode, as MAE does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit = vit()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.vit.forward_features(images)[:, 1:]
+        return tokens[:, torch.randperm(16)] + 0.1 * torch.rand(tokens.shape)
+
+
+def masked() -> Any:
+    """What one look at such a model gives, whatever was drawn before."""
+    monitor = DenseMonitor(
+        pixels(36),
+        settings=SETTINGS,
+        batch_size=8,
+        backbone=lambda model: model,
+        tokens=lambda model, images: model(images),
+    )
+    look = monitor.observe(Masking(), step=1)
+    assert look is not None
+    assert look.reading is not None
+    return look.reading.to_json()
+
+
 def watched(rank: int, folder: Path) -> dict[str, Any]:
     """A monitor on a model in DDP: 5 batches on two ranks, then a rank that fails."""
     model = DistributedDataParallel(vit())
@@ -129,9 +156,15 @@ def watched(rank: int, folder: Path) -> dict[str, Any]:
     assert again is not None
     return {
         "reading": good.reading.to_json(),
+        "masked": masked(),
         "same": again.reading == good.reading,
         "problems": bad.problems,
         "logged": lines,
         "numbers": sorted(good.numbers),
         "records": len(monitor.records),
     }
+
+
+def everything(rank: int, folder: Path) -> dict[str, Any]:
+    """All of it, as starting processes takes longer than the work."""
+    return {"shares": shares(rank, folder), "watched": watched(rank, folder)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,13 @@ from tests.monitoring.scenes import SETTINGS, features, pixels, vit
 
 
 @pytest.fixture(scope="module")
-def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return ranks.spawn(ranks.shares, tmp_path_factory.mktemp("shares"))
+def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return ranks.spawn(ranks.everything, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture
+def shares(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [answer["shares"] for answer in answers]
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +60,17 @@ def test_one_process_can_be_left_to_itself(shares: list[dict[str, Any]], single:
     assert shares[0]["alone"] == single
 
 
-def test_a_model_in_ddp_is_watched_by_all_ranks(tmp_path: Path) -> None:
-    first, second = ranks.spawn(ranks.watched, tmp_path)
+def test_a_model_in_ddp_is_watched_by_all_ranks(answers: list[dict[str, Any]]) -> None:
+    first, second = (answer["watched"] for answer in answers)
     alone = DenseMonitor(pixels(36), settings=SETTINGS, batch_size=8)
     expected = alone.observe(vit(), step=1)
     assert expected is not None
     assert expected.reading is not None
-    for answers in (first, second):
-        assert answers["reading"] == expected.reading.to_json()
-        assert answers["same"]
-        assert answers["problems"] == ["rank 1: RuntimeError: the device is lost"]
-        assert answers["numbers"] == sorted(expected.numbers)
+    for mine in (first, second):
+        assert mine["reading"] == expected.reading.to_json()
+        assert mine["same"]
+        assert mine["masked"] == ranks.masked()
+        assert mine["problems"] == ["rank 1: RuntimeError: the device is lost"]
+        assert mine["numbers"] == sorted(expected.numbers)
     assert (first["logged"], second["logged"]) == ([1, 3], [])
     assert (first["records"], second["records"]) == (3, 0)

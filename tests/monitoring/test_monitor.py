@@ -194,8 +194,8 @@ def test_a_loop_may_bring_its_own_features(tmp_path: Path) -> None:
     assert len(resumed.records) == 4
 
 
-class Dino(nn.Module):
-    """The interface of DINO's own vision transformer: forward gives class tokens alone."""
+class Own(nn.Module):
+    """The interfaces of public vision transformers, whose forward gives no patch tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,24 +204,36 @@ class Dino(nn.Module):
     def get_intermediate_layers(self, images: Tensor) -> list[Tensor]:
         return [self.vit.forward_features(images)]
 
+    def forward_encoder(self, images: Tensor, mask_ratio: float) -> tuple[Tensor, None, None]:
+        assert mask_ratio == 0
+        return self.vit.forward_features(images), None, None
+
     def forward(self, images: Tensor) -> Tensor:
         return self.vit(images)
 
 
-def test_a_function_reads_the_tokens_of_any_other_model() -> None:
-    model = nn.Sequential(Dino().train(), nn.Linear(24, 4))
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        lambda vit, images: vit.get_intermediate_layers(images)[0][:, 1:],
+        lambda mae, images: mae.forward_encoder(images, 0.0)[0][:, 1:],
+    ],
+    ids=["DINO", "MAE"],
+)
+def test_a_function_reads_the_tokens_of_any_other_model(tokens: Any) -> None:
+    model = nn.Sequential(Own().train(), nn.Linear(24, 4))
     wrapped = DenseMonitor(
         pixels(),
         settings=SETTINGS,
         backbone="0",
-        tokens=lambda dino, images: dino.get_intermediate_layers(images)[0][:, 1:],
+        tokens=tokens,
     )
     look = only(wrapped.observe(model, step=0))
     expected = only(DenseMonitor(pixels(), settings=SETTINGS).observe(vit(), step=0))
     assert look.reading is not None
     assert expected.reading is not None
     assert look.reading.estimate("released.dse") == expected.reading.estimate("released.dse")
-    assert wrapped.records[0].checkpoint["architecture"] == "Dino"
+    assert wrapped.records[0].checkpoint["architecture"] == "Own"
     assert model.training
     assert model[0].vit.training
 

@@ -164,21 +164,28 @@ def _weight(part: Any) -> Tensor | None:
     return next((p for p in part.parameters() if p.is_floating_point()), None)
 
 
+def draw_from(part: Any, seed: int) -> None:
+    """Let what a model draws in evaluation mode (random masks) follow from a seed.
+
+    To be called within :func:`at_rest`, which puts the states back that this sets.
+    """
+    device = device_of(part)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+
+
 @contextmanager
-def at_rest(part: Any, seed: int) -> Iterator[None]:
+def at_rest(part: Any) -> Iterator[None]:
     """Evaluation mode, no gradients, full precision and chance of its own; all undone afterwards.
 
     The mode of every submodule comes back as it was, also where some were in evaluation mode within
-    a model in training. Whatever the model draws in evaluation mode (random masks), it draws
-    the same each time, and the global random states of the CPU and of its device stay as they were.
+    a model in training; the global random states of the CPU and of the model's device stay.
     """
     modules = list(part.modules()) if isinstance(part, nn.Module) else []
     modes = [module.training for module in modules]
     device = device_of(part)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
         try:
             if modules:
                 part.eval()

@@ -28,6 +28,7 @@ from densescope.monitoring.models import (
     Where,
     at_rest,
     device_of,
+    draw_from,
     find_backbone,
     still,
     unwrapped,
@@ -257,9 +258,10 @@ class DenseMonitor:
         if self.tokens is not None:
             part = Tokens(unwrapped(part), self.tokens)
         pixels, size = self.held_out.pixels, self.held_out.pixels.shape[-1]
-        with at_rest(part, self.settings.seed):
+        with at_rest(part):
             reader = still(part, image_size=size, mean=self.mean, std=self.std)
             for batch in self._batches(len(pixels)):
+                draw_from(part, self.settings.seed + batch.start)
                 extracted = extract(
                     reader,
                     pixels[batch.start : batch.stop],
