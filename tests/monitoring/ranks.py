@@ -18,7 +18,7 @@ from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.monitor import DenseMonitor
 from tests.monitoring.scenes import SETTINGS, features, pixels, vit
 
-SECONDS = 60
+SECONDS = 180
 
 
 def spawn(work: Any, folder: Path, count: int = 2) -> list[Any]:

@@ -139,7 +139,7 @@ def test_a_look_that_fails_stops_neither_the_fit_nor_its_checkpoints(tmp_path: P
         learner.teacher.patch_embed.proj.weight.fill_(math.nan)
     callback = DenseCallback(monitor())
     fit = trainer(lightning, tmp_path, callback, best, enable_checkpointing=True)
-    fit.fit(learner, loader())
+    fit.fit(learner, loader(), loader())
     assert fit.state.finished
     assert [record.status for record in callback.monitor.records] == ["failed"] * 3
 
