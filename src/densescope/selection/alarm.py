@@ -12,7 +12,6 @@ from densescope.selection.falls import History, Status
 from densescope.selection.parts import weighted_sum
 from densescope.selection.reading import AlarmSettings, Reading
 from densescope.selection.result import Change, Part
-from densescope.selection.weight import run_weight
 from densescope.selection.words import place
 
 Kind = Literal["fall", "collapse", "not finite"]
@@ -37,7 +36,7 @@ class Alarm:
         change: last minus best on the same images; ``None`` where the last has no numbers.
         interval: of the change of DSE, with the noise of images and of training, at the level
             at which the rule compares; ``None`` where the last has no numbers or DSE no weight.
-        weight: lambda of the run as it stands.
+        weight: lambda of the run before the fall, which is also that of ``change``.
         sentence: all of it in words.
     """
 
@@ -84,13 +83,13 @@ def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = Non
 
     There is an alarm where the last ``patience`` readings or more have all *fallen*, each being
 
-    - below the best reading before them in ``separability + w * dim`` for ``w = 1`` and for the
-      run's own weight (and so for every weight between), and in at least one of the two parts, each
-      time by more than noise; or
+    - below the best reading before them in separability or dimension by more than noise, and, where
+      the other part rose meanwhile, also in ``separability + w * dim``, both for ``w = 1`` and for
+      the weight the run had before (and so for every weight between); or
     - collapsed: its dimension is below ``collapse_fraction`` of the highest so far; or
     - without finite numbers.
 
-    A part that falls while the other rises as far is a trade and no alarm. Noise is that of the
+    A part that falls while the other pays for it is a trade and no alarm. Noise is that of the
     images (jackknife, on paired blocks) and that of training, which is read off how the earlier
     readings scatter around straight lines; both at a level that shrinks with the number of
     looks, so that ``false_alarm_rate`` holds over a run of any length. The readings' order decides
@@ -102,7 +101,7 @@ def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = Non
 
     Returns:
         The alarm, or ``None``: also where there is nothing good to go back to, and, for a plain
-        fall, with fewer than five readings before it.
+        fall, with fewer than six readings before it.
 
     Raises:
         InputError: two readings with numbers in different numbers of replicates.
@@ -121,15 +120,7 @@ def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = Non
     """
     settings = settings or AlarmSettings()
     ordered = sorted(readings, key=lambda reading: (reading.step, reading.name))
-    finite = [reading for reading in ordered if reading.is_finite]
-    weight, _ = run_weight(
-        [reading.separability.value for reading in finite],
-        [reading.dim.value for reading in finite],
-        definition=settings.definition,
-    )
-    if weight is None:
-        return None
-    history = History(ordered, weight, settings)
+    history = History(ordered, settings)
     for cut in range(1, len(ordered) - settings.patience + 1):
         best = history.fallen_from(cut)
         if best is not None:
@@ -141,9 +132,10 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
     """The alarm of a run whose readings have all fallen from ``cut`` on."""
     since, last = history.readings[cut], history.readings[-1]
     change, interval = None, None
-    if last.is_finite:
-        change = _change(best, last, history.weight)
-        margin = history.margin(cut, change.dse, history.weighted)
+    weighted = history.weighted(cut)
+    if last.is_finite and weighted is not None:
+        change = _change(best, last, weighted.of_dim)
+        margin = history.margin(cut, change.dse, weighted)
         interval = (change.dse.value - margin, change.dse.value + margin)
     kind = KINDS[history.status[-1]]
     fell = history.fell(cut, best) if last.is_finite else "both"
@@ -159,7 +151,7 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
         unit=last.unit,
         change=change,
         interval=interval,
-        weight=history.weight,
+        weight=None if weighted is None else weighted.of_dim,
         sentence=_sentence(kind, fell, (since, best, last), change, interval),
     )
 

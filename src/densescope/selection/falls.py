@@ -15,6 +15,7 @@ from densescope.estimate import Estimate, student_quantile
 from densescope.selection.parts import weighted_sum
 from densescope.selection.reading import AlarmSettings, Reading
 from densescope.selection.result import Part
+from densescope.selection.weight import run_weight
 
 LAGS = (1, 2, 4, 8)  # readings between those compared: a slow wobble shows at long ones only
 DIFFERENCES_PER_LAG = 4  # times the lag: so many must be there before a lag counts
@@ -59,47 +60,57 @@ class History:
 
     Attributes:
         readings: in order of step.
-        weight: lambda of the run.
-        weighted: the view that is DSE at that weight.
         status: of each reading.
     """
 
-    def __init__(self, readings: Sequence[Reading], weight: float, settings: AlarmSettings) -> None:
+    def __init__(self, readings: Sequence[Reading], settings: AlarmSettings) -> None:
         self.readings = tuple(readings)
-        self.weight = weight
-        self.weighted = View(1.0, weight)
         self.status = _statuses(readings, settings.collapse_fraction)
         self._settings = settings
-        released = settings.definition == "released"
-        self._sums = (self.weighted, EQUAL) if released else (self.weighted,)
+        self._is_released = settings.definition == "released"
         fine = [status == "fine" for status in self.status]
         self._sound = [reading for reading, whole in zip(readings, fine, strict=True) if whole]
         self._counts = [0, *accumulate(fine)]
-        views = dict.fromkeys((*self._sums, SEPARABILITY, DIMENSION))
-        values = {view: [view.value(reading) for reading in self._sound] for view in views}
+        self._views = (SEPARABILITY, DIMENSION, *([EQUAL] if self._is_released else []))
+        values = {view: [view.value(reading) for reading in self._sound] for view in self._views}
         self._leaders = {view: _leaders(numbers) for view, numbers in values.items()}
         self._wobbles = {view: _wobbles(numbers) for view, numbers in values.items()}
+        self._weighted: dict[int, View | None] = {}
+
+    def weighted(self, cut: int) -> View | None:
+        """DSE at the weight that the run had before ``cut``; ``None`` where it is not defined."""
+        count = self._counts[cut]
+        if count not in self._weighted:
+            sound = self._sound[:count]
+            weight, _ = run_weight(
+                [reading.separability.value for reading in sound],
+                [reading.dim.value for reading in sound],
+                definition=self._settings.definition,
+            )
+            view = None if weight is None else View(1.0, weight)
+            self._weighted[count] = view
+            if view is not None and view not in self._wobbles:
+                self._wobbles[view] = _wobbles([view.value(reading) for reading in self._sound])
+        return self._weighted[count]
 
     def fallen_from(self, cut: int) -> Reading | None:
         """The best sound reading before ``cut`` below which all from ``cut`` on have fallen.
 
-        Compared are the highest before the cut of each part and of DSE; of those below which all
-        fell, the one of highest DSE is named. ``None`` where there is none.
+        Compared are the highest before the cut of each part and of their sum; of those below which
+        all fell, the one of highest DSE is named. ``None`` where there is none.
         """
         count = self._counts[cut]
         if count == 0:
             return None
         leaders = sorted({leaders[count - 1] for leaders in self._leaders.values()})
-        best = sorted(
-            (self._sound[i] for i in leaders),
-            key=self.weighted.value,
-            reverse=True,
-        )
         tail = range(len(self.readings) - 1, cut - 1, -1)
-        for reading in best:
-            if all(self._fallen(cut, reading, index) for index in tail):
-                return reading
-        return None
+        below = [
+            self._sound[i]
+            for i in leaders
+            if all(self._fallen(cut, self._sound[i], index) for index in tail)
+        ]
+        dse = self.weighted(cut) or SEPARABILITY
+        return max(below, key=dse.value) if below else None
 
     def fell(self, cut: int, best: Reading) -> Part:
         """The parts of the last reading that are below the best one's by more than noise."""
@@ -140,16 +151,21 @@ class History:
         )
 
     def _is_trade(self, cut: int, best: Reading, reading: Reading, fell: View) -> bool:
-        """Whether the other part rose, and DSE is not below the best at both weights for sure."""
+        """Whether the other part rose, and DSE is not below the best at both weights for sure.
+
+        The weight the run had before is the rate at which it has exchanged one part for the other.
+        """
+        weighted = self.weighted(cut)
+        if weighted is None:
+            return True
         other = OTHER[fell]
         change = other.change(best, reading)
         fall = fell.value(best) - fell.value(reading)
-        paid = {SEPARABILITY: 1.0, DIMENSION: self._sums[-1].of_dim}
-        pays = paid[other] * change.value > TRADE_SHARE * paid[fell] * fall
+        sums = (EQUAL, weighted) if self._is_released else (weighted,)
+        worth = {SEPARABILITY: 1.0, DIMENSION: sums[0].of_dim}
+        pays = worth[other] * change.value > TRADE_SHARE * worth[fell] * fall
         rose = change.value > self.margin(cut, change, other, TRADE_LEVEL)
-        if not (rose or pays):
-            return False
-        return not all(self._below(cut, best, reading, view) for view in self._sums)
+        return (rose or pays) and not all(self._below(cut, best, reading, view) for view in sums)
 
     def _below(self, cut: int, best: Reading, reading: Reading, view: View) -> bool:
         fall = view.value(best) - view.value(reading)
