@@ -65,7 +65,10 @@ def test_it_observes_steps(tmp_path: Path) -> None:
     run.train()
     assert [record.step for record in callback.monitor.records] == [2, 4, 6]
     record = callback.monitor.records[0]
-    assert (record.status, record.checkpoint["architecture"]) == ("scored", "ViTModel")
+    assert (record.status, record.checkpoint["architecture"]) == (
+        "scored",
+        "ViTForMaskedImageModeling",
+    )
     assert run.model.training
 
 

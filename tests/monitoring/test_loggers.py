@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         logger.run.finish()
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     (data,) = folder.glob("*.wandb")
-    content = data.read_bytes()
-    assert all(name.encode() in content for name in GIVEN)
+    until = time.monotonic() + 60  # its own process writes, and is not always done by now
+    while not all(name.encode() in data.read_bytes() for name in GIVEN):
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
