@@ -144,6 +144,20 @@ def test_a_look_that_fails_stops_neither_the_fit_nor_its_checkpoints(tmp_path: P
     assert [record.status for record in callback.monitor.records] == ["failed"] * 3
 
 
+def test_numbers_that_lightning_refuses_do_not_stop_the_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lightning = package("pytorch_lightning")
+
+    def refuse(*given: Any) -> None:
+        raise ValueError("twice the same name")
+
+    learner = module_of(lightning)
+    monkeypatch.setattr(learner, "log_dict", refuse)
+    trainer(lightning, tmp_path, DenseCallback(monitor())).fit(learner, loader())
+    assert caplog.text.count("twice the same name; the training goes on") == 3
+
+
 def test_an_alarm_stops_the_fit_if_asked(tmp_path: Path) -> None:
     lightning = package("pytorch_lightning")
 

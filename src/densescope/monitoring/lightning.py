@@ -90,4 +90,7 @@ class DenseCallback(_callback_class()):  # type: ignore[misc]
             seen = stop.observation
             trainer.should_stop = True
         if seen is not None:
-            pl_module.log_dict(seen.for_checkpoints)
+            try:
+                pl_module.log_dict(seen.for_checkpoints)
+            except Exception as cause:  # the training goes on
+                LOG.warning("Lightning did not take the numbers: %s; the training goes on", cause)

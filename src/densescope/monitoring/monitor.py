@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import PREVIEW_IMAGES, ScoreSettings
-from densescope.features.extraction import extract, resolve_device
+from densescope.features.extraction import ExtractedFeatures, extract, resolve_device
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import ImageSubset
 from densescope.monitoring.collected import Collected
@@ -24,6 +25,7 @@ from densescope.monitoring.loggers import LogFunction, Logger
 from densescope.monitoring.metric import DenseMetric, without_views
 from densescope.monitoring.models import (
     ReadTokens,
+    StillBackbone,
     Tokens,
     Where,
     at_rest,
@@ -262,14 +264,7 @@ class DenseMonitor:
             reader = still(part, image_size=size, mean=self.mean, std=self.std)
             for batch in self._batches(len(pixels)):
                 draw_from(part, self.settings.seed + batch.start)
-                extracted = extract(
-                    reader,
-                    pixels[batch.start : batch.stop],
-                    layers=self.settings.layers,
-                    batch_size=self.batch_size,
-                    device=str(device_of(part)),
-                    precision=self.settings.precision,
-                )
+                extracted = self._extract(reader, pixels, batch, device_of(part))
                 self.metric.update(extracted.patches, batch, extracted.image)
         self._about = {
             "architecture": kind,
@@ -278,6 +273,22 @@ class DenseMonitor:
             "grid": list(extracted.grid),
             "device": device_name(device_of(part)),
         }
+
+    def _extract(
+        self, reader: StillBackbone, pixels: Tensor, batch: range, device: torch.device
+    ) -> ExtractedFeatures:
+        try:
+            return extract(
+                reader,
+                pixels[batch.start : batch.stop],
+                layers=self.settings.layers,
+                batch_size=self.batch_size,
+                device=str(device),
+                precision=self.settings.precision,
+            )
+        except InputError as cause:
+            place = f"in the batch of images {batch.start} to {batch.stop - 1}"
+            raise InputError(f"{place}, {cause}") from cause
 
     def _batches(self, images: int) -> list[range]:
         """Whole batches for this rank; where they do not come out even, some are read twice."""
