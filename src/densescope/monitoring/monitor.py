@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import PREVIEW_IMAGES, ScoreSettings
-from densescope.features.extraction import ExtractedFeatures, extract, resolve_device
+from densescope.features.extraction import resolve_device
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import ImageSubset
 from densescope.monitoring.collected import Collected
@@ -23,22 +22,11 @@ from densescope.monitoring.journal import LOG, Journal, Listener, Look
 from densescope.monitoring.keeping import DenseCheckpoint
 from densescope.monitoring.loggers import LogFunction, Logger
 from densescope.monitoring.metric import DenseMetric, without_views
-from densescope.monitoring.models import (
-    ReadTokens,
-    StillBackbone,
-    Tokens,
-    Where,
-    at_rest,
-    device_of,
-    draw_from,
-    find_backbone,
-    still,
-    unwrapped,
-)
+from densescope.monitoring.models import ReadTokens, Where
 from densescope.monitoring.observation import Observation, TrainingStopped
 from densescope.monitoring.reading import DenseReading
+from densescope.monitoring.viewing import Viewer, share_of_batches
 from densescope.records import ScoreRecord
-from densescope.runs.environment import device_name
 from densescope.selection import Alarm, AlarmSettings
 
 OnError = Literal["warn", "raise"]
@@ -129,10 +117,8 @@ class DenseMonitor:
         _check(every=every, batch_size=batch_size, on_error=on_error)
         self.settings = without_views(settings or ScoreSettings())
         self.every = every
-        self.mean, self.std = tuple(mean), tuple(std)
         self.batch_size = batch_size
-        self.backbone = backbone
-        self.tokens = tokens
+        self.viewer = Viewer(tuple(mean), tuple(std), backbone, tokens)
         self.stop_on_alarm = stop_on_alarm
         self.on_error = on_error
         self.metric = DenseMetric(
@@ -255,48 +241,9 @@ class DenseMonitor:
         """This rank's share of the images, through the model, into the metric."""
         if self.held_out is None:
             raise InputError("this monitor has no images to show a model: DenseMonitor(images)")
-        part, path = find_backbone(model, self.backbone)
-        kind = type(part).__name__
-        if self.tokens is not None:
-            part = Tokens(unwrapped(part), self.tokens)
-        pixels, size = self.held_out.pixels, self.held_out.pixels.shape[-1]
-        with at_rest(part):
-            reader = still(part, image_size=size, mean=self.mean, std=self.std)
-            for batch in self._batches(len(pixels)):
-                draw_from(part, self.settings.seed + batch.start)
-                extracted = self._extract(reader, pixels, batch, device_of(part))
-                self.metric.update(extracted.patches, batch, extracted.image)
-        self._about = {
-            "architecture": kind,
-            "weights": path or "model",
-            "image_size": size,
-            "grid": list(extracted.grid),
-            "device": device_name(device_of(part)),
-        }
-
-    def _extract(
-        self, reader: StillBackbone, pixels: Tensor, batch: range, device: torch.device
-    ) -> ExtractedFeatures:
-        try:
-            return extract(
-                reader,
-                pixels[batch.start : batch.stop],
-                layers=self.settings.layers,
-                batch_size=self.batch_size,
-                device=str(device),
-                precision=self.settings.precision,
-            )
-        except InputError as cause:
-            place = f"in the batch of images {batch.start} to {batch.stop - 1}"
-            raise InputError(f"{place}, {cause}") from cause
-
-    def _batches(self, images: int) -> list[range]:
-        """Whole batches for this rank; where they do not come out even, some are read twice."""
-        starts = range(0, images, self.batch_size)
-        ranks = self.metric.ranks
-        each = -(-len(starts) // ranks.count)
-        mine = [starts[(ranks.rank + i * ranks.count) % len(starts)] for i in range(each)]
-        return [range(start, min(start + self.batch_size, images)) for start in mine]
+        pixels, ranks = self.held_out.pixels, self.metric.ranks
+        batches = share_of_batches(len(pixels), self.batch_size, ranks.rank, ranks.count)
+        self._about = self.viewer.look(model, pixels, batches, self.metric)
 
     def _conclude(self, step: int, began: float) -> Observation:
         reading: DenseReading | None = None
