@@ -198,13 +198,12 @@ class _Watch:
         active = time.monotonic()
         try:
             while not self._stops():
-                if self._look():
-                    active = time.monotonic()
+                is_busy = self._look()
                 if self.watching.once or self._stops():
                     break
-                idle = time.monotonic() - active
-                limit = self.watching.until_idle_seconds
-                if limit is not None and idle >= limit:
+                if is_busy:
+                    active = time.monotonic()
+                elif self._is_idle(time.monotonic() - active):
                     break
                 self._publish_if_due()
                 sleep(self.watching.poll_seconds)
@@ -214,6 +213,10 @@ class _Watch:
 
     def _stops(self) -> bool:
         return self.watching.stop_on_alarm and self.alarm is not None
+
+    def _is_idle(self, seconds: float) -> bool:
+        limit = self.watching.until_idle_seconds
+        return limit is not None and seconds >= limit
 
     def _look(self) -> bool:
         """Score what is whole and new; whether anything is going on in the folder."""

@@ -36,7 +36,8 @@ class Alarm:
         change: last minus best on the same images; ``None`` where the last has no numbers.
         interval: of the change of DSE, with the noise of images and of training, at the level
             at which the rule compares; ``None`` where the last has no numbers or DSE no weight.
-        weight: lambda of the run before the fall, which is also that of ``change``.
+        weight: of the dimension in ``change``: 1, so that it stays as checkpoints arrive, or with
+            ``"paper"`` lambda of the run before the fall.
         sentence: all of it in words.
     """
 
@@ -83,9 +84,8 @@ def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = Non
 
     There is an alarm where the last ``patience`` readings or more have all *fallen*, each being
 
-    - below the best reading before them in separability or dimension by more than noise, and, where
-      the other part rose meanwhile, also in ``separability + w * dim``, both for ``w = 1`` and for
-      the weight the run had before (and so for every weight between); or
+    - below the best reading before them by more than noise, in ``separability + dim`` and in at
+      least one of the two, while DSE at the weight the run had before has not risen; or
     - collapsed: its dimension is below ``collapse_fraction`` of the highest so far; or
     - without finite numbers.
 
@@ -132,13 +132,14 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
     """The alarm of a run whose readings have all fallen from ``cut`` on."""
     since, last = history.readings[cut], history.readings[-1]
     change, interval = None, None
-    weighted = history.weighted(cut)
-    if last.is_finite and weighted is not None:
-        change = _change(best, last, weighted.of_dim)
-        margin = history.margin(cut, change.dse, weighted)
+    total = history.total(cut)
+    if last.is_finite and total is not None:
+        change = _change(best, last, total.of_dim)
+        margin = history.margin(cut, change.dse, total)
         interval = (change.dse.value - margin, change.dse.value + margin)
     kind = KINDS[history.status[-1]]
     fell = history.fell(cut, best) if last.is_finite else "both"
+    weight = None if total is None else total.of_dim
     return Alarm(
         kind=kind,
         fell=fell,
@@ -151,8 +152,8 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
         unit=last.unit,
         change=change,
         interval=interval,
-        weight=None if weighted is None else weighted.of_dim,
-        sentence=_sentence(kind, fell, (since, best, last), change, interval),
+        weight=weight,
+        sentence=_sentence(kind, fell, (since, best, last), change, interval, weight),
     )
 
 
@@ -169,11 +170,12 @@ def _sentence(
     where: tuple[Reading, Reading, Reading],
     change: Change | None,
     interval: tuple[float, float] | None,
+    weight: float | None,
 ) -> str:
     since, best, last = where
     begun = f"since {place(since)}"
     back = f"Go back to {place(best)}."
-    if change is None or interval is None:
+    if change is None or interval is None or weight is None:
         return (
             f"The features have no dense structure left to measure {begun}: they are NaN, "
             f"infinite, or the same in every patch. {back}"
@@ -188,6 +190,7 @@ def _sentence(
     what = {"both": "Both parts fell", "dimension": "The dimension fell"}
     return (
         f"DSE has been below its best {begun}: at {place(last)} by {-change.dse.value:.3g} "
-        f"[{low:.3g}, {high:.3g}], more than the noise of images and of training. "
+        f"[{low:.3g}, {high:.3g}] at weight {weight:.3g}, more than the noise of images and of "
+        "training. "
         f"{what.get(fell, 'Separability fell')} ({parts}). {back}"
     )

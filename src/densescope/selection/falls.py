@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ from densescope.selection.weight import run_weight
 LAGS = (1, 2, 4, 8)  # readings between those compared: a slow wobble shows at long ones only
 DIFFERENCES_PER_LAG = 4  # times the lag: so many must be there before a lag counts
 LEAST_READINGS = 2 + DIFFERENCES_PER_LAG  # before a plain fall
-# A part that rose by more than this noise, or by this share of the other's fall, may pay for it.
-TRADE_LEVEL, TRADE_SHARE = 0.95, 0.5
+PLAIN_LEVEL = 0.95  # of a rise, which is evidence against an alarm: one look is enough
 ROUNDING = 1e-9  # of the larger value: below it a fall is rounding
+KEPT = 0.75  # of the differences, the smallest: a bend of the curve makes a few large ones
 # A normal scatter s around a straight line has second differences of standard deviation
-# s * sqrt(6); their mean size is sqrt(2 / pi) of that, their median size 0.6745.
-OF_MEAN = math.sqrt(math.pi / 2) / math.sqrt(6)
-OF_MEDIAN = 1 / 0.6745 / math.sqrt(6)
+# s * sqrt(6); the smallest three quarters of them have the mean size 0.515 of that.
+TO_SCATTER = 1 / 0.515 / math.sqrt(6)
 Status = Literal["fine", "collapsed", "not finite"]
 
 
@@ -52,7 +50,6 @@ class View:
 SEPARABILITY = View(1.0, 0.0)
 DIMENSION = View(0.0, 1.0)
 EQUAL = View(1.0, 1.0)  # the released definition's own weight
-OTHER = {SEPARABILITY: DIMENSION, DIMENSION: SEPARABILITY}
 
 
 class History:
@@ -74,7 +71,7 @@ class History:
         self._views = (SEPARABILITY, DIMENSION, *([EQUAL] if self._is_released else []))
         values = {view: [view.value(reading) for reading in self._sound] for view in self._views}
         self._leaders = {view: _leaders(numbers) for view, numbers in values.items()}
-        self._wobbles = {view: _wobbles(numbers) for view, numbers in values.items()}
+        self._wobbles: dict[View, list[float]] = {}
         self._weighted: dict[int, View | None] = {}
 
     def weighted(self, cut: int) -> View | None:
@@ -89,9 +86,11 @@ class History:
             )
             view = None if weight is None else View(1.0, weight)
             self._weighted[count] = view
-            if view is not None and view not in self._wobbles:
-                self._wobbles[view] = _wobbles([view.value(reading) for reading in self._sound])
         return self._weighted[count]
+
+    def total(self, cut: int) -> View | None:
+        """The sum by which a fall is told: both parts alike, or the paper's DSE where defined."""
+        return EQUAL if self._is_released else self.weighted(cut)
 
     def fallen_from(self, cut: int) -> Reading | None:
         """The best sound reading before ``cut`` below which all from ``cut`` on have fallen.
@@ -109,8 +108,10 @@ class History:
             for i in leaders
             if all(self._fallen(cut, self._sound[i], index) for index in tail)
         ]
+        if not below:
+            return None
         dse = self.weighted(cut) or SEPARABILITY
-        return max(below, key=dse.value) if below else None
+        return max(below, key=dse.value)
 
     def fell(self, cut: int, best: Reading) -> Part:
         """The parts of the last reading that are below the best one's by more than noise."""
@@ -135,37 +136,33 @@ class History:
             level = 1 - self._settings.false_alarm_rate / (looks * (looks + 1))
         # Second differences overlap: they count as half as many.
         freedom = (count - 2) // 2
-        wobble = _quantile(level, freedom) * math.sqrt(2) * self._wobbles[view][count]
+        wobble = _quantile(level, freedom) * math.sqrt(2) * self._wobble(view)[count]
         error = change.standard_error
         if error is None:
             return wobble
         return math.hypot(wobble, _quantile(level, len(change.replicates) - 1) * error)
 
+    def _wobble(self, view: View) -> list[float]:
+        if view not in self._wobbles:
+            self._wobbles[view] = _wobbles([view.value(reading) for reading in self._sound])
+        return self._wobbles[view]
+
     def _fallen(self, cut: int, best: Reading, index: int) -> bool:
+        """Whether a reading is without numbers, or a part and the sum fell and DSE did not rise.
+
+        DSE is that at the weight the run had before: the rate at which it has exchanged one
+        part for the other.
+        """
         if self.status[index] != "fine":
             return True
-        reading = self.readings[index]
-        return any(
-            self._below(cut, best, reading, part) and not self._is_trade(cut, best, reading, part)
-            for part in OTHER
-        )
-
-    def _is_trade(self, cut: int, best: Reading, reading: Reading, fell: View) -> bool:
-        """Whether the other part rose, and DSE is not below the best at both weights for sure.
-
-        The weight the run had before is the rate at which it has exchanged one part for the other.
-        """
-        weighted = self.weighted(cut)
-        if weighted is None:
-            return True
-        other = OTHER[fell]
-        change = other.change(best, reading)
-        fall = fell.value(best) - fell.value(reading)
-        sums = (EQUAL, weighted) if self._is_released else (weighted,)
-        worth = {SEPARABILITY: 1.0, DIMENSION: sums[0].of_dim}
-        pays = worth[other] * change.value > TRADE_SHARE * worth[fell] * fall
-        rose = change.value > self.margin(cut, change, other, TRADE_LEVEL)
-        return (rose or pays) and not all(self._below(cut, best, reading, view) for view in sums)
+        reading, total = self.readings[index], self.total(cut)
+        if total is None or not self._below(cut, best, reading, total):
+            return False
+        if not any(self._below(cut, best, reading, part) for part in (SEPARABILITY, DIMENSION)):
+            return False
+        weighted = self.weighted(cut) or total
+        change = weighted.change(best, reading)
+        return change.value <= self.margin(cut, change, weighted, PLAIN_LEVEL)
 
     def _below(self, cut: int, best: Reading, reading: Reading, view: View) -> bool:
         fall = view.value(best) - view.value(reading)
@@ -201,21 +198,13 @@ def _wobbles(values: Sequence[float]) -> list[float]:
     """For every number of first values, the scatter around straight lines, of the worst lag."""
     worst = [0.0] * (len(values) + 1)
     for lag in LAGS:
-        total, ordered = 0.0, list[float]()
+        ordered: list[float] = []
         for i in range(len(values) - 2 * lag):
-            size = abs(values[i] - 2 * values[i + lag] + values[i + 2 * lag])
-            total += size
-            insort(ordered, size)
-            if len(ordered) < DIFFERENCES_PER_LAG * lag:
-                continue
-            # Few differences have an unsteady median; long ones hold the bend of the curve.
-            scatter = (
-                OF_MEAN * total / len(ordered)
-                if lag == 1
-                else OF_MEDIAN * statistics.median_low(ordered)
-            )
-            end = i + 2 * lag + 1
-            worst[end] = max(worst[end], scatter)
+            insort(ordered, abs(values[i] - 2 * values[i + lag] + values[i + 2 * lag]))
+            if len(ordered) >= DIFFERENCES_PER_LAG * lag:
+                kept = ordered[: math.ceil(KEPT * len(ordered))]
+                end = i + 2 * lag + 1
+                worst[end] = max(worst[end], TO_SCATTER * math.fsum(kept) / len(kept))
     return worst
 
 
