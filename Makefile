@@ -24,6 +24,7 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.estimator
 	$(BIN)/python -m benchmarks.probing
 	$(BIN)/python -m benchmarks.regularizer
+	$(BIN)/python -m benchmarks.monitor
 
 docs: $(STAMP)  ## the API pages, into site/
 	$(BIN)/python -m pip install -q "pdoc>=14"

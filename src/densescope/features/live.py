@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from densescope.errors import InputError
@@ -18,7 +17,6 @@ from densescope.features.huggingface import TransformersBackbone
 from densescope.features.protocol import Backbone, Features
 from densescope.features.timm_backbone import TimmBackbone
 
-_PARALLEL = (DistributedDataParallel, DataParallel, FullyShardedDataParallel)
 _CURE = "take its patch tokens yourself, as images patches dim, and hand those on"
 
 
@@ -251,7 +249,7 @@ def _reader(
 def _runnable(model: Any, *about: Any) -> Backbone:
     """The reader of a model that can be run from outside and gives all its patches."""
     inner = _unwrapped(model)
-    if any(isinstance(part, FSDPModule | FullyShardedDataParallel) for part in (model, inner)):
+    if any(_is_sharded(part) for part in (model, inner)):
         raise InputError(
             f"{_kind(inner)} is sharded by FSDP, which can only run it as a whole: let it return "
             "its patch tokens too, or take them from its output with tokens_of"
@@ -264,10 +262,20 @@ def _runnable(model: Any, *about: Any) -> Backbone:
     return _reader(model, *about)
 
 
+def _is_sharded(model: Any) -> bool:
+    # By name: importing the classes takes as long as importing torch.
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
+    return any(name.startswith("torch.distributed.fsdp.") for name in names)
+
+
+def _wraps_shards(model: Any) -> bool:
+    return type(model).__name__ == "FullyShardedDataParallel" and _is_sharded(model)
+
+
 def _unwrapped(model: Any) -> Any:
     """What is left without the wrappers of parallel training, compilers, heads and masking."""
     while True:
-        if isinstance(model, _PARALLEL):
+        if isinstance(model, DistributedDataParallel | DataParallel) or _wraps_shards(model):
             inner = model.module
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
             inner = model._orig_mod

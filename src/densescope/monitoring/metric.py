@@ -1,0 +1,134 @@
+"""Dense structure as a plain metric object: ``update``, ``compute``, ``reset``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densescope.errors import InputError
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.extraction import resolve_device
+from densescope.monitoring.collected import Collected, collected, empty, in_order, joined
+from densescope.monitoring.gathering import Answer, Ranks, sentence
+from densescope.monitoring.reading import DenseReading, read_features
+
+
+class DenseMetric:
+    """Every label-free number of a set of images, fed batch by batch, on one process or many.
+
+    Groups, permutations and seeds follow the sample ids: images are put in order of their ids, an
+    id that came twice counts once. So neither the order of the batches nor the way they
+    are spread over processes changes a bit of the result, which is that of
+    :func:`~densescope.numerics.intervals.estimate_structure` and
+    :func:`~densescope.evaluation.scoring.score_backbone` on the same features with the same
+    settings. No global random state is read or written.
+
+    Args:
+        settings: what the numbers depend on; LiDAR is left out (it needs augmented views).
+        device: where the numbers are computed (features wait on the CPU).
+        group: process group whose ranks share the images; all processes by default.
+        distributed: ``False`` keeps to this process, also where there is a process group.
+
+    Example:
+        >>> metric = DenseMetric(ScoreSettings(global_clusters=6))
+        >>> noise = torch.randn(16, 16, 8, generator=torch.Generator().manual_seed(0))
+        >>> metric.update(noise[8:], range(8, 16))
+        >>> metric.update(noise[:8], range(8))
+        >>> metric.compute().images
+        16
+    """
+
+    def __init__(
+        self,
+        settings: ScoreSettings | None = None,
+        *,
+        device: str = "cpu",
+        group: Any = None,
+        distributed: bool = True,
+    ) -> None:
+        self.settings = without_views(settings or ScoreSettings())
+        self.device = device
+        self.ranks = Ranks(group, alone=not distributed)
+        self._parts: list[Collected] = []
+
+    def update(
+        self,
+        features: Tensor | Sequence[Tensor],
+        sample_ids: Tensor | Sequence[int],
+        image_vectors: Tensor | None = None,
+    ) -> None:
+        """Take up a batch.
+
+        Args:
+            features: ``images patches dim``, floating point on any device; one such tensor per
+                layer where the settings name several.
+            sample_ids: one integer per image, the same for an image at every moment of the run.
+            image_vectors: ``images dim``, for RankMe and alpha-ReQ.
+
+        Raises:
+            InputError: shapes that do not fit each other, or features that are NaN or infinite.
+        """
+        layers = len(self.settings.layers)
+        self._parts.append(collected(features, sample_ids, image_vectors, layers))
+
+    def compute(self) -> DenseReading:
+        """The numbers of all images of all ranks; every rank must call this, and gets the same.
+
+        Raises:
+            InputError: no images at all, an id with two different features, or too few patches
+                for the clusters.
+        """
+        return DenseReading.from_json(self.ask(None)["reading"])
+
+    def reset(self) -> None:
+        """Forget the features; to be called before the model's next weights are read."""
+        self._parts.clear()
+
+    def ask(self, problem: str | None, look: Callable[[Collected], None] | None = None) -> Answer:
+        """Like :meth:`compute`, for those who have more to say.
+
+        Args:
+            problem: why this rank has no features, where something went wrong; all ranks raise.
+            look: called on the first rank with all images in order of their ids.
+
+        Returns:
+            ``"reading"``: the JSON document of a :class:`DenseReading`; ``"images"``: count and
+            fingerprint of the ids.
+        """
+        layers = len(self.settings.layers)
+        mine = empty(layers)
+        if problem is None:
+            try:
+                mine = joined(self._parts, layers)
+            except InputError as cause:
+                problem = sentence(cause)
+
+        def answer(everything: Collected) -> Answer:
+            ordered = in_order(everything)
+            if look is not None:
+                look(ordered)
+            reading = read_ordered(ordered, self.settings, resolve_device(self.device))
+            return {"reading": reading.to_json(), "images": ordered.fingerprint}
+
+        return self.ranks.ask_first(mine, problem, answer)
+
+
+def read_ordered(ordered: Collected, settings: ScoreSettings, device: torch.device) -> DenseReading:
+    """The numbers of images in order of their ids.
+
+    Raises:
+        InputError: no images, or as :func:`~densescope.monitoring.reading.read_features` does.
+    """
+    if not len(ordered):
+        raise InputError("there are no features to compute from: call update() first")
+    image = ordered.image if ordered.image.shape[1] else None
+    return read_features(ordered.patches, image, settings, device)
+
+
+def without_views(settings: ScoreSettings) -> ScoreSettings:
+    """The same without LiDAR, which needs ten augmented views of every image."""
+    return replace(settings, lidar_images=0)
