@@ -8,11 +8,26 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.pretraining.encoders import FAMILY_TITLES, SMALL, family_of, fitted
-from densescope.pretraining.learners import byol, dino, mocov3, simsiam
+from densescope.pretraining.learners import (
+    barlowtwins,
+    byol,
+    densecl,
+    dino,
+    mec,
+    mocov3,
+    resa,
+    simsiam,
+    swav,
+    vicreg,
+    vicregl,
+)
 from densescope.pretraining.method_row import Method as Method
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings, flat
 
-_MODULES = (mocov3, byol, simsiam, dino)
+_MODULES = (
+    *(mocov3, byol, simsiam, dino),
+    *(densecl, swav, mec, barlowtwins, vicreg, vicregl, resa),
+)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Branch, named, twins
-from densescope.pretraining.learners.siamese import Averaged
+from densescope.pretraining.learners.siamese import Averaged, gathered
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
@@ -58,9 +58,8 @@ def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     from lightly.utils import dist
 
     queries, keys = F.normalize(queries, dim=1), F.normalize(keys.detach(), dim=1)
-    everyone = torch.cat(dist.gather(keys)) if dist.world_size() > 1 else keys
     right = torch.arange(len(queries), device=queries.device) + dist.rank() * len(queries)
-    return 2 * temperature * F.cross_entropy(queries @ everyone.T / temperature, right)
+    return 2 * temperature * F.cross_entropy(queries @ gathered(keys).T / temperature, right)
 
 
 class MocoV3(Averaged[MocoV3Recipe]):
@@ -94,7 +93,7 @@ class MocoV3(Averaged[MocoV3Recipe]):
         )
         return Branch(encoder, head)
 
-    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+    def mismatch(self, guess: Tensor, target: Tensor, step: int) -> Tensor:
         """InfoNCE among the images of the batch."""
         return contrast(guess, target, self.recipe.temperature)
 

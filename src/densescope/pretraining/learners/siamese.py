@@ -1,4 +1,4 @@
-"""What methods share that compare two views of an image, each through a network of its own."""
+"""What methods share that compare two views of an image, or keep a moving average."""
 
 from __future__ import annotations
 
@@ -11,6 +11,27 @@ from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Branch, Learner, Outcome, follow
 from densescope.pretraining.recipe import AnyRecipe
 from densescope.pretraining.schedules import cosine
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all devices, in the order of their ranks; gradients go back to each."""
+    from lightly.utils import dist
+
+    return torch.cat(dist.gather(rows)) if dist.world_size() > 1 else rows
+
+
+class Followed(Learner[AnyRecipe]):
+    """A moving average follows the student; a subclass sets both and the average's momentum."""
+
+    student: nn.Module
+    teacher: nn.Module
+    teacher_momentum: tuple[float, float]
+
+    def after_step(self, step: int) -> None:
+        """The moving average follows."""
+        start, end = self.teacher_momentum
+        momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
+        follow(self.student, self.teacher, momentum)
 
 
 class TwoViews(Learner[AnyRecipe]):
@@ -51,8 +72,8 @@ class Predictive(TwoViews[AnyRecipe]):
     def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
         """The sum over both directions."""
         told = self.targets(first, second, views)
-        forth = self.mismatch(self.predictor(first), told[1])
-        back = self.mismatch(self.predictor(second), told[0])
+        forth = self.mismatch(self.predictor(first), told[1], step)
+        back = self.mismatch(self.predictor(second), told[0], step)
         return forth + back
 
     def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,23 +81,17 @@ class Predictive(TwoViews[AnyRecipe]):
         return first.detach(), second.detach()
 
     @abstractmethod
-    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+    def mismatch(self, guess: Tensor, target: Tensor, step: int) -> Tensor:
         """The loss of one direction."""
 
 
-class Averaged(Predictive[AnyRecipe]):
+class Averaged(Followed[AnyRecipe], Predictive[AnyRecipe]):
     """The target is a moving average of the student; a subclass sets ``teacher`` too."""
 
+    student: Branch
     teacher: Branch
-    teacher_momentum: tuple[float, float]
 
     def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         """What the moving average says of both views."""
         with torch.no_grad():
             return self.teacher(views[0])[0], self.teacher(views[1])[0]
-
-    def after_step(self, step: int) -> None:
-        """The moving average follows."""
-        start, end = self.teacher_momentum
-        momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
-        follow(self.student, self.teacher, momentum)
