@@ -16,7 +16,6 @@ from torch import Tensor
 from densescope.errors import InputError
 from densescope.pretraining.learners.barlowtwins import BarlowTwins
 from densescope.pretraining.learners.mec import Mec, coding_loss
-from densescope.pretraining.learners.queues import queue_of
 from densescope.pretraining.learners.resa import Resa, alignment, self_assignment
 from densescope.pretraining.learners.swav import Swav
 from densescope.pretraining.learners.vicreg import Vicreg
@@ -178,7 +177,7 @@ def swav_loss(learner: Any, step: int) -> tuple[float, float]:
     rows = unit(array(branch.head(torch.cat(vectors)))).reshape(3, 8, -1)
     directions = unit(array(learner.prototypes.weight))
     scores = rows @ directions.T
-    queues = [array(queue.bank) for queue in learner.queues]
+    queues = [array(queue.rows) for queue in learner.queues]
     expected = 0.0
     for view in (0, 1):
         known = scores[view]
@@ -196,9 +195,7 @@ def test_swav_swaps_assignments_and_uses_the_queue_when_it_is_full() -> None:
     for step in (0, 1, 5):
         found, expected = swav_loss(learner, step)
         assert found == pytest.approx(expected, rel=1e-4)
-    norms = learner.prototypes.weight.norm(dim=1)
-    torch.testing.assert_close(norms, torch.ones(24))
-    assert [queue.bank_ptr.item() for queue in learner.queues] == [16, 16]
+    assert [queue.place.item() for queue in learner.queues] == [16, 16]
 
 
 def test_swav_without_a_queue() -> None:
@@ -216,6 +213,16 @@ def test_the_prototypes_of_swav_wait() -> None:
         assert (learner.prototypes.weight.grad is None) == waits
 
 
+def test_the_prototypes_of_swav_stay_unit_vectors() -> None:
+    learner = learner_of("swav", Swav)
+    ones = torch.ones(32)
+    torch.testing.assert_close(learner.prototypes.weight.norm(dim=1), ones)
+    directions = F.normalize(learner.prototypes.weight.detach().clone() + 0.1, dim=1)
+    learner.prototypes.weight.data.add_(0.1)
+    learner.after_step(0)
+    torch.testing.assert_close(learner.prototypes.weight.detach(), directions)
+
+
 def test_too_few_images_for_the_prototypes_is_a_sentence(tmp_path: Path) -> None:
     settings = tiny("swav")
     assert settings.recipe is not None
@@ -226,15 +233,6 @@ def test_too_few_images_for_the_prototypes_is_a_sentence(tmp_path: Path) -> None
     )
     with pytest.raises(InputError, match=sentence):
         pretrain(replace(settings, recipe=few), images(), tmp_path)
-
-
-def test_a_queue_is_a_part_of_the_state_and_forgets_the_oldest() -> None:
-    queue = queue_of(4, 2)
-    assert set(queue.state_dict()) == {"bank", "bank_ptr"}
-    rows = torch.arange(12.0).view(6, 2)
-    for part in (rows[:3], rows[3:4], rows[4:]):
-        queue(part, update=True)
-    assert queue(rows)[1].T.tolist() == [[8, 9], [10, 11], [4, 5], [6, 7]]
 
 
 KEYS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from densescope.features.augmentation import AugmentationSettings, cell_centers, located_views
-from densescope.pretraining.learners.densecl import DenseCl, contrast_with_queue
+from densescope.pretraining.learners.densecl import DenseCl
 from densescope.pretraining.learners.vicregl import Vicregl
 from tests.pretraining.numeric import array, info_nce, unit, vicreg
 from tests.pretraining.tiny import SIZE, images, learner_of
@@ -28,19 +27,10 @@ def chance() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-def test_contrast_of_vectors_known_on_paper() -> None:
-    one, other = torch.eye(4)[:1], torch.eye(4)[1:2]
-    negatives = torch.eye(4)[:, 2:]
-    sharp = -math.log(math.exp(5) / (math.exp(5) + 2))
-    assert contrast_with_queue(one, one, negatives, 0.2).item() == pytest.approx(sharp)
-    at_chance = contrast_with_queue(one, other, negatives, 0.2)
-    assert at_chance.item() == pytest.approx(math.log(3))
-
-
 def test_densecl_is_the_contrast_of_images_and_of_places() -> None:
     learner = learner_of("densecl", DenseCl)
     query, key = (learner.student(view) for view in learner.views(pixels(), chance()))
-    bank, places = (array(q.bank).T for q in (learner.queue, learner.place_queue))
+    bank, places = (array(q.rows).T for q in (learner.queue, learner.place_queue))
     whole = info_nce(unit(array(query.whole)), unit(array(key.whole)), bank, 0.2)
 
     dense = []
@@ -60,16 +50,16 @@ def test_densecl_is_the_contrast_of_images_and_of_places() -> None:
 def test_densecl_remembers_whole_images_and_mean_places() -> None:
     learner = learner_of("densecl", DenseCl)
     key = learner.teacher(learner.views(pixels(), chance())[1])
-    before = learner.queue.bank.clone()
+    before = learner.queue.rows.clone()
     learner.loss(pixels(), 0, chance())
     learner.loss(pixels(), 1, torch.Generator().manual_seed(4))
     torch.testing.assert_close(
-        learner.queue.bank[:4], torch.nn.functional.normalize(key.whole, dim=1)
+        learner.queue.rows[:4], torch.nn.functional.normalize(key.whole, dim=1)
     )
     mean = torch.nn.functional.normalize(key.places.mean(1), dim=1)
-    torch.testing.assert_close(learner.place_queue.bank[:4], mean)
-    assert torch.equal(learner.queue.bank[8:], before[8:])
-    assert learner.state_dict()["queue.bank_ptr"].item() == 8
+    torch.testing.assert_close(learner.place_queue.rows[:4], mean)
+    assert torch.equal(learner.queue.rows[8:], before[8:])
+    assert learner.state_dict()["queue.place"].item() == 8
 
 
 def test_the_teacher_of_densecl_gets_no_gradient() -> None:

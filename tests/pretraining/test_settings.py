@@ -12,7 +12,7 @@ import torch
 from densescope.errors import InputError
 from densescope.pretraining.chance import Batches, generator_of
 from densescope.pretraining.encoders import build_encoder, family_of, fitted
-from densescope.pretraining.learners.dino import DINO, SMALL_DINO
+from densescope.pretraining.learners.dino import SMALL_DINO, DinoRecipe
 from densescope.pretraining.learners.mocov3 import MocoV3Recipe
 from densescope.pretraining.methods import METHODS, find_method, settled
 from densescope.pretraining.optimizers import build_optimizer, set_step
@@ -108,7 +108,7 @@ def test_recipes_change_where_they_are_told_to() -> None:
 
 
 def test_a_published_rate_grows_with_the_batch() -> None:
-    assert DINO.rate_for(1024) == pytest.approx(0.002)
+    assert DinoRecipe().rate_for(1024) == pytest.approx(0.002)
     assert SMALL_DINO.rate_for(1024) == SMALL_DINO.learning_rate
 
 

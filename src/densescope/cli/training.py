@@ -89,12 +89,8 @@ class RecipeOptions:
 
         if self.regularizer is None:
             return None
-        given: dict[str, Any] = {} if self.beta is None else {"beta": self.beta}
         return RegularizerSettings(
-            self.regularizer,
-            images=self.regularizer_images,
-            every=self.regularizer_every,
-            **given,
+            self.regularizer, self.beta, self.regularizer_images, self.regularizer_every
         )
 
 

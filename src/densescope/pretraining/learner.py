@@ -53,6 +53,7 @@ class Learner(nn.Module, ABC, Generic[AnyRecipe]):
     mean: Tensor
     std: Tensor
     fixed_positions = False
+    student: Any
 
     def __init__(self, settings: PretrainSettings, recipe: AnyRecipe) -> None:
         super().__init__()
@@ -68,6 +69,12 @@ class Learner(nn.Module, ABC, Generic[AnyRecipe]):
     @abstractmethod
     def backbones(self) -> dict[str, Encoder]:
         """The networks a checkpoint holds, under the names of the weights in ``FORMATS``."""
+
+    @property
+    def trained(self) -> Encoder:
+        """The network that gradients reach."""
+        student: Branch = self.student
+        return student.backbone
 
     @abstractmethod
     def content(self, counter: int, optimizer: dict[str, Any]) -> dict[str, Any]:

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from densescope.pretraining.chance import Batches, generator_of, settle_global_chance
-from densescope.pretraining.learner import Learner, Outcome
+from densescope.pretraining.learner import Learner
 from densescope.pretraining.optimizers import build_optimizer, set_step
+from densescope.pretraining.regularizers import Regularizer
 from densescope.pretraining.settings import PretrainSettings
 
 Report = Callable[["Loop", int, float], None]
-# (outcome, step) -> what is added to the loss
-Regularize = Callable[[Outcome, int], Tensor]
 
 
 class Loop(lightning.LightningModule):  # type: ignore[misc]
@@ -27,7 +26,7 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         settings: of the run.
         images: all of them, as bytes.
         report: called after every step with the finished steps and the loss.
-        regularizer: a module that is called with an outcome and a step, or ``None``.
+        regularizer: what is added to the loss, or ``None``.
         first: step to begin with.
         optimizer_state: what the optimizer remembers of the steps before it.
     """
@@ -39,7 +38,7 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         images: Tensor,
         report: Report,
         *,
-        regularizer: nn.Module | None = None,
+        regularizer: Regularizer | None = None,
         first: int = 0,
         optimizer_state: dict[str, Any] | None = None,
     ) -> None:
@@ -100,6 +99,8 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         if self._part < self.settings.accumulate:
             return
         self.learner.after_step(self.step)
+        if self.regularizer is not None:
+            self.regularizer.after_step(self.learner)
         # Lightning divides the loss of a part by their number.
         loss, self._loss, self._part = self._loss, 0.0, 0
         self.step += 1

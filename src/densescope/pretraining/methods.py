@@ -13,8 +13,13 @@ from densescope.pretraining.learners import (
     byol,
     densecl,
     dino,
+    esvit,
+    ibot,
+    ijepa,
+    mae,
     mec,
     mocov3,
+    mugs,
     resa,
     simsiam,
     swav,
@@ -25,8 +30,8 @@ from densescope.pretraining.method_row import Method as Method
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings, flat
 
 _MODULES = (
-    *(mocov3, byol, simsiam, dino),
-    *(densecl, swav, mec, barlowtwins, vicreg, vicregl, resa),
+    *(mocov3, densecl, byol, simsiam, swav, dino, esvit, ibot, mugs),
+    *(mec, barlowtwins, vicreg, vicregl, resa, mae, ijepa),
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
 

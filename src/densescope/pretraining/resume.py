@@ -24,6 +24,8 @@ from densescope.pretraining.settings import flat
 # Readers of the original files look at other keys and never at this one. Its tensors are those
 # of the layout, and torch.save stores a tensor once.
 KEY = "densescope"
+# The setting that tells which weights a run began with; a resumed run keeps it.
+ORIGIN = "start_from"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> R
             f"{path} does not hold the state of its run: only checkpoints that densescope wrote "
             "can be resumed; begin a new run from it with --start-from"
         )
-    _refuse_differences(path, state.settings, settings)
+    origin = {key: state.settings[key] for key in (ORIGIN,) if key in state.settings}
+    _refuse_differences(path, state.settings, {**settings, **origin})
     return state
 
 

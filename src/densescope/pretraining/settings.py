@@ -11,7 +11,8 @@ from densescope.errors import InputError
 from densescope.pretraining.recipe import Recipe
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-REGULARIZERS = ("dse", "paka", "gram")
+# Their weights: the paper's, one, and DINOv3's.
+REGULARIZERS = {"dse": 1e-3, "paka": 1.0, "gram": 2.0}
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class RegularizerSettings:
 
     Attributes:
         name: ``"dse"``, ``"paka"`` or ``"gram"``.
-        beta: its weight.
+        beta: its weight; ``None`` takes the one its authors used.
         images: how many images of a batch enter, 0 for all.
         every: steps between two uses.
     """
 
     name: str = "dse"
-    beta: float = 1e-3
+    beta: float | None = None
     images: int = 0
     every: int = 1
 
@@ -58,11 +59,16 @@ class RegularizerSettings:
             raise InputError(
                 f"there is no regularizer {self.name!r}: there are {', '.join(REGULARIZERS)}"
             )
-        if self.beta < 0 or self.images < 0 or self.every < 1:
+        if self.weight < 0 or self.images < 0 or self.every < 1:
             raise InputError(
-                f"beta {self.beta:g}, {self.images} images every {self.every} steps is "
+                f"beta {self.weight:g}, {self.images} images every {self.every} steps is "
                 "impossible: beta and images start at 0, every at 1"
             )
+
+    @property
+    def weight(self) -> float:
+        """``beta``, or its default."""
+        return REGULARIZERS[self.name] if self.beta is None else self.beta
 
 
 @dataclass(frozen=True)

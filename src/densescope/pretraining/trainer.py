@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from densescope.errors import DataError, InputError
 from densescope.features.discovery import find_checkpoints
@@ -23,8 +23,8 @@ from densescope.pretraining.journal import Progress as Progress
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.methods import find_method, settled
-from densescope.pretraining.regularizers import build_regularizer
-from densescope.pretraining.resume import RunState, newest_state, start_from
+from densescope.pretraining.regularizers import Regularizer, build_regularizer
+from densescope.pretraining.resume import ORIGIN, RunState, newest_state, start_from
 from densescope.pretraining.settings import PRECISIONS, PretrainSettings
 
 
@@ -93,12 +93,14 @@ def pretrain(
         torch.default_generator.manual_seed(settings.seed)
         learner = _build(method, settings)
         if start.weights is not None:
-            document["start_from"] = start_from(start.weights, learner, method)
-        # Made before a resumed run's weights are there: what it anchors to lies in its state.
-        regularizer = build_regularizer(settings.regularizer, learner)
+            document[ORIGIN] = start_from(start.weights, learner, method)
+        # Of a resumed run, what it anchors to lies in its state.
+        fresh = start.weights is None and not start.resume
+        regularizer = build_regularizer(settings.regularizer, learner, fresh=fresh)
         state = newest_state(folder, method, document) if start.resume else None
         if state is not None:
             _restore(state, learner, regularizer)
+            document = state.settings
         first = 0 if state is None else state.step
         journal = Journal(method, settings, document, folder, progress, watchers, first)
         _fit(settings, images, learner, regularizer, state, journal, device, loggers)
@@ -118,7 +120,7 @@ def _build(method: Method, settings: PretrainSettings) -> Learner[Any]:
     return learner
 
 
-def _restore(state: RunState, learner: Learner[Any], regularizer: nn.Module | None) -> None:
+def _restore(state: RunState, learner: Learner[Any], regularizer: Regularizer | None) -> None:
     learner.load_state_dict(state.learner, strict=True)
     if regularizer is not None:
         regularizer.load_state_dict(state.regularizer, strict=True)
@@ -128,7 +130,7 @@ def _fit(
     settings: PretrainSettings,
     images: Tensor,
     learner: Learner[Any],
-    regularizer: nn.Module | None,
+    regularizer: Regularizer | None,
     state: RunState | None,
     journal: Journal,
     device: torch.device,
@@ -190,6 +192,8 @@ def _quiet() -> Iterator[None]:
             # Lightning's own use of torch, and its advice to use a GPU on top of what was asked.
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             warnings.filterwarnings("ignore", "GPU available but not used")
+            # What a regularizer anchors to is in evaluation mode on purpose.
+            warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

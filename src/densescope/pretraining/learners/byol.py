@@ -66,7 +66,7 @@ class Byol(Averaged[ByolRecipe]):
         )
         return Branch(encoder, head)
 
-    def mismatch(self, guess: Tensor, target: Tensor, step: int) -> Tensor:
+    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
         """Squared distance of the unit vectors, ``2 - 2 cos``."""
         loss: Tensor = 2 + 2 * self.similarity(guess, target)
         return loss

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densescope.pretraining.contrast import Queue, contrast_with
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Outcome, named, twins
 from densescope.pretraining.learners.dense import DenseBranch, Said
-from densescope.pretraining.learners.queues import queue_of
 from densescope.pretraining.learners.siamese import Followed
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import MOCO_V2, SMALL_RUN, AugmentationSettings, Recipe
@@ -46,42 +46,14 @@ class DenseClRecipe(Recipe):
     output_dim: int = 128
 
 
-def contrast_with_queue(
-    queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float
-) -> Tensor:
-    """InfoNCE with one positive each, ``mean -log(e^(q.k/t) / (e^(q.k/t) + sum_j e^(q.n_j/t)))``.
-
-    At least 0; ``ln(1 + negatives)`` at chance.
-
-    Args:
-        queries: ``rows width``, unit vectors.
-        keys: ``rows width``, the positives.
-        negatives: ``width negatives``.
-        temperature: ``t``.
-
-    Returns:
-        A scalar, differentiable in all three.
-
-    Source: He et al. 2019, arXiv 1911.05722, equation 1.
-
-    Example:
-        >>> one = torch.eye(2)[:1]
-        >>> contrast_with_queue(one, one, one.T, 0.2)  # ln 2
-        tensor(0.6931)
-    """
-    right = (queries * keys).sum(1, keepdim=True)
-    logits = torch.cat([right, queries @ negatives], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
-
-
 class DenseCl(Followed[DenseClRecipe]):
     """The networks, queues and loss of DenseCL.
 
     The query is the first view, the key the second. A place's positive is the key's place whose
     backbone feature is most similar to its own; its negatives are mean places of earlier images.
 
-    Source: Wang et al. 2020, arXiv 2011.09157, equations 1 to 4; heads, matching, memory bank and
-    moving average are lightly's.
+    Source: Wang et al. 2020, arXiv 2011.09157, equations 1 to 4; heads, matching and moving average
+    are lightly's.
     Deviations: keys are not shuffled between devices, whose batch norms are synchronized instead.
     """
 
@@ -91,8 +63,8 @@ class DenseCl(Followed[DenseClRecipe]):
     def __init__(self, settings: PretrainSettings, recipe: DenseClRecipe) -> None:
         super().__init__(settings, recipe)
         self.student, self.teacher = twins(self._branch)
-        self.queue = queue_of(recipe.queue, recipe.output_dim)
-        self.place_queue = queue_of(recipe.queue, recipe.output_dim)
+        self.queue = Queue(recipe.queue, recipe.output_dim)
+        self.place_queue = Queue(recipe.queue, recipe.output_dim)
         self.teacher_momentum = recipe.teacher_momentum
 
     def _branch(self) -> DenseBranch:
@@ -116,10 +88,9 @@ class DenseCl(Followed[DenseClRecipe]):
 
     def whole_loss(self, query: Said, key: Said) -> Tensor:
         """Of whole images; the keys then enter the queue."""
-        right = F.normalize(key.whole, dim=1)
-        _, negatives = self.queue(right, update=True)
-        unit = F.normalize(query.whole, dim=1)
-        return contrast_with_queue(unit, right, negatives, self.recipe.temperature)
+        loss = contrast_with(query.whole, key.whole, self.queue.rows, self.recipe.temperature)
+        self.queue.put(F.normalize(key.whole, dim=1))
+        return loss
 
     def dense_loss(self, query: Said, key: Said) -> Tensor:
         """Of places; the mean places of the keys then enter their queue."""
@@ -128,10 +99,10 @@ class DenseCl(Followed[DenseClRecipe]):
         right = select_most_similar(
             query.tokens.patches.detach(), key.tokens.patches, F.normalize(key.places, dim=2)
         )
-        _, negatives = self.place_queue(F.normalize(key.places.mean(1), dim=1), update=True)
-        unit = F.normalize(query.places, dim=2)
-        temperature = self.recipe.temperature
-        return contrast_with_queue(unit.flatten(0, 1), right.flatten(0, 1), negatives, temperature)
+        places, others = query.places.flatten(0, 1), self.place_queue.rows
+        loss = contrast_with(places, right.flatten(0, 1), others, self.recipe.temperature)
+        self.place_queue.put(F.normalize(key.places.mean(1), dim=1))
+        return loss
 
     def backbones(self) -> dict[str, Encoder]:
         """The trained one, then its moving average."""
@@ -152,9 +123,8 @@ class DenseCl(Followed[DenseClRecipe]):
         }
 
 
-def _queue_state(queue: torch.nn.Module, name: str) -> dict[str, Tensor]:
-    state = queue.state_dict()
-    return {name: state["bank"].T, f"{name}_ptr": state["bank_ptr"]}
+def _queue_state(queue: Queue, name: str) -> dict[str, Tensor]:
+    return {name: queue.rows.T, f"{name}_ptr": queue.place[None]}
 
 
 def _branch_state(branch: DenseBranch, prefix: str) -> dict[str, Tensor]:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densescope.pretraining.contrast import gathered
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Branch, named, twins
-from densescope.pretraining.learners.siamese import Averaged, gathered
+from densescope.pretraining.learners.siamese import Followed, TwoViews
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SIMCLR_FIRST, SMALL_RUN, AugmentationSettings, Recipe
 from densescope.pretraining.schedules import ramp
@@ -68,7 +69,7 @@ def coding_loss(first: Tensor, second: Tensor, scale: float, order: int) -> Tens
     Returns:
         A scalar in float32, differentiable in both.
 
-    Source: Liu et al. 2022, arXiv 2210.11464, equations 2 and 5.
+    Source: Liu et al. 2022, arXiv 2210.11464, equation 2.
     Deviations: divided by the scale and the number of rows, as in the public code, so that the
     gradient does not grow with either.
 
@@ -88,11 +89,14 @@ def coding_loss(first: Tensor, second: Tensor, scale: float, order: int) -> Tens
         return -total / (scale * rows)
 
 
-class Mec(Averaged[MecRecipe]):
+class Mec(Followed[MecRecipe], TwoViews[MecRecipe]):
     """The networks, loss and schedules of MEC.
 
     Source: Liu et al. 2022, arXiv 2210.11464; heads and moving average are lightly's.
     """
+
+    student: Branch
+    teacher: Branch
 
     def __init__(self, settings: PretrainSettings, recipe: MecRecipe) -> None:
         from lightly.models.modules import SimSiamPredictionHead
@@ -111,10 +115,14 @@ class Mec(Averaged[MecRecipe]):
         dim = encoder.geometry.dim
         return Branch(encoder, SimSiamProjectionHead(dim, dim, self.recipe.output_dim))
 
-    def mismatch(self, guess: Tensor, target: Tensor, step: int) -> Tensor:
-        """Half the negative length of the batch's code."""
-        everyone, told = gathered(guess), gathered(target)
-        return coding_loss(everyone, told, self.scale(step, len(told)), self.recipe.order) / 2
+    def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
+        """The mean over both directions of the negative length of the batch's code."""
+        said = [gathered(self.predictor(one)) for one in (first, second)]
+        with torch.no_grad():
+            told = [gathered(self.teacher(view)[0]) for view in views]
+        scale, order = self.scale(step, len(told[0])), self.recipe.order
+        forth = coding_loss(said[0], told[1], scale, order)
+        return (forth + coding_loss(said[1], told[0], scale, order)) / 2
 
     def scale(self, step: int, images: int) -> float:
         """``width / (images * distortion)`` at a step."""

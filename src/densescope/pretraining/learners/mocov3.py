@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from densescope.pretraining.contrast import contrast
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Branch, named, twins
-from densescope.pretraining.learners.siamese import Averaged, gathered
+from densescope.pretraining.learners.siamese import Averaged
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
@@ -40,30 +39,10 @@ class MocoV3Recipe(Recipe):
     frozen_patches: bool = True
 
 
-def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """InfoNCE over the batch, ``2 t * mean_i -log softmax_j(q_i . k_j / t)[i]``.
-
-    Keys of all devices take part. At chance it is ``2 t ln(images)``.
-
-    Args:
-        queries: ``images width``, of any length.
-        keys: ``images width``; no gradient reaches them.
-        temperature: ``t``.
-
-    Returns:
-        A scalar, differentiable in the queries.
-
-    Source: Chen, Xie, He 2021, arXiv 2104.02057, algorithm 1.
-    """
-    from lightly.utils import dist
-
-    queries, keys = F.normalize(queries, dim=1), F.normalize(keys.detach(), dim=1)
-    right = torch.arange(len(queries), device=queries.device) + dist.rank() * len(queries)
-    return 2 * temperature * F.cross_entropy(queries @ gathered(keys).T / temperature, right)
-
-
 class MocoV3(Averaged[MocoV3Recipe]):
     """The networks, loss and schedules of MoCo v3.
+
+    At chance the loss is ``4 temperature ln(images)``.
 
     Source: Chen, Xie, He 2021, arXiv 2104.02057; heads and moving average are lightly's.
     Deviations: the heads' last batch norms keep scale and shift; schedules in steps.
@@ -93,9 +72,10 @@ class MocoV3(Averaged[MocoV3Recipe]):
         )
         return Branch(encoder, head)
 
-    def mismatch(self, guess: Tensor, target: Tensor, step: int) -> Tensor:
-        """InfoNCE among the images of the batch."""
-        return contrast(guess, target, self.recipe.temperature)
+    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+        """InfoNCE among the images of the batch, times ``2 t``."""
+        temperature = self.recipe.temperature
+        return 2 * temperature * contrast(guess, target, temperature)
 
     def backbones(self) -> dict[str, Encoder]:
         """The moving average's, then the trained one's."""

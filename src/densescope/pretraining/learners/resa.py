@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densescope.pretraining.contrast import gathered
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Branch, Outcome, named, twins
-from densescope.pretraining.learners.siamese import Followed, gathered
+from densescope.pretraining.learners.siamese import Followed
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
     CROP_AND_FLIP,
@@ -72,7 +73,7 @@ def self_assignment(
     Returns:
         ``rows images`` in float32, without gradient.
 
-    Source: Weng et al. 2025, arXiv 2501.18452, equation 3; Sinkhorn's algorithm is lightly's.
+    Source: Weng et al. 2025, arXiv 2501.18452; Sinkhorn's algorithm is lightly's.
 
     Example:
         >>> self_assignment(torch.eye(2), torch.eye(2), sharpness=0.05, iterations=3).round()
@@ -102,7 +103,7 @@ def alignment(guesses: Tensor, keys: Tensor, assigned: Tensor, temperature: floa
     Returns:
         A scalar, differentiable in guesses and keys.
 
-    Source: Weng et al. 2025, arXiv 2501.18452, equation 4.
+    Source: Weng et al. 2025, arXiv 2501.18452.
     """
     logits = F.normalize(guesses, dim=1) @ F.normalize(keys, dim=1).T / temperature
     return F.cross_entropy(logits, assigned)

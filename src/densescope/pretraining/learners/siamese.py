@@ -13,13 +13,6 @@ from densescope.pretraining.recipe import AnyRecipe
 from densescope.pretraining.schedules import cosine
 
 
-def gathered(rows: Tensor) -> Tensor:
-    """The rows of all devices, in the order of their ranks; gradients go back to each."""
-    from lightly.utils import dist
-
-    return torch.cat(dist.gather(rows)) if dist.world_size() > 1 else rows
-
-
 class Followed(Learner[AnyRecipe]):
     """A moving average follows the student; a subclass sets both and the average's momentum."""
 
@@ -72,8 +65,8 @@ class Predictive(TwoViews[AnyRecipe]):
     def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
         """The sum over both directions."""
         told = self.targets(first, second, views)
-        forth = self.mismatch(self.predictor(first), told[1], step)
-        back = self.mismatch(self.predictor(second), told[0], step)
+        forth = self.mismatch(self.predictor(first), told[1])
+        back = self.mismatch(self.predictor(second), told[0])
         return forth + back
 
     def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +74,7 @@ class Predictive(TwoViews[AnyRecipe]):
         return first.detach(), second.detach()
 
     @abstractmethod
-    def mismatch(self, guess: Tensor, target: Tensor, step: int) -> Tensor:
+    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
         """The loss of one direction."""
 
 

@@ -56,7 +56,7 @@ class SimSiam(Predictive[SimSiamRecipe]):
         )
         self.similarity = NegativeCosineSimilarity()
 
-    def mismatch(self, guess: Tensor, target: Tensor, step: int) -> Tensor:
+    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
         """Half the negative cosine."""
         loss: Tensor = self.similarity(guess, target) / 2
         return loss

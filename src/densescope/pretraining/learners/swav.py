@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densescope.errors import InputError
+from densescope.pretraining.contrast import Queue
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Branch, Learner, Outcome, named
-from densescope.pretraining.learners.queues import queue_of
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
     MILD_LOCAL,
@@ -72,8 +72,8 @@ class Swav(Learner[SwavRecipe]):
 
     At chance the loss is about ``ln(prototypes)``.
 
-    Source: Caron et al. 2020, arXiv 2006.09882, equations 1 to 5; loss, Sinkhorn's algorithm,
-    head and memory bank are lightly's.
+    Source: Caron et al. 2020, arXiv 2006.09882; loss, Sinkhorn's algorithm
+    and head are lightly's.
     Deviations: the queue begins to count when it is full, on all devices at once.
     """
 
@@ -88,7 +88,8 @@ class Swav(Learner[SwavRecipe]):
         self.student = Branch(encoder, head)
         # lightly's prototypes have a bias, which cosines have not.
         self.prototypes = nn.Linear(recipe.output_dim, recipe.prototypes, bias=False)
-        queues = [queue_of(recipe.queue, recipe.output_dim) for _ in range(2 * bool(recipe.queue))]
+        self.after_step(-1)
+        queues = [Queue(recipe.queue, recipe.output_dim) for _ in range(2 * bool(recipe.queue))]
         self.queues = nn.ModuleList(queues)
         self.criterion = SwaVLoss(
             recipe.temperature,
@@ -99,7 +100,6 @@ class Swav(Learner[SwavRecipe]):
 
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """Cross-entropy of each view's scores with the other global views' assignments."""
-        self._normalize_prototypes()
         large = self.views(images, generator)
         small = self.small_views(images, generator)
         tokens = self.student.backbone(large.flatten(0, 1))
@@ -113,11 +113,6 @@ class Swav(Learner[SwavRecipe]):
         loss: Tensor = self.criterion(scores[:2], scores[2:], queued)
         return Outcome(loss.sum(), tokens.patches, large.flatten(0, 1))
 
-    def _normalize_prototypes(self) -> None:
-        from lightly.models.utils import normalize_weight
-
-        normalize_weight(self.prototypes.weight)
-
     @torch.no_grad()
     def _queue_scores(self, outputs: tuple[Tensor, ...], step: int) -> list[Tensor] | None:
         """Scores of what the queues held, once they are full; the batch then enters them."""
@@ -125,15 +120,19 @@ class Swav(Learner[SwavRecipe]):
 
         if step < self.queue_begins:
             return None
-        held = [
-            queue(output, update=True)[1]
-            for queue, output in zip(self.queues, outputs, strict=True)
-        ]
-        if step < self.queue_counts:
-            return None
-        # All devices hold the same queue, and each brings its share into the assignment.
-        shares = [bank.T[dist.rank() :: dist.world_size()] for bank in held]
-        return [self.prototypes(share) for share in shares]
+        scores = None
+        if step >= self.queue_counts:
+            # All devices hold the same queue, and each brings its share into the assignment.
+            share = slice(dist.rank(), None, dist.world_size())
+            scores = [self.prototypes(queue.rows[share]) for queue in self.memories]
+        for queue, output in zip(self.memories, outputs, strict=True):
+            queue.put(output)
+        return scores
+
+    @property
+    def memories(self) -> list[Queue]:
+        """One queue per global view, or none."""
+        return [queue for queue in self.queues if isinstance(queue, Queue)]
 
     @property
     def queue_begins(self) -> float:
@@ -149,6 +148,12 @@ class Swav(Learner[SwavRecipe]):
         """The prototypes wait until assignments mean something."""
         if step < self.settings.warmup_steps(self.recipe.frozen_prototypes):
             self.prototypes.weight.grad = None
+
+    def after_step(self, step: int) -> None:
+        """The prototypes are unit vectors again."""
+        from lightly.models.utils import normalize_weight
+
+        normalize_weight(self.prototypes.weight)
 
     def backbones(self) -> dict[str, Encoder]:
         """The only network."""

@@ -51,7 +51,7 @@ class Vicregl(Learner[VicreglRecipe]):
     ``whole * VICReg(images) + (1 - whole) * (VICReg(places that look alike) + VICReg(places that
     lie near each other in the image))``. Where fewer places exist than are to be matched, all are.
 
-    Source: Bardes, Ponce, LeCun 2022, arXiv 2210.01571, equations 1 to 7; loss and heads are
+    Source: Bardes, Ponce, LeCun 2022, arXiv 2210.01571; loss and heads are
     lightly's.
     Deviations: two views and no small ones, as the paper does with a ResNet. lightly keeps the
     best matches by looks too, where the public code keeps all, and orders them by distance.

@@ -1,0 +1,263 @@
+"""Mugs: tell images apart, tell small groups of neighbors apart, and agree on clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densescope.pretraining.contrast import Queue, contrast_with
+from densescope.pretraining.encoders import Encoder, Tokens
+from densescope.pretraining.learner import Branch, Outcome, named
+from densescope.pretraining.learners.distillation import (
+    SMALL_DISTILLATION,
+    DinoRecipe,
+    Distillation,
+    dino_head,
+)
+from densescope.pretraining.method_row import Method
+from densescope.pretraining.optimizers import Groups, decay_groups
+from densescope.pretraining.recipe import AugmentationSettings, none_or_more
+from densescope.pretraining.settings import PretrainSettings
+
+MUGS_VIEW = AugmentationSettings(scale=(0.25, 1.0), blur=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MugsRecipe(DinoRecipe):
+    """Mugs' own settings; the defaults are those of its ViT-S/16 over 800 epochs.
+
+    Attributes:
+        weights: of the losses of images, of groups of neighbors and of clusters.
+        contrast_temperature: of the first two.
+        output_dim: width of what the first two compare.
+        neighbors: how many join an image.
+        queue: rows in each memory.
+        relation_depth: blocks that mix an image with its neighbors.
+        patch_rate: learning rate of the patch embedding over that of everything else.
+    """
+
+    learning_rate: float = 8e-4
+    weight_decay: tuple[float, float] = (0.04, 0.1)
+    first: AugmentationSettings = MUGS_VIEW
+    second: AugmentationSettings = MUGS_VIEW
+    local_count: int = none_or_more(10)
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    contrast_temperature: float = 0.2
+    output_dim: int = 256
+    neighbors: int = 8
+    queue: int = 65536
+    relation_depth: int = 4
+    patch_rate: float = 0.2
+
+
+class Said(NamedTuple):
+    """What a network says of views: of the image, of its group, of its clusters, in that order."""
+
+    image: Tensor
+    group: Tensor
+    clusters: Tensor
+
+
+class MugsBranch(Branch):
+    """A backbone, blocks that mix it with neighbors, and a head per granularity."""
+
+    def __init__(self, encoder: Encoder, recipe: MugsRecipe) -> None:
+        from lightly.models.modules.heads import ProjectionHead
+        from timm.models.vision_transformer import Block
+
+        dim = encoder.geometry.dim
+        super().__init__(encoder, dino_head(dim, recipe))
+        heads = int(encoder.model.blocks[0].attn.num_heads)
+        self.relation = nn.Sequential(
+            *(Block(dim, heads, qkv_bias=True) for _ in range(recipe.relation_depth))
+        )
+
+        def projector() -> nn.Module:
+            width, out = recipe.head_dim, recipe.output_dim
+            layers = [(dim, width, None, nn.GELU()), (width, width, None, nn.GELU())]
+            head: nn.Module = ProjectionHead([*layers, (width, out, nn.BatchNorm1d(out), None)])
+            return head
+
+        self.image_head, self.group_head = projector(), projector()
+
+    def say(self, tokens: Tokens, memory: Tensor, neighbors: int) -> Said:
+        """All three granularities of the views whose tokens these are."""
+        mixed = self.relation(with_neighbors(tokens.patches.mean(1), memory, neighbors))
+        return Said(
+            self.image_head(tokens.image), self.group_head(mixed[:, 0]), self.head(tokens.image)
+        )
+
+
+def with_neighbors(rows: Tensor, memory: Tensor, neighbors: int) -> Tensor:
+    """Every row, followed by the rows of a memory that point most nearly the same way.
+
+    Args:
+        rows: ``views dim``.
+        memory: ``size dim``.
+        neighbors: how many; all of the memory where it is smaller.
+
+    Returns:
+        ``views (1 + neighbors) dim``, nearest first; gradients flow through the row itself.
+
+    Source: Zhou et al. 2022, Mugs, arXiv 2203.14415, section 3.2.
+
+    Example:
+        >>> memory = torch.tensor([[1.0, 0.0], [0.0, 5.0]])
+        >>> with_neighbors(torch.tensor([[0.1, 2.0]]), memory, 1)[0, 1].tolist()
+        [0.0, 5.0]
+    """
+    with torch.no_grad():
+        likeness = F.normalize(rows, dim=1) @ F.normalize(memory, dim=1).T.to(rows.dtype)
+        nearest = likeness.topk(min(neighbors, len(memory)), dim=1).indices
+        near = memory[nearest].to(rows.dtype)
+    return torch.cat([rows[:, None], near], dim=1)
+
+
+class Mugs(Distillation[MugsRecipe]):
+    """The networks, losses and schedules of Mugs.
+
+    At chance, with a uniform teacher, the loss is the mean of ``ln(1 + queue)`` twice and
+    ``ln(prototypes)``, weighted.
+
+    Source: Zhou et al. 2022, arXiv 2203.14415; the loss of clusters, heads and moving average are
+    lightly's.
+    Deviations: no drop path, schedules in steps, the center starts at the mean output of the first
+    batch; both global views are augmented like DINO's, where Mugs gives half of the student's views
+    RandAugment and random erasing and the teacher none.
+    """
+
+    student: MugsBranch
+    teacher: MugsBranch
+
+    def __init__(self, settings: PretrainSettings, recipe: MugsRecipe) -> None:
+        from lightly.models.modules import BYOLPredictionHead
+
+        super().__init__(settings, recipe)
+        width, hidden = recipe.output_dim, recipe.head_dim
+        self.image_predictor = BYOLPredictionHead(width, hidden, width)
+        self.group_predictor = BYOLPredictionHead(width, hidden, width)
+        self.image_queue = Queue(recipe.queue, width)
+        self.group_queue = Queue(recipe.queue, width)
+        self.memory = Queue(recipe.queue, self.student.backbone.geometry.dim)
+
+    def _branch(self) -> MugsBranch:
+        return MugsBranch(self.encoder(), self.recipe)
+
+    def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
+        """The weighted mean of the three losses over pairs of different views."""
+        large = self.views(images, generator)
+        small = self.small_views(images, generator)
+        flat, memory = large.flatten(0, 1), self.memory.rows.clone()
+        neighbors = self.recipe.neighbors
+        with torch.no_grad():
+            seen = self.teacher.backbone(flat)
+            told = self.teacher.say(seen, memory, neighbors)
+            self.begin_center(self.criterion.center, told.clusters, step)
+        tokens = self.student.backbone(flat)
+        views = _split(self.student.say(tokens, memory, neighbors), 2)
+        if small is not None:
+            said = self.student.say(self.student.backbone(small.flatten(0, 1)), memory, neighbors)
+            views += _split(said, len(small))
+        terms = self._compare(_split(told, 2), views, step)
+        weights = self.recipe.weights
+        loss = sum(w * term for w, term in zip(weights, terms.values(), strict=True))
+        first = len(images)
+        self.image_queue.put(told.image[:first])
+        self.group_queue.put(told.group[:first])
+        self.memory.put(seen.patches[:first].mean(1))
+        return Outcome(torch.as_tensor(loss) / sum(weights), tokens.patches, flat, terms=terms)
+
+    def _compare(self, told: list[Said], views: list[Said], step: int) -> dict[str, Tensor]:
+        heat = self.recipe.contrast_temperature
+        images, groups = [], []
+        for second, said in enumerate(views):
+            image, group = self.image_predictor(said.image), self.group_predictor(said.group)
+            for first, target in enumerate(told):
+                if first != second:
+                    others = self.image_queue.rows
+                    images.append(contrast_with(image, target.image, others, heat))
+                    others = self.group_queue.rows
+                    groups.append(contrast_with(group, target.group, others, heat))
+        clusters = self.criterion(
+            [view.clusters for view in told],
+            [view.clusters for view in views],
+            teacher_temp=self.temperature(step),
+        )
+        return {
+            "image_loss": torch.stack(images).mean(),
+            "group_loss": torch.stack(groups).mean(),
+            "cluster_loss": clusters,
+        }
+
+    def parameter_groups(self) -> Groups:
+        """The patch embedding learns more slowly than everything else."""
+        slow = list(self.student.backbone.model.patch_embed.parameters())
+        known = {id(parameter) for parameter in slow}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        rate = self.recipe.patch_rate
+        return [
+            *decay_groups(rest, self.recipe),
+            *({**group, "rate": rate} for group in decay_groups(slow, self.recipe)),
+        ]
+
+    def content(self, counter: int, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """The content of ``checkpoint%04d.pth``."""
+        content = super().content(counter, optimizer)
+        wrapped = "module." if self.recipe.head_batch_norm else ""
+        content["student"] |= {
+            **_heads(self.student, "module."),
+            **named(self.image_predictor, "module.instance_predictor."),
+            **named(self.group_predictor, "module.local_group_predictor."),
+        }
+        content["teacher"] |= _heads(self.teacher, wrapped)
+        return content
+
+
+def _split(said: Said, views: int) -> list[Said]:
+    return [Said(*parts) for parts in zip(*(part.chunk(views) for part in said), strict=True)]
+
+
+def _heads(branch: MugsBranch, prefix: str) -> dict[str, Tensor]:
+    """The relation blocks lie inside that code's backbone."""
+    return {
+        **named(branch.relation, f"{prefix}backbone.relation_blocks."),
+        **named(branch.image_head, f"{prefix}instance_head."),
+        **named(branch.group_head, f"{prefix}local_group_head."),
+    }
+
+
+METHOD = Method(
+    name="mugs",
+    title="Mugs",
+    source="Zhou et al. 2022, Mugs: A Multi-Granular Self-Supervised Learning Framework, "
+    "arXiv 2203.14415",
+    kind="contrast",
+    families=("vit",),
+    build=Mugs,
+    published=MugsRecipe(),
+    small=replace(
+        MugsRecipe(),
+        **SMALL_DISTILLATION,
+        output_dim=128,
+        neighbors=4,
+        queue=2048,
+        relation_depth=1,
+        patch_rate=1.0,
+    ),
+    batch_size=1024,
+    epochs=800,
+    file_name="checkpoint{:04d}.pth",
+    changed=(
+        "Both global views are augmented like DINO's; Mugs gives half of the student's views "
+        "RandAugment and random erasing.",
+        "The names of the heads beside the backbone are not those of Mugs' own files.",
+        "The center starts at the mean output of the first batch instead of zero.",
+        "There is no drop path.",
+    ),
+    least_share=2,
+    least_reason="its batch norms take means over the images",
+)
