@@ -80,6 +80,7 @@ class Swav(Learner[SwavRecipe]):
     def __init__(self, settings: PretrainSettings, recipe: SwavRecipe) -> None:
         from lightly.loss import SwaVLoss
         from lightly.models.modules import SwaVProjectionHead
+        from lightly.models.utils import normalize_weight
 
         super().__init__(settings, recipe)
         _check(settings, recipe)
@@ -88,7 +89,7 @@ class Swav(Learner[SwavRecipe]):
         self.student = Branch(encoder, head)
         # lightly's prototypes have a bias, which cosines have not.
         self.prototypes = nn.Linear(recipe.output_dim, recipe.prototypes, bias=False)
-        self.after_step(-1)
+        normalize_weight(self.prototypes.weight)
         queues = [Queue(recipe.queue, recipe.output_dim) for _ in range(2 * bool(recipe.queue))]
         self.queues = nn.ModuleList(queues)
         self.criterion = SwaVLoss(
