@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ class Seen:
 
     features: dict[str, Tokens] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
+
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        assert step == 0
 
     def after_step(self, learner: Learner[Any], progress: Progress) -> None:
         self.losses.append(progress.loss)
@@ -198,6 +202,8 @@ def test_the_row_is_complete(method: str) -> None:
     assert type(row.small) is type(row.published)
     assert recipe_changes(row)
     assert all(line.endswith(".") for line in row.changed)
+    if row.chance is not None:
+        assert math.isfinite(row.chance(row.small, 32))
 
 
 @EVERY

@@ -49,6 +49,10 @@ class Watcher(Protocol):
     anew before every step.
     """
 
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        """Called before the first step, with the steps that were finished before (0, or more)."""
+        ...
+
     def after_step(self, learner: Learner[Any], progress: Progress) -> None:
         """Called after every step, after the checkpoint where there is one."""
         ...
@@ -81,6 +85,11 @@ class Journal:
         self.losses: list[float] = []
         self.began = perf_counter()
         _forget_after(folder / LOG, first)
+
+    def on_start(self, loop: Loop) -> None:
+        """Tell the watchers that the first step is near."""
+        for watcher in self.watchers:
+            watcher.on_start(loop.learner, self.first)
 
     def after_step(self, loop: Loop, step: int, loss: float) -> None:
         """Take note of a finished step."""

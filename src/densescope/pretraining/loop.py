@@ -26,6 +26,7 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         settings: of the run.
         images: all of them, as bytes.
         report: called after every step with the finished steps and the loss.
+        begin: called before the first step.
         regularizer: what is added to the loss, or ``None``.
         first: step to begin with.
         optimizer_state: what the optimizer remembers of the steps before it.
@@ -38,6 +39,7 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         images: Tensor,
         report: Report,
         *,
+        begin: Callable[[Loop], None] = lambda loop: None,
         regularizer: Regularizer | None = None,
         first: int = 0,
         optimizer_state: dict[str, Any] | None = None,
@@ -48,6 +50,7 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         self.settings = settings
         self.images = images
         self.report = report
+        self.begin = begin
         self.step = first
         self._part = 0
         self._loss = 0.0
@@ -72,6 +75,10 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
         )
+
+    def on_train_start(self) -> None:
+        """Everything lies on its device: whoever watches may look."""
+        self.begin(self)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Set the rates of this step, and the chance of this part of it."""

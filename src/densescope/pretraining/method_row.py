@@ -31,6 +31,8 @@ class Method:
         file_name: pattern of its checkpoints, with the number the format gives them.
         changed: what differs from the paper beside the values in which ``small`` differs from
             ``published``, one sentence each.
+        chance: (recipe, images at once) -> the loss of outputs that say nothing of the image, where
+            it is known; some losses fall below it by collapsing too.
         least_share: images that one device must see at once.
         least_reason: why.
     """
@@ -47,6 +49,7 @@ class Method:
     epochs: int
     file_name: str
     changed: tuple[str, ...]
+    chance: Callable[[Any, int], float] | None = None
     least_share: int = 1
     least_reason: str = ""
 

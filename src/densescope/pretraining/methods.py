@@ -93,13 +93,33 @@ def method_lines(method: Method) -> list[str]:
         f"{method.title}: {method.source}",
         f"backbones: {', '.join(method.families)}; the paper's run: {method.batch_size} images a "
         f"step, {method.epochs} epochs",
-        f"files: {method.file_name.format(*method.numbers(1))}, ...",
+        f"files: {method.file_name.format(method.numbers(1)[0])}, ...",
         "published recipe:",
         *(f"  {key} = {_text(value)}" for key, value in flat(asdict(method.published)).items()),
         "small recipe, where it differs:",
         *(f"  {change}" for change in recipe_changes(method)),
     ]
     return [*lines, "changed from the paper:", *(f"  {line}" for line in method.changed)]
+
+
+BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+
+
+def docs_table(text: str) -> str:
+    """A document with the rows of ``METHODS`` between its marks brought up to date."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = [BEGIN, "", "| name | method | learns from | backbones | files | source |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for row in METHODS.values():
+        name = row.file_name.format(row.numbers(1)[0])
+        cells = (row.name, row.title, row.kind, ", ".join(row.families), f"`{name}`", row.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "What was changed beside the values of the recipe:", ""]
+    lines += [
+        f"- **{row.title}**: {' '.join(row.changed)}" for row in METHODS.values() if row.changed
+    ]
+    return f"{before}{chr(10).join([*lines, '', END])}{after}"
 
 
 def _differences(published: Any, small: Any, prefix: str) -> list[str]:

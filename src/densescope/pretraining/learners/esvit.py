@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -201,6 +202,7 @@ METHOD = Method(
     batch_size=512,
     epochs=300,
     file_name="checkpoint{:04d}.pth",
+    chance=lambda recipe, images: math.log(recipe.prototypes),
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "There is no drop path.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +136,7 @@ METHOD = Method(
     batch_size=1024,
     epochs=800,
     file_name="checkpoint{:04d}.pth",
+    chance=lambda recipe, images: (1 + recipe.patch_weight) * math.log(recipe.prototypes),
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "The patches' center is a mean over hidden patches only, as in DINOv2.",

@@ -159,6 +159,7 @@ METHOD = Method(
     batch_size=2048,
     epochs=300,
     file_name="jepa-ep{}.pth.tar",
+    chance=lambda recipe, images: 0.42,
     changed=(
         "The momentum of the moving average lies on a cosine instead of a line.",
         "The file's own loss is 0: the mean stands in log.txt.",

@@ -165,5 +165,6 @@ METHOD = Method(
     batch_size=4096,
     epochs=800,
     file_name="checkpoint-{}.pth",
+    chance=lambda recipe, images: 1.0,
     changed=(),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +113,7 @@ METHOD = Method(
     batch_size=4096,
     epochs=300,
     file_name="checkpoint_{:04d}.pth.tar",
+    chance=lambda recipe, images: 4 * recipe.temperature * math.log(images),
     changed=("The last batch norms of projector and predictor keep their scale and shift.",),
     least_share=2,
     least_reason="an image is told from the others of its batch",

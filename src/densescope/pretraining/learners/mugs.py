@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -230,6 +231,13 @@ def _heads(branch: MugsBranch, prefix: str) -> dict[str, Tensor]:
     }
 
 
+def chance(recipe: MugsRecipe, images: int) -> float:
+    """The loss of outputs that say nothing of the image."""
+    apart = math.log(1 + recipe.queue)
+    parts = zip(recipe.weights, (apart, apart, math.log(recipe.prototypes)), strict=True)
+    return sum(weight * part for weight, part in parts) / sum(recipe.weights)
+
+
 METHOD = Method(
     name="mugs",
     title="Mugs",
@@ -251,6 +259,7 @@ METHOD = Method(
     batch_size=1024,
     epochs=800,
     file_name="checkpoint{:04d}.pth",
+    chance=chance,
     changed=(
         "Both global views are augmented like DINO's; Mugs gives half of the student's views "
         "RandAugment and random erasing.",

@@ -1,0 +1,127 @@
+"""``pretrain`` and ``methods`` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from densescope.cli import main
+from densescope.pretraining.methods import METHODS
+from tests.cli.test_verbs import SCORING
+
+pytest.importorskip("lightly")
+pytest.importorskip("pytorch_lightning")
+
+NETWORK = [
+    *("--architecture", "vit_tiny_patch16_224", "--image-size", "32", "--device", "cpu"),
+    *("--architecture-option", "patch_size=8,embed_dim=16,depth=1,num_heads=2"),
+]
+RUN = ["--steps", "4", "--batch-size", "8", "--checkpoint-every", "2"]
+# One process for all of them: starting Python and its libraries takes longer than these runs.
+Verb = Callable[..., "Said"]
+
+
+@dataclass(frozen=True)
+class Said:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def densescope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verb:
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["densescope", *map(str, words)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code
+        return Said(int(str(code or 0)), *capsys.readouterr())
+
+    return run
+
+
+def refused(said: Said) -> str:
+    assert said.returncode == 1
+    return " ".join(said.stderr.split())
+
+
+SMALL = ["--set", "head_dim=32", "--set", "output_dim=16"]
+
+
+def pretrain(method: str, images: Path, output: Path, *more: object) -> list[object]:
+    words = ["pretrain", "--method", method, "--images", images, "--output", output]
+    return [*words, *NETWORK, *RUN, *more]
+
+
+def test_a_run_its_next_command_and_going_on(
+    densescope: Verb, tiny_images: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    words = pretrain("mocov3", tiny_images, output, *SMALL, "--logger", "csv")
+    result = densescope(*words)
+    assert result.returncode == 0, result.stderr
+    assert "training on 32 images" in result.stdout
+    assert "[4/4] checkpoint_0001.pth.tar: loss" in result.stdout
+    assert (output / "log" / "metrics.csv").is_file()
+
+    command = result.stdout.split("next: densescope ")[1].splitlines()[0]
+    scored = command.replace("DIR", str(tiny_images)).replace("SCORES", str(tmp_path / "scores"))
+    swept = densescope(*shlex.split(scored), *SCORING)
+    assert swept.returncode == 0, swept.stderr
+    assert "2 of 2 checkpoints scored" in swept.stdout
+
+    assert "already holds checkpoints" in refused(densescope(*words))
+    again = densescope(*words, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "2 checkpoints in" in again.stdout
+    sentence = refused(densescope(*words, "--resume", "--steps", "9"))
+    assert "steps was 4 and is 9" in sentence
+    lines = [json.loads(line) for line in (output / "log.txt").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+
+
+def test_a_regularized_run_from_a_checkpoint(
+    densescope: Verb, tiny_images: Path, tmp_path: Path
+) -> None:
+    first = densescope(*pretrain("mocov3", tiny_images, tmp_path / "a", *SMALL))
+    assert first.returncode == 0, first.stderr
+    start = ["--start-from", tmp_path / "a" / "checkpoint_0001.pth.tar"]
+    added = ["--regularizer", "gram", "--beta", "0.5"]
+    second = densescope(*pretrain("mocov3", tiny_images, tmp_path / "b", *SMALL, *start, *added))
+    assert second.returncode == 0, second.stderr
+    alone = refused(densescope(*pretrain("mocov3", tiny_images, tmp_path / "c", *SMALL, *added)))
+    assert "--start-from" in alone
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "sentence"),
+    [
+        ("mocov2", [], "there is no method 'mocov2'; did you mean mocov3?"),
+        ("dino", ["--set", "prototype=3"], "no 'prototype'; did you mean prototypes?"),
+        ("mae", ["--architecture", "resnet18"], "MAE cannot train resnet18"),
+        ("byol", ["--batch-size", "1"], "BYOL needs at least 2 images at once on a device, not 1"),
+    ],
+)
+def test_what_cannot_be_trained_is_a_sentence(
+    method: str, more: list[str], sentence: str, densescope: Verb, tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["pretrain", "--method", method, "--images", tiny_images, "--output", tmp_path, *more]
+    assert sentence in refused(densescope(*words))
+
+
+def test_methods_lists_all_and_shows_one(densescope: Verb) -> None:
+    listed = densescope("methods")
+    assert listed.returncode == 0, listed.stderr
+    assert all(row.title in listed.stdout for row in METHODS.values())
+    one = densescope("methods", "byol")
+    assert "learning_rate: 0.2 -> 0.001" in one.stdout
+    assert "resnet50_1.pth.tar" in one.stdout

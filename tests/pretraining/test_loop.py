@@ -1,0 +1,175 @@
+"""The loop around a method: parts of a batch, precision, watchers, several devices."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densescope.errors import CheckpointError, InputError
+from densescope.pretraining.journal import Progress
+from densescope.pretraining.learner import Learner
+from densescope.pretraining.recipe import AugmentationSettings
+from densescope.pretraining.resume import KEY
+from densescope.pretraining.settings import PretrainSettings
+from densescope.pretraining.trainer import Start, pretrain
+from tests.conftest import ROOT
+from tests.pretraining.tiny import content, images, same, tiny
+
+pytest.importorskip("lightly")
+pytest.importorskip("pytorch_lightning")
+
+STILL = AugmentationSettings(
+    scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0
+)
+
+
+def still_mae(**changes: Any) -> PretrainSettings:
+    """MAE without chance in views, and with so little hidden that masks hardly matter."""
+    settings = tiny("mae", **changes)
+    assert settings.recipe is not None
+    recipe = replace(settings.recipe, first=STILL, optimizer="sgd", learning_rate=0.1)
+    return replace(settings, recipe=recipe)
+
+
+def test_parts_of_a_batch_are_one_step(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    settings = still_mae(accumulate=4)
+    files = pretrain(settings, images(), tmp_path, reports.append)
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5]
+    assert len(files) == 3
+    assert content(files[-1])[KEY]["step"] == 5
+    # The loss that is told is the mean over the parts, not their sum: gray paint costs about 1.
+    assert all(0.3 < report.loss < 3 for report in reports)
+
+
+def test_a_run_of_parts_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    settings = still_mae(accumulate=2)
+    whole = pretrain(settings, images(), tmp_path / "whole")
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 3:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        pretrain(settings, images(), tmp_path / "killed", kill)
+    files = pretrain(settings, images(), tmp_path / "killed", start=Start(resume=True))
+    assert same(content(files[-1])[KEY]["learner"], content(whole[-1])[KEY]["learner"])
+
+
+def test_bfloat16_trains_and_stores_float32(tmp_path: Path) -> None:
+    files = pretrain(tiny("mocov3", precision="bfloat16"), images(), tmp_path)
+    weights = content(files[-1])[KEY]["learner"].values()
+    assert {value.dtype for value in weights if value.is_floating_point()} == {torch.float32}
+    exact = pretrain(tiny("mocov3"), images(), tmp_path / "exact")
+    assert not same(content(files[-1])[KEY]["learner"], content(exact[-1])[KEY]["learner"])
+
+
+class Watching:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        self.seen.append(("start", step))
+
+    def after_step(self, learner: Learner[Any], progress: Progress) -> None:
+        learner.trained.eval()
+        torch.rand(5)
+        learner.trained.train()
+        self.seen.append(("step", progress.step))
+
+    def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
+        assert progress.checkpoint is not None
+        assert progress.checkpoint.is_file()
+        self.seen.append(("checkpoint", progress.step))
+
+
+def test_watchers_see_every_step_and_change_nothing(tmp_path: Path) -> None:
+    watching = Watching()
+    settings = tiny("simsiam", steps=3)
+    files = pretrain(settings, images(), tmp_path / "watched", watchers=[watching])
+    alone = pretrain(settings, images(), tmp_path / "alone")
+    assert watching.seen == [
+        ("start", 0),
+        ("step", 1),
+        ("checkpoint", 2),
+        ("step", 2),
+        ("checkpoint", 3),
+        ("step", 3),
+    ]
+    assert same(content(files[-1]), content(alone[-1]))
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    files = pretrain(tiny("mae"), images(), tmp_path)
+    before = files[-1].read_bytes()
+    assert pretrain(tiny("mae"), images(), tmp_path, start=Start(resume=True)) == files
+    assert files[-1].read_bytes() == before
+
+
+def test_other_images_are_another_run(tmp_path: Path) -> None:
+    pretrain(tiny("mae", steps=3), images(), tmp_path)
+    with pytest.raises(InputError, match="other settings: images was"):
+        pretrain(tiny("mae", steps=3), images().flip(3), tmp_path, start=Start(resume=True))
+
+
+def as_its_own_code_wrote_it(path: Path, to: Path) -> Path:
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        found = torch.load(path, weights_only=True)
+    del found[KEY]
+    torch.save(found, to)
+    return to
+
+
+def test_a_checkpoint_of_the_methods_own_code_begins_a_run_but_cannot_be_resumed(
+    tmp_path: Path,
+) -> None:
+    first = pretrain(tiny("dino", steps=2), images(), tmp_path / "first")[0]
+    (tmp_path / "own").mkdir()
+    own = as_its_own_code_wrote_it(first, tmp_path / "own" / "checkpoint0000.pth")
+    with pytest.raises(CheckpointError, match="does not hold the state of its run"):
+        pretrain(tiny("dino", steps=2), images(), own.parent, start=Start(resume=True))
+    settings = tiny("dino", steps=1)
+    assert settings.recipe is not None
+    frozen = replace(settings, recipe=replace(settings.recipe, learning_rate=0.0))
+    begun = pretrain(frozen, images(), tmp_path / "begun", start=Start(weights=own))[0]
+    ours, theirs = content(begun), content(own)
+    backbone = [name for name in theirs["student"] if ".backbone." in name]
+    head = [name for name in theirs["student"] if name.endswith("head.last_layer.weight_v")]
+    assert same(*({n: part["student"][n] for n in backbone} for part in (ours, theirs)))
+    assert not same(*({n: part["student"][n] for n in head} for part in (ours, theirs)))
+    assert "backbones of checkpoint0000.pth" in ours[KEY]["settings"]
+
+
+def test_a_checkpoint_of_another_network_does_not_fit(tmp_path: Path) -> None:
+    first = pretrain(tiny("mae", steps=1), images(), tmp_path / "first")[0]
+    wider = tiny("mae", steps=1)
+    options = {**wider.backbone.options, "embed_dim": 32}
+    wider = replace(wider, backbone=replace(wider.backbone, options=options))
+    with pytest.raises(CheckpointError, match="does not fit these settings"):
+        pretrain(wider, images(), tmp_path / "second", start=Start(weights=first))
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_batch(tiny_images: Path, tmp_path: Path) -> None:
+    words = [
+        *("pretrain", "--method", "mocov3", "--images", tiny_images, "--output", tmp_path / "run"),
+        *("--architecture", "vit_tiny_patch16_224", "--image-size", "16", "--device", "cpu"),
+        *("--architecture-option", "patch_size=8,embed_dim=16,depth=1,num_heads=2"),
+        *("--steps", 3, "--batch-size", 8, "--checkpoint-every", 2, "--devices", 2),
+        *("--set", "head_dim=32", "--set", "output_dim=16"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "densescope", *map(str, words)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    names = [path.name for path in sorted((tmp_path / "run").glob("*.tar"))]
+    assert names == ["checkpoint_0000.pth.tar", "checkpoint_0001.pth.tar"]
+    assert len((tmp_path / "run" / "log.txt").read_text().splitlines()) == 2
