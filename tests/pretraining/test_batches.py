@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import InputError
+from densescope.pretraining.contrast import contrast_with
 from densescope.pretraining.learners.barlowtwins import BarlowTwins
 from densescope.pretraining.learners.mec import Mec, coding_loss
 from densescope.pretraining.learners.resa import Resa, alignment, self_assignment
 from densescope.pretraining.learners.swav import Swav
 from densescope.pretraining.learners.vicreg import Vicreg
+from densescope.pretraining.learners.vicregl import Vicregl
+from densescope.pretraining.methods import METHODS
 from densescope.pretraining.optimizers import build_optimizer, set_step
 from densescope.pretraining.trainer import pretrain
 from tests.pretraining.numeric import array, log_softmax, sinkhorn, unit, vicreg
@@ -70,6 +73,40 @@ def test_vicreg_is_made_of_variances_and_covariances() -> None:
     learner = learner_of("vicreg", Vicreg)
     loss = learner.loss(pixels(), 0, chance()).loss
     assert loss.item() == pytest.approx(vicreg(*outputs(learner)), rel=1e-4)
+
+
+def test_barlow_twins_of_unrelated_views_is_its_chance_value() -> None:
+    learner = learner_of("barlowtwins", BarlowTwins, redundancy=0.5)
+    draws = torch.randn(200, 2, 8, 32, generator=chance())
+    found = torch.stack([learner.criterion(*draw) for draw in draws]).mean()
+    expected = at_chance("barlowtwins", redundancy=0.5, output_dim=32)
+    assert found.item() == pytest.approx(expected, rel=0.01)
+
+
+def test_constant_outputs_are_at_chance() -> None:
+    places = torch.ones(4, 2, 2, 5)
+    criterion = learner_of("vicregl", Vicregl, whole=0.6).criterion
+    grids = list(torch.rand(2, 4, 2, 2, 2, generator=chance()))
+    same = criterion([(places[:, 0, 0], places), (places[:, 0, 0] + 0, places + 0)], grids)
+    assert same.item() == pytest.approx(at_chance("vicregl", whole=0.6))
+    assert at_chance("vicreg", variance=7.0) == pytest.approx(7 * 0.99)
+    scores = [torch.zeros(8, 24)] * 3
+    swav = learner_of("swav", Swav, prototypes=24).criterion
+    assert swav(scores[:2], scores[2:]).item() == pytest.approx(at_chance("swav", prototypes=24))
+    one = torch.ones(8, 4)
+    even = self_assignment(one, one, sharpness=0.05, iterations=3)
+    assert alignment(one, one, even, 0.4).item() == pytest.approx(at_chance("resa"))
+    eye = torch.eye(8)
+    assert coding_loss(eye[:4], eye[4:], 0.5, 4).item() == at_chance("mec") == 0.0
+    queue = contrast_with(one, one, torch.ones(32, 4), 0.2)
+    assert queue.item() == pytest.approx(at_chance("densecl", queue=32))
+
+
+def at_chance(method: str, **changes: Any) -> float:
+    """What a row says of eight images."""
+    row = METHODS[method]
+    assert row.chance is not None
+    return row.chance(replace(row.small, **changes), 8)
 
 
 def test_vicreg_of_a_collapsed_batch_is_its_variance_term() -> None:

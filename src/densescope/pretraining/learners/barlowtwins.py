@@ -41,7 +41,7 @@ class BarlowTwins(JointEmbedding[BarlowTwinsRecipe]):
 
     ``sum_i (1 - C_ii)^2 + redundancy * sum_{i != j} C_ij^2``, where ``C`` is the correlation over
     the batch between outputs of the first and of the second view. 0 where ``C`` is the identity,
-    about the number of outputs where the views are unrelated.
+    somewhat above the number of outputs where the views are unrelated.
 
     Source: Zbontar et al. 2021, arXiv 2103.03230, equation 1; loss and head are lightly's.
     Deviations: several devices standardize their own images, then average ``C``.
@@ -65,6 +65,12 @@ class BarlowTwins(JointEmbedding[BarlowTwinsRecipe]):
         return [weights, {**vectors, "rate": self.recipe.vector_rate}]
 
 
+def chance(recipe: BarlowTwinsRecipe, images: int) -> float:
+    """The loss of unrelated views: squared correlations have a mean of ``1 / (images - 1)``."""
+    outputs, square = recipe.output_dim, 1 / (images - 1)
+    return outputs * (1 + square) + recipe.redundancy * outputs * (outputs - 1) * square
+
+
 METHOD = Method(
     name="barlowtwins",
     title="Barlow Twins",
@@ -83,6 +89,7 @@ METHOD = Method(
         "The projector's last layer has a bias, which the loss cannot see.",
         "Several devices standardize their own images before they average the correlations.",
     ),
+    chance=chance,
     least_share=2,
     least_reason="its correlations are taken over the images",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,4 +154,5 @@ METHOD = Method(
     epochs=200,
     file_name="epoch_{}.pth",
     changed=("Keys are not shuffled between devices, whose batch norms are synchronized instead.",),
+    chance=lambda recipe, images: math.log(1 + recipe.queue),
 )

@@ -92,6 +92,8 @@ def coding_loss(first: Tensor, second: Tensor, scale: float, order: int) -> Tens
 class Mec(Followed[MecRecipe], TwoViews[MecRecipe]):
     """The networks, loss and schedules of MEC.
 
+    Its loss is 0 for unrelated views and falls towards -1.
+
     Source: Liu et al. 2022, arXiv 2210.11464; heads and moving average are lightly's.
     """
 
@@ -169,6 +171,7 @@ METHOD = Method(
     epochs=100,
     file_name="checkpoint_{:04d}.pth.tar",
     changed=("The projector's last layer has no bias, which its batch norm would take away.",),
+    chance=lambda recipe, images: 0.0,
     least_share=2,
     least_reason="its code is of the whole batch",
 )

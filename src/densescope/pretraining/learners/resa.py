@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -195,6 +196,7 @@ METHOD = Method(
         "The last rate does not grow with the batch.",
         "The projector's layers have no bias before their batch norms.",
     ),
+    chance=lambda recipe, images: math.log(images),
     least_share=2,
     least_reason="an image is assigned to those of its batch",
 )

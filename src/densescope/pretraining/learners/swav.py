@@ -212,6 +212,7 @@ METHOD = Method(
         "Prototypes wait for a part of the run, 1/400 of it, as 313 steps were of the paper's.",
         "The queue lies in the checkpoint, not in a file beside it.",
     ),
+    chance=lambda recipe, images: math.log(recipe.prototypes),
     least_share=2,
     least_reason="images are spread evenly over the prototypes",
 )

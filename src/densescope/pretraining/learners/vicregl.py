@@ -50,6 +50,7 @@ class Vicregl(Learner[VicreglRecipe]):
 
     ``whole * VICReg(images) + (1 - whole) * (VICReg(places that look alike) + VICReg(places that
     lie near each other in the image))``. Where fewer places exist than are to be matched, all are.
+    ``(2 - whole) * variance`` and a little less where everything collapses.
 
     Source: Bardes, Ponce, LeCun 2022, arXiv 2210.01571; loss and heads are
     lightly's.
@@ -146,6 +147,7 @@ METHOD = Method(
         "The projectors' last layers have a bias, which the loss cannot see; the others have none "
         "before their batch norm.",
     ),
+    chance=lambda recipe, images: 0.99 * recipe.variance * (2 - recipe.whole),
     least_share=2,
     least_reason="its variances are taken over the images",
 )
