@@ -20,7 +20,7 @@ from densescope.pretraining.methods import METHODS, recipe_changes
 from densescope.pretraining.resume import KEY
 from densescope.pretraining.settings import RegularizerSettings
 from densescope.pretraining.trainer import Start, pretrain
-from tests.pretraining.tiny import SIZE, content, images, same, tiny
+from tests.pretraining.tiny import SIZE, content, images, same, tiny, tiny_recipe
 
 pytest.importorskip("lightly")
 pytest.importorskip("pytorch_lightning")
@@ -94,6 +94,31 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         ours, theirs = content(file)[KEY], content(expected)[KEY]
         assert same(ours["learner"], theirs["learner"])
         assert same(ours["optimizer"], theirs["optimizer"])
+
+
+@EVERY
+def test_the_published_recipe_trains_too(method: str, tmp_path: Path) -> None:
+    # What must fit a narrower width or a smaller batch.
+    fitting = {"swav": {"prototypes": 8}, "ijepa": {"predictor_heads": 4, "predictor_dim": 32}}
+    recipe = replace(METHODS[method].published, **fitting.get(method, {}))
+    settings = tiny(method, recipe=tiny_recipe(recipe), steps=2)
+    seen = Seen()
+    files = pretrain(settings, images(), tmp_path, watchers=[seen])
+    assert all(math.isfinite(loss) for loss in seen.losses)
+    assert content(files[-1])[KEY]["step"] == 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+def test_a_killed_run_with_another_optimizer_goes_on_to_the_same_bits(
+    optimizer: str, tmp_path: Path
+) -> None:
+    recipe = replace(_recipe("simsiam"), optimizer=optimizer, learning_rate=0.1)
+    settings = tiny("simsiam", recipe=recipe)
+    whole = pretrain(settings, images(), tmp_path / "whole")
+    with pytest.raises(Killed):
+        pretrain(settings, images(), tmp_path / "killed", kill_at(3))
+    files = pretrain(settings, images(), tmp_path / "killed", start=Start(resume=True))
+    assert same(content(files[-1])[KEY]["learner"], content(whole[-1])[KEY]["learner"])
 
 
 @EVERY
