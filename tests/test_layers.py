@@ -30,6 +30,7 @@ LAYERS = {
     "pretraining": 42,
     "report": 50,
     "demo": 51,
+    "study": 51,
     "__init__": 60,
     "cli": 61,
     "__main__": 62,

@@ -26,7 +26,7 @@ from densescope.numerics.structure import DenseStructure as DenseStructure
 from densescope.numerics.structure import dense_structure as dense_structure
 from densescope.records import ScoreRecord as ScoreRecord
 from densescope.report.run import report_run as report_run
-from densescope.runs.sweep import Compute as Compute
+from densescope.runs.scorer import Compute as Compute
 from densescope.runs.sweep import score_checkpoint as score_checkpoint
 from densescope.runs.sweep import sweep as sweep
 from densescope.selection import Selection as Selection

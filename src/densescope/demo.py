@@ -18,7 +18,8 @@ from densescope.pretraining.learners.dino import SMALL_DINO
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import Progress, pretrain
 from densescope.report.run import report_run
-from densescope.runs.sweep import BackboneSpec, SweepEvent, sweep_run
+from densescope.runs.scorer import BackboneSpec
+from densescope.runs.sweep import SweepEvent, sweep_run
 from densescope.selection import Selection, select_checkpoints
 
 MARK = "densescope-demo.txt"

@@ -1,5 +1,7 @@
 """Errors a user can act on; the command line prints their text and nothing else."""
 
+NOT_FINITE = "NaN or infinite"  # stands in every error about such features or weights
+
 
 class DensescopeError(Exception):
     """Base of every error this package raises on purpose.

@@ -51,13 +51,17 @@ class ScoreRecord:
         """
         if self.status != "scored":
             raise RecordError(f"{self.name} was not scored: {self.error}")
-        try:
-            return self.scores[str(layer)][metric]
-        except KeyError:
-            known = sorted({f"{m} (layer {k})" for k, row in self.scores.items() for m in row})
+        row = self.scores.get(str(layer))
+        if row is None:
             raise RecordError(
-                f"{self.name} has no {metric} at layer {layer}; it has: {', '.join(known)}"
-            ) from None
+                f"{self.name} was not scored at layer {layer}; layers there are: "
+                f"{', '.join(self.scores) or 'none'}"
+            )
+        if metric not in row:
+            raise RecordError(
+                f"{self.name} has no {metric} at layer {layer}; it has: {', '.join(sorted(row))}"
+            )
+        return row[metric]
 
     def to_json(self) -> dict[str, Any]:
         """The document, with plain values only."""

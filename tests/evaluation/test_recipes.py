@@ -25,6 +25,7 @@ from densescope.evaluation.probes.heads import (
     HeadSettings,
     LinearHead,
     build_optimizer,
+    grid_loss,
     pixel_loss,
     rate_at,
 )
@@ -254,6 +255,15 @@ def test_layers_are_concatenated_at_the_size_of_the_first() -> None:
     assert scores.shape == (1, 3, 6, 6)
     neco = LinearHead(4, 3, PROTOCOLS["neco-linear"].settings, chance())
     assert neco([torch.zeros(2, 4, 28, 28)]).shape == (2, 3, 100, 100)
+
+
+def test_the_loss_on_the_grid_is_that_of_every_patch_and_its_parts() -> None:
+    chance = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 3, 1, 2, generator=chance)
+    shares = torch.tensor([[[0.5, 0.0], [0.5, 1.0], [0.0, 0.0]], [[0.25, 0], [0.5, 0], [0, 0]]])
+    logs = scores.log_softmax(1)[:, :, 0]
+    by_hand = -(logs * shares).sum() / 4  # the last patch has no label and still counts
+    assert float(grid_loss(scores, shares[:, :, None])) == pytest.approx(float(by_hand))
 
 
 def test_ignored_pixels_dilute_the_loss_where_published() -> None:

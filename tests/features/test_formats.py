@@ -13,7 +13,7 @@ from densescope.features.architectures import build_architecture
 from densescope.features.backbones import Features, load_backbone
 from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.discovery import find_checkpoints
+from densescope.features.discovery import example_of, find_checkpoints, number_of
 from densescope.features.formats import FORMATS, Format, Weights, find_format, formats_table
 from densescope.features.layouts import fitting_formats
 from tests.features.plain_models import (
@@ -332,7 +332,7 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_checkpoints(tmp_path, "dino")
     text = str(caught.value)
-    assert r"none is named checkpoint(\d{4})\.pth or checkpoint.pth" in text
+    assert "none is named like checkpoint0007.pth or checkpoint.pth" in text
     assert "names of these formats are there: " in text
     assert "densecl" in text
     with pytest.raises(DataError, match="there is no folder"):
@@ -443,3 +443,11 @@ def test_sequential_names_cover_the_whole_resnet() -> None:
 
 def test_written_has_a_default_set() -> None:
     assert None in Written(Path("a"), {None: lambda images: vit_features({}, images)}).expected
+
+
+@pytest.mark.parametrize(("row", "pattern"), [(r, p) for r in FORMATS.values() for p in r.files])
+def test_every_pattern_of_file_names_has_an_example(row: Format, pattern: str) -> None:
+    example = example_of(pattern)
+    assert re.fullmatch(pattern, example)
+    assert "\\" not in example
+    assert number_of(Path(example), row) == 7

@@ -82,6 +82,9 @@ def test_a_folder_gives_grids_and_the_image_vector(
     loaded = load_backbone(
         tmp_path, format="huggingface", image_size=size if name == "resnet" else None
     )
+    assert isinstance(loaded.backbone, torch.nn.Module)
+    assert not any(module.training for module in loaded.backbone.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.backbone.parameters())
     assert loaded.backbone.image_size == size
     assert loaded.backbone.patch_size == size // cells
     images = random_images(generator, size)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from densescope.errors import InputError
 from densescope.numerics.assignment import assign
 from densescope.numerics.regularizer import FLOOR, DenseStructureLoss, bounded_structure
+from densescope.numerics.spectrum import effective_rank
 from densescope.numerics.structure import dense_structure
 
 SMALL: dict[str, Any] = {"local_clusters": 3, "global_clusters": 5, "group_size": 4}
@@ -83,6 +86,34 @@ def test_gradients_agree_with_finite_differences(normalize: bool) -> None:
         return bounded_structure(values, values.detach(), torch.tensor(True), given)[0]
 
     assert torch.autograd.gradcheck(dse, rows.requires_grad_())
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["vit_like", "resnet_like", "collapsed"])
+def test_only_dim_differs_from_the_released_regularizer(name: str, shared: Path) -> None:
+    array = np.load(shared / "golden" / "features.npz")[name].astype(np.float32)
+    document = json.loads((shared / "golden" / "expected.json").read_text())
+    printed = torch.tensor(document[name]["regularizer"])
+    features = torch.from_numpy(array)
+    dense, classes = DenseStructureLoss(), []
+    for _ in range(10):
+        dense(features)
+        assert dense.last is not None
+        classes.append(dense.last.inter - dense.last.intra)
+    rows = nn.functional.normalize(features, dim=-1).flatten(0, 1)
+    found = torch.stack(classes) + effective_rank(rows, epsilon=1e-12, fraction=True).float()
+    error = ((found.var() + printed.var()) / 10).sqrt()
+    assert (found.mean() - printed.mean()).abs() < 4 * error
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_value_and_gradient_of_the_cpu() -> None:
+    features = tokens()
+    on_gpu, slope = graded(features.cuda(), images=8)
+    expected, expected_slope = graded(features, images=8)
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(slope.cpu(), expected_slope, rtol=1e-3, atol=1e-7)
 
 
 def test_a_small_step_along_the_gradient_raises_dse() -> None:
@@ -414,7 +445,11 @@ def test_two_processes_average_the_gradients_of_their_own_images(tmp_path: Path)
     address = str(tmp_path / "meeting")
     commands = [[sys.executable, str(script), str(rank), address] for rank in range(2)]
     running = [subprocess.Popen(command, cwd=Path.cwd()) for command in commands]
-    assert [process.wait(120) for process in running] == [0, 0]
+    try:
+        assert [process.wait(120) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
     found = [torch.load(f"{address}.{rank}", weights_only=True) for rank in range(2)]
 
     from tests.numerics.regularizer_rank import make_layer

@@ -18,8 +18,9 @@ import torch
 from densescope.errors import CheckpointError, DataError, InputError, RecordError
 from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.records import ScoreRecord
+from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import RunStore
-from densescope.runs.sweep import BackboneSpec, SweepEvent, score_checkpoint, sweep
+from densescope.runs.sweep import SweepEvent, score_checkpoint, sweep
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
 
 SPEC = {"format": "dino", "architecture": ARCHITECTURE, "architecture_options": OPTIONS}

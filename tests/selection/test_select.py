@@ -262,7 +262,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: select_checkpoints(plain_run(CURVE), definition="paper"),
-        r"epoch10.pth has no paper.inter at layer -1; it has: released.dim \(layer -1\)",
+        r"epoch10.pth has no paper.inter at layer -1; it has: released.dim",
     ),
     (
         lambda: select_checkpoints([*plain_run([1.0]), *plain_run([1.0])]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from densescope.agreement.measures import measure_of
 from densescope.selection import Change
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ def degradation_verdict(found: Degradation) -> str:
 def _claim(found: Degradation) -> str:
     best = f"{found.best} ({found.unit} {found.best_step})"
     last = f"the last, {found.last} ({found.unit} {found.last_step})"
-    sizes = f"{found.best_value:.4g} against {found.last_value:.4g}"
+    measure = measure_of(found.measure)
+    sizes = f"{measure.number(found.best_value)} against {measure.text(found.last_value)}"
     if found.checkpoints == 1:
         return f"Only {best} was probed: degradation cannot be seen; probe more checkpoints."
     if found.best == found.last:
         return (
             f"No degradation is seen: the last probed checkpoint, {best}, has the best "
-            f"{_what(found)}, {found.best_value:.4g}{_at_most(found)}."
+            f"{_what(found)}, {measure.text(found.best_value)}{_at_most(found)}."
         )
     if found.degraded is None:
         return (
@@ -57,13 +59,22 @@ def _unknown(found: Degradation) -> str:
 def _at_most(found: Degradation) -> str:
     if found.interval is None:
         return ""
-    return f"; a drop of up to {found.interval[1]:.3g} is not excluded ({found.level:.0%})"
+    return (
+        f"; a drop of up to {_points(found, found.interval[1])} is not excluded ({found.level:.0%})"
+    )
 
 
 def _interval(found: Degradation) -> str:
     if found.interval is None:
-        return f"{found.drop:.3g}"
-    return f"{found.drop:.3g} [{found.interval[0]:.3g}, {found.interval[1]:.3g}]"
+        return _points(found, found.drop)
+    number = measure_of(found.measure).number
+    low, high = (number(bound) for bound in found.interval)
+    return f"{_points(found, found.drop)} [{low}, {high}]"
+
+
+def _points(found: Degradation, difference: float) -> str:
+    measure = measure_of(found.measure)
+    return f"{measure.number(difference)} {measure.difference}".rstrip()
 
 
 def _winner(found: Degradation) -> list[str]:
@@ -71,8 +82,8 @@ def _winner(found: Degradation) -> list[str]:
     if found.held_out_drop is None or not found.degraded:
         return []
     return [
-        f"Chosen on some seeds and measured on the others, the best is {found.held_out_drop:.3g} "
-        "ahead."
+        "Chosen on some seeds and measured on the others, the best is "
+        f"{_points(found, found.held_out_drop)} ahead."
     ]
 
 
@@ -95,4 +106,4 @@ def _part(change: Change) -> str:
 
 
 def _what(found: Degradation) -> str:
-    return f"{found.measure} on {found.dataset}"
+    return f"{measure_of(found.measure).title} on {found.dataset}"

@@ -17,8 +17,6 @@ from densescope.errors import InputError
 if TYPE_CHECKING:
     from densescope.agreement import Agreement, MeanAgreement, RegretTable
 
-PERCENT = ("miou", "accuracy", "pixel_accuracy", "delta_1")
-
 
 def agree(
     outputs: Annotated[
@@ -58,14 +56,15 @@ def agree(
             console.print(f"stored in {found.path}", markup=False)
             agreements.append(found.agreement)
     if len(outputs) > 1:
-        console.print(_mean_table(mean_agreement(agreements)))
+        console.print(mean_table(mean_agreement(agreements)))
 
 
 def _agreement_table(room: str, agreement: Agreement) -> Table:
+    from densescope.agreement.measures import measure_of
     from densescope.agreement.paper import paper_tau
 
     made = table(
-        f"Kendall tau-b with {agreement.measure} ({room})",
+        f"Kendall tau-b with {measure_of(agreement.measure).title} ({room})",
         ["number", "checkpoints", "tau", "95 % interval", "paper, mean of 16 methods"],
     )
     for row in agreement.rows:
@@ -79,7 +78,8 @@ def _agreement_table(room: str, agreement: Agreement) -> Table:
     return made
 
 
-def _mean_table(mean: MeanAgreement) -> Table:
+def mean_table(mean: MeanAgreement) -> Table:
+    """Mean tau of each number over several runs, beside the paper's."""
     from densescope.agreement.paper import PAPER_COLUMNS
 
     columns = [*mean.datasets, "mean", *(f"paper: {name}" for name in PAPER_COLUMNS)]
@@ -94,15 +94,16 @@ def _mean_table(mean: MeanAgreement) -> Table:
 
 
 def _regret_table(regret: RegretTable) -> Table:
-    scale = 100 if regret.measure in PERCENT else 1
-    unit = "points" if scale == 100 else ""
+    from densescope.agreement.measures import measure_of
+
+    measure = measure_of(regret.measure)
     made = table(
-        f"what each way to choose would have cost ({regret.measure}, {unit})",
-        ["way", "checkpoint", regret.measure, "regret", "gain over last", "compute, s", ""],
+        f"what each way to choose would have cost ({measure.title}, {measure.difference})",
+        ["way", "checkpoint", measure.title, "regret", "gain over last", "compute, s", ""],
     )
     for row in regret.rows:
         numbers = [
-            "–" if value is None else f"{scale * value:.1f}"
+            "–" if value is None else measure.number(value)
             for value in (row.value, row.regret, row.gain)
         ]
         seconds = "–" if row.seconds is None else f"{row.seconds:.0f}"

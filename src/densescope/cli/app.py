@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from densescope._version import __version__
-from densescope.cli import agreement, checkpoints, demonstration, measure, probing, training
+from densescope.cli import (
+    agreement,
+    checkpoints,
+    demonstration,
+    measure,
+    probing,
+    studying,
+    training,
+    watching,
+)
 
 app = typer.Typer(
     name="densescope",
@@ -39,6 +48,7 @@ def densescope(
 
 
 app.command()(measure.sweep)
+app.command()(watching.watch)
 app.command()(measure.select)
 app.command()(measure.report)
 app.command()(measure.score)
@@ -49,4 +59,5 @@ app.command()(checkpoints.formats)
 app.command()(checkpoints.check)
 app.command()(training.pretrain)
 app.command()(training.methods)
+app.command()(studying.study)
 app.command()(demonstration.demo)

@@ -23,6 +23,7 @@ def sweep(
     output: Annotated[Path, typer.Option(help="Folder for the records.")],
     backbone: o.BackboneOptions,
     scoring: o.ScoreOptions,
+    execution: o.ExecutorOptions,
 ) -> None:
     """Score every checkpoint of a run; call again to go on or to take up new ones.
 
@@ -41,6 +42,8 @@ def sweep(
             images_count=scoring.images_count,
             settings=scoring.settings(),
             compute=scoring.compute(),
+            executor=execution.chosen(),
+            shard=execution.part(),
             on_event=progress,
         )
     console.print(sweep_table(records))

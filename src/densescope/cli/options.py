@@ -16,7 +16,9 @@ from densescope.errors import InputError
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
-    from densescope.runs.sweep import BackboneSpec, Compute
+    from densescope.runs.executors import Executor, Ray
+    from densescope.runs.scorer import BackboneSpec, Compute
+    from densescope.runs.sweep import Shard
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 DefinitionOption = Annotated[
@@ -55,7 +57,7 @@ class BackboneOptions:
     def spec(self) -> BackboneSpec:
         """The settings these options stand for."""
         from densescope.features.architectures import parse_architecture_options
-        from densescope.runs.sweep import BackboneSpec
+        from densescope.runs.scorer import BackboneSpec
 
         return BackboneSpec(
             format=self.format,
@@ -101,6 +103,9 @@ class ScoreOptions:
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
+    image_cache: Annotated[
+        Path | None, typer.Option(help="Keep decoded images in this folder for later calls.")
+    ] = None
 
     def settings(self) -> ScoreSettings:
         """What the numbers depend on."""
@@ -112,9 +117,65 @@ class ScoreOptions:
 
     def compute(self) -> Compute:
         """Where and how the work is done."""
-        from densescope.runs.sweep import Compute
+        from densescope.runs.scorer import Compute
 
-        return Compute(device=self.device, batch_size=self.batch_size, workers=self.workers)
+        return Compute(
+            device=self.device,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            image_cache=self.image_cache,
+        )
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """On which machines the work is done."""
+
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")
+    ] = "local"
+    task_cpus: Annotated[float, typer.Option(help="Ray: cores of a task.")] = 1.0
+    task_gpus: Annotated[float, typer.Option(help="Ray: its share of a GPU.")] = 0.0
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray: the cluster; RAY_ADDRESS or a local one by default.")
+    ] = None
+
+    def ray(self) -> Ray | None:
+        """The cluster, if one was asked for."""
+        from densescope.runs.executors import Ray
+
+        if self.executor == "local":
+            return None
+        return Ray(self.task_cpus, self.task_gpus, self.ray_address)
+
+
+@dataclass(frozen=True)
+class ExecutorOptions(ClusterOptions):
+    """Where the checkpoints of a sweep are scored."""
+
+    processes: Annotated[
+        int, typer.Option(min=1, help="Of this machine, each with its share of the cores.")
+    ] = 1
+    shard: Annotated[
+        str,
+        typer.Option(metavar="I/N", help="Score one of N parts of the run, e.g. in an array job."),
+    ] = "1/1"
+
+    def chosen(self) -> Executor:
+        """The executor these options stand for."""
+        from densescope.runs.executors import Here, Processes
+
+        beside = Here() if self.processes == 1 else Processes(self.processes)
+        return self.ray() or beside
+
+    def part(self) -> Shard:
+        """The part of the run."""
+        from densescope.runs.sweep import Shard
+
+        number, slash, count = self.shard.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal()):
+            raise InputError(f"--shard {self.shard!r} is not a part such as 1/4")
+        return Shard(int(number), int(count))
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:

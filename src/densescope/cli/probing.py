@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
 from densescope.cli.measure import print_failures
 from densescope.cli.tables import console as make_console
@@ -18,8 +20,11 @@ from densescope.cli.tables import table
 from densescope.errors import InputError
 from densescope.records import ProbeRecord
 
+if TYPE_CHECKING:
+    from densescope.evaluation.probes import ProbeOutcome
+
 FAILED_CHECKPOINTS = 3
-PERCENT = ("miou", "accuracy", "pixel_accuracy", "delta_1")
+MOST_CLASSES = 30
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,30 @@ class FileOptions(o.BackboneOptions):
 class ProbeOptions:
     """What is asked of the features, and of which labels."""
 
-    dataset: Annotated[str, typer.Option(help="A row of DATASETS, e.g. camvid or voc2012.")]
-    root: Annotated[Path, typer.Option(help="The folder of the data set.")]
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="camvid, voc2012, ade20k, cityscapes, coco-stuff-27, folders, ...; a name of "
+            "your own for image-level labels and depth."
+        ),
+    ]
+    root: Annotated[
+        Path,
+        typer.Option(help="Its folder; tar shards too for image-level labels (train)."),
+    ]
     protocol: Annotated[
-        str, typer.Option(help="A row of PROTOCOLS; see: densescope protocols.")
+        str, typer.Option(help="How it is asked; `densescope protocols` lists them.")
     ] = "quick-linear"
     train_split: Annotated[str, typer.Option(help="What probes are fitted on.")] = "train"
     test_split: Annotated[
         str | None, typer.Option(help="What is reported: test, else val, by default.")
     ] = None
     test_root: Annotated[
-        Path | None, typer.Option(help="Test images, for image-level labels and depth.")
+        Path | None, typer.Option(help="Test half, for image-level labels and depth.")
+    ] = None
+    depth_unit: Annotated[
+        str | None,
+        typer.Option(help="Of integer depth maps: millimeters, centimeters, meters, 1/256 meters."),
     ] = None
     probe_size: Annotated[
         int | None, typer.Option(min=1, help="Pixels, in place of the protocol's.")
@@ -77,11 +95,16 @@ def probe(
     """
     from densescope.cli.progress import SweepProgress
     from densescope.runs.probe import LabelledData, ProbeRequest, probe_file, probe_run
+    from densescope.runs.scorer import Compute
     from densescope.runs.store import MANIFEST
-    from densescope.runs.sweep import Compute
 
     data = LabelledData(
-        probing.dataset, probing.root, probing.train_split, probing.test_split, probing.test_root
+        probing.dataset,
+        probing.root,
+        probing.train_split,
+        probing.test_split,
+        probing.test_root,
+        probing.depth_unit,
     )
     seeds = None if probing.seeds is None else o.whole_numbers(probing.seeds, "--seeds")
     request = ProbeRequest(
@@ -100,11 +123,7 @@ def probe(
     if backbone.format is None:
         raise InputError(f"{target} is one file: name its layout with --format")
     outcome = probe_file(target, backbone.spec(), data, request, compute=compute)
-    one = ProbeRecord(
-        target.name, 0, "step", outcome.protocol, outcome.dataset, outcome.measure, outcome.values
-    )
-    console.print(_table([one]))
-    console.print(_details(outcome.details))
+    _print_outcome(console, target.name, outcome)
 
 
 def protocols() -> None:
@@ -118,32 +137,66 @@ def protocols() -> None:
     make_console().print(made)
 
 
-def shown(measure: str, value: float) -> str:
-    """A fraction in percent, meters as they are."""
-    return f"{100 * value:.2f}" if measure in PERCENT else f"{value:.4f}"
+def _print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:
+    """What one checkpoint reached, what was chosen on the way, and what each class reached."""
+    measure = measure_of(outcome.measure)
+    spread = "" if outcome.spread is None else f" (± {measure.number(outcome.spread)} over seeds)"
+    console.print(
+        f"{name}: {measure.title} {measure.text(outcome.value)}{spread}, {outcome.protocol} on "
+        f"{outcome.dataset}, {outcome.seconds:.0f} s",
+        markup=False,
+    )
+    details = dict(outcome.details)
+    notes = details.pop("notes", [])
+    by_class = details.pop("class_iou", None) or details.pop("class_accuracy", None)
+    for key, value in details.items():
+        if value not in (None, [], {}, ""):
+            console.print(f"  {key.replace('_', ' ')}: {_detail(key, value)}", markup=False)
+    for note in notes:
+        console.print(f"  note: {note}", markup=False)
+    if by_class:
+        console.print(_class_table(by_class, outcome.classes, measure))
+
+
+def _class_table(by_class: Any, classes: Sequence[str], measure: Measure) -> Table:
+    pairs = by_class.items() if isinstance(by_class, dict) else zip(classes, by_class, strict=True)
+    known = [(name, value) for name, value in pairs if value is not None]
+    known.sort(key=lambda pair: -pair[1])
+    made = table(f"by class, {measure.unit}", ["class", ""])
+    for name, value in known[:MOST_CLASSES]:
+        made.add_row(Text(name), measure.number(value))
+    if len(known) > MOST_CLASSES:
+        made.add_row(f"and {len(known) - MOST_CLASSES} lower ones", "")
+    return made
+
+
+def _detail(key: str, value: Any) -> str:
+    """Measures in their unit, other numbers to four digits; lists and tables on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{at}: {_detail(key, item)}" for at, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(_detail(key, item) for item in value)
+    if not isinstance(value, float):
+        return str(value)
+    measure = MEASURES.get(key.removeprefix("held_out_"))
+    return f"{value:.4g}" if measure is None else measure.text(value)
 
 
 def _table(records: Sequence[ProbeRecord]) -> Table:
     first = records[0]
+    measure = measure_of(first.measure)
+    value_column = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
     made = table(
         f"{first.protocol} on {first.dataset}",
-        ["checkpoint", first.unit, first.measure, "spread over seeds", "seeds"],
+        ["checkpoint", first.unit, value_column, "spread over seeds", "seeds"],
     )
     for record in records:
         if record.status == "failed":
             made.add_row(Text(record.name), str(record.step), Text("failed", "red"))
             continue
-        spread = "" if record.spread is None else shown(record.measure, record.spread)
-        value = shown(record.measure, record.value)
+        spread = "" if record.spread is None else measure.number(record.spread)
+        value = measure.number(record.value)
         made.add_row(Text(record.name), str(record.step), value, spread, str(len(record.values)))
-    return made
-
-
-def _details(details: Any) -> Table:
-    made = table("details", ["", ""], 9)
-    for key, value in details.items():
-        if value not in (None, [], {}, ""):
-            made.add_row(key.replace("_", " "), Text(str(value)))
     return made
 
 

@@ -65,6 +65,17 @@ class StoredArray:
             part = slice(start, min(start + size, len(self)))
             yield part, self.rows(part.start, part.stop)
 
+    def mapped(self) -> Tensor:
+        """Everything as stored, not copied; pages of a file are read when they are used.
+
+        The file is not changed by writing into the tensor.
+        """
+        if not isinstance(self.values, np.memmap):
+            return torch.from_numpy(self.values)
+        place, offset = str(self.values.filename), self.values.offset
+        own = np.memmap(place, self.values.dtype, "c", offset, self.values.shape)
+        return torch.from_numpy(own)
+
     def whole(self) -> Tensor:
         """Everything at once, in memory."""
         return self.rows(0, len(self))

@@ -13,21 +13,18 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
-from densescope.features.augmentation import AugmentationSettings, random_views
 from densescope.features.extraction import (
     ExtractedFeatures,
     extract,
     extract_image_vectors,
     resolve_device,
 )
-from densescope.features.images import ImageSubset, decode_subset
 from densescope.numerics import intervals
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone
 
 PREVIEW_IMAGES = 4
-VIEW_CHUNK = 16
 Better = Literal["higher", "lower", "near 1", "within a run"]
 
 
@@ -267,33 +264,6 @@ class BackboneScore:
     seconds: Mapping[str, float]
 
 
-def prepare_images(
-    subset: ImageSubset, image_size: int, settings: ScoreSettings, *, workers: int = 4
-) -> ScoringImages:
-    """Decode a run's images once, and draw the augmented views that LiDAR compares.
-
-    The views are those of the first ``settings.lidar_images`` images, drawn with the run's seed:
-    every checkpoint sees the same ones.
-    """
-    pixels = decode_subset(subset, image_size=image_size, workers=workers)
-    if settings.lidar_images < 2:
-        return ScoringImages(pixels)
-    generator = torch.Generator().manual_seed(settings.seed)
-    views, ids = [], []
-    for start in range(0, min(settings.lidar_images, len(pixels)), VIEW_CHUNK):
-        chunk = pixels[start : min(start + VIEW_CHUNK, settings.lidar_images)].float() / 255
-        drawn = random_views(
-            chunk,
-            views=settings.lidar_views,
-            size=image_size,
-            settings=AugmentationSettings(),
-            generator=generator,
-        )
-        views.append((drawn * 255).round().to(torch.uint8).flatten(0, 1))
-        ids.append(torch.arange(start, start + len(chunk)).repeat(settings.lidar_views))
-    return ScoringImages(pixels, torch.cat(views), torch.cat(ids))
-
-
 def score_backbone(
     backbone: Backbone,
     images: ScoringImages,
@@ -306,7 +276,8 @@ def score_backbone(
 
     Args:
         backbone: in evaluation mode.
-        images: what :func:`prepare_images` made, the same for all checkpoints of a run.
+        images: what :func:`~densescope.evaluation.prepared.prepare_images` made, the same for all
+            checkpoints of a run.
         settings: what the numbers depend on.
         batch_size: images per forward pass.
         device: ``"auto"``, or any torch device.

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from densescope.errors import CheckpointError
+from densescope.errors import NOT_FINITE, CheckpointError
 from densescope.features.architectures import build_architecture, visible_options
 from densescope.features.checkpoints import Container, files_of, fingerprint, read_checkpoint
 from densescope.features.flat_parameters import unflatten
@@ -252,7 +252,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, pa
     broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if broken:
         raise StepError(
-            "load", f"{path} holds NaN or infinite weights ({listing(broken)}): the run diverged"
+            "load", f"{path} holds {NOT_FINITE} weights ({listing(broken)}): the run diverged"
         )
     model.load_state_dict(dict(tensors), strict=True)
 

@@ -78,14 +78,33 @@ def _whole(path: Path) -> bool:
     return path.is_file()
 
 
+def example_of(pattern: str) -> str:
+    r"""A name that a pattern of numbered files fits.
+
+    Example:
+        >>> example_of(r"checkpoint(\d{4})\.pth"), example_of(r"(?:ckpt/)?[^/]+-ep(\d+)\.pth\.tar")
+        ('checkpoint0007.pth', '*-ep7.pth.tar')
+    """
+    name = re.sub(r"\(\?:[^)]*\)\?", "", pattern)
+    name = re.sub(r"\((\\d[^)]*)\)", lambda found: _digits(found[1]), name)
+    name = re.sub(r"\\d[+]|\\d\{\d\}", lambda found: _digits(found[0]), name)
+    name = re.sub(r"\[\^/\]\+|\.\*", "*", name).replace("\\.", ".")
+    likely = (name, "checkpoint0007.pth", "checkpoint0007.safetensors")
+    return next(one for one in likely if re.fullmatch(pattern, one))
+
+
+def _digits(pattern: str) -> str:
+    width = re.search(r"\{(\d)\}", pattern)
+    return "7".zfill(int(width[1]) if width else 1)
+
+
 def _nothing(folder: Path, row: Format) -> str:
-    wanted = (
-        " or ".join((*row.files, *row.latest)) or "(any single file: this format is unnumbered)"
-    )
+    names = [*(example_of(pattern) for pattern in row.files), *row.latest]
+    wanted = " or ".join(names) or "(any single file: this format is unnumbered)"
     others = [
         name
         for name, other in FORMATS.items()
         if other is not row and name != "custom" and (_numbered(folder, other))
     ]
     hint = f"; names of these formats are there: {', '.join(others)}" if others else ""
-    return f"no checkpoint of format {row.name} in {folder}: none is named {wanted}{hint}"
+    return f"no checkpoint of format {row.name} in {folder}: none is named like {wanted}{hint}"

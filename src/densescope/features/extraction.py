@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from densescope.errors import InputError
+from densescope.errors import NOT_FINITE, InputError
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone, Features
@@ -215,7 +215,7 @@ def _check_features(features: Features, images: int, layers: int, start: int) ->
     if bad:
         others = f" and {len(bad) - 1} more of its batch" if len(bad) > 1 else ""
         raise InputError(
-            f"the features of image {start + bad[0]}{others} are NaN or infinite: training "
+            f"the features of image {start + bad[0]}{others} are {NOT_FINITE}: training "
             "diverged, the file is damaged, or bfloat16 overflowed (try --precision float32)"
         )
 

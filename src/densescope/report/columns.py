@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from densescope.agreement.measures import Measure
 from densescope.report.readings import Column
 
 _DEFINITIONS = {
@@ -80,45 +79,8 @@ def part_column(definition: str, part: str) -> Column:
     return Column(f"{definition}.{part}", released.title, released.title, _ABOUT[part])
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How the measure of a labelled probe is shown.
-
-    Attributes:
-        name: as in the records, row of :data:`densescope.agreement.measures.MEASURES`.
-        title: its name on the page.
-        axis: the axis title, with the unit.
-        unit: of a difference; empty where it has none.
-        scale: what a recorded value is multiplied by.
-        better: one sentence on which way it is good; empty where that is not known.
-    """
-
-    name: str
-    title: str
-    axis: str
-    unit: str = ""
-    scale: int = 1
-    better: str = ""
-
-    @property
-    def column(self) -> Column:
-        """The column of its curve."""
-        return Column(self.name, self.title, self.axis, self.better)
-
-
-_HIGHER = "Higher is better."
-MEASURES: dict[str, Measure] = {
-    row.name: row
-    for row in (
-        Measure("miou", "mIoU", "mIoU (%)", "points", 100, _HIGHER),
-        Measure("accuracy", "Accuracy", "accuracy (%)", "points", 100, _HIGHER),
-        Measure("pixel_accuracy", "Pixel accuracy", "pixel accuracy (%)", "points", 100, _HIGHER),
-        Measure("delta_1", "δ₁", "δ₁ (%)", "points", 100, _HIGHER),
-        Measure("rmse", "RMSE", "RMSE (m)", "m", 1, "Lower is better."),
-    )
-}
-
-
-def measure_of(name: str) -> Measure:
-    """How a measure is shown; one that is not known is shown as recorded."""
-    return MEASURES.get(name) or Measure(name, name, name)
+def measure_column(measure: Measure) -> Column:
+    """The column of the curve of a labelled probe."""
+    axis = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
+    better = f"{measure.better.capitalize()} is better." if measure.better else ""
+    return Column(measure.name, measure.title, axis, better)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from densescope.agreement.measures import Measure
 from densescope.agreement.paper import paper_tau
-from densescope.report.columns import Measure
 from densescope.report.readings import MISSING, Reading, decimals_for, plain
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from densescope.agreement.measures import Measure, measure_of
 from densescope.records import ProbeRecord, ScoreRecord
-from densescope.report.columns import Measure, measure_of
+from densescope.report.columns import measure_column
 from densescope.report.judged import ChoiceLine, TauLine, choice_lines, tau_lines
 from densescope.report.masks import MaskPanel, Masks, build_masks
 from densescope.report.readings import MISSING, Curve, Reading, decimals_for, plain
@@ -106,7 +107,7 @@ def build_room(
     probes = sorted(room.probes, key=lambda probe: (probe.step, probe.name))
     measure = measure_of(probes[0].measure if probes else "")
     by_name = {probe.name: _reading(probe, measure.scale) for probe in probes}
-    curve = Curve(measure.column, tuple(by_name.get(record.name) for record in records))
+    curve = Curve(measure_column(measure), tuple(by_name.get(record.name) for record in records))
     notes = _shared_notes(probes)
     judged = room.judgement
     taus, tau_notes = tau_lines(judged.agreement, definition) if judged else ((), ())

@@ -96,7 +96,8 @@ def _room(
 ) -> ProbedRoom:
     masks = _masks(store, name, selection)
     try:
-        judgement = judge_run(records, probes, layer=selection.layer)
+        losses = store.losses()
+        judgement = judge_run(records, probes, losses=losses, layer=selection.layer)
     except RecordError as error:
         problem = f"These probes cannot be judged: {error}."
         return ProbedRoom(name, probes, problem=problem, masks=masks)

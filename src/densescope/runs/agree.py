@@ -58,7 +58,8 @@ def agree_run(
 
     Args:
         store: the run.
-        losses: training loss by checkpoint name, for the row that picks by loss.
+        losses: training loss by checkpoint name, for the row that picks by loss; kept in the run
+            for the next call and for the report. By default those kept before.
         layer: the block whose numbers are judged.
 
     Returns:
@@ -73,6 +74,10 @@ def agree_run(
             f"{store.folder} has no probes; make some with: densescope probe {store.folder} "
             "--dataset NAME --root DIR"
         )
+    if losses is None:
+        losses = store.losses()
+    else:
+        store.write_losses(losses)
     found = {}
     for room, probes in rooms.items():
         judged = judge_run(scores, probes, losses=losses, layer=layer)

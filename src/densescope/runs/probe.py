@@ -35,8 +35,9 @@ from densescope.features.backbones import LoadedBackbone
 from densescope.features.extraction import resolve_device
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
+from densescope.runs.scorer import BackboneSpec, Compute
 from densescope.runs.store import RunStore
-from densescope.runs.sweep import BackboneSpec, Compute, SweepEvent
+from densescope.runs.sweep import SweepEvent
 from densescope.selection import select_checkpoints
 
 TEST_SPLITS = ("test", "val")
@@ -51,7 +52,10 @@ class LabelledData:
         root: its folder; for image-level labels the training images.
         train_split: what probes are fitted on.
         test_split: what is reported; ``None`` takes the row's ``test``, else its ``val``.
-        test_root: for image-level labels the test images; for depth both halves' second root.
+        test_root: for image-level labels the test images; for depth the root of the test half
+            (each root holds ``images`` and ``depths``).
+        depth_unit: of integer depth maps, as :func:`~densescope.evaluation.datasets.open_depth`
+            names them; ``None`` for ``.npy`` files, which are in meters.
     """
 
     dataset: str
@@ -59,6 +63,7 @@ class LabelledData:
     train_split: str = "train"
     test_split: str | None = None
     test_root: Path | None = None
+    depth_unit: str | None = None
 
     def open(self, task: str) -> ProbeData:
         """Both halves, checked against each other.
@@ -72,12 +77,15 @@ class LabelledData:
             return probe_data(self.dataset, *halves)
         if self.test_root is None:
             raise DataError(f"labels for {task} need --test-root: the folder of the test images")
+        if self.depth_unit is not None and task != "depth":
+            raise DataError(f"a depth unit goes with labels for depth, not for {task}")
         if task == "classification":
             train = open_labelled_images(self.root)
             test_images = open_labelled_images(self.test_root, classes=train.classes)
             return probe_data(self.dataset, train, test_images)
         pairs = [
-            open_depth(root / "images", root / "depths") for root in (self.root, self.test_root)
+            open_depth(root / "images", root / "depths", unit=self.depth_unit)
+            for root in (self.root, self.test_root)
         ]
         return probe_data(self.dataset, *pairs)
 
@@ -288,7 +296,7 @@ def _record(
     return replace(
         blank,
         values=outcome.values,
-        details={**outcome.details, "classes": list(getattr(data.test, "classes", ()))},
+        details={**outcome.details, "classes": list(outcome.classes)},
         checkpoint=plain(loaded.to_json()),
         provenance=plain({"settings": outcome.settings, "versions": versions(), "device": device}),
         timing={

@@ -21,6 +21,7 @@ from densescope.records import (
 )
 
 MANIFEST = "run.json"
+LOSSES = "losses.json"
 PLACE = "run_folder"  # where the checkpoints lie; the one entry of a manifest that may change
 
 
@@ -61,10 +62,8 @@ class RunStore:
         Raises:
             RecordError: the folder holds a run with other settings; the message names them.
         """
-        stored = self.manifest() if self.manifest_path.exists() else dict(manifest)
-        if not self._anything_scored():
-            stored = dict(manifest)
-            self.manifest_path.unlink(missing_ok=True)
+        held = self.manifest() if self.manifest_path.exists() else None
+        stored = held if held is not None and self._anything_scored() else dict(manifest)
         differing = differences(_settings(stored), _settings(manifest))
         if differing:
             raise RecordError(
@@ -72,7 +71,7 @@ class RunStore:
                 "numbers made with different settings do not compare. Use another --output, "
                 "or the same settings"
             )
-        if not self.manifest_path.exists() or stored != manifest:
+        if held != manifest:
             write_json(manifest, self.manifest_path)
 
     def _anything_scored(self) -> bool:
@@ -105,6 +104,11 @@ class RunStore:
     def write(self, record: ScoreRecord) -> None:
         """Store one record."""
         write_record(record, self._path("records", record.name, ".json"))
+
+    def remove(self, name: str) -> None:
+        """Forget the record of one checkpoint, and its preview."""
+        self._path("records", name, ".json").unlink(missing_ok=True)
+        self._path("previews", name, ".safetensors").unlink(missing_ok=True)
 
     def write_preview(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Store tensors of a few images (features of a checkpoint, or the images themselves)."""
@@ -165,6 +169,20 @@ class RunStore:
     def write_probe(self, room: str, record: ProbeRecord) -> None:
         """Store one probe record."""
         write_json(record.to_json(), self._path(f"probes/{room}", record.name, ".json"))
+
+    def losses(self) -> dict[str, float] | None:
+        """Training loss by checkpoint name as :meth:`write_losses` kept it, or ``None``."""
+        path = self.folder / LOSSES
+        if not path.is_file():
+            return None
+        try:
+            return {str(name): float(value) for name, value in read_json(path).items()}
+        except (RecordError, TypeError, ValueError):
+            return None
+
+    def write_losses(self, losses: Mapping[str, float]) -> None:
+        """Keep the training loss of each checkpoint, for the row that picks by loss."""
+        write_json(losses, self.folder / LOSSES)
 
     def _path(self, room: str, name: str, suffix: str) -> Path:
         return self.folder / room / f"{file_stem(name)}{suffix}"

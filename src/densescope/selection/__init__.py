@@ -1,8 +1,13 @@
 """Which checkpoint of a run to use: weight, candidates, shortlist, one pick, and its noise."""
 
+from densescope.selection.alarm import Alarm as Alarm
+from densescope.selection.alarm import find_alarm as find_alarm
 from densescope.selection.peaks import local_maxima as local_maxima
 from densescope.selection.peaks import pick_peak as pick_peak
 from densescope.selection.peaks import shortlist as shortlist
+from densescope.selection.reading import AlarmSettings as AlarmSettings
+from densescope.selection.reading import Reading as Reading
+from densescope.selection.reading import readings_of as readings_of
 from densescope.selection.result import Change as Change
 from densescope.selection.result import Selection as Selection
 from densescope.selection.result import SelectionRow as SelectionRow

@@ -33,7 +33,7 @@ def measured_rows(
     scored: Sequence[ScoreRecord], definition: str, layer: int
 ) -> tuple[tuple[SelectionRow, ...], float | None, str]:
     """Rows with their numbers, the weight and its note; marks are still to come."""
-    parts = [_parts(record, definition, layer) for record in scored]
+    parts = [parts_of(record, definition, layer) for record in scored]
     _check_blocks(scored, parts)
     weight, note = run_weight(
         [separability.value for separability, _ in parts],
@@ -58,7 +58,8 @@ def measured_rows(
     return rows, weight, note
 
 
-def _parts(record: ScoreRecord, definition: str, layer: int) -> tuple[Estimate, Estimate]:
+def parts_of(record: ScoreRecord, definition: str, layer: int) -> tuple[Estimate, Estimate]:
+    """Separability and dimension of one checkpoint."""
     inter = record.estimate(f"{definition}.inter", layer)
     intra = record.estimate(f"{definition}.intra", layer)
     if len(inter.replicates) != len(intra.replicates):

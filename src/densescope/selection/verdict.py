@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from densescope.estimate import Estimate
 from densescope.selection.peaks import seen_to_fall
-from densescope.selection.result import Change, Selection, SelectionRow
+from densescope.selection.result import Change, Selection
+from densescope.selection.words import listed, place, signed, size
 
 
 def verdict(selection: Selection, *, window: int) -> str:
@@ -17,7 +17,7 @@ def verdict(selection: Selection, *, window: int) -> str:
         sentences = _with_pick(selection, window)
     if selection.failed:
         count = len(selection.failed)
-        sentences.append(f"Left out without a score: {_names(selection.failed)} ({count}).")
+        sentences.append(f"Left out without a score: {listed(selection.failed)} ({count}).")
     return " ".join(sentences)
 
 
@@ -28,9 +28,9 @@ def _without_pick(selection: Selection) -> list[str]:
 def _too_few(selection: Selection) -> list[str]:
     rows, pick = selection.rows, selection.row(str(selection.pick))
     if len(rows) == 1:
-        return [f"Only {_place(pick)} was scored: there is nothing to choose from yet."]
+        return [f"Only {place(pick)} was scored: there is nothing to choose from yet."]
     return [
-        f"Only two checkpoints were scored; {_place(pick)} has the higher DSE.",
+        f"Only two checkpoints were scored; {place(pick)} has the higher DSE.",
         *_against_last(selection),
         "A peak cannot be told from a slope: score more checkpoints of the run.",
     ]
@@ -40,7 +40,7 @@ def _with_pick(selection: Selection, window: int) -> list[str]:
     rows, pick = selection.rows, selection.row(str(selection.pick))
     position = rows.index(pick)
     return [
-        f"Use {_place(pick)}.",
+        f"Use {place(pick)}.",
         *_shape(selection, position, window),
         *_against_last(selection),
         *_ties(selection),
@@ -66,7 +66,7 @@ def _shape(selection: Selection, position: int, window: int) -> list[str]:
     top = rows[values.index(max(values))]
     if max(values) > values[position]:
         return [
-            f"DSE is higher still at {_place(top)} ({max(values):.3g} against "
+            f"DSE is higher still at {place(top)} ({max(values):.3g} against "
             f"{values[position]:.3g}), but the run ends before a fall from there could be seen; "
             "the pick is the highest peak that was followed by one. Compare the two on a "
             "labeled task if you can."
@@ -84,20 +84,20 @@ def _against_last(selection: Selection) -> list[str]:
     change = selection.change
     if change is None:
         return []
-    last = _place(selection.rows[-1], "the last checkpoint")
+    last = place(selection.rows[-1], "the last checkpoint")
     level = selection.comparison_level
     interval = change.dse.interval(level)
-    size = _size(change.dse, level)
+    amount = size(change.dse, level)
     if interval is None and change.dse.value == 0:
         return [f"Its DSE is that of {last}."]
     if interval is not None and interval[0] <= 0 <= interval[1]:
         return [
-            f"On DSE {last} is as good as can be told: its difference from the pick, {size}, "
+            f"On DSE {last} is as good as can be told: its difference from the pick, {amount}, "
             f"is below the noise of {_images(selection)}."
         ]
     fell = change.dse.value < 0
     return [
-        f"From the pick to {last} DSE {'fell' if fell else 'rose'} by {size}"
+        f"From the pick to {last} DSE {'fell' if fell else 'rose'} by {amount}"
         f"{'' if interval is None else f' ({selection.level:.0%}, all comparisons together)'}.",
         _moved(change, level),
     ]
@@ -105,8 +105,7 @@ def _against_last(selection: Selection) -> list[str]:
 
 def _moved(change: Change, level: float) -> str:
     parts = (
-        f"separability {_signed(change.separability, level)}, "
-        f"dimension {_signed(change.dim, level)}"
+        f"separability {signed(change.separability, level)}, dimension {signed(change.dim, level)}"
     )
     if change.moved == "neither":
         return f"Neither part alone moved beyond its noise ({parts})."
@@ -128,14 +127,14 @@ def _ties(selection: Selection) -> list[str]:
             f"noise of {_images(selection)}; score more images."
         ]
     tied = [
-        _place(row)
+        place(row)
         for row in selection.rows
         if row.rank_in_shortlist is not None and row.below_noise_of_pick
     ]
     if not tied:
         return []
     return [
-        f"Of the shortlist, {_names(tied)} cannot be told apart from the pick: the difference is "
+        f"Of the shortlist, {listed(tied)} cannot be told apart from the pick: the difference is "
         f"below the noise of {_images(selection)}; score more images."
     ]
 
@@ -149,32 +148,5 @@ def _noise_unknown(selection: Selection) -> list[str]:
     ]
 
 
-def _place(row: SelectionRow, name: str = "") -> str:
-    return f"{name or row.name} ({row.unit} {row.step})"
-
-
 def _images(selection: Selection) -> str:
     return "these images" if selection.images is None else f"{selection.images:,} images"
-
-
-def _names(names: tuple[str, ...] | list[str], most: int = 5) -> str:
-    shown = list(names[:most])
-    if len(names) > most:
-        shown.append(f"{len(names) - most} more")
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _size(difference: Estimate, level: float) -> str:
-    """Size of a difference, with the interval of its absolute value."""
-    interval = difference.interval(level)
-    if interval is None:
-        return f"{abs(difference.value):.3g}"
-    low, high = sorted(interval) if difference.value >= 0 else sorted(-end for end in interval)
-    return f"{abs(difference.value):.3g} [{low:.3g}, {high:.3g}]"
-
-
-def _signed(difference: Estimate, level: float) -> str:
-    interval = difference.interval(level)
-    if interval is None:
-        return f"{difference.value:+.3g}"
-    return f"{difference.value:+.3g} [{interval[0]:+.3g}, {interval[1]:+.3g}]"

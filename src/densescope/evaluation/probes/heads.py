@@ -41,6 +41,8 @@ class HeadSettings:
         feature_size: side to which features are brought before the head, or ``None``.
         initial: ``"normal"`` (deviation 0.01, bias 0) or ``"uniform"`` (torch's convolution).
         loss_over: ``"all"`` divides the loss by all pixels, ``"counted"`` by those with a label.
+        loss_at: ``"labels"`` brings scores to the size of the masks, ``"grid"`` the masks to the
+            grid of the features, as the part of each patch that every class has (cached only).
         stride: step between windows of a slide, in pixels.
         augmentation: of training images.
     """
@@ -63,6 +65,7 @@ class HeadSettings:
     feature_size: int | None = None
     initial: str = "normal"
     loss_over: str = "all"
+    loss_at: str = "labels"
     stride: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -164,6 +167,18 @@ class LinearHead(nn.Module):
             kept = torch.rand(joined.shape[:2], generator=self.chance) >= self.dropout
             joined = joined * (kept.to(joined) / (1 - self.dropout))[:, :, None, None]
         return F.conv2d(self.norm(joined), self.weight, self.bias)
+
+
+def grid_loss(scores: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy of scores on the grid of the features, divided by all of its patches.
+
+    Args:
+        scores: ``images classes rows columns``.
+        shares: part of each patch that every class has, in the same shape; what is missing to 1
+            has no label and no loss.
+    """
+    total = F.cross_entropy(scores, shares, reduction="sum")
+    return total / (shares.numel() // shares.shape[1])
 
 
 def pixel_loss(scores: Tensor, labels: Tensor, *, ignore: int, over: str) -> Tensor:

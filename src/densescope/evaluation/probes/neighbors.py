@@ -50,12 +50,11 @@ def nearest(
     for start in range(0, count, KEYS):
         stop = min(start + KEYS, count)
         block = keys[start:stop] if isinstance(keys, Tensor) else keys(start, stop)
-        near = nearness(queries, block, distance)
+        # The best of a block first: joining whole blocks to what was found would copy them.
+        near, order = nearness(queries, block, distance).topk(min(neighbors, stop - start), dim=1)
         near = torch.cat([found, near], 1)
-        own = torch.arange(start, stop).expand(len(queries), -1)
-        everything = torch.cat([numbers, own], 1)
-        found, order = near.topk(min(neighbors, near.shape[1]), dim=1)
-        numbers = everything.gather(1, order)
+        found, place = near.topk(min(neighbors, near.shape[1]), dim=1)
+        numbers = torch.cat([numbers, order + start], 1).gather(1, place)
     return found, numbers
 
 
@@ -65,8 +64,8 @@ def nearness(queries: Tensor, keys: Tensor, distance: str) -> Tensor:
         return queries @ F.normalize(keys, dim=-1).T
     center = keys.mean(0)
     moved, around = queries - center, keys - center
-    squares = moved.square().sum(1, keepdim=True) + around.square().sum(1)
-    return 2 * moved @ around.T - squares
+    near = torch.addmm(-around.square().sum(1), moved, around.T, alpha=2)
+    return near.sub_(moved.square().sum(1, keepdim=True))
 
 
 def query_chunks(total: int, size: int = QUERIES) -> Iterator[slice]:

@@ -21,7 +21,7 @@ from densescope.evaluation.probes.sources import (
     standardization,
 )
 
-LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 
 
 @dataclass(frozen=True)

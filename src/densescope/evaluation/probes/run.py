@@ -32,6 +32,7 @@ class ProbeOutcome:
         details: per-class values, chosen hyper-parameters, notes; plain values.
         settings: all that must agree for two values to compare; plain values.
         seconds: how long it took.
+        classes: names of the classes, in the order of per-class values; empty for depth.
         head: the trained reader of the first seed, where the protocol has one that can be used
             again (see :func:`~densescope.evaluation.probes.predict.predict_masks`).
     """
@@ -43,6 +44,7 @@ class ProbeOutcome:
     details: Mapping[str, Any]
     settings: Mapping[str, Any]
     seconds: float
+    classes: tuple[str, ...] = ()
     head: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -148,6 +150,7 @@ def run_protocol(
         plain(details),
         _settings(row, data, chosen, precision),
         time.perf_counter() - started,
+        tuple(getattr(data.test, "classes", ())),
         found.head,
     )
 

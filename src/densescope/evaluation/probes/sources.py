@@ -32,6 +32,9 @@ class PatchSource(Protocol):
     def rows(self, start: int, stop: int) -> Tensor:
         """``images patches dim``, float32."""
 
+    def of(self, images: Tensor) -> Tensor:
+        """All patches of some images, ``images patches dim``."""
+
     def take(self, indices: Tensor) -> Tensor:
         """Patches by number (image * patches + patch); the shape of ``indices`` and ``dim``."""
 
@@ -60,6 +63,10 @@ class TensorPatches:
     def rows(self, start: int, stop: int) -> Tensor:
         """``images patches dim``."""
         return self.values[start:stop]
+
+    def of(self, images: Tensor) -> Tensor:
+        """``images patches dim``."""
+        return self.values[images]
 
     def take(self, indices: Tensor) -> Tensor:
         """Patches by number."""
@@ -90,6 +97,10 @@ class StoredPatches:
     def rows(self, start: int, stop: int) -> Tensor:
         """``images patches dim``."""
         return self.array.rows(start, stop).flatten(1, 2)
+
+    def of(self, images: Tensor) -> Tensor:
+        """``images patches dim``."""
+        return self.array.take(images).flatten(1, 2)
 
     def take(self, indices: Tensor) -> Tensor:
         """Patches by number."""

@@ -63,8 +63,10 @@ _ROWS = (
         label_size=224,
         source="facebookresearch/capi, eval_segmentation.py (Darcet et al. 2025, arXiv 2502.08769)",
         deviations=(
-            "L-BFGS stops at a gradient of 1e-6 (published: a tolerance of 1e-12, on a GPU), and "
-            "each C starts where the next smaller one ended; the minimum is the same",
+            "L-BFGS, in coordinates in which the objective bends about equally in every "
+            "direction, stops at a gradient of 1e-6 (published: plain weights, a tolerance of "
+            "1e-12, on a GPU), and each C starts where the next smaller one ended; the minimum is "
+            "the same",
         ),
     ),
     ProbeProtocol(

@@ -16,9 +16,11 @@ from densescope.evaluation.probes.heads import (
     HeadSettings,
     LinearHead,
     build_optimizer,
+    grid_loss,
     pixel_loss,
     rate_at,
 )
+from densescope.evaluation.probes.patch_head import patch_targets
 from densescope.evaluation.probes.patch_knn import matrix_details
 from densescope.evaluation.probes.reading import (
     Grids,
@@ -29,6 +31,7 @@ from densescope.evaluation.probes.reading import (
     read_whole,
 )
 from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.sources import patch_source
 from densescope.evaluation.probes.splits import SplitFeatures, split_features
 from densescope.features.extraction import resolve_device
 
@@ -49,7 +52,8 @@ def train_on_crops(task: ProbeTask) -> Found:
 def train_on_cached(task: ProbeTask) -> Found:
     """Engine: the same recipe on features that were computed once, without augmentation."""
     train = split_features(task, "train")
-    heads = [_train(task, seed, cached_batches(train)) for seed in task.seeds]
+    batches = cached_batches(train, _shares(task, train))
+    heads = [_train(task, seed, batches) for seed in task.seeds]
     test = split_features(task, "test")
     matrices = empty_matrices(task, heads)
     for start in range(0, len(test.labels), task.batch_size):
@@ -87,14 +91,29 @@ def crop_batches(task: ProbeTask, pool: ThreadPoolExecutor) -> Batches:
     return batch
 
 
-def cached_batches(split: SplitFeatures) -> Batches:
-    """Features and labels of whole images."""
+def cached_batches(split: SplitFeatures, labels: Tensor | None = None) -> Batches:
+    """Features and labels of whole images; other labels than the split's where given."""
+    answers = split.labels if labels is None else labels
+    layers = [patch_source(layer) for layer in split.patches]
+    shapes = [layer.shape[1:] for layer in split.patches]
 
     def batch(images: Tensor, chance: torch.Generator) -> tuple[Grids, Tensor]:
-        grids = [layer.take(images).permute(0, 3, 1, 2) for layer in split.patches]
-        return grids, split.labels[images]
+        grids = [
+            layer.of(images).view(len(images), *shape).permute(0, 3, 1, 2)
+            for layer, shape in zip(layers, shapes, strict=True)
+        ]
+        return grids, answers[images]
 
     return batch
+
+
+def _shares(task: ProbeTask, split: SplitFeatures) -> Tensor | None:
+    """Part of each patch that every class has, ``images classes rows columns``, if asked for."""
+    if task.row.settings.loss_at != "grid":
+        return None
+    classes = task.data.classes
+    shares = patch_targets(split.labels, classes=classes, grid=split.grid, ignore=task.data.ignore)
+    return shares.transpose(1, 2).unflatten(2, split.grid)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def training_order(images: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
@@ -125,12 +144,12 @@ def _train(task: ProbeTask, seed: int, batches: Batches) -> LinearHead:
             optimizer = build_optimizer(head, settings, rate)
         for group in optimizer.param_groups:
             group["lr"] = rate * rate_at(settings, step, total, warmup=warmup)
-        loss = pixel_loss(
-            head([grid.to(device) for grid in grids]),
-            _sized(labels, settings.feature_size).to(device),
-            ignore=_ignore(task),
-            over=settings.loss_over,
-        )
+        scores = head([grid.to(device) for grid in grids])
+        if settings.loss_at == "grid":
+            loss = grid_loss(scores, labels.to(device))
+        else:
+            sized = _sized(labels, settings.feature_size).to(device)
+            loss = pixel_loss(scores, sized, ignore=_ignore(task), over=settings.loss_over)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

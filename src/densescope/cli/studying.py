@@ -1,0 +1,59 @@
+"""``study``: methods x seeds x ways to train, in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densescope.cli import options as o
+from densescope.cli.agreement import mean_table
+from densescope.cli.tables import console as make_console
+
+
+@o.grouped
+def study(
+    spec: Annotated[Path, typer.Argument(help="A TOML file; see docs/studies.md.")],
+    output: Annotated[Path, typer.Option(help="Folder for all runs, tables and the figure.")],
+    cluster: o.ClusterOptions,
+    summary_only: Annotated[
+        bool, typer.Option("--summary-only", help="Only read what is there already.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Of scoring and probing: auto, cpu, ...")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4,
+) -> None:
+    """Train, score and probe many runs, and compare them; call again to go on.
+
+    Writes summary.json, summary.md and summary.html into the output folder.
+    """
+    from densescope.records import write_json
+    from densescope.runs.environment import settle_threads
+    from densescope.runs.scorer import Compute
+    from densescope.study.figure import write_figure
+    from densescope.study.run import StudyEvent, run_study
+    from densescope.study.spec import read_spec
+    from densescope.study.summary import markdown, summarize
+
+    console = make_console()
+    read = read_spec(spec)
+
+    def told(event: StudyEvent) -> None:
+        console.print(f"[{event.index}/{event.total}] {event.cell}: {event.stage}", markup=False)
+
+    if not summary_only:
+        settle_threads()
+        compute = Compute(device, batch_size, workers)
+        run_study(read, output, compute=compute, ray=cluster.ray(), on_event=told)
+    found = summarize(read, output)
+    table = markdown(found)
+    write_json(found.to_json(), output / "summary.json")
+    (output / "summary.md").write_text(table + "\n", encoding="utf-8")
+    write_figure(found, output / "summary.html")
+    console.print(table, markup=False, soft_wrap=True)
+    if found.agreement is not None:
+        console.print(mean_table(found.agreement))
+    if found.missing:
+        console.print(f"not there yet: {', '.join(found.missing)}", markup=False)
+    console.print(f"figure: {output / 'summary.html'}", markup=False)

@@ -1,0 +1,165 @@
+"""``watch``: the table, the report and the alarm of a run that is still going."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from densescope.cli import options as o
+from densescope.cli.measure import FAILED_CHECKPOINTS, print_failures
+from densescope.cli.tables import console as make_console
+from densescope.cli.tables import with_error
+
+if TYPE_CHECKING:
+    from densescope.runs.alarms import Channel
+    from densescope.runs.store import RunStore
+    from densescope.runs.watch import WatchEvent, WatchResult, WatchSettings
+
+ALARM_STANDS = 4
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """When to look, when to end, and whom to tell."""
+
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds a file must not have changed to count as whole.")
+    ] = 10.0
+    poll: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks.")] = 5.0
+    until_idle: Annotated[
+        float | None, typer.Option(min=0, help="End when nothing has changed for so many seconds.")
+    ] = None
+    once: Annotated[bool, typer.Option("--once", help="Score what is whole now, and end.")] = False
+    definition: o.DefinitionOption = "released"
+    layer: o.LayerOption = -1
+    patience: Annotated[
+        int, typer.Option(min=1, help="Checkpoints in a row that must have fallen for an alarm.")
+    ] = 2
+    stop_on_alarm: Annotated[
+        bool,
+        typer.Option("--stop-on-alarm", help=f"End with exit code {ALARM_STANDS} on an alarm."),
+    ] = False
+    on_alarm: Annotated[
+        str | None,
+        typer.Option(metavar="CMD", help="Run this; it gets the alarm as JSON on its input."),
+    ] = None
+    alarm_webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="POST the alarm there as JSON.")
+    ] = None
+
+    def watching(self) -> WatchSettings:
+        """The settings these options stand for."""
+        from densescope.runs.watch import WatchSettings
+        from densescope.selection import AlarmSettings
+
+        return WatchSettings(
+            settle_seconds=self.settle,
+            poll_seconds=self.poll,
+            until_idle_seconds=self.until_idle,
+            once=self.once,
+            stop_on_alarm=self.stop_on_alarm,
+            layer=self.layer,
+            alarm=AlarmSettings(definition=self.definition, patience=self.patience),
+        )
+
+    def channels(self) -> list[Channel]:
+        """Whom to tell of an alarm beside the terminal and the file."""
+        from densescope.runs.alarms import Command, Webhook
+
+        told: list[Channel] = []
+        if self.on_alarm is not None:
+            told.append(Command(self.on_alarm))
+        if self.alarm_webhook is not None:
+            told.append(Webhook(self.alarm_webhook))
+        return told
+
+
+@o.grouped
+def watch(
+    run_folder: Annotated[Path, typer.Argument(help="The folder a training job writes into.")],
+    output: Annotated[Path, typer.Option(help="Folder for the records.")],
+    backbone: o.BackboneOptions,
+    scoring: o.ScoreOptions,
+    watching: WatchOptions,
+) -> None:
+    """Score checkpoints as a training job writes them, and raise an alarm when DSE falls.
+
+    Keeps the records of a sweep, OUTPUT/table.csv and OUTPUT/report.html current; Ctrl-C ends it.
+    Exit code 4 with --stop-on-alarm when an alarm stands, 3 when some checkpoints could not be
+    scored. The training job itself is never touched.
+    """
+    from densescope.runs.watch import watch_run
+
+    console = make_console()
+    try:
+        result = watch_run(
+            run_folder,
+            images=scoring.images,
+            output=output,
+            spec=backbone.spec(),
+            images_count=scoring.images_count,
+            settings=scoring.settings(),
+            compute=scoring.compute(),
+            watching=watching.watching(),
+            channels=watching.channels(),
+            publish=lambda store: _write_report(store, watching),
+            on_event=lambda event: _print(console, event),
+        )
+    except KeyboardInterrupt:
+        typer.echo("densescope: stopped; what was finished is kept", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    _finish(console, output, result, watching)
+
+
+def _write_report(store: RunStore, watching: WatchOptions) -> None:
+    from densescope.report.run import report_run
+
+    report_run(store.folder, definition=watching.definition, layer=watching.layer)
+
+
+def _print(console: Console, event: WatchEvent) -> None:
+    if event.kind == "start":
+        console.print(f"watching {event.text}; Ctrl-C ends it", markup=False)
+    elif event.kind == "scored":
+        console.print(_line(event), markup=False)
+    elif event.kind == "failed":
+        console.print(f"{event.name}: failed: {event.text}", markup=False)
+    elif event.kind == "unreadable":
+        console.print(f"{event.name}: tried again later: {event.text}", markup=False)
+    elif event.kind == "alarm":
+        console.print(f"ALARM: {event.text}", markup=False, style="bold red")
+    else:
+        console.print(event.text, markup=False)
+
+
+def _line(event: WatchEvent) -> str:
+    """One checkpoint: its place, its parts, its DSE, and the pick of the run so far."""
+    record, selection = event.record, event.selection
+    place = event.name if record is None else f"{event.name} ({record.unit} {record.step})"
+    if selection is None or event.name in selection.failed:
+        return f"{place}: its features have no dense structure to measure"
+    row = selection.row(event.name)
+    pick = "none yet" if selection.pick is None else selection.pick
+    return (
+        f"{place}: separability {with_error(row.separability)}, dim {with_error(row.dim)}, "
+        f"DSE {with_error(row.dse)}; pick so far: {pick}"
+    )
+
+
+def _finish(console: Console, output: Path, result: WatchResult, watching: WatchOptions) -> None:
+    failed = [record for record in result.records if record.status == "failed"]
+    scored = len(result.records) - len(failed)
+    console.print(f"{scored} of {len(result.records)} checkpoints scored; records in {output}")
+    if result.waiting:
+        console.print(f"not whole yet: {', '.join(result.waiting)}", markup=False)
+    print_failures(failed)
+    if watching.stop_on_alarm and result.alarm is not None:
+        console.print(f"stopped by an alarm: {result.alarm.sentence}", markup=False)
+        raise typer.Exit(ALARM_STANDS)
+    if failed:
+        raise typer.Exit(FAILED_CHECKPOINTS)

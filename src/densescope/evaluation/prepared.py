@@ -1,0 +1,133 @@
+"""The images of a run as its checkpoints see them: decoded once, shared by processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from densescope.evaluation.cache import FeatureCache
+from densescope.evaluation.scoring import ScoreSettings, ScoringImages
+from densescope.features.augmentation import AugmentationSettings, random_views
+from densescope.features.images import ImageSubset, decode_subset
+
+VIEW_CHUNK = 16
+VIEWS = AugmentationSettings()
+FORMAT = 1
+LOCK = "decoding.lock"
+
+
+def prepare_images(
+    subset: ImageSubset,
+    image_size: int,
+    settings: ScoreSettings,
+    *,
+    workers: int = 4,
+    folder: Path | None = None,
+) -> ScoringImages:
+    """Decode a run's images once, and draw the augmented views that LiDAR compares.
+
+    The views are those of the first ``settings.lidar_images`` images, drawn with the run's seed:
+    every checkpoint sees the same ones.
+
+    Args:
+        subset: the run's images.
+        image_size: side in pixels.
+        settings: of the run.
+        workers: threads that decode.
+        folder: where decoded images are kept, memory-mapped by every process that uses it; the
+            first one decodes while the others wait. In memory by default.
+    """
+    if folder is None:
+        return _decoded(subset, image_size, settings, workers)
+    cache = FeatureCache(folder)
+    with _one_at_a_time(folder):
+        found = _kept(cache, subset, image_size, settings)
+        if found is None:
+            _keep(cache, _decoded(subset, image_size, settings, workers), subset, settings)
+            found = _kept(cache, subset, image_size, settings)
+    assert found is not None
+    return found
+
+
+def _decoded(
+    subset: ImageSubset, image_size: int, settings: ScoreSettings, workers: int
+) -> ScoringImages:
+    pixels = decode_subset(subset, image_size=image_size, workers=workers)
+    if settings.lidar_images < 2:
+        return ScoringImages(pixels)
+    generator = torch.Generator().manual_seed(settings.seed)
+    views = []
+    for start in range(0, min(settings.lidar_images, len(pixels)), VIEW_CHUNK):
+        chunk = pixels[start : min(start + VIEW_CHUNK, settings.lidar_images)].float() / 255
+        drawn = random_views(
+            chunk,
+            views=settings.lidar_views,
+            size=image_size,
+            settings=VIEWS,
+            generator=generator,
+        )
+        views.append((drawn * 255).round().to(torch.uint8).flatten(0, 1))
+    return ScoringImages(pixels, torch.cat(views), _sample_ids(len(pixels), settings))
+
+
+def _sample_ids(images: int, settings: ScoreSettings) -> torch.Tensor:
+    """Which image each view shows: views of a chunk of images, one view of each after another."""
+    chunks = torch.split(torch.arange(min(settings.lidar_images, images)), VIEW_CHUNK)
+    return torch.cat([ids.repeat(settings.lidar_views) for ids in chunks])
+
+
+def _keys(
+    subset: ImageSubset, image_size: int, settings: ScoreSettings
+) -> dict[str, dict[str, Any]]:
+    """What the kept arrays are computed from."""
+    seen = {"format": FORMAT, "images": subset.fingerprint, "image_size": image_size}
+    keys = {"pixels": {**seen, "array": "pixels"}}
+    if settings.lidar_images >= 2:
+        drawn = {
+            "seed": settings.seed,
+            "lidar_images": settings.lidar_images,
+            "lidar_views": settings.lidar_views,
+            "augmentation": asdict(VIEWS),
+        }
+        keys["views"] = {**seen, **drawn, "array": "views"}
+    return keys
+
+
+def _kept(
+    cache: FeatureCache, subset: ImageSubset, image_size: int, settings: ScoreSettings
+) -> ScoringImages | None:
+    found = {name: cache.find(key) for name, key in _keys(subset, image_size, settings).items()}
+    arrays = {name: array.mapped() for name, array in found.items() if array is not None}
+    if len(arrays) < len(found):
+        return None
+    if "views" not in arrays:
+        return ScoringImages(arrays["pixels"])
+    return ScoringImages(**arrays, sample_ids=_sample_ids(len(subset), settings))
+
+
+def _keep(
+    cache: FeatureCache, images: ScoringImages, subset: ImageSubset, settings: ScoreSettings
+) -> None:
+    for name, key in _keys(subset, images.pixels.shape[-1], settings).items():
+        values = getattr(images, name)
+        with cache.writing(key, tuple(values.shape), dtype="uint8") as writer:
+            writer.append(values)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for other processes at work in a folder; the system frees the lock of a dead one."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks: each process decodes for itself
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,304 @@
+"""Where the checkpoints of a sweep are scored: here, in processes beside this one, or on Ray."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from densescope.errors import DensescopeError, InputError
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.extraction import resolve_device
+from densescope.features.images import ImageSubset, open_images
+from densescope.records import ScoreRecord
+from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
+from densescope.runs.store import RunStore
+
+LOST_TWICE = (
+    "the process that scored it died {count} times without a word: most likely it ran out of "
+    "memory; try fewer processes or a smaller batch size"
+)
+TRIES = 3
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to score."""
+
+    path: Path
+    name: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a process needs to score checkpoints of a run; it travels by pickle.
+
+    Attributes:
+        output: folder of the records.
+        images: where the images come from.
+        names: of the fixed images, in order.
+        seed: what they were drawn with.
+        fingerprint: of these images.
+        spec: how a file becomes a backbone.
+        settings: what the numbers depend on.
+        compute: device, batch size, threads, and where decoded images are shared.
+    """
+
+    output: Path
+    images: str
+    names: tuple[str, ...]
+    seed: int
+    fingerprint: str
+    spec: BackboneSpec
+    settings: ScoreSettings
+    compute: Compute
+
+    def scorer(self) -> CheckpointScorer:
+        """A scorer that writes into the run's folder; images are not read before they are used."""
+        subset = ImageSubset(open_images(self.images), self.names, self.seed, self.fingerprint)
+        store = RunStore(self.output)
+        return CheckpointScorer(self.spec, subset, self.settings, self.compute, store)
+
+
+class Executor(Protocol):
+    """Scores checkpoints somewhere. Records are written where they are made, each at once."""
+
+    def score(
+        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        """Every job with its record, in the order in which they are done.
+
+        Args:
+            jobs: what to score.
+            plan: of the run.
+            begun: told of a job when its work begins, where that is known.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Here:
+    """One checkpoint after the other, in this process."""
+
+    def score(
+        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        """As :meth:`Executor.score`, in the order of the jobs."""
+        scorer = plan.scorer()
+        for job in jobs:
+            begun(job)
+            yield job, _scored(scorer, job)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Several processes on this machine, each with its share of the cores.
+
+    Attributes:
+        count: how many; on a machine with several GPUs they take turns at them.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"{self.count} processes cannot score anything: use at least 1")
+
+    def score(
+        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        """As :meth:`Executor.score`; ``begun`` is not called.
+
+        When a process dies, what was in work then is scored again alone, so that only the
+        checkpoint to blame is given up.
+        """
+        waiting = list(jobs)
+        while waiting:
+            with self._pool(plan) as pool:
+                futures = {pool.submit(score_job, plan, job): job for job in waiting}
+                yield from _finished(futures, waiting)
+            suspects, waiting = waiting[: self.count], waiting[self.count :]
+            for job in suspects:
+                yield job, replace(self, count=1)._alone(job, plan)
+
+    def _alone(self, job: Job, plan: Plan) -> ScoreRecord:
+        for _ in range(TRIES - 1):
+            with self._pool(plan) as pool:
+                try:
+                    return pool.submit(score_job, plan, job).result()
+                except BrokenProcessPool:
+                    continue
+        return _given_up(plan, job)
+
+    def _pool(self, plan: Plan) -> ProcessPoolExecutor:
+        # Forking a process whose threads hold locks, or that uses a GPU, can hang.
+        context = multiprocessing.get_context("spawn")
+        threads = max(torch.get_num_threads() // self.count, 1)
+        turns = context.Value("i", 0)
+        device = resolve_device(plan.compute.device)
+        several = plan.compute.device in ("auto", "cuda") and device.type == "cuda"
+        devices = torch.cuda.device_count() if several else 1
+        return ProcessPoolExecutor(
+            self.count, context, initializer=_settle, initargs=(threads, turns, devices)
+        )
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Tasks of a Ray cluster, one per checkpoint; one is started here where none is found.
+
+    The nodes must see the checkpoints, the images and the folder of the records under the same
+    paths, and have this package installed. A task whose worker or node is lost runs again.
+
+    Attributes:
+        cpus: cores of a task.
+        gpus: its share of a GPU; shares below 1 put several tasks on one.
+        address: of the cluster; ``RAY_ADDRESS`` or a local one by default.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    address: str | None = None
+
+    def score(
+        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        """As :meth:`Executor.score`; ``begun`` is not called."""
+        there = replace(plan, output=plan.output.resolve())
+        work = [(there, replace(job, path=job.path.resolve()), self.threads) for job in jobs]
+        for index, record in self.each(score_task, work):
+            yield jobs[index], _given_up(plan, jobs[index]) if record is None else record
+
+    @property
+    def threads(self) -> int:
+        """Of a task."""
+        return max(int(self.cpus), 1)
+
+    def each(
+        self, function: Callable[..., Result], work: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Result | None]]:
+        """Call a function with every tuple of arguments, each call a task of the cluster.
+
+        Returns:
+            Place in ``work`` and result, in the order in which they are done; ``None`` for a task
+            whose worker was lost every time.
+
+        Raises:
+            DensescopeError: as the function raises it.
+            InputError: ray is not installed.
+        """
+        ray = _ray()
+        if not ray.is_initialized():
+            ray.init(address=self.address, log_to_driver=False, configure_logging=False)
+        task = ray.remote(
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=TRIES - 1, retry_exceptions=False
+        )(function)
+        lost = (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+        )
+        running = {task.remote(*arguments): index for index, arguments in enumerate(work)}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            index = running.pop(done)
+            try:
+                yield index, ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, DensescopeError) else error from None
+            except lost:
+                yield index, None
+
+
+@contextmanager
+def shared_images(plan: Plan, executor: Executor) -> Iterator[Plan]:
+    """A plan whose processes decode each image once between them, unless one process does all."""
+    if isinstance(executor, Here) or plan.compute.image_cache is not None:
+        yield plan
+        return
+    folder = plan.output.resolve() / f".images-{os.getpid()}"
+    try:
+        yield replace(plan, compute=replace(plan.compute, image_cache=folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def score_task(plan: Plan, job: Job, threads: int) -> ScoreRecord:
+    """:func:`score_job` with a number of threads, as a task of a cluster."""
+    torch.set_num_threads(threads)
+    return score_job(plan, job)
+
+
+_scorers: dict[str, CheckpointScorer] = {}
+_device: list[str] = []
+
+
+def score_job(plan: Plan, job: Job) -> ScoreRecord:
+    """Score one checkpoint in a process of its own; the scorer stays for the next one."""
+    key = repr(replace(plan, names=()))
+    if key not in _scorers:
+        compute = replace(plan.compute, device=_device[0]) if _device else plan.compute
+        _scorers.clear()
+        _scorers[key] = replace(plan, compute=compute).scorer()
+    return _scored(_scorers[key], job)
+
+
+def _scored(scorer: CheckpointScorer, job: Job) -> ScoreRecord:
+    record = scorer.score(job.path, job.name, job.step)
+    assert scorer.store is not None
+    scorer.store.write(record)
+    return record
+
+
+def _settle(threads: int, turns: Any, devices: int) -> None:
+    """Give a new process its share of the cores, and its GPU where there are several."""
+    torch.set_num_threads(threads)
+    if devices > 1:
+        with turns.get_lock():
+            _device[:] = [f"cuda:{turns.value % devices}"]
+            turns.value += 1
+
+
+def _finished(
+    futures: dict[Future[ScoreRecord], Job], waiting: list[Job]
+) -> Iterator[tuple[Job, ScoreRecord]]:
+    """What gets done, taken off the list; ends early when a process dies."""
+    pending = set(futures)
+    try:
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                record = future.result()
+                waiting.remove(futures[future])
+                yield futures[future], record
+    except BrokenProcessPool:
+        return
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _given_up(plan: Plan, job: Job) -> ScoreRecord:
+    scorer = plan.scorer()
+    record = scorer.failed(job.name, job.step, InputError(LOST_TWICE.format(count=TRIES)))
+    RunStore(plan.output).write(record)
+    return record
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as cause:
+        raise InputError("scoring on a cluster needs ray: pip install 'densescope[ray]'") from cause
+    return ray

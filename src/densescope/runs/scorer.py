@@ -1,0 +1,232 @@
+"""Checkpoint files of one run become records, one at a time: what a sweep and a watch share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from densescope.errors import DataError, DensescopeError
+from densescope.evaluation.prepared import prepare_images
+from densescope.evaluation.scoring import (
+    PREVIEW_IMAGES,
+    BackboneScore,
+    ScoreSettings,
+    ScoringImages,
+    score_backbone,
+)
+from densescope.features.backbones import LoadedBackbone, load_backbone, size_of
+from densescope.features.checkpoints import files_of, fingerprint
+from densescope.features.extraction import resolve_device
+from densescope.features.formats import find_format
+from densescope.features.images import ImageSubset
+from densescope.records import ScoreRecord, plain
+from densescope.runs.environment import device_name, versions
+from densescope.runs.store import RunStore
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """How a checkpoint file becomes a backbone; the same for all checkpoints of a run.
+
+    Attributes:
+        format: row of ``FORMATS``.
+        architecture: timm model name; ``None`` takes the row's own.
+        architecture_options: options of that model (``img_size``, ``patch_size``, ...).
+        weights: which of the file's networks (``teacher``, ``student``, ...); ``None`` takes
+            the row's first.
+        image_size: pixels of the square the images are cropped to; ``None`` takes the size
+            the backbone was trained at.
+        loader: a Python file with ``load_backbone``, for ``format="custom"``.
+    """
+
+    format: str
+    architecture: str | None = None
+    architecture_options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    image_size: int | None = None
+    loader: Path | None = None
+
+    def load(self, path: Path) -> LoadedBackbone:
+        """Read one checkpoint file into a backbone."""
+        return load_backbone(
+            path,
+            format=self.format,
+            architecture=self.architecture,
+            architecture_options=dict(self.architecture_options),
+            image_size=self.image_size,
+            weights=self.weights,
+            loader=self.loader,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return {
+            "format": self.format,
+            "architecture": self.architecture,
+            "architecture_options": dict(self.architecture_options),
+            "weights": self.weights,
+            "image_size": self.image_size,
+            "loader": None if self.loader is None else str(self.loader),
+        }
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the work is done; none of it changes what a number means.
+
+    Attributes:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any torch device.
+        batch_size: images per forward pass.
+        workers: threads that decode images.
+        image_cache: folder in which processes and later calls share decoded images; each process
+            holds its own in memory by default.
+    """
+
+    device: str = "auto"
+    batch_size: int = 64
+    workers: int = 4
+    image_cache: Path | None = None
+
+
+def manifest(spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings) -> dict[str, Any]:
+    """What all records of a run share; a run folder refuses to go on with another one."""
+    return {
+        "backbone": spec.to_json(),
+        "images": {
+            "source": subset.source.location,
+            "seed": subset.seed,
+            "count": len(subset),
+            "fingerprint": subset.fingerprint,
+        },
+        "settings": settings.to_json(),
+    }
+
+
+def is_current(record: ScoreRecord, path: Path) -> bool:
+    """Whether a record still speaks of the file as it is now.
+
+    Size and time of change decide; where only the time differs (a copied folder), the hash.
+    """
+    if record.status != "scored":
+        return False
+    stored = record.timing.get("checkpoint_modified")
+    if record.checkpoint.get("bytes") != size_of(path):
+        return False
+    return bool(stored == modified(path) or record.checkpoint.get("sha256") == fingerprint(path))
+
+
+class CheckpointScorer:
+    """Scores checkpoint files of one run on images decoded once.
+
+    Attributes:
+        spec: how a file becomes a backbone.
+        subset: the run's fixed images.
+        settings: what the numbers depend on.
+        compute: device, batch size and threads.
+        store: takes previews of a few images, or ``None``.
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        subset: ImageSubset,
+        settings: ScoreSettings,
+        compute: Compute,
+        store: RunStore | None,
+    ) -> None:
+        self.spec = spec
+        self.subset = subset
+        self.settings = settings
+        self.compute = compute
+        self.store = store
+        self._images: dict[int, ScoringImages] = {}
+
+    def score(self, path: Path, name: str, step: int) -> ScoreRecord:
+        """The record of one checkpoint; one that cannot be scored gets a failed record.
+
+        Raises:
+            DataError: the images cannot be read, which no other checkpoint would mend.
+        """
+        try:
+            return self.score_or_raise(path, name, step)
+        except DataError:
+            raise
+        except Exception as error:  # the rest of the run must go on; the reason is recorded
+            return self.failed(name, step, error)
+
+    def failed(self, name: str, step: int, error: Exception) -> ScoreRecord:
+        """The record of a checkpoint that could not be scored."""
+        reason = str(error)
+        if not isinstance(error, DensescopeError):
+            reason = f"unexpected {type(error).__name__}: {error}"
+        unit = find_format(self.spec.format).unit
+        provenance = self._provenance(None)
+        return ScoreRecord(name, step, unit, "failed", reason, provenance=provenance)
+
+    def score_or_raise(self, path: Path, name: str, step: int) -> ScoreRecord:
+        """Like :meth:`score`, but lets every error through."""
+        started = time.perf_counter()
+        changed = modified(path)
+        loaded = self.spec.load(path)
+        loaded_after = time.perf_counter() - started
+        images = self._prepare(loaded.backbone.image_size)
+        score = score_backbone(
+            loaded.backbone,
+            images,
+            self.settings,
+            batch_size=self.compute.batch_size,
+            device=self.compute.device,
+        )
+        self._keep_preview(name, images, score)
+        return ScoreRecord(
+            name=name,
+            step=step,
+            unit=find_format(self.spec.format).unit,
+            scores=score.scores,
+            checkpoint=plain(loaded.to_json()),
+            provenance={**self._provenance(loaded.backbone.image_size), "grid": list(score.grid)},
+            timing={
+                "checkpoint_modified": changed,
+                "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "load_seconds": round(loaded_after, 3),
+                **{f"{stage}_seconds": round(value, 3) for stage, value in score.seconds.items()},
+            },
+        )
+
+    def _prepare(self, image_size: int) -> ScoringImages:
+        if image_size not in self._images:
+            self._images[image_size] = prepare_images(
+                self.subset,
+                image_size,
+                self.settings,
+                workers=self.compute.workers,
+                folder=self.compute.image_cache,
+            )
+        return self._images[image_size]
+
+    def _keep_preview(self, name: str, images: ScoringImages, score: BackboneScore) -> None:
+        if self.store is None:
+            return
+        if self.store.preview("images") is None:
+            self.store.write_preview("images", {"images": images.pixels[:PREVIEW_IMAGES]})
+        patches = score.preview[:PREVIEW_IMAGES].to(torch.float16)
+        self.store.write_preview(name, {"patches": patches})
+
+    def _provenance(self, image_size: int | None) -> dict[str, Any]:
+        provenance = {
+            **manifest(self.spec, self.subset, self.settings),
+            "image_size": image_size,
+            "device": device_name(resolve_device(self.compute.device)),
+            "versions": versions(),
+        }
+        return dict(plain(provenance))
+
+
+def modified(path: Path) -> int:
+    """When a checkpoint was last changed, in nanoseconds; of several files, the youngest."""
+    return max(item.stat().st_mtime_ns for item in files_of(path))

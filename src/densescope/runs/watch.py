@@ -1,0 +1,370 @@
+"""Score the checkpoints of a run while its training job writes them, and raise the alarm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.backbones import check_architecture
+from densescope.features.formats import find_format
+from densescope.features.images import draw_subset, open_images
+from densescope.records import ScoreRecord, plain
+from densescope.runs.alarms import AlarmLog, Channel, tell
+from densescope.runs.arrivals import Arrival, Arrivals, Signature
+from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute, is_current, manifest
+from densescope.runs.store import PLACE, RunStore
+from densescope.selection import (
+    Alarm,
+    AlarmSettings,
+    Selection,
+    find_alarm,
+    readings_of,
+    select_checkpoints,
+    write_table,
+)
+
+TABLE = "table.csv"
+LOCK = "watch.lock"
+TRIES = 3  # of a file that cannot be read, each after a longer wait, before it counts as failed
+PUBLISH_SECONDS = 30.0  # between two reports while checkpoints keep coming
+
+Kind = Literal["start", "scored", "failed", "unreadable", "alarm", "ended", "note"]
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """How a folder is watched; none of it changes what a number means.
+
+    Attributes:
+        settle_seconds: a file counts as whole when it has not changed for so long.
+        poll_seconds: between two looks at the folder.
+        until_idle_seconds: end when nothing has changed for so long; ``None`` never ends.
+        once: score what is whole now, and end.
+        stop_on_alarm: end when an alarm stands, also one of an earlier watch.
+        layer: the block by which the alarm judges.
+        alarm: when a fall counts.
+    """
+
+    settle_seconds: float = 10.0
+    poll_seconds: float = 5.0
+    until_idle_seconds: float | None = None
+    once: bool = False
+    stop_on_alarm: bool = False
+    layer: int = -1
+    alarm: AlarmSettings = field(default_factory=AlarmSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("settle_seconds", "poll_seconds", "until_idle_seconds"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"{name} is {value}; it must be at least 0")
+
+
+@dataclass(frozen=True)
+class WatchEvent:
+    """What a watch says while it goes on.
+
+    Attributes:
+        kind: ``"start"``, ``"scored"``, ``"failed"``, ``"unreadable"`` (tried again later),
+            ``"alarm"`` (one that has begun), ``"ended"`` (it has), or ``"note"``.
+        name: the checkpoint, where there is one.
+        text: the sentence of ``"unreadable"``, ``"failed"``, ``"alarm"``, ``"ended"``, ``"note"``.
+        record: of the checkpoint, once there is one.
+        selection: the choice among all checkpoints so far; ``None`` while there is none.
+    """
+
+    kind: Kind
+    name: str = ""
+    text: str = ""
+    record: ScoreRecord | None = None
+    selection: Selection | None = None
+
+
+@dataclass(frozen=True)
+class WatchResult:
+    """What a watch leaves behind.
+
+    Attributes:
+        records: all of the run, in order of step.
+        waiting: names of checkpoints that were not whole when it ended.
+        alarm: the one that stands at the end, or ``None``.
+    """
+
+    records: tuple[ScoreRecord, ...]
+    waiting: tuple[str, ...]
+    alarm: Alarm | None
+
+
+def watch_run(
+    run_folder: Path | str,
+    *,
+    images: Path | str,
+    output: Path | str,
+    spec: BackboneSpec,
+    images_count: int = 2048,
+    settings: ScoreSettings | None = None,
+    compute: Compute | None = None,
+    watching: WatchSettings | None = None,
+    channels: Sequence[Channel] = (),
+    publish: Callable[[RunStore], None] | None = None,
+    on_event: Callable[[WatchEvent], None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> WatchResult:
+    """Score new checkpoints as a training job writes them; the records are those of a sweep.
+
+    A checkpoint is scored when it is whole (:class:`~densescope.runs.arrivals.Arrivals`), and again
+    when it is rewritten. One that cannot be read is tried again, and has failed when it stays so.
+    After each one ``table.csv`` and the alarm are brought up to date, and after all that have
+    arrived ``publish`` is called. A watch that was killed goes on from the records.
+
+    Args:
+        run_folder: the folder of checkpoints; it may be empty or not there yet.
+        images: as for :func:`~densescope.runs.sweep.sweep`, like the next five.
+        output: folder for the records, the table and ``alarms.jsonl``.
+        spec: how a file becomes a backbone.
+        images_count: size of the fixed subset of images.
+        settings: what the numbers depend on.
+        compute: device, batch size and threads.
+        watching: when a file is whole, when the watch ends, when a fall is an alarm.
+        channels: told once of every alarm that begins.
+        publish: called with the store when records have changed, e.g. to write the report.
+        on_event: called with a :class:`WatchEvent` as the work goes on.
+        sleep: waits between two looks.
+
+    Returns:
+        What there is when it ends.
+
+    Raises:
+        DataError: the images cannot be read.
+        CheckpointError: an unknown format or architecture.
+        InputError: the layer to judge by is not scored.
+        RecordError: ``output`` holds a run made with other settings, or is being watched.
+    """
+    settings, watching = settings or ScoreSettings(), watching or WatchSettings()
+    folder, compute = Path(run_folder), compute or Compute()
+    if watching.layer not in settings.layers:
+        raise InputError(
+            f"the alarm is to judge layer {watching.layer}, but only {settings.layers} are scored"
+        )
+    check_architecture(
+        format=spec.format, architecture=spec.architecture, options=spec.architecture_options
+    )
+    subset = draw_subset(open_images(images), images_count, settings.seed)
+    store = RunStore(Path(output))
+    with _alone(store.folder):
+        store.open(plain({**manifest(spec, subset, settings), PLACE: str(folder.resolve())}))
+        watch = _Watch(
+            scorer=CheckpointScorer(spec, subset, settings, compute, store),
+            store=store,
+            arrivals=Arrivals(folder, spec.format, watching.settle_seconds),
+            watching=watching,
+            channels=channels,
+            publish=publish or (lambda store: None),
+            report=on_event or (lambda event: None),
+        )
+        return watch.run(sleep)
+
+
+@dataclass
+class _Watch:
+    """One watch at work; all that must outlive it is in the store."""
+
+    scorer: CheckpointScorer
+    store: RunStore
+    arrivals: Arrivals
+    watching: WatchSettings
+    channels: Sequence[Channel]
+    publish: Callable[[RunStore], None]
+    report: Callable[[WatchEvent], None]
+    alarm: Alarm | None = None
+    waiting: tuple[str, ...] = ()
+    _done: dict[str, Signature] = field(default_factory=dict)
+    _tried: dict[str, _Tries] = field(default_factory=dict)
+    _known: set[str] = field(default_factory=set)
+    _last_look: tuple[tuple[str, Signature], ...] = ()
+    _is_published: bool = False
+    _published_at: float = -PUBLISH_SECONDS
+
+    def run(self, sleep: Callable[[float], None]) -> WatchResult:
+        self.report(WatchEvent("start", text=str(self.arrivals.folder)))
+        self._judge()
+        self._tell()
+        active = time.monotonic()
+        try:
+            while not self._stops():
+                is_busy = self._look()
+                if self.watching.once or self._stops():
+                    break
+                if is_busy:
+                    active = time.monotonic()
+                elif self._is_idle(time.monotonic() - active):
+                    break
+                self._publish_if_due()
+                sleep(self.watching.poll_seconds)
+        finally:
+            self._publish()
+        return WatchResult(tuple(self._records()), self.waiting, self.alarm)
+
+    def _stops(self) -> bool:
+        return self.watching.stop_on_alarm and self.alarm is not None
+
+    def _is_idle(self, seconds: float) -> bool:
+        limit = self.watching.until_idle_seconds
+        return limit is not None and seconds >= limit
+
+    def _look(self) -> bool:
+        """Score what is whole and new; whether anything is going on in the folder."""
+        settled, moving = self.arrivals.look()
+        seen = tuple((item.name, item.signature) for item in (*settled, *moving))
+        changed, self._last_look = seen != self._last_look, seen
+        self._forget({item.name for item in (*settled, *moving)})
+        due = [arrival for arrival in settled if self._is_due(arrival)]
+        for arrival in due:
+            self._score(arrival)
+            if self._stops():
+                break
+        retrying = [name for name in self._tried if name in {item.name for item in settled}]
+        self.waiting = tuple(sorted({*(item.name for item in moving), *retrying}))
+        return changed or bool(due) or bool(self.waiting)
+
+    def _is_due(self, arrival: Arrival) -> bool:
+        if self._done.get(arrival.name) == arrival.signature:
+            return False
+        tries = self._tried.get(arrival.name)
+        if tries is not None and tries.signature == arrival.signature:
+            return time.monotonic() >= tries.next_at
+        record = self.store.record(arrival.name)
+        if record is not None and is_current(record, arrival.path):
+            self._done[arrival.name] = arrival.signature
+            return False
+        return True
+
+    def _score(self, arrival: Arrival) -> None:
+        try:
+            record = self.scorer.score_or_raise(arrival.path, arrival.name, arrival.step)
+        except DataError:
+            raise
+        except Exception as error:
+            if not self.arrivals.is_unchanged(arrival):
+                return
+            if self._tries_again(arrival, error):
+                self.report(WatchEvent("unreadable", arrival.name, str(error)))
+                return
+            record = self.scorer.failed(arrival.name, arrival.step, error)
+        if not self.arrivals.is_unchanged(arrival):
+            return  # rewritten meanwhile: the next look takes it up again
+        self._tried.pop(arrival.name, None)
+        self._done[arrival.name] = arrival.signature
+        self.store.write(record)
+        self._is_published = False
+        selection = self._judge()
+        kind: Kind = "scored" if record.status == "scored" else "failed"
+        self.report(WatchEvent(kind, record.name, str(record.error or ""), record, selection))
+        self._tell()
+
+    def _tries_again(self, arrival: Arrival, error: Exception) -> bool:
+        """Whether a file that could not be scored may yet become readable."""
+        if self.watching.once or isinstance(error, InputError) or NOT_FINITE in str(error):
+            return False
+        tries = self._tried.get(arrival.name)
+        count = tries.count if tries is not None and tries.signature == arrival.signature else 0
+        wait = self.watching.settle_seconds * 2**count
+        self._tried[arrival.name] = _Tries(count + 1, arrival.signature, time.monotonic() + wait)
+        return count + 1 < TRIES
+
+    def _judge(self) -> Selection | None:
+        """Bring table and alarm up to date with the records."""
+        records = self._records()
+        layer, definition = self.watching.layer, self.watching.alarm.definition
+        try:
+            readings = readings_of(records, definition=definition, layer=layer)
+            self.alarm = find_alarm(readings, self.watching.alarm)
+            selection = select_checkpoints(records, definition=definition, layer=layer)
+        except RecordError as error:
+            if any(record.status == "scored" for record in records):
+                self.report(WatchEvent("note", text=f"no choice can be made: {error}"))
+            return None
+        write_table(selection, self.store.folder / TABLE)
+        return selection
+
+    def _tell(self) -> None:
+        entry = AlarmLog(self.store.folder).update(self.alarm)
+        if entry is None:
+            return
+        if entry["event"] == "ended":
+            text = f"the alarm since {entry['since']} has ended: DSE is back within noise"
+            self.report(WatchEvent("ended", text=text))
+            return
+        self.report(WatchEvent("alarm", text=entry["text"]))
+        for complaint in tell(entry, self.channels):
+            self.report(WatchEvent("note", text=complaint))
+
+    def _records(self) -> list[ScoreRecord]:
+        try:
+            return self.store.records()
+        except RecordError:
+            return []
+
+    def _forget(self, present: set[str]) -> None:
+        """Drop records that a sweep of the folder would not make.
+
+        Of a file that is overwritten, once numbered ones are there, and of one that could not be
+        read and is gone. Those of whole checkpoints that were deleted stay.
+        """
+        if not present - self._known:
+            return
+        self._known |= present
+        row = find_format(self.arrivals.format)
+        for record in self._records():
+            is_latest = any(Path(record.name).match(name) for name in row.latest)
+            is_broken = record.status == "failed" and NOT_FINITE not in str(record.error)
+            if record.name not in present and (is_latest or is_broken):
+                self.store.remove(record.name)
+
+    def _publish_if_due(self) -> None:
+        if time.monotonic() - self._published_at >= PUBLISH_SECONDS:
+            self._publish()
+
+    def _publish(self) -> None:
+        if self._is_published or not any(r.status == "scored" for r in self._records()):
+            return
+        self._is_published, self._published_at = True, time.monotonic()
+        try:
+            self.publish(self.store)
+        except (DensescopeError, OSError) as error:
+            self.report(WatchEvent("note", text=f"the report was not written: {error}"))
+
+
+@dataclass(frozen=True)
+class _Tries:
+    count: int
+    signature: Signature
+    next_at: float
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one watch at a time tell the alarms of a store; the system frees the lock of a dead one.
+
+    Records need no lock: each is written at once, and two writers write the same.
+    """
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            raise RecordError(
+                f"{folder} is being watched already; stop that watch first, or use another --output"
+            ) from cause
+        yield

@@ -1,0 +1,196 @@
+"""Whether the dense features of a run that is still going have degraded: the alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+from densescope.errors import RecordError
+from densescope.selection.change import leading_part
+from densescope.selection.falls import History, Status
+from densescope.selection.parts import weighted_sum
+from densescope.selection.reading import AlarmSettings, Reading
+from densescope.selection.result import Change, Part
+from densescope.selection.words import place
+
+Kind = Literal["fall", "collapse", "not finite"]
+KINDS: dict[Status, Kind] = {"fine": "fall", "collapsed": "collapse", "not finite": "not finite"}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What fell, since when, by how much, and where to go back to.
+
+    Attributes:
+        kind: ``"fall"`` (DSE is below its best by more than noise), ``"collapse"`` (almost no
+            dimension is left) or ``"not finite"`` (features are NaN or infinite, or all the same).
+        fell: the parts that are below the best checkpoint by more than noise.
+        since: first checkpoint from which on all have fallen.
+        since_step: its position.
+        last: the newest checkpoint.
+        last_step: its position.
+        back_to: the best checkpoint before the fall.
+        back_to_step: its position.
+        unit: of the three positions.
+        change: last minus best on the same images; ``None`` where the last has no numbers.
+        interval: of the change of DSE, with the noise of images and of training, at the level
+            at which the rule compares; ``None`` where the last has no numbers or DSE no weight.
+        weight: of the dimension in ``change``: 1, so that it stays as checkpoints arrive, or with
+            ``"paper"`` lambda of the run before the fall.
+        sentence: all of it in words.
+    """
+
+    kind: Kind
+    fell: Part
+    since: str
+    since_step: int
+    last: str
+    last_step: int
+    back_to: str
+    back_to_step: int
+    unit: str
+    change: Change | None
+    interval: tuple[float, float] | None
+    weight: float | None
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON document."""
+        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        document["change"] = None if self.change is None else self.change.to_json()
+        document["interval"] = None if self.interval is None else list(self.interval)
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            RecordError: a field is missing or garbled.
+        """
+        try:
+            values = {field.name: document[field.name] for field in fields(cls)}
+            change, interval = values["change"], values["interval"]
+            values["change"] = None if change is None else Change.from_json(change)
+            values["interval"] = None if interval is None else (interval[0], interval[1])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError, IndexError) as cause:
+            raise RecordError(f"an alarm lacks or garbles a field: {cause!r}") from cause
+
+
+def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = None) -> Alarm | None:
+    """Whether a run, as of its last reading, has degraded: DSE below its best beyond noise.
+
+    There is an alarm where the last ``patience`` readings or more have all *fallen*, each being
+
+    - below the best reading before them by more than noise, in ``separability + dim`` and in at
+      least one of the two, while DSE at the weight the run had before has not risen; or
+    - collapsed: its dimension is below ``collapse_fraction`` of the highest so far; or
+    - without finite numbers.
+
+    A part that falls while the other pays for it is a trade and no alarm. Noise is that of the
+    images (jackknife, on paired blocks) and that of training, which is read off how the earlier
+    readings scatter around straight lines; both at a level that shrinks with the number of
+    looks, so that ``false_alarm_rate`` holds over a run of any length. The readings' order decides
+    nothing, their steps do.
+
+    Args:
+        readings: all of the run so far.
+        settings: when a fall counts.
+
+    Returns:
+        The alarm, or ``None``: also where there is nothing good to go back to, and, for a plain
+        fall, with fewer than six readings before it.
+
+    Raises:
+        InputError: two readings with numbers in different numbers of replicates.
+
+    Source: our own; METHOD of the weight in :func:`~densescope.selection.weight.run_weight`.
+
+    Example:
+        >>> from densescope.estimate import Estimate
+        >>> half, nothing = Estimate(0.5), Estimate(0.01)
+        >>> rising = [Reading(f"e{i}", i, Estimate(i / 9), half) for i in range(9)]
+        >>> find_alarm(rising) is None
+        True
+        >>> gone = [Reading(f"e{i}", i, Estimate(0.0), nothing) for i in (9, 10)]
+        >>> find_alarm(rising + gone).back_to
+        'e8'
+    """
+    settings = settings or AlarmSettings()
+    ordered = sorted(readings, key=lambda reading: (reading.step, reading.name))
+    history = History(ordered, settings)
+    for cut in range(1, len(ordered) - settings.patience + 1):
+        best = history.fallen_from(cut)
+        if best is not None:
+            return _alarm(history, cut, best)
+    return None
+
+
+def _alarm(history: History, cut: int, best: Reading) -> Alarm:
+    """The alarm of a run whose readings have all fallen from ``cut`` on."""
+    since, last = history.readings[cut], history.readings[-1]
+    change, interval = None, None
+    total = history.total(cut)
+    if last.is_finite and total is not None:
+        change = _change(best, last, total.of_dim)
+        margin = history.margin(cut, change.dse, total)
+        interval = (change.dse.value - margin, change.dse.value + margin)
+    kind = KINDS[history.status[-1]]
+    fell = history.fell(cut, best) if last.is_finite else "both"
+    weight = None if total is None else total.of_dim
+    return Alarm(
+        kind=kind,
+        fell=fell,
+        since=since.name,
+        since_step=since.step,
+        last=last.name,
+        last_step=last.step,
+        back_to=best.name,
+        back_to_step=best.step,
+        unit=last.unit,
+        change=change,
+        interval=interval,
+        weight=weight,
+        sentence=_sentence(kind, fell, (since, best, last), change, interval, weight),
+    )
+
+
+def _change(best: Reading, last: Reading, weight: float) -> Change:
+    separability = last.separability.minus(best.separability)
+    dim = last.dim.minus(best.dim)
+    dse = weighted_sum(separability, dim, weight)
+    return Change(separability, dim, dse, leading_part(separability, dim, weight, 0.95))
+
+
+def _sentence(
+    kind: Kind,
+    fell: Part,
+    where: tuple[Reading, Reading, Reading],
+    change: Change | None,
+    interval: tuple[float, float] | None,
+    weight: float | None,
+) -> str:
+    since, best, last = where
+    begun = f"since {place(since)}"
+    back = f"Go back to {place(best)}."
+    if change is None or interval is None or weight is None:
+        return (
+            f"The features have no dense structure left to measure {begun}: they are NaN, "
+            f"infinite, or the same in every patch. {back}"
+        )
+    low, high = sorted((-interval[0], -interval[1]))
+    parts = (
+        f"separability {best.separability.value:.3g} to {last.separability.value:.3g}, "
+        f"dimension {best.dim.value:.3g} to {last.dim.value:.3g}"
+    )
+    if kind == "collapse":
+        return f"The features have collapsed {begun}: almost no dimension is left ({parts}). {back}"
+    what = {"both": "Both parts fell", "dimension": "The dimension fell"}
+    return (
+        f"DSE has been below its best {begun}: at {place(last)} by {-change.dse.value:.3g} "
+        f"[{low:.3g}, {high:.3g}] at weight {weight:.3g}, more than the noise of images and of "
+        "training. "
+        f"{what.get(fell, 'Separability fell')} ({parts}). {back}"
+    )

@@ -1,0 +1,54 @@
+"""Checkpoints and differences as a reader meets them in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from densescope.estimate import Estimate
+
+
+class Placed(Protocol):
+    """Anything with a name and a place in a run."""
+
+    @property
+    def name(self) -> str:
+        """File name of the checkpoint."""
+
+    @property
+    def step(self) -> int:
+        """Its position in the run."""
+
+    @property
+    def unit(self) -> str:
+        """Of ``step``."""
+
+
+def place(row: Placed, name: str = "") -> str:
+    """``checkpoint0030.pth (epoch 30)``."""
+    return f"{name or row.name} ({row.unit} {row.step})"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """``a, b and c``; of many, the first few and how many more."""
+    shown = list(names[:most])
+    if len(names) > most:
+        shown.append(f"{len(names) - most} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def size(difference: Estimate, level: float) -> str:
+    """Size of a difference, with the interval of its absolute value."""
+    interval = difference.interval(level)
+    if interval is None:
+        return f"{abs(difference.value):.3g}"
+    low, high = sorted(interval) if difference.value >= 0 else sorted(-end for end in interval)
+    return f"{abs(difference.value):.3g} [{low:.3g}, {high:.3g}]"
+
+
+def signed(difference: Estimate, level: float) -> str:
+    """A difference with its sign and its interval."""
+    interval = difference.interval(level)
+    if interval is None:
+        return f"{difference.value:+.3g}"
+    return f"{difference.value:+.3g} [{interval[0]:+.3g}, {interval[1]:+.3g}]"

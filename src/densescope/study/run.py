@@ -1,0 +1,169 @@
+"""Train, score and probe every run of a study; what is done already is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from torch import Tensor
+
+from densescope.errors import DataError, InputError, RecordError
+from densescope.features.discovery import find_checkpoints
+from densescope.features.images import decode_subset, draw_subset, open_images
+from densescope.pretraining.trainer import Start, pretrain
+from densescope.records import plain, read_json, write_json
+from densescope.runs.executors import Ray
+from densescope.runs.probe import probe_run
+from densescope.runs.scorer import BackboneSpec, Compute
+from densescope.runs.store import differences
+from densescope.runs.sweep import sweep_run
+from densescope.study.spec import Cell, StudySpec, Training
+
+MANIFEST = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyEvent:
+    """What a study says while it goes on.
+
+    Attributes:
+        cell: name of the run.
+        stage: ``"pretrain"``, ``"sweep"``, ``"probe"`` or ``"done"``.
+        index: how many runs are behind it.
+        total: how many there are.
+    """
+
+    cell: str
+    stage: str
+    index: int
+    total: int
+
+
+def run_study(
+    spec: StudySpec,
+    output: Path | str,
+    *,
+    compute: Compute | None = None,
+    ray: Ray | None = None,
+    on_event: Callable[[StudyEvent], None] | None = None,
+) -> list[Path]:
+    """Train, sweep and probe every run, one after the other or on a cluster.
+
+    A second call goes on where a first one was stopped: a run that was killed resumes from its
+    last checkpoint, and checkpoints that were scored or probed are not scored or probed again.
+
+    Args:
+        spec: of the study.
+        output: folder with a folder per run, which holds ``run`` and ``scores``.
+        compute: device, batch size and threads of scoring and probing.
+        ray: a cluster to run on, one task per run.
+        on_event: called as the work goes on.
+
+    Returns:
+        The folders of the runs, in the order of ``spec.cells()``.
+
+    Raises:
+        RecordError: the folder holds another study.
+        InputError, DataError, CheckpointError: as training, scoring and probing raise them.
+    """
+    folder, cells = Path(output), spec.cells()
+    report = on_event or (lambda event: None)
+    _claim(folder, spec)
+    compute = compute or Compute()
+    jobs = [(cell, spec, folder / cell.name, compute) for cell in cells]
+    if ray is None:
+        for index, (cell, job) in enumerate(zip(cells, jobs, strict=True)):
+            for stage in run_cell(*job):
+                report(StudyEvent(cell.name, stage, index + (stage == "done"), len(cells)))
+    else:
+        there = [(cell, spec, path.resolve(), compute) for cell, _, path, _ in jobs]
+        for done, (index, name) in enumerate(ray.each(_whole_cell, there), start=1):
+            if name is None:
+                raise InputError(
+                    f"the run {cells[index].name} lost its worker again and again: give its tasks "
+                    "more memory, or run it alone"
+                )
+            report(StudyEvent(name, "done", done, len(cells)))
+    return [folder / cell.name for cell in cells]
+
+
+def run_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> Iterator[str]:
+    """The stages of one run, each named as it begins, and ``"done"``."""
+    yield "pretrain"
+    training = spec.by_method.get(cell.method, spec.training)
+    begun = _holds_checkpoints(folder / "run", cell.method)
+    start = Start(resume=True) if begun else Start(weights=cell.start_from)
+    pretrain(cell.settings, _pixels(training), folder / "run", start=start)
+    yield "sweep"
+    shape = cell.settings.backbone
+    sweep_run(
+        folder / "run",
+        images=spec.scoring.images,
+        output=folder / "scores",
+        spec=BackboneSpec(cell.method, shape.architecture, shape.loader_options),
+        images_count=spec.scoring.images_count,
+        settings=spec.score_settings(),
+        compute=compute,
+    )
+    for labels in spec.labels:
+        yield "probe"
+        only = cast(Literal["all", "shortlist"], labels.only)
+        probe_run(folder / "scores", labels.data, labels.request, only=only, compute=compute)
+    yield "done"
+
+
+def _whole_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> str:
+    for _ in run_cell(cell, spec, folder, compute):
+        pass
+    return cell.name
+
+
+_decoded: dict[tuple[str, int, int], Tensor] = {}
+
+
+def _pixels(training: Training) -> Tensor:
+    """The training images; those of the last run are kept for the next one."""
+    key = (training.images, training.images_count, training.image_size)
+    if key not in _decoded:
+        subset = draw_subset(open_images(training.images), training.images_count, 0)
+        size = training.image_size
+        _decoded.clear()
+        _decoded[key] = decode_subset(subset, image_size=size, resize_size=size)
+    return _decoded[key]
+
+
+def _holds_checkpoints(folder: Path, method: str) -> bool:
+    try:
+        return bool(find_checkpoints(folder, method))
+    except DataError:
+        return False
+
+
+def _claim(folder: Path, spec: StudySpec) -> None:
+    """Keep one study to a folder; more seeds, methods, arms and probes may be added."""
+    document = {
+        "pretrain": plain(vars(spec.training)),
+        "methods": {name: plain(vars(spec.by_method[name])) for name in spec.by_method},
+        "score": plain(vars(spec.scoring)),
+        "arms": {arm.name: plain(vars(arm)) for arm in spec.arms},
+    }
+    path = folder / MANIFEST
+    stored = read_json(path) if path.is_file() else document
+    for grows in ("arms", "methods"):
+        stored[grows] = {**document[grows], **stored[grows]}
+        document[grows] = {**stored[grows], **document[grows]}
+    changed = differences(stored, document)
+    if changed:
+        raise RecordError(
+            f"{folder} holds a study with other settings ({'; '.join(changed)}); use another "
+            "--output, or the same settings"
+        )
+    write_json(document, path)
+
+
+def cells_done(spec: StudySpec, output: Path | str) -> list[tuple[Cell, Path]]:
+    """The runs of a study that have been scored so far, and their folders of records."""
+    found = [(cell, Path(output) / cell.name / "scores") for cell in spec.cells()]
+    return [(cell, path) for cell, path in found if (path / "run.json").is_file()]

@@ -1,0 +1,318 @@
+"""What a study is made of: a TOML file, checked before anything is trained."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+from densescope.errors import InputError
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.pretraining.methods import default_backbone, find_method, settled
+from densescope.pretraining.recipe import change_recipe
+from densescope.pretraining.settings import (
+    BackboneSettings,
+    PretrainSettings,
+    RegularizerSettings,
+)
+from densescope.runs.probe import LabelledData, ProbeRequest
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, beside others.
+
+    Attributes:
+        name: in tables and folder names.
+        regularizer: ``"dse"``, ``"paka"`` or ``"gram"``; nothing is added by default.
+        beta: its weight; its authors' by default.
+        images: views of a batch it sees, 0 for all.
+        every: steps between two uses.
+        set: changes of the recipe, ``key=value``.
+    """
+
+    name: str = "plain"
+    regularizer: str | None = None
+    beta: float | None = None
+    images: int = 0
+    every: int = 1
+    set: tuple[str, ...] = ()
+
+    def settings(self) -> RegularizerSettings | None:
+        """What the trainer is told."""
+        if self.regularizer is None:
+            return None
+        return RegularizerSettings(self.regularizer, self.beta, self.images, self.every)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all runs of a study share, or those of one method.
+
+    Attributes:
+        images: a folder, shards or a saved image set.
+        images_count: how many of them at most.
+        image_size: pixels.
+        steps, batch_size, checkpoint_every, precision: as in
+            :class:`~densescope.pretraining.settings.PretrainSettings`.
+        architecture: a timm model; a small one of the method's family by default.
+        options: of the architecture.
+        recipe: ``"small"`` or ``"published"``.
+        set: changes of the recipe, ``key=value``.
+        start_from: a checkpoint of the method whose weights all runs begin with.
+    """
+
+    images: str = ""
+    images_count: int = 100_000
+    image_size: int = 64
+    steps: int = 340
+    batch_size: int = 64
+    checkpoint_every: int = 20
+    precision: str = "float32"
+    architecture: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = "small"
+    set: tuple[str, ...] = ()
+    start_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the checkpoints are scored on.
+
+    Attributes:
+        images: a folder, shards or a saved image set; not the training images.
+        images_count: size of the fixed subset.
+        settings: fields of :class:`~densescope.evaluation.scoring.ScoreSettings`.
+    """
+
+    images: str
+    images_count: int = 2048
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One labelled probe of every checkpoint.
+
+    Attributes:
+        dataset: row of ``DATASETS``.
+        root: its folder.
+        protocol: row of ``PROTOCOLS``.
+        seeds: of the probe; the protocol's by default.
+        steps: optimizer steps in place of the published number.
+        image_size: pixels in place of the published number.
+        test_root: for image-level labels and depth.
+        only: ``"all"`` checkpoints or the ``"shortlist"``.
+    """
+
+    dataset: str
+    root: str
+    protocol: str = "quick-linear"
+    seeds: tuple[int, ...] | None = None
+    steps: int | None = None
+    image_size: int | None = None
+    test_root: str | None = None
+    only: str = "all"
+
+    @property
+    def data(self) -> LabelledData:
+        """Where the labels come from."""
+        test = None if self.test_root is None else Path(self.test_root)
+        return LabelledData(self.dataset, Path(self.root), test_root=test)
+
+    @property
+    def request(self) -> ProbeRequest:
+        """What is asked of every checkpoint."""
+        return ProbeRequest(self.protocol, self.seeds, self.steps, self.image_size)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        method: row of ``METHODS``.
+        arm: how it is trained.
+        settings: of the trainer.
+        start_from: weights it begins with, or ``None``.
+    """
+
+    method: str
+    arm: Arm
+    settings: PretrainSettings
+    start_from: Path | None
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"{self.method}-{self.arm.name}-seed{self.settings.seed}"
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """Methods x arms x seeds, and what is measured of each run.
+
+    Attributes:
+        methods: rows of ``METHODS``.
+        seeds: of the training runs.
+        arms: ways to train; the first is what the others are compared with.
+        training: of all runs.
+        by_method: of the runs of one method, over ``training``.
+        scoring: of all checkpoints.
+        labels: probes of all checkpoints; none for a study without labels.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    training: Training
+    by_method: Mapping[str, Training]
+    scoring: Scoring
+    labels: tuple[Labels, ...] = ()
+
+    def cells(self) -> list[Cell]:
+        """Every run, seed by seed, so that a study that is stopped has whole comparisons.
+
+        Raises:
+            InputError: a method, an architecture or a recipe does not exist or does not fit.
+        """
+        found = []
+        for seed, method, arm in product(self.seeds, self.methods, self.arms):
+            training = self.by_method.get(method, self.training)
+            row = find_method(method)
+            recipe = row.small if training.recipe == "small" else row.published
+            settings = PretrainSettings(
+                method=method,
+                recipe=change_recipe(recipe, (*training.set, *arm.set)),
+                backbone=_backbone(training, method),
+                steps=training.steps,
+                batch_size=training.batch_size,
+                checkpoint_every=training.checkpoint_every,
+                seed=seed,
+                precision=training.precision,
+                regularizer=arm.settings(),
+            )
+            start = None if training.start_from is None else Path(training.start_from)
+            found.append(Cell(method, arm, settled(settings), start))
+        return found
+
+    def score_settings(self) -> ScoreSettings:
+        """What the numbers depend on."""
+        return _section(ScoreSettings, self.scoring.settings, "settings of [score]")
+
+
+def read_spec(path: Path | str) -> StudySpec:
+    """Read a study from TOML.
+
+    Tables: ``[study]`` (``methods``, ``seeds``), ``[[arm]]``, ``[pretrain]``, ``[method.NAME]``
+    (what differs from ``[pretrain]``), ``[score]``, ``[[probe]]``; their keys are the fields of
+    :class:`Arm`, :class:`Training`, :class:`Scoring` and :class:`Labels`. Paths are relative to
+    the file's folder.
+
+    Raises:
+        InputError: no such file, not TOML, an unknown or missing key, or a run that cannot be
+            trained.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise InputError(f"cannot read the study {path}: {cause.strerror}") from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise InputError(f"the study {path} is not TOML: {cause}") from cause
+    known = ("study", "arm", "pretrain", "method", "score", "probe")
+    _refuse_unknown(document, known, "the study")
+    for table in ("study", "pretrain", "score"):
+        if table not in document:
+            raise InputError(f"the study {path} has no table [{table}]")
+    main = document["study"]
+    _refuse_unknown(main, ("methods", "seeds"), "[study]")
+    training = _placed(document["pretrain"], path.parent, "images", "start_from")
+    shared = _section(Training, training, "[pretrain]")
+    by_method = {}
+    for name, changes in document.get("method", {}).items():
+        own = {**training, **_placed(changes, path.parent, "images", "start_from")}
+        by_method[name] = _section(Training, own, f"[method.{name}]")
+    spec = StudySpec(
+        methods=tuple(main.get("methods", ("dino",))),
+        seeds=tuple(main.get("seeds", (0,))),
+        arms=tuple(_section(Arm, arm, "[[arm]]") for arm in document.get("arm", [{}])),
+        training=shared,
+        by_method=by_method,
+        scoring=_section(Scoring, _placed(document["score"], path.parent, "images"), "[score]"),
+        labels=tuple(
+            _section(Labels, _placed(one, path.parent, "root", "test_root"), "[[probe]]")
+            for one in document.get("probe", [])
+        ),
+    )
+    _check(spec)
+    return spec
+
+
+def _check(spec: StudySpec) -> None:
+    for what, values in (
+        ("methods", spec.methods),
+        ("seeds", spec.seeds),
+        ("arms", [arm.name for arm in spec.arms]),
+    ):
+        if not values or len(set(values)) < len(values):
+            raise InputError(f"a study needs {what}, and none twice: {list(values)}")
+    strangers = sorted(set(spec.by_method) - set(spec.methods))
+    if strangers:
+        raise InputError(f"[method.{strangers[0]}] is not one of methods {list(spec.methods)}")
+    if not spec.training.images and set(spec.by_method) < set(spec.methods):
+        raise InputError("[pretrain] does not say which images to train on")
+    spec.cells()
+    spec.score_settings()
+
+
+def _section(kind: type[Section], values: Mapping[str, Any], table: str) -> Section:
+    names = [part.name for part in fields(kind)]  # type: ignore[arg-type]
+    _refuse_unknown(values, names, table)
+    try:
+        return kind(**{key: _tupled(value) for key, value in values.items()})
+    except TypeError as cause:
+        missing = [
+            part.name
+            for part in fields(kind)  # type: ignore[arg-type]
+            if part.name not in values and _is_required(part)
+        ]
+        raise InputError(f"{table} lacks {', '.join(missing) or cause}") from cause
+
+
+def _is_required(part: Any) -> bool:
+    return part.default is MISSING and part.default_factory is MISSING
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Sequence[str], table: str) -> None:
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InputError(
+            f"{table} has unknown keys: {', '.join(unknown)}; known: {', '.join(known)}"
+        )
+
+
+def _placed(values: Mapping[str, Any], folder: Path, *names: str) -> dict[str, Any]:
+    """Paths below the folder of the study, as absolute ones stay."""
+    return {
+        key: str(folder / value) if key in names and value else value
+        for key, value in values.items()
+    }
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _backbone(training: Training, method: str) -> BackboneSettings:
+    if training.architecture is not None:
+        return BackboneSettings(training.architecture, dict(training.options), training.image_size)
+    small = default_backbone(find_method(method))
+    options = {**small.options, **training.options}
+    return BackboneSettings(small.architecture, options, training.image_size)

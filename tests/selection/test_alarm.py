@@ -1,0 +1,270 @@
+"""The alarm: on every collapse at once, on no run that is sound, and in words one can act on."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from densescope.errors import InputError, RecordError
+from densescope.estimate import Estimate
+from densescope.records import ScoreRecord
+from densescope.selection import Alarm, AlarmSettings, Reading, find_alarm, readings_of
+from tests.selection.runs import failed, jackknifed, record
+from tests.selection.streams import COLLAPSING, HEALTHY, Stream, broken, first_alarm, reading
+
+CHECKPOINTS, FALL = 24, 20
+
+
+def steady(count: int, seed: int = 0, noise: float = 0.01) -> list[Reading]:
+    """Readings that go nowhere."""
+    chance = random.Random(seed)
+    return [at(step, 0.1, 0.5, chance, noise) for step in range(count)]
+
+
+def at(
+    step: int, separability: float, dim: float, chance: random.Random, noise: float = 0.01
+) -> Reading:
+    parts = [
+        jackknifed([truth + chance.gauss(0, noise) for _ in range(16)])
+        for truth in (separability, dim)
+    ]
+    return Reading(f"epoch{step}.pth", step, *parts, unit="epoch")
+
+
+def then(before: list[Reading], *parts: tuple[float, float], seed: int = 9) -> list[Reading]:
+    chance = random.Random(seed)
+    start = len(before)
+    return before + [at(start + i, s, d, chance) for i, (s, d) in enumerate(parts)]
+
+
+def collapsing(kind: str, seed: int) -> list[Reading]:
+    stream = Stream.seeded(seed)
+    return [reading(COLLAPSING[kind](stream, s, FALL), s) for s in range(FALL + 3)]
+
+
+def healthy(kind: str, seed: int) -> list[Reading]:
+    stream = Stream.seeded(seed)
+    return [reading(HEALTHY[kind](stream, s), s) for s in range(CHECKPOINTS)]
+
+
+def check_collapse(kind: str, seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        alarm = first_alarm(collapsing(kind, seed))
+        assert alarm is not None, f"no alarm for seed {seed}"
+        assert FALL <= alarm.since_step <= alarm.last_step <= FALL + 2, (seed, alarm.sentence)
+        assert alarm.back_to_step < FALL
+        expected = {"directions": "dimension", "classes": "separability"}
+        assert alarm.fell in (expected.get(kind, "dimension"), "both")
+
+
+@pytest.mark.parametrize("kind", COLLAPSING)
+def test_a_collapse_of_features_is_seen_within_two_checkpoints(kind: str) -> None:
+    check_collapse(kind, range(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", COLLAPSING)
+def test_every_collapse_of_features_is_seen_within_two_checkpoints(kind: str) -> None:
+    check_collapse(kind, range(2, 22))
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_sound_features_raise_no_alarm(kind: str) -> None:
+    assert [first_alarm(healthy(kind, seed)) for seed in range(2)] == [None] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_no_stream_of_sound_features_raises_an_alarm(kind: str) -> None:
+    assert [first_alarm(healthy(kind, seed)) for seed in range(2, 22)] == [None] * 20
+
+
+def test_the_alarm_says_what_fell_since_when_and_where_to_go_back() -> None:
+    alarm = find_alarm(then(steady(20), (0.1, 0.2), (0.1, 0.2)))
+    assert alarm is not None
+    assert (alarm.kind, alarm.fell, alarm.unit) == ("fall", "dimension", "epoch")
+    assert (alarm.since, alarm.since_step) == ("epoch20.pth", 20)
+    assert (alarm.last, alarm.last_step) == ("epoch21.pth", 21)
+    assert alarm.back_to_step < 20
+    assert alarm.change is not None
+    assert alarm.change.dim.value == pytest.approx(-0.3, abs=0.02)
+    assert alarm.interval is not None
+    assert alarm.interval[0] < alarm.change.dse.value < alarm.interval[1] < 0
+    assert alarm.sentence.startswith(
+        "DSE has been below its best since epoch20.pth (epoch 20): at epoch21.pth (epoch 21) by 0."
+    )
+    assert "The dimension fell (separability 0." in alarm.sentence
+    assert alarm.sentence.endswith(f"Go back to {alarm.back_to} (epoch {alarm.back_to_step}).")
+
+
+@pytest.mark.parametrize(
+    ("parts", "fell"),
+    [((-0.3, 0.5), "separability"), ((-0.3, 0.2), "both"), ((0.1, 0.2), "dimension")],
+)
+def test_the_parts_that_fell_are_named(parts: tuple[float, float], fell: str) -> None:
+    alarm = find_alarm(then(steady(20), parts, parts))
+    assert alarm is not None
+    assert alarm.fell == fell
+
+
+def test_one_fallen_checkpoint_is_none_unless_patience_is_one() -> None:
+    once = then(steady(20), (-0.3, 0.2))
+    assert find_alarm(once) is None
+    assert find_alarm(once, AlarmSettings(patience=1)) is not None
+    recovered = then(steady(20), (-0.3, 0.2), (-0.3, 0.2), (0.1, 0.5))
+    assert find_alarm(recovered[:-1]) is not None
+    assert find_alarm(recovered) is None
+
+
+def test_an_alarm_stays_while_the_fall_does() -> None:
+    readings = then(steady(12), *[(-0.3, 0.2)] * 30)
+    alarms = [find_alarm(readings[:count]) for count in range(14, len(readings) + 1)]
+    assert all(alarm is not None and alarm.since == "epoch12.pth" for alarm in alarms)
+
+
+def test_a_trade_at_the_rate_of_the_run_is_none() -> None:
+    chance = random.Random(0)
+    readings = [at(s, -0.1 + 0.01 * s, 0.5 - 0.01 * s, chance, noise=0.001) for s in range(30)]
+    assert first_alarm(readings) is None
+    gone = [at(30 + i, 0.25, 0.1, chance, noise=0.001) for i in range(2)]
+    alarm = first_alarm(readings + gone)
+    assert alarm is not None
+    assert (alarm.since_step, alarm.fell) == (30, "dimension")
+
+
+def test_a_part_that_rose_pays_at_weight_1_or_at_the_weight_of_the_run() -> None:
+    chance = random.Random(0)
+    before = [
+        at(s, 0.3 * math.sin(s / 6), 0.5 + 0.03 * math.sin(s / 3), chance, 0.001) for s in range(25)
+    ]
+
+    def alarm_at(separability: float, dim: float) -> Alarm | None:
+        return find_alarm(before + [at(25 + i, separability, dim, chance, 0.001) for i in range(2)])
+
+    assert alarm_at(0.9, 0.3) is None  # paid at weight 1
+    assert alarm_at(-0.5, 0.8) is None  # not at weight 1, but at that of the run, which is 8
+    assert alarm_at(-0.9, 0.53) is not None
+    assert alarm_at(0.3, 0.2) is not None
+
+
+@pytest.mark.parametrize("last", [2, 20])
+def test_features_without_numbers_raise_the_alarm_however_short_the_run(last: int) -> None:
+    alarm = find_alarm([*steady(last), broken(last), broken(last + 1)])
+    assert alarm is not None
+    assert (alarm.kind, alarm.fell, alarm.since_step) == ("not finite", "both", last)
+    assert (alarm.change, alarm.interval) == (None, None)
+    assert "no dense structure left to measure since epoch" in alarm.sentence
+    assert "Go back to epoch" in alarm.sentence
+
+
+def test_a_fall_that_ends_in_nothing_is_one_alarm() -> None:
+    readings = [*then(steady(20), (-0.3, 0.2)), broken(21)]
+    alarm = find_alarm(readings)
+    assert alarm is not None
+    assert (alarm.kind, alarm.since_step) == ("not finite", 20)
+
+
+def test_a_vanished_dimension_raises_the_alarm_whatever_separability_says() -> None:
+    readings = then(steady(4), (3.0, 0.1), (3.0, 0.1))
+    alarm = find_alarm(readings)
+    assert alarm is not None
+    assert (alarm.kind, alarm.fell) == ("collapse", "dimension")
+    assert "almost no dimension is left" in alarm.sentence
+    assert alarm.back_to_step < 4
+    assert find_alarm(readings, AlarmSettings(collapse_fraction=0)) is None
+
+
+def test_nothing_to_go_back_to_is_no_alarm() -> None:
+    assert find_alarm([]) is None
+    assert find_alarm([broken(step) for step in range(5)]) is None
+
+
+def test_too_few_readings_tell_no_fall_from_wobble() -> None:
+    assert find_alarm(then(steady(5), (-0.3, 0.3), (-0.3, 0.3))) is None
+
+
+def test_equal_readings_without_replicates_raise_none() -> None:
+    same = [Reading(f"e{s}", s, Estimate(0.1), Estimate(0.5)) for s in range(9)]
+    assert find_alarm(same) is None
+    rounded = [Reading(f"e{s}", s, Estimate(0.1), Estimate(0.5 - 1e-13)) for s in range(9, 12)]
+    assert find_alarm(same + rounded) is None
+
+
+def test_the_order_of_readings_decides_nothing() -> None:
+    readings = then(steady(20), (0.1, 0.2), (0.1, 0.2))
+    mixed = random.Random(1).sample(readings, len(readings))
+    assert find_alarm(mixed) == find_alarm(readings)
+
+
+def test_replicates_that_do_not_pair_are_refused() -> None:
+    odd = Reading("e20", 20, Estimate(-1.0, (1.0, 2.0)), Estimate(0.1, (1.0, 2.0)))
+    with pytest.raises(InputError, match="cannot pair 2 with 16 replicates"):
+        find_alarm([*steady(20), odd, odd])
+
+
+def test_the_papers_definition_needs_its_own_weight() -> None:
+    chance = random.Random(0)
+    readings = [at(s, 0.1, 150.0, chance) for s in range(20)]
+    gone = [at(20 + i, 0.1, 140.0, chance) for i in range(2)]
+    alarm = find_alarm(readings + gone, AlarmSettings(definition="paper"))
+    assert alarm is not None
+    assert alarm.fell == "dimension"
+    nothing = [at(0, 0.1, 150.0, chance), at(1, 0.1, 1.0, chance), at(2, 0.1, 1.0, chance)]
+    assert find_alarm(nothing, AlarmSettings(definition="paper")) is not None
+
+
+def test_runs_that_only_wobble_raise_none() -> None:
+    runs = [[wobbling(step, seed) for step in range(60)] for seed in range(4)]
+    assert [first_alarm(run) for run in runs] == [None] * 4
+
+
+def test_fewer_false_alarms_ask_for_a_larger_fall() -> None:
+    readings = then(steady(20), (0.1, 0.46), (0.1, 0.46))
+    assert find_alarm(readings, AlarmSettings(false_alarm_rate=0.5)) is not None
+    assert find_alarm(readings, AlarmSettings(false_alarm_rate=1e-9)) is None
+
+
+def wobbling(step: int, seed: int) -> Reading:
+    chance = random.Random(1000 * seed + step)
+    return at(step, 0.1 + chance.gauss(0, 0.02), 0.5 + chance.gauss(0, 0.02), chance)
+
+
+def test_an_alarm_survives_json() -> None:
+    fall = find_alarm(then(steady(20), (0.1, 0.2), (0.1, 0.2)))
+    nothing = find_alarm([*steady(3), broken(3), broken(4)])
+    for alarm in (fall, nothing):
+        assert alarm is not None
+        assert Alarm.from_json(json.loads(json.dumps(alarm.to_json()))) == alarm
+    with pytest.raises(RecordError, match="an alarm lacks or garbles a field: KeyError"):
+        Alarm.from_json({"kind": "fall"})
+
+
+def test_records_become_readings() -> None:
+    scored = record(10, 2.0, 1.5, 0.25)
+    cut_off = failed(20)
+    diverged = ScoreRecord("epoch30.pth", 30, status="failed", error="weights: NaN or infinite")
+    found = readings_of([scored, cut_off, diverged])
+    assert [reading.name for reading in found] == ["epoch10.pth", "epoch30.pth"]
+    assert (found[0].separability.value, found[0].dim.value) == (0.5, 0.25)
+    assert found[0].is_finite
+    assert not found[1].is_finite
+    with pytest.raises(RecordError, match="no released.inter at layer -3"):
+        readings_of([scored], layer=-3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"definition": "ours"}, "definition is 'ours'; it must be one of released, paper"),
+        ({"patience": 0}, "patience is 0; it must be at least 1 checkpoint"),
+        ({"false_alarm_rate": 1.0}, "false_alarm_rate is 1.0; it must lie between 0 and 1"),
+        ({"collapse_fraction": 1.0}, "collapse_fraction is 1.0; it must be at least 0 and below 1"),
+    ],
+)
+def test_impossible_settings_are_sentences(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AlarmSettings(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,202 @@
+"""A study from its file to its tables: what is done is kept, what differs is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from densescope.errors import InputError, RecordError
+from densescope.evaluation.scenes import make_scenes, save_scenes
+from densescope.records import ProbeRecord
+from densescope.runs.store import RunStore
+from densescope.study.figure import write_figure
+from densescope.study.run import StudyEvent, run_study
+from densescope.study.spec import StudySpec, read_spec
+from densescope.study.summary import Spread, markdown, summarize
+from tests.tiny_run import write_images
+
+SPEC = """
+[study]
+methods = ["simsiam", "dino"]
+seeds = [0, 1]
+
+[[arm]]
+name = "plain"
+
+[[arm]]
+name = "dse"
+regularizer = "dse"
+beta = 0.01
+
+[pretrain]
+images = "images"
+image_size = 32
+steps = 4
+batch_size = 8
+checkpoint_every = 2
+architecture = "vit_tiny_patch16_224"
+options = { patch_size = 8, embed_dim = 24, depth = 2, num_heads = 3 }
+
+[method.dino]
+set = ["local_count=0"]
+
+[score]
+images = "images"
+images_count = 32
+settings = { global_clusters = 6, lidar_images = 0 }
+
+[[probe]]
+dataset = "scenes"
+root = "scenes"
+image_size = 32
+seeds = [0, 1]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_images(folder / "images", 32)
+    for seed, split in enumerate(("train", "val")):
+        save_scenes(make_scenes(12, size=32, seed=seed), folder / "scenes" / split)
+    (folder / "spec.toml").write_text(SPEC)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spec(folder: Path) -> StudySpec:
+    return read_spec(folder / "spec.toml")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, spec: StudySpec) -> Path:
+    run_study(spec, folder / "out")
+    return folder / "out"
+
+
+def test_a_spec_becomes_runs(spec: StudySpec, folder: Path) -> None:
+    cells = spec.cells()
+    assert [cell.name for cell in cells][:4] == [
+        "simsiam-plain-seed0",
+        "simsiam-dse-seed0",
+        "dino-plain-seed0",
+        "dino-dse-seed0",
+    ]
+    assert len(cells) == 8
+    first, with_dse = cells[0].settings, cells[1].settings
+    assert first.regularizer is None
+    assert with_dse.regularizer is not None
+    assert with_dse.regularizer.weight == 0.01
+    assert replace(with_dse, regularizer=None) == first
+    assert getattr(cells[2].settings.recipe, "local_count", None) == 0
+    assert spec.training.images == str(folder / "images")
+    assert spec.score_settings().global_clusters == 6
+
+
+@pytest.mark.slow
+def test_every_run_is_trained_scored_and_probed_once(
+    spec: StudySpec, done: Path, folder: Path
+) -> None:
+    for cell in spec.cells():
+        store = RunStore(done / cell.name / "scores")
+        assert [record.status for record in store.records()] == ["scored"] * 2
+        (probes,) = store.probes().values()
+        assert all(isinstance(probe, ProbeRecord) for probe in probes)
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*.pth*")}
+    events: list[StudyEvent] = []
+    run_study(spec, done, on_event=events.append)
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("*.pth*")} == before
+    assert events[-1] == StudyEvent("dino-dse-seed1", "done", 8, 8)
+
+
+@pytest.mark.slow
+def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: Path) -> None:
+    found = summarize(spec, done)
+    assert [(row.method, row.arm, row.runs) for row in found.rows] == [
+        ("simsiam", "plain", 2),
+        ("simsiam", "dse", 2),
+        ("dino", "plain", 2),
+        ("dino", "dse", 2),
+    ]
+    plain, dse = found.rows[:2]
+    assert plain.effect == {}
+    ends = {
+        (course.arm, course.seed): course.values["miou"][-1]
+        for course in found.courses
+        if course.method == "simsiam"
+    }
+    changes = [ends["dse", seed] - ends["plain", seed] for seed in (0, 1)]
+    effect = dse.effect["miou"]
+    assert effect is not None
+    assert effect.value == pytest.approx(sum(changes) / 2)
+    # Student's interval of two values: 12.706 times half their distance
+    assert effect.half == pytest.approx(12.706 * abs(changes[0] - changes[1]) / 2, rel=1e-3)
+    assert found.missing == ()
+    assert found.agreement is not None
+    text = markdown(found)
+    assert text.count("\n") == 5
+    assert "| simsiam | dse | scenes-quick-linear-image-size32 | 2 |" in text
+    json.loads(json.dumps(found.to_json(), allow_nan=False))
+    write_figure(found, tmp_path / "figure.html")
+    page = (tmp_path / "figure.html").read_text()
+    assert "mIoU (%), scenes-quick-linear" in page
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_study_may_grow_and_not_change(spec: StudySpec, done: Path) -> None:
+    more = replace(spec, seeds=(0, 1, 2))
+    assert summarize(more, done).missing == tuple(
+        f"{method}-{arm}-seed2" for method in spec.methods for arm in ("plain", "dse")
+    )
+    other = replace(spec, training=replace(spec.training, steps=5))
+    with pytest.raises(RecordError, match=r"another study|study with other settings \(pretrain.st"):
+        run_study(other, done)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "[study]",
+            "[studies]",
+            "the study has unknown keys: studies; known: study, arm, pretrain",
+        ),
+        ("steps = 4", "stepz = 4", r"\[pretrain\] has unknown keys: stepz"),
+        ("seeds = [0, 1]\n\n[[arm]]", "seeds = []\n\n[[arm]]", "a study needs seeds, and none"),
+        ('"simsiam"', '"simsam"', "there is no method 'simsam'; did you mean simsiam"),
+        ("[method.dino]", "[method.mae]", r"\[method.mae\] is not one of methods"),
+        ('dataset = "scenes"', "", r"\[\[probe\]\] lacks dataset"),
+        ("local_count=0", "locals=0", "this recipe has no 'locals'"),
+        ("[score]", "[score", "is not TOML"),
+        ("lidar_images = 0", "lidar = 0", r"settings of \[score\] has unknown keys: lidar"),
+        ("global_clusters = 6", "global_clusters = 1", "global_clusters is 1; it must be at least"),
+    ],
+)
+def test_a_wrong_spec_is_one_sentence(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.toml").write_text(SPEC.replace(old, new))
+    with pytest.raises(InputError, match=sentence):
+        read_spec(tmp_path / "spec.toml")
+
+
+def test_a_missing_spec_or_study_is_one_sentence(spec: StudySpec, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the study .*none.toml: No such file"):
+        read_spec(tmp_path / "none.toml")
+    with pytest.raises(RecordError, match="holds no scored run of this study yet"):
+        summarize(spec, tmp_path)
+
+
+def test_a_spread_is_a_mean_with_students_interval() -> None:
+    spread = Spread.of([1.0, 2.0, math.nan, 3.0])
+    assert spread is not None
+    assert (spread.value, spread.runs) == (2.0, 3)
+    assert spread.half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    assert spread.text(sign=True) == "+2.00 ± 2.48"
+    assert Spread.of([math.nan]) is None
+    alone = Spread.of([0.5])
+    assert alone is not None
+    assert alone.text(100) == "50.00"
