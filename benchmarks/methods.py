@@ -54,19 +54,23 @@ class Watching:
     accuracies: dict[int, float] = field(default_factory=dict)
     features: Tensor | None = None
     seconds: float = 0.0
-    speed: float = 0.0
+    steps: int = 0
+    mark: float | None = None
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
         self._look(learner, step)
 
     def after_step(self, learner: Learner[Any], progress: Progress) -> None:
-        self.speed = progress.images_per_second
+        # The first step also makes the optimizer's state and the like.
+        if self.mark is not None and progress.checkpoint is None:
+            self.seconds += time.perf_counter() - self.mark
+            self.steps += 1
+        self.mark = time.perf_counter()
 
     def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
         self._look(learner, progress.step)
 
     def _look(self, learner: Learner[Any], step: int) -> None:
-        began = time.perf_counter()
         self.losses[step] = fixed_loss(learner, self.batch, step)
         encoder = next(iter(learner.backbones().values()))
         network = TimmBackbone(
@@ -79,7 +83,6 @@ class Watching:
         self.accuracies[step] = found.value
         with torch.no_grad():
             self.features = network.features(self.batch[:8]).patches[0]
-        self.seconds += time.perf_counter() - began
 
 
 def fixed_loss(learner: Learner[Any], batch: Tensor, step: int) -> float:
@@ -140,9 +143,7 @@ def measure(
     )
     watching = Watching(pixels[: given.batch_size].float() / 255, data)
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
         files = pretrain(settings, pixels, folder, watchers=[watching])
-        seconds = time.perf_counter() - began - watching.seconds
         loaded = load_backbone(
             files[-1],
             format=name,
@@ -156,7 +157,7 @@ def measure(
     return {
         "method": name,
         "architecture": backbone.architecture,
-        "images_per_second": given.steps * given.batch_size / seconds,
+        "images_per_second": watching.steps * given.batch_size / watching.seconds,
         "losses": watching.losses,
         "chance": chance,
         "knn_accuracy": watching.accuracies,

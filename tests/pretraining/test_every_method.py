@@ -20,7 +20,7 @@ from densescope.pretraining.methods import METHODS, recipe_changes
 from densescope.pretraining.resume import KEY
 from densescope.pretraining.settings import RegularizerSettings
 from densescope.pretraining.trainer import Start, pretrain
-from tests.pretraining.tiny import SIZE, content, images, same, tiny
+from tests.pretraining.tiny import SIZE, content, images, same, tiny, tiny_recipe
 
 pytest.importorskip("lightly")
 pytest.importorskip("pytorch_lightning")
@@ -97,6 +97,31 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 
 
 @EVERY
+def test_the_published_recipe_trains_too(method: str, tmp_path: Path) -> None:
+    # What must fit a narrower width or a smaller batch.
+    fitting = {"swav": {"prototypes": 8}, "ijepa": {"predictor_heads": 4, "predictor_dim": 32}}
+    recipe = replace(METHODS[method].published, **fitting.get(method, {}))
+    settings = tiny(method, recipe=tiny_recipe(recipe), steps=2)
+    seen = Seen()
+    files = pretrain(settings, images(), tmp_path, watchers=[seen])
+    assert all(math.isfinite(loss) for loss in seen.losses)
+    assert content(files[-1])[KEY]["step"] == 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+def test_a_killed_run_with_another_optimizer_goes_on_to_the_same_bits(
+    optimizer: str, tmp_path: Path
+) -> None:
+    recipe = replace(_recipe("simsiam"), optimizer=optimizer, learning_rate=0.1)
+    settings = tiny("simsiam", recipe=recipe)
+    whole = pretrain(settings, images(), tmp_path / "whole")
+    with pytest.raises(Killed):
+        pretrain(settings, images(), tmp_path / "killed", kill_at(3))
+    files = pretrain(settings, images(), tmp_path / "killed", start=Start(resume=True))
+    assert same(content(files[-1])[KEY]["learner"], content(whole[-1])[KEY]["learner"])
+
+
+@EVERY
 def test_checkpoints_have_the_layout_of_the_methods_own_code(
     method: str, whole: tuple[tuple[Path, ...], Seen]
 ) -> None:
@@ -139,7 +164,8 @@ def test_a_new_run_can_begin_from_a_checkpoint(
     frozen = replace(tiny(method), steps=1, recipe=replace(_recipe(method), learning_rate=0.0))
     files = pretrain(frozen, images(), tmp_path, start=Start(weights=whole[0][0]))
     begun, ended = content(whole[0][0])[KEY]["learner"], content(files[0])[KEY]["learner"]
-    followers = ("teacher", "criterion", "patch_criterion")
+    # Prototypes of SwAV are normalized after every step.
+    followers = ("teacher", "criterion", "patch_criterion", "prototypes")
     kinds = ("weight", "bias", "weight_v")
     trained = {n for n in begun if n.endswith(kinds) and not n.startswith(followers)}
     assert trained
@@ -186,7 +212,8 @@ def test_every_family_gives_patch_tokens_with_gradients(method: str, family: str
     seen = learner.geometry.patches if outcome.kept is None else outcome.kept.shape[1]
     assert outcome.patches.shape[1] == seen
     outcome.patches.sum().backward()
-    student = list(learner.backbones().values())[-1]
+    student = learner.trained
+    assert student in learner.backbones().values()
     assert any(p.grad is not None and bool(p.grad.any()) for p in student.parameters())
 
 

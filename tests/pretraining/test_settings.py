@@ -99,6 +99,13 @@ def test_recipes_that_cannot_be_changed_so(assignment: str, sentence: str) -> No
         change_recipe(SMALL_DINO, [assignment])
 
 
+def test_heads_of_a_decoder_must_divide_its_width() -> None:
+    with pytest.raises(InputError, match="decoder_heads 3 does not divide decoder_dim 64"):
+        change_recipe(METHODS["mae"].small, ["decoder_heads=3"])
+    with pytest.raises(InputError, match="predictor_heads 5 does not divide predictor_dim 64"):
+        change_recipe(METHODS["ijepa"].small, ["predictor_heads=5"])
+
+
 def test_recipes_change_where_they_are_told_to() -> None:
     changes = ["prototypes=64", "head_batch_norm=false", "local.scale=[0.1, 0.2]", "warmup=0"]
     changed = change_recipe(SMALL_DINO, changes)

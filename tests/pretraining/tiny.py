@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from densescope.evaluation.scenes import make_scenes
 from densescope.features.checkpoints import read_checkpoint
-from densescope.pretraining.methods import METHODS
+from densescope.pretraining.learner import Learner
+from densescope.pretraining.methods import METHODS, settled
 from densescope.pretraining.recipe import MultiCropRecipe, Recipe
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings
+
+AnyLearner = TypeVar("AnyLearner", bound=Learner[Any])
 
 SIZE = 16
 BACKBONES = {
@@ -68,6 +71,16 @@ def tiny(method: str, family: str | None = None, **changes: Any) -> PretrainSett
         device="cpu",
     )
     return replace(settings, **changes)
+
+
+def learner_of(method: str, kind: type[AnyLearner], **changes: Any) -> AnyLearner:
+    """The networks and loss of such a run, with the recipe changed."""
+    settings = settled(tiny(method))
+    assert settings.recipe is not None
+    recipe = replace(settings.recipe, **changes)
+    learner = METHODS[method].build(replace(settings, recipe=recipe), recipe)
+    assert isinstance(learner, kind)
+    return learner
 
 
 @cache

@@ -68,7 +68,23 @@ def random_views(
     settings: AugmentationSettings,
     generator: torch.Generator,
 ) -> Tensor:
-    """Random views of every image, each with parameters of its own.
+    """Random views of every image, each with parameters of its own: :func:`located_views`' first.
+
+    Raises:
+        InputError: the images have another shape or dtype, or a count is impossible.
+    """
+    return located_views(images, views=views, size=size, settings=settings, generator=generator)[0]
+
+
+def located_views(
+    images: Tensor,
+    *,
+    views: int,
+    size: int,
+    settings: AugmentationSettings,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Random views of every image, each with parameters of its own, and where they lie in it.
 
     In this order: crop and flip (one bilinear resampling), brightness, contrast, saturation, hue,
     gray, blur, solarize. The color steps are linear and done as one matrix per view, so colors
@@ -85,7 +101,9 @@ def random_views(
         generator: source of chance, on the CPU; the global one is left alone.
 
     Returns:
-        ``views images 3 size size`` in [0, 1], dtype and device of ``images``.
+        ``views images 3 size size`` in [0, 1], dtype and device of ``images``, and the boxes they
+        were cut from, ``views images 4``: x and y of the center, half the width (negative where
+        mirrored) and half the height, where the image reaches from -1 to 1 both ways.
 
     Raises:
         InputError: the images do not have the shape or dtype above, or a count is impossible.
@@ -103,20 +121,41 @@ def random_views(
     if views < 1 or size < 1 or len(images) < 1:
         raise InputError(f"cannot make {views} views of {size} pixels of {len(images)} images")
     chance = torch.rand(views * len(images), 16, generator=generator).to(images)
-    result = _crop(images, views, size, settings, chance[:, :5])
+    boxes = _boxes(images, settings, chance[:, :5])
+    result = _crop(images, views, size, settings, boxes)
     result = _recolor(result, settings, chance[:, 5:11])
     result = _blur(result, settings, chance[:, 11:13])
     result = _solarize(result, settings, chance[:, 13])
-    return result.view(views, len(images), 3, size, size)
+    return result.view(views, len(images), 3, size, size), boxes.view(views, len(images), 4)
+
+
+def cell_centers(boxes: Tensor, cells: int) -> Tensor:
+    """Where the cells of a view's grid lie in the image.
+
+    Args:
+        boxes: ``... 4`` as :func:`located_views` gives them.
+        cells: cells along a side of the grid.
+
+    Returns:
+        ``... rows columns 2``, x and y in [-1, 1].
+
+    Example:
+        >>> cell_centers(torch.tensor([0.5, 0.0, -0.5, 1.0]), 2)[0]
+        tensor([[ 0.7500, -0.5000],
+                [ 0.2500, -0.5000]])
+    """
+    steps = torch.linspace(-1, 1, 2 * cells + 1).to(boxes)[1::2]
+    center_x, center_y, width, height = (part[..., None] for part in boxes.unbind(-1))
+    x, y = center_x + width * steps, center_y + height * steps
+    shape = (*y.shape, cells)
+    return torch.stack([x[..., None, :].expand(shape), y[..., :, None].expand(shape)], dim=-1)
 
 
 def _between(ends: tuple[float, float], chance: Tensor) -> Tensor:
     return ends[0] + (ends[1] - ends[0]) * chance
 
 
-def _crop(
-    images: Tensor, views: int, size: int, settings: AugmentationSettings, chance: Tensor
-) -> Tensor:
+def _boxes(images: Tensor, settings: AugmentationSettings, chance: Tensor) -> Tensor:
     rows, columns = images.shape[2:]
     area = _between(settings.scale, chance[:, 0])
     low, high = (math.log(ratio) for ratio in settings.ratio)
@@ -125,11 +164,18 @@ def _crop(
     center_x = (1 - width) * (2 * chance[:, 2] - 1)
     center_y = (1 - height) * (2 * chance[:, 3] - 1)
     width = torch.where(chance[:, 4] < settings.flip, -width, width)
+    return torch.stack([center_x, center_y, width, height], dim=1)
 
+
+def _crop(
+    images: Tensor, views: int, size: int, settings: AugmentationSettings, boxes: Tensor
+) -> Tensor:
+    rows, columns = images.shape[2:]
     shrink = max(round(math.sqrt(settings.scale[1]) * max(rows, columns) / size), 1)
     steps = torch.linspace(-1, 1, 2 * size * shrink + 1).to(images)[1::2]
-    x = width[:, None] * steps + center_x[:, None]
-    y = height[:, None] * steps + center_y[:, None]
+    center_x, center_y, width, height = boxes[:, :, None].unbind(1)
+    x = width * steps + center_x
+    y = height * steps + center_y
     shape = (views * len(images), len(steps), len(steps))
     grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1)
     # The views of an image lie below each other in one tall grid: no copies of the images.

@@ -61,7 +61,7 @@ RESNET_ROWS = (
     Format(
         "resa",
         "ReSA",
-        "winci-ai/resa, arXiv 2501.03690",
+        "winci-ai/resa, arXiv 2501.18452",
         (
             Weights("encoder", ("state_dict",), ("module.encoder.",)),
             Weights("momentum", ("state_dict",), ("module.momentum_encoder.",)),
@@ -75,7 +75,7 @@ RESNET_ROWS = (
     Format(
         "resa-release",
         "ReSA, released backbone",
-        "winci-ai/resa, arXiv 2501.03690",
+        "winci-ai/resa, arXiv 2501.18452",
         WHOLE,
         "resnet50",
         drop=(CLASSIFIER,),
@@ -94,6 +94,7 @@ RESNET_ROWS = (
         latest=("latest.pth",),
         offset=0,
         counter="",
+        counter_offset=0,
         foreign="meta data of mmcv",
     ),
     Format(

@@ -32,7 +32,8 @@ def settle_global_chance(*parts: int | str) -> None:
     """
     seed = seed_of("global", *parts)
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
+    # Empty until a GPU is in use.
+    if torch.cuda.default_generators:
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
 
 

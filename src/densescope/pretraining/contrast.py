@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from densescope.errors import InputError
 
 
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all devices, in the order of their ranks; gradients go back to each."""
+    from lightly.utils import dist
+
+    return torch.cat(dist.gather(rows)) if dist.world_size() > 1 else rows
+
+
 def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """InfoNCE over the batch, ``mean_i -log softmax_j(q_i . k_j / t)[i]`` of unit vectors.
 
@@ -31,9 +38,8 @@ def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     from lightly.utils import dist
 
     queries, keys = F.normalize(queries, dim=1), F.normalize(keys.detach(), dim=1)
-    everyone = torch.cat(dist.gather(keys)) if dist.world_size() > 1 else keys
     right = torch.arange(len(queries), device=queries.device) + dist.rank() * len(queries)
-    return F.cross_entropy(queries @ everyone.T / temperature, right)
+    return F.cross_entropy(queries @ gathered(keys).T / temperature, right)
 
 
 def contrast_with(queries: Tensor, keys: Tensor, others: Tensor, temperature: float) -> Tensor:

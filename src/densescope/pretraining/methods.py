@@ -9,20 +9,30 @@ from typing import Any
 from densescope.errors import InputError
 from densescope.pretraining.encoders import FAMILY_TITLES, SMALL, family_of, fitted
 from densescope.pretraining.learners import (
+    barlowtwins,
     byol,
+    densecl,
     dino,
     esvit,
     ibot,
     ijepa,
     mae,
+    mec,
     mocov3,
     mugs,
+    resa,
     simsiam,
+    swav,
+    vicreg,
+    vicregl,
 )
 from densescope.pretraining.method_row import Method as Method
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings, flat
 
-_MODULES = (mocov3, byol, simsiam, dino, esvit, ibot, mugs, mae, ijepa)
+_MODULES = (
+    *(mocov3, densecl, byol, simsiam, swav, dino, esvit, ibot, mugs),
+    *(mec, barlowtwins, vicreg, vicregl, resa, mae, ijepa),
+)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 

@@ -49,6 +49,16 @@ SMALL_RUN: dict[str, Any] = {
 }
 
 
+def heads_fit(width: int, heads: int, what: str) -> None:
+    """Refuse attention heads that do not divide their width.
+
+    Raises:
+        InputError: they do not.
+    """
+    if width % heads:
+        raise InputError(f"{what}_heads {heads} does not divide {what}_dim {width}")
+
+
 def none_or_more(default: int) -> Any:
     """A whole number that may be 0."""
     return field(default=default, metadata={"least": 0})

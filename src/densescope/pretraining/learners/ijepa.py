@@ -13,7 +13,13 @@ from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Learner, Outcome, follow, named, twins
 from densescope.pretraining.masking import target_blocks
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.recipe import SMALL_RUN, AugmentationSettings, Recipe, none_or_more
+from densescope.pretraining.recipe import (
+    SMALL_RUN,
+    AugmentationSettings,
+    Recipe,
+    heads_fit,
+    none_or_more,
+)
 from densescope.pretraining.schedules import cosine
 from densescope.pretraining.settings import PretrainSettings
 
@@ -50,6 +56,10 @@ class IjepaRecipe(Recipe):
     predictor_dim: int = 384
     predictor_depth: int = 6
     predictor_heads: int = 12
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        heads_fit(self.predictor_dim, self.predictor_heads, "predictor")
 
 
 class Ijepa(Learner[IjepaRecipe]):

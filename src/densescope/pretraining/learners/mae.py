@@ -17,6 +17,7 @@ from densescope.pretraining.recipe import (
     SMALL_RUN,
     AugmentationSettings,
     Recipe,
+    heads_fit,
 )
 from densescope.pretraining.settings import PretrainSettings
 
@@ -45,6 +46,10 @@ class MaeRecipe(Recipe):
     decoder_depth: int = 8
     decoder_heads: int = 16
     normalized: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        heads_fit(self.decoder_dim, self.decoder_heads, "decoder")
 
 
 class Mae(Learner[MaeRecipe]):

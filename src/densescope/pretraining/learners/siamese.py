@@ -1,4 +1,4 @@
-"""What methods share that compare two views of an image, each through a network of its own."""
+"""What methods share that compare two views of an image, or keep a moving average."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Branch, Learner, Outcome, follow
 from densescope.pretraining.recipe import AnyRecipe
 from densescope.pretraining.schedules import cosine
+
+
+class Followed(Learner[AnyRecipe]):
+    """A moving average follows the student; a subclass sets both and the average's momentum."""
+
+    student: nn.Module
+    teacher: nn.Module
+    teacher_momentum: tuple[float, float]
+
+    def after_step(self, step: int) -> None:
+        """The moving average follows."""
+        start, end = self.teacher_momentum
+        momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
+        follow(self.student, self.teacher, momentum)
 
 
 class TwoViews(Learner[AnyRecipe]):
@@ -64,19 +78,13 @@ class Predictive(TwoViews[AnyRecipe]):
         """The loss of one direction."""
 
 
-class Averaged(Predictive[AnyRecipe]):
+class Averaged(Followed[AnyRecipe], Predictive[AnyRecipe]):
     """The target is a moving average of the student; a subclass sets ``teacher`` too."""
 
+    student: Branch
     teacher: Branch
-    teacher_momentum: tuple[float, float]
 
     def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         """What the moving average says of both views."""
         with torch.no_grad():
             return self.teacher(views[0])[0], self.teacher(views[1])[0]
-
-    def after_step(self, step: int) -> None:
-        """The moving average follows."""
-        start, end = self.teacher_momentum
-        momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
-        follow(self.student, self.teacher, momentum)
