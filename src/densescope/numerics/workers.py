@@ -35,9 +35,14 @@ def walk(function: Callable[[Item], Result], items: Sequence[Item], like: Tensor
     """
     threads = torch.get_num_threads()
     workers = min(worker_count(like), len(items))
-    if workers < 2:
+    small = like.device.type == "cpu" and like.numel() < SMALL_NUMBERS
+    if workers < 2 and not small:
         return [function(item) for item in items]
     try:
+        if workers < 2:
+            # cores that wait for each other between small operations cost more than they give
+            torch.set_num_threads(1)
+            return [function(item) for item in items]
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return [_kept(result) for result in pool.map(function, items)]
     finally:
