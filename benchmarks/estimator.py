@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,25 @@ from densescope.numerics.intervals import estimate_structure
 from densescope.numerics.structure import dense_structure
 
 RESULTS = Path(__file__).parent / "results"
-SIZES = ((64, 196, 384), (1024, 196, 384))
+Shape = tuple[int, int, int]
+Row = dict[str, object]
+# shape and repeats, so that the whole stays below four minutes on two idle cores
+SIZES: dict[Shape, int] = {
+    (64, 196, 384): 7,
+    (256, 196, 384): 3,
+    (1024, 196, 384): 3,
+    (128, 196, 768): 3,
+    (128, 49, 2048): 3,
+}
+SMALL: dict[Shape, int] = {(16, 49, 96): 2, (32, 25, 128): 1}
+BASE: Shape = (128, 196, 384)
+CLUSTERS = (3, 24)
+SCALED: dict[str, tuple[tuple[Shape, tuple[int, int]], ...]] = {
+    "images": tuple(((images, 196, 384), CLUSTERS) for images in (64, 128, 256, 512, 1024)),
+    "patches": tuple(((128, patches, 384), CLUSTERS) for patches in (49, 98, 196, 392)),
+    "dim": tuple(((128, 196, dim), CLUSTERS) for dim in (96, 192, 384, 768)),
+    "clusters": tuple((BASE, clusters) for clusters in ((1, 8), (3, 24), (6, 48), (12, 96))),
+}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -61,14 +81,15 @@ def timed(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     return times
 
 
-def peak_ratio(shape: tuple[int, int, int]) -> float:
+def peak_ratio(shape: Shape) -> float:
     """Peak memory of one call above the features, in units of their size; in a fresh process."""
-    script = f"from benchmarks.estimator import *; print(measured_peak({shape!r}))"
+    threads = f"torch.set_num_threads({torch.get_num_threads()})"
+    script = f"from benchmarks.estimator import *; {threads}; print(measured_peak({shape!r}))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
 
-def measured_peak(shape: tuple[int, int, int]) -> float:
+def measured_peak(shape: Shape) -> float:
     features = vit_like(*shape)
     dense_structure(features[:16])
     reset_peak()
@@ -89,7 +110,7 @@ def memory(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, object]:
+def measure(shape: Shape, repeats: int) -> Row:
     features = vit_like(*shape)
     dense_structure(features[:16])
     functions = {
@@ -97,7 +118,7 @@ def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, object]:
         "plain": lambda: plain.estimator(features, seeded()),
     }
     times = timed(functions, repeats)
-    row: dict[str, object] = {"shape": "x".join(map(str, shape)), "repeats": repeats}
+    row: Row = {"shape": "x".join(map(str, shape)), "repeats": repeats}
     for name, taken in times.items():
         row[f"{name} median s"] = statistics.median(taken.wall)
         row[f"{name} fastest s"] = min(taken.wall)
@@ -109,7 +130,63 @@ def measure(shape: tuple[int, int, int], repeats: int) -> dict[str, object]:
     return row
 
 
-def environment() -> dict[str, object]:
+def scaling(scaled: dict[str, tuple[tuple[Shape, tuple[int, int]], ...]]) -> list[Row]:
+    """Our time along one axis at a time, the fastest of two."""
+    rows: list[Row] = []
+    for axis, settings in scaled.items():
+        for shape, (local, wide) in settings:
+            features = vit_like(*shape)
+            taken = timed(
+                {"ours": partial(dense_structure, features, **clusters(local, wide))}, repeats=2
+            )["ours"]
+            rows.append(
+                {
+                    "along": axis,
+                    "shape": "x".join(map(str, shape)),
+                    "clusters": f"{local}, {wide}",
+                    "fastest s": min(taken.wall),
+                    "processor s": min(taken.processor),
+                    "load": os.getloadavg()[0],
+                }
+            )
+    return rows
+
+
+def clusters(local: int, wide: int) -> dict[str, Any]:
+    return {"local_clusters": local, "global_clusters": wide}
+
+
+def import_times(repeats: int = 7) -> Row:
+    """Seconds to import the package and torch alone, in fresh processes by turns."""
+    script = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+    times: dict[str, list[float]] = {"torch": [], "densescope": []}
+    for _ in range(repeats):
+        for name, taken in times.items():
+            command = [sys.executable, "-c", script.format(name)]
+            run = subprocess.run(command, capture_output=True, text=True, check=True)
+            taken.append(float(run.stdout))
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    return {
+        "import torch s": medians["torch"],
+        "import densescope s": medians["densescope"],
+        "ratio": medians["densescope"] / medians["torch"],
+        "load": os.getloadavg()[0],
+    }
+
+
+def intervals(shape: Shape) -> Row:
+    """Both definitions, two seeds, sixteen blocks."""
+    features = vit_like(*shape)
+    taken = timed({"both": lambda: estimate_structure(features)}, 2)["both"]
+    return {
+        "shape": "x".join(map(str, shape)),
+        "fastest s": min(taken.wall),
+        "processor s": min(taken.processor),
+        "load": os.getloadavg()[0],
+    }
+
+
+def environment() -> Row:
     return {
         "densescope": __version__,
         "torch": torch.__version__,
@@ -120,7 +197,7 @@ def environment() -> dict[str, object]:
     }
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     for row in rows:
@@ -132,35 +209,32 @@ def table(rows: list[dict[str, object]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--large-repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--small", action="store_true", help="a trial of the harness itself")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     about = environment()
-    rows = [measure(SIZES[0], options.repeats), measure(SIZES[1], options.large_repeats)]
-    features = vit_like(512, 196, 384)
-    both = timed({"both": lambda: estimate_structure(features)}, 2)["both"]
-    intervals: dict[str, object] = {
-        "shape": "512x196x384",
-        "fastest s": min(both.wall),
-        "processor s": min(both.processor),
-        "load": os.getloadavg()[0],
+    sizes = SMALL if options.small else SIZES
+    first = next(iter(SMALL))
+    scaled = {"images": ((first, CLUSTERS),)} if options.small else SCALED
+    parts: dict[str, list[Row]] = {
+        "dense_structure, released definition, against the plain version": [
+            measure(shape, repeats) for shape, repeats in sizes.items()
+        ],
+        "estimate_structure: both definitions, 2 seeds, 16 blocks": [
+            intervals(first if options.small else (512, 196, 384))
+        ],
+        "dense_structure along one axis at a time": scaling(scaled),
+        "import, fresh processes": [import_times(1 if options.small else 7)],
     }
-    text = "\n\n".join(
-        [
-            "# dense_structure, released definition, against the plain version",
-            table(rows),
-            "estimate_structure: both definitions, 2 seeds, 16 blocks",
-            table([intervals]),
-            ", ".join(f"{name} {value}" for name, value in about.items()),
-        ]
-    )
+    text = "\n\n".join(f"## {title}\n\n{table(rows)}" for title, rows in parts.items())
+    text += "\n\n" + ", ".join(f"{name} {value}" for name, value in about.items())
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    document = {"environment": about, "estimator": rows, "intervals": intervals}
-    (RESULTS / "estimator-cpu.json").write_text(json.dumps(document, indent=1) + "\n")
-    (RESULTS / "estimator-cpu.md").write_text(text + "\n")
+    options.output.mkdir(exist_ok=True)
+    document = {"environment": about, **parts}
+    (options.output / "estimator-cpu.json").write_text(json.dumps(document, indent=1) + "\n")
+    (options.output / "estimator-cpu.md").write_text(f"# The estimator\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -97,21 +97,23 @@ def cluster(
 def seeds(points: Tensor, draws: Tensor) -> Tensor:
     """First centroids, ``batch clusters dim``: points drawn by distance to the nearest so far."""
     batch, count, dim = points.shape
-    chosen = (draws[:, 0] * count).long()
+    chosen = (draws[:, :1] * count).long()
+    flat = points.reshape(-1, dim)
+    base = torch.arange(batch, device=points.device).unsqueeze(1) * count
     centroids = points.new_empty(batch, draws.shape[1], dim)
-    lengths = points.square().sum(-1)
+    lengths = torch.linalg.vector_norm(points, dim=-1).square()
     nearest = points.new_full((batch, count), torch.inf)
     for place in range(draws.shape[1]):
         if place:
-            reach = nearest.clamp_min(0).sqrt().double().cumsum(-1)
+            reach = nearest.clamp_min(0).sqrt().cumsum(-1, dtype=torch.float64)
             target = draws[:, place, None] * reach[:, -1:]
-            chosen = torch.searchsorted(reach, target, right=True).squeeze(-1).clamp_max(count - 1)
-        center = points.gather(1, chosen[:, None, None].expand(-1, 1, dim))
+            chosen = torch.searchsorted(reach, target, right=True).clamp_max(count - 1)
+        center = flat.index_select(0, (base + chosen).flatten()).unsqueeze(1)
         centroids[:, place] = center[:, 0]
         squared = torch.baddbmm(lengths.unsqueeze(-1), points, center.mT, alpha=-2).squeeze(-1)
-        squared = squared + lengths.gather(1, chosen[:, None])
+        squared += lengths.gather(1, chosen)
         # the chosen point itself must not be drawn again because of rounding
-        nearest = torch.minimum(nearest, squared.scatter(1, chosen[:, None], 0.0))
+        nearest = torch.minimum(nearest, squared.scatter_(1, chosen, 0.0))
     return centroids
 
 
@@ -122,17 +124,26 @@ def lloyd(
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
 ) -> Clustering:
-    """Alternate assignment and update; ``points`` should be centered (float32 distances)."""
+    """Alternate assignment and update; ``points`` should be centered (float32 distances).
+
+    On an accelerator all iterations run, so that the host never waits: an element that has
+    stopped stays as it was.
+    """
     labels = points.new_zeros(points.shape[:2], dtype=torch.long)
     moving = torch.ones(len(points), dtype=torch.bool, device=points.device)
-    for _ in range(iterations):
+    for spent in range(1, iterations + 1):
         found = nearest_centroids(points, centroids)
         moved = _means(points, found, centroids)
         shift = (moved - centroids).norm(dim=(1, 2))
         labels = torch.where(moving[:, None], found, labels)
         centroids = torch.where(moving[:, None, None], moved, centroids)
         moving = moving & (shift >= tolerance)
-        if not moving.any():
+        if points.device.type == "cpu" and 2 * int(moving.sum()) <= len(points):
+            rest = moving.nonzero().squeeze(1)
+            if len(rest) and spent < iterations:
+                part = points.index_select(0, rest)
+                further = lloyd(part, centroids[rest], iterations - spent, tolerance)
+                labels[rest], centroids[rest] = further.labels, further.centroids
             break
     return Clustering(labels, centroids)
 
@@ -145,8 +156,15 @@ def nearest_centroids(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _means(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
-    member = torch.zeros(
-        len(points), centroids.shape[1], points.shape[1], dtype=points.dtype, device=points.device
-    ).scatter_(1, labels.unsqueeze(1), 1.0)
-    counts = member.sum(-1, keepdim=True)
-    return torch.where(counts > 0, (member @ points) / counts.clamp_min(1), centroids)
+    batch, clusters, dim = centroids.shape
+    if points.device.type == "cpu":
+        cells = (labels + torch.arange(batch).unsqueeze(1) * clusters).flatten()
+        counts = torch.bincount(cells, minlength=batch * clusters).reshape(batch, clusters, 1)
+        sums = torch.zeros(batch * clusters, dim, dtype=points.dtype)
+        sums = sums.index_add_(0, cells, points.reshape(-1, dim)).reshape(batch, clusters, dim)
+    else:
+        # a sum in a fixed order, which index_add_ has not there
+        member = points.new_zeros(batch, clusters, points.shape[1])
+        member.scatter_(1, labels.unsqueeze(1), 1.0)
+        counts, sums = member.sum(-1, keepdim=True), member @ points
+    return torch.where(counts > 0, sums / counts.clamp_min(1), centroids)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densescope.numerics.assignment import Assignment, assign, pieces, unit
 from densescope.numerics.checks import full_precision
-from densescope.numerics.spectrum import gram_values, values_of
+from densescope.numerics.single_precision import row_values
 from densescope.numerics.structure import Definition, classes, ranks
 from densescope.numerics.terms import (
     Terms,
@@ -151,20 +151,9 @@ def spectra_without(
         return {}
 
     def piece(run: range) -> list[Tensor]:
-        rows = position_rows(features, assignment, run).double()
-        images, dim = rows.shape[1:]
-        tall = rows.mT @ rows if images >= dim else rows @ rows.mT
-        found = []
-        for b in present:
-            gone = (block == b).to(rows.device)
-            kept = images - int(gone.sum())
-            if images < dim:
-                found.append(gram_values(tall[:, ~gone][:, :, ~gone], dim))
-            elif kept >= dim:
-                found.append(gram_values(tall - rows[:, gone].mT @ rows[:, gone], kept))
-            else:
-                found.append(values_of(rows[:, ~gone]))
-        return found
+        rows = position_rows(features, assignment, run)
+        kept = [(block != b).nonzero().squeeze(1).to(rows.device) for b in present]
+        return [row_values(rows.index_select(1, images)) for images in kept]
 
     done = walk(piece, position_runs(features, positions), features)
     return {b: torch.cat([part[i] for part in done]) for i, b in enumerate(present)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from densescope.numerics.assignment import Assignment, numbers_at_once, pieces, unit
-from densescope.numerics.spectrum import values_of
+from densescope.numerics.single_precision import centered_norms, row_values
 from densescope.numerics.workers import walk, worker_count
 
 PADDING = 1.12
@@ -50,79 +50,110 @@ class Terms:
 
 
 def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
-    """Walk through the images once and sum up what each cluster contributes."""
-    clusters = assignment.global_centroids.shape[1]
+    """Sum up what each cluster contributes."""
+    images, _, dim = features.shape
+    groups, clusters, _ = assignment.global_centroids.shape
+    normalize = assignment.normalize
+    image = torch.arange(images, device=features.device).unsqueeze(1)
+    cells = assignment.local_labels + image * assignment.local_clusters
+    local = _cell_norms(features, cells, (images, assignment.local_clusters), normalize)
+    cells = assignment.global_labels + image // assignment.group_size * clusters
+    wide = _cell_norms(features, cells, (groups, clusters), normalize)
 
-    def piece(run: tuple[slice, slice]) -> tuple[Tensor, ...]:
+    def piece(run: tuple[slice, slice]) -> Tensor:
         here, there = run
-        points = unit(features[here], assignment.normalize)
-        local = cluster_norms(points, assignment.local_labels[here], assignment.local_clusters)
-        grouped = points.reshape(there.stop - there.start, -1, points.shape[-1])
+        grouped = unit(features[here], normalize).reshape(there.stop - there.start, -1, dim)
         labels = assignment.global_labels[here].reshape(len(grouped), -1)
-        wide = cluster_norms(grouped, labels, clusters)
         distances = other_distances(grouped, labels, assignment.global_centroids[there])
-        reach = torch.zeros_like(wide[0]).scatter_add(1, labels, distances.double())
-        return (*local, *wide, reach)
+        sums = torch.zeros(len(grouped), clusters, dtype=torch.float64, device=features.device)
+        return sums.scatter_add(1, labels, distances.double())
 
-    found = walk(piece, pieces(features, assignment.group_size), features)
-    return Terms(*(torch.cat(column) for column in zip(*found, strict=True)))
+    reach = torch.cat(walk(piece, pieces(features, assignment.group_size), features))
+    return Terms(*local, *wide, reach)
 
 
 def cluster_norms(points: Tensor, labels: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
-    """Nuclear norm and size of every centered cluster, both ``batch clusters``.
+    """Nuclear norm and size of every centered cluster, both ``batch clusters``, in float64."""
+    batch = len(points)
+    cells = labels + torch.arange(batch, device=labels.device).unsqueeze(1) * clusters
+    return _cell_norms(points.double(), cells, (batch, clusters), normalize=False)
 
-    Clusters of like size are padded with zero rows to a common one and decomposed together.
+
+def _cell_norms(
+    points: Tensor, cells: Tensor, shape: tuple[int, int], normalize: bool
+) -> tuple[Tensor, Tensor]:
+    """Nuclear norm and size of each cluster over all of ``points``, both of ``shape``.
+
+    Clusters of one size, on an accelerator of like size, are decomposed together.
     """
-    batch, _, dim = points.shape
-    cells = (labels + torch.arange(batch, device=labels.device).unsqueeze(1) * clusters).flatten()
-    order = cells.argsort(stable=True)
-    counts = torch.bincount(cells, minlength=batch * clusters)
-    starts = counts.cumsum(0) - counts
-    flat = points.reshape(-1, dim)
-    norms, places = [], []
-    for which, width in _like_sizes(counts, dim):
-        inside = torch.arange(width, device=cells.device) < counts[which].unsqueeze(1)
-        index = starts[which].unsqueeze(1) + torch.arange(width, device=cells.device)
-        rows = flat[order[index.clamp_max(len(order) - 1)]].double() * inside.unsqueeze(-1)
-        mean = rows.sum(1, keepdim=True) / counts[which, None, None]
-        norms.append(values_of((rows - mean) * inside.unsqueeze(-1)).sum(-1))
-        places.append(which)
-    result = torch.zeros(batch * clusters, dtype=torch.float64, device=points.device)
-    if norms:
-        result = result.index_put((torch.cat(places),), torch.cat(norms))
-    return result.reshape(batch, clusters), counts.reshape(batch, clusters)
+    count = shape[0] * shape[1]
+    flat = points.reshape(-1, points.shape[-1])
+    counts = torch.bincount(cells.flatten(), minlength=count)
+    # large clusters first: what follows then fits into the memory they leave
+    sizes, ranked = counts.sort(descending=True, stable=True)
+    place = torch.empty_like(ranked)
+    place[ranked] = torch.arange(count, device=place.device)
+    order = place[cells.flatten()].argsort(stable=True)
+    runs = list(_like_sizes(sizes, points.shape[-1]))
+
+    def piece(run: Run) -> Tensor:
+        rows = unit(flat.index_select(0, order[run.rows]), normalize)
+        held = sizes[run.clusters]
+        if not run.padded:
+            return centered_norms(rows.reshape(len(held), -1, rows.shape[-1]), held, False)
+        starts = (held.cumsum(0) - held).unsqueeze(1)
+        index = starts + torch.arange(run.width, device=starts.device)
+        return centered_norms(rows[index.clamp_max(len(rows) - 1)], held, True)
+
+    norms = torch.zeros(count, dtype=torch.float64, device=points.device)
+    if runs:
+        found = torch.cat(walk(piece, runs, points))
+        norms = norms.index_put((ranked[: len(found)],), found)
+    return norms.reshape(shape), counts.reshape(shape)
 
 
-def _like_sizes(counts: Tensor, dim: int) -> Iterator[tuple[Tensor, int]]:
-    """Indices of clusters with two rows or more, cut into runs of similar size, with their size.
+@dataclass(frozen=True)
+class Run:
+    """Clusters that are decomposed together, and their rows, both in order of size."""
+
+    clusters: slice
+    rows: slice
+    width: int
+    padded: bool
+
+
+def _like_sizes(sizes: Tensor, dim: int) -> Iterator[Run]:
+    """Runs over descending sizes down to two rows.
 
     The one place where the host waits for the device: the sizes decide the shapes.
     """
-    sizes, order = counts.cpu().sort()
-    listed = sizes.tolist()
-    first = int((sizes < 2).sum())
-    most = numbers_at_once(counts.device)
+    listed = [size for size in sizes.tolist() if size >= 2]
+    most = numbers_at_once(sizes.device)
+    on_cpu = sizes.device.type == "cpu"
+    first = row = 0
     while first < len(listed):
-        limit = listed[first] * PADDING + 2
-        last = first
-        budget = 0
-        while last < len(listed) and listed[last] <= limit and budget < most:
-            budget = (last - first + 1) * listed[last] * dim
+        width = listed[first]
+        least = width if on_cpu else (width - 2) / PADDING
+        last, start = first, row
+        while last < len(listed) and listed[last] >= least and (row - start) * dim < most:
+            row += listed[last]
             last += 1
-        yield order[first:last].to(counts.device), listed[last - 1]
+        yield Run(slice(first, last), slice(start, row), width, width > listed[last - 1])
         first = last
 
 
 def other_distances(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
     """Distance of every patch to the nearest centroid that is not its own, ``batch points``."""
+    groups, clusters, dim = centroids.shape
     with torch.no_grad():
         mean = points.mean(1, keepdim=True)
         centers = centroids - mean
         half = centers.square().sum(-1, keepdim=True) / 2
         scores = torch.baddbmm(half, centers, (points - mean).mT, alpha=-1)
-        other = scores.scatter(1, labels.unsqueeze(1), torch.inf).min(1).indices
-    chosen = centroids.gather(1, other.unsqueeze(-1).expand(-1, -1, centroids.shape[-1]))
-    distance: Tensor = torch.linalg.vector_norm(points - chosen, dim=-1)
+        other = scores.scatter_(1, labels.unsqueeze(1), torch.inf).min(1).indices
+        other += torch.arange(groups, device=other.device).unsqueeze(1) * clusters
+    chosen = centroids.reshape(-1, dim).index_select(0, other.flatten()).reshape(points.shape)
+    distance: Tensor = torch.linalg.vector_norm(chosen.sub_(points), dim=-1)
     return distance
 
 
@@ -153,7 +184,7 @@ def position_spectra(features: Tensor, assignment: Assignment, positions: int) -
     """
 
     def piece(run: range) -> Tensor:
-        return values_of(position_rows(features, assignment, run))
+        return row_values(position_rows(features, assignment, run))
 
     return torch.cat(walk(piece, position_runs(features, positions), features))
 
@@ -168,7 +199,8 @@ def position_runs(features: Tensor, positions: int) -> list[range]:
 
 def position_rows(features: Tensor, assignment: Assignment, positions: range) -> Tensor:
     """The matrices of some positions, ``positions images dim``."""
-    images = len(features)
+    images, patches, dim = features.shape
     patch = assignment.permutations[:images, positions.start : positions.stop].T
-    image = torch.arange(images, device=features.device)
-    return unit(features[image, patch], assignment.normalize)
+    row = patch + torch.arange(images, device=features.device) * patches
+    rows = features.reshape(-1, dim).index_select(0, row.flatten())
+    return unit(rows, assignment.normalize).reshape(*patch.shape, dim)
