@@ -354,7 +354,7 @@ def test_a_last_group_too_small_is_left_out() -> None:
     features = tokens(9, 4)  # the last group is one image of 4 patches, for 5 clusters
     expected = DenseStructureLoss(1.0, **SMALL)(features[:8])
     term, slope = graded(features)
-    assert term == expected
+    assert float(term) == pytest.approx(float(expected), rel=1e-6)  # one without gradients
     assert not slope[8].any()
     assert slope[:8].flatten(1).any(1).all()
 
