@@ -112,15 +112,19 @@ def select(
 ) -> None:
     """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise."""
     from densescope.runs.store import RunStore
-    from densescope.selection import select_checkpoints, write_table
+    from densescope.selection import select_checkpoints, standing_alarm, write_table
     from densescope.selection.table import check_suffix
 
     for path in write or []:
         check_suffix(path)
-    selection = select_checkpoints(RunStore(output).records(), definition=definition, layer=layer)
+    records = RunStore(output).records()
+    selection = select_checkpoints(records, definition=definition, layer=layer)
+    alarm = standing_alarm(records, definition=definition, layer=layer)
     console = make_console()
     console.print(selection_table(selection))
     console.print(selection.verdict, markup=False)
+    if alarm is not None:
+        console.print(f"ALARM: {alarm.sentence}", markup=False)
     for path in write or []:
         write_table(selection, path)
         console.print(f"wrote {path}", markup=False)

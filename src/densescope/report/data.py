@@ -16,7 +16,7 @@ from densescope.report.readings import LEVEL, Column, Curve, Reading
 from densescope.report.views import Checkpoint, View, build_view
 
 if TYPE_CHECKING:
-    from densescope.selection import Selection
+    from densescope.selection import Alarm, Selection
 
 Group = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -36,6 +36,7 @@ class ReportData:
         maps: component, cluster and similarity maps; empty without previews.
         run: groups of settings and provenance as (heading, ((key, text), ...)).
         rooms: what labelled probes say, one entry per data set and protocol.
+        alarm: what the alarm says of the run as a whole; empty where it is silent.
     """
 
     title: str
@@ -48,6 +49,7 @@ class ReportData:
     maps: tuple[MapPanel, ...]
     run: tuple[Group, ...]
     rooms: tuple[Room, ...] = ()
+    alarm: str = ""
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -73,6 +75,7 @@ def build_report_data(
     extras: Mapping[Column, Mapping[str, Estimate]] | None = None,
     cluster: Cluster | None = None,
     rooms: Sequence[ProbedRoom] = (),
+    alarm: Alarm | None = None,
 ) -> ReportData:
     """Gather what the page shows.
 
@@ -86,6 +89,7 @@ def build_report_data(
         extras: further series by checkpoint name, e.g. mIoU of a probe.
         cluster: replaces the k-means of the cluster maps: points and a number to labels.
         rooms: labelled probes of the run and what was found in them.
+        alarm: the one that stands at the end of the run.
 
     Returns:
         The data of one page, for :func:`~densescope.report.page.render_report`.
@@ -107,6 +111,7 @@ def build_report_data(
         maps=_maps(ordered, selection, previews, cluster),
         run=_groups(settings),
         rooms=_rooms(rooms, ordered, selection),
+        alarm="" if alarm is None else alarm.sentence,
     )
 
 

@@ -15,7 +15,7 @@ from densescope.report.page import write_report
 from densescope.report.previews import Previews
 from densescope.runs.agree import judge_run
 from densescope.runs.store import RunStore
-from densescope.selection import Selection, select_checkpoints
+from densescope.selection import Selection, select_checkpoints, standing_alarm
 
 DEFINITIONS = ("released", "paper")
 
@@ -70,6 +70,7 @@ def run_report_data(
         _provenance(store, records, selection),
         alternatives=others,
         rooms=_rooms(store, records, selection),
+        alarm=standing_alarm(records, definition=definition, layer=layer),
     )
 
 

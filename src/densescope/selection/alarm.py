@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from densescope.errors import RecordError
+from densescope.records import ScoreRecord
 from densescope.selection.change import leading_part
 from densescope.selection.falls import History, Status
 from densescope.selection.parts import weighted_sum
-from densescope.selection.reading import AlarmSettings, Reading
+from densescope.selection.reading import AlarmSettings, Reading, readings_of
 from densescope.selection.result import Change, Part
 from densescope.selection.words import place
 
@@ -194,3 +195,11 @@ def _sentence(
         "training. "
         f"{what.get(fell, 'Separability fell')} ({parts}). {back}"
     )
+
+
+def standing_alarm(
+    records: Sequence[ScoreRecord], *, definition: str = "released", layer: int = -1
+) -> Alarm | None:
+    """The alarm that stands at the end of a run, by :func:`find_alarm` with its defaults."""
+    readings = readings_of(records, definition=definition, layer=layer)
+    return find_alarm(readings, AlarmSettings(definition=definition))
