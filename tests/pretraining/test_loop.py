@@ -50,6 +50,21 @@ def test_parts_of_a_batch_are_one_step(tmp_path: Path) -> None:
     assert all(0.3 < report.loss < 3 for report in reports)
 
 
+def test_rate_and_decay_follow_their_schedules(tmp_path: Path) -> None:
+    settings = tiny("simsiam", checkpoint_every=1)
+    assert settings.recipe is not None
+    recipe = replace(settings.recipe, warmup=0.4, weight_decay=(0.1, 0.3))
+    files = pretrain(replace(settings, recipe=recipe), images(), tmp_path)
+    groups = [content(file)[KEY]["optimizer"]["param_groups"] for file in files]
+    highest, last = recipe.learning_rate, recipe.final_learning_rate
+    rates = [highest / 2, highest, highest, (highest + last) / 2, last]
+    assert [group[0]["lr"] for group in groups] == pytest.approx(rates)
+    assert [group[0]["weight_decay"] for group in groups][::2] == pytest.approx([0.1, 0.2, 0.3])
+    assert {group[1]["weight_decay"] for group in groups} == {0.0}
+    # SimSiam's predictor keeps the highest rate.
+    assert {group[2]["lr"] for group in groups} == {highest}
+
+
 def test_a_run_of_parts_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     settings = still_mae(accumulate=2)
     whole = pretrain(settings, images(), tmp_path / "whole")

@@ -192,6 +192,19 @@ def test_esvit_at_chance_and_its_two_halves() -> None:
     torch.testing.assert_close(outcome.loss, mean)
 
 
+@pytest.mark.parametrize("method", ["dino", "ibot", "esvit"])
+def test_heads_that_say_nothing_are_at_chance(method: str) -> None:
+    changes = {"hidden_views": 1.0} if method == "ibot" else {}
+    learner = built(method, head_batch_norm=False, **changes)
+    for name, value in learner.named_parameters():
+        if name.endswith("weight_g"):
+            torch.nn.init.zeros_(value)
+    outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
+    chance = METHODS[method].chance
+    assert chance is not None
+    assert float(outcome.loss.detach()) == pytest.approx(chance(learner.recipe, 8), rel=1e-5)
+
+
 def test_the_center_of_regions_follows_the_teacher() -> None:
     learner = built("esvit")
     told = draw(4, 5, 32)

@@ -47,12 +47,12 @@ class IbotRecipe(DinoRecipe):
 class Ibot(Distillation[IbotRecipe]):
     """The networks, loss and schedules of iBOT, with one head for class and patch tokens.
 
-    At chance, with a uniform teacher, the loss is ``(1 + patch_weight) ln(prototypes)``.
+    The loss of patches is a mean over all views, 0 for those without hidden patches. At chance,
+    with a uniform teacher, the whole is ``(1 + patch_weight * hidden_views) ln(prototypes)``.
 
     Source: Zhou et al. 2021, arXiv 2111.07832; losses, head and moving average are lightly's.
     Deviations: no drop path, schedules in steps, centers start at the mean output of the first
-    batch; the patches' center is that of hidden patches only (as in DINOv2), and the loss of
-    patches is a mean over all views, hidden patches or not.
+    batch; the patches' center is that of hidden patches only (as in DINOv2).
     """
 
     def __init__(self, settings: PretrainSettings, recipe: IbotRecipe) -> None:
@@ -123,6 +123,11 @@ class Ibot(Distillation[IbotRecipe]):
         return content
 
 
+def chance(recipe: IbotRecipe, images: int) -> float:
+    """The loss of outputs that say nothing of the image."""
+    return (1 + recipe.patch_weight * recipe.hidden_views) * math.log(recipe.prototypes)
+
+
 METHOD = Method(
     name="ibot",
     title="iBOT",
@@ -136,7 +141,7 @@ METHOD = Method(
     batch_size=1024,
     epochs=800,
     file_name="checkpoint{:04d}.pth",
-    chance=lambda recipe, images: (1 + recipe.patch_weight) * math.log(recipe.prototypes),
+    chance=chance,
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "The patches' center is a mean over hidden patches only, as in DINOv2.",
