@@ -12,8 +12,10 @@ from rich.text import Text
 from densescope.cli import options as o
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
+from densescope.cli.watching import ALARM_STANDS
 
 if TYPE_CHECKING:
+    from densescope.monitoring.pretraining import PretrainingMonitor
     from densescope.pretraining.recipe import Recipe
     from densescope.pretraining.settings import (
         BackboneSettings,
@@ -144,6 +146,47 @@ class RunOptions:
         return [made(folder, name="log", version="")]
 
 
+@dataclass(frozen=True)
+class MonitorOptions:
+    """Looking at the run while it goes."""
+
+    monitor: Annotated[
+        Path | None, typer.Option(help="Held-out images: score the network on them on the way.")
+    ] = None
+    monitor_count: Annotated[int, typer.Option(min=2, help="How many of them.")] = 512
+    monitor_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between two looks; checkpoints by default.")
+    ] = None
+    monitor_output: Annotated[
+        Path | None, typer.Option(help="Folder for its records; OUTPUT/monitor by default.")
+    ] = None
+    stop_on_alarm: Annotated[
+        bool, typer.Option("--stop-on-alarm", help=f"End with exit code {ALARM_STANDS} on one.")
+    ] = False
+
+    def folder(self, output: Path) -> Path:
+        """Where the records go."""
+        return self.monitor_output or output / "monitor"
+
+    def watchers(self, settings: PretrainSettings, output: Path) -> list[PretrainingMonitor]:
+        """The monitor, if one was asked for."""
+        if self.monitor is None:
+            return []
+        from densescope.monitoring import DenseMonitor
+        from densescope.monitoring.pretraining import PretrainingMonitor
+
+        made = DenseMonitor(
+            self.monitor,
+            count=self.monitor_count,
+            image_size=settings.backbone.image_size,
+            mean=settings.mean,
+            std=settings.std,
+            output=self.folder(output),
+            stop_on_alarm=self.stop_on_alarm,
+        )
+        return [PretrainingMonitor(made, self.monitor_every)]
+
+
 @o.grouped
 def pretrain(
     images: Annotated[
@@ -153,6 +196,7 @@ def pretrain(
     network: NetworkOptions,
     how: RecipeOptions,
     run: RunOptions,
+    looking: MonitorOptions,
     method: Annotated[str, typer.Option(help="See: densescope methods.")] = "dino",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
@@ -167,6 +211,7 @@ def pretrain(
     """
     from densescope.cli.progress import TrainingProgress
     from densescope.features.images import decode_subset, draw_subset, open_images
+    from densescope.monitoring import TrainingStopped
     from densescope.pretraining.methods import settled
     from densescope.pretraining.trainer import Start
     from densescope.pretraining.trainer import pretrain as run_pretraining
@@ -180,10 +225,24 @@ def pretrain(
     subset = draw_subset(open_images(images), run.images_count, run.seed)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}", markup=False)
-    with TrainingProgress(console) as progress:
-        loggers = run.loggers(output)
-        files = run_pretraining(settings, pixels, output, progress, start=start, loggers=loggers)
+    loggers, watchers = run.loggers(output), looking.watchers(settings, output)
+    try:
+        with TrainingProgress(console) as progress:
+            files = run_pretraining(
+                settings,
+                pixels,
+                output,
+                progress,
+                start=start,
+                watchers=watchers,
+                loggers=loggers,
+            )
+    except TrainingStopped as stopped:
+        console.print(f"ALARM: {stopped}", markup=False)
+        raise typer.Exit(ALARM_STANDS) from None
     console.print(f"{len(files)} checkpoints in {output}")
+    if watchers:
+        console.print(f"seen on the way: densescope select {looking.folder(output)}", markup=False)
     console.print(f"next: {sweep_command(settings, output)}", markup=False, soft_wrap=True)
 
 

@@ -1,0 +1,48 @@
+"""A monitor that watches a run of ``densescope pretrain``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from densescope.monitoring.monitor import DenseMonitor
+from densescope.monitoring.observation import Observation
+from densescope.pretraining.journal import Progress
+from densescope.pretraining.learner import Learner
+
+
+@dataclass
+class PretrainingMonitor:
+    """Observes the network that a sweep of the run's checkpoints would score.
+
+    Attributes:
+        monitor: with held-out images.
+        every: steps between two looks; at every checkpoint by default.
+        seen: the last observation, or ``None`` before the first.
+    """
+
+    monitor: DenseMonitor
+    every: int | None = None
+    seen: Observation | None = None
+
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        """Look at the weights a new run begins with; a resumed one was looked at before."""
+        if step == 0:
+            self._look(learner, step)
+
+    def after_step(self, learner: Learner[Any], progress: Progress) -> None:
+        """Look when it is time."""
+        due = (
+            progress.checkpoint is not None
+            if self.every is None
+            else not (progress.step % self.every)
+        )
+        if due:
+            self._look(learner, progress.step)
+
+    def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
+        """Nothing: a look follows the step."""
+
+    def _look(self, learner: Learner[Any], step: int) -> None:
+        network = next(iter(learner.backbones().values())).model
+        self.seen = self.monitor.observe(network, step=step) or self.seen

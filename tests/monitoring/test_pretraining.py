@@ -1,0 +1,82 @@
+"""The monitor beside this package's own training runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densescope.evaluation.scoring import ScoreSettings, ScoringImages, score_backbone
+from densescope.features.backbones import load_backbone
+from densescope.monitoring import DenseMonitor, TrainingStopped
+from densescope.monitoring.pretraining import PretrainingMonitor
+from densescope.pretraining.methods import METHODS
+from densescope.pretraining.trainer import Start, pretrain
+from densescope.runs.store import RunStore
+from tests.monitoring.scenes import pixels
+from tests.pretraining.tiny import SIZE, content, images, same, tiny
+
+SETTINGS = ScoreSettings(global_clusters=6, group_size=4, lidar_images=0, local_clusters=2)
+HELD_OUT = pixels(12)[:, :, :SIZE, :SIZE].contiguous()
+
+
+def watched(folder: Path, method: str, **more: object) -> PretrainingMonitor:
+    monitor = DenseMonitor(HELD_OUT, settings=SETTINGS, output=folder / "monitor", device="cpu")
+    return PretrainingMonitor(monitor, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_seen_is_what_a_sweep_of_the_checkpoint_finds(method: str, tmp_path: Path) -> None:
+    settings = tiny(method)
+    watcher = watched(tmp_path, method)
+    files = pretrain(settings, images(), tmp_path / "run", watchers=[watcher])
+    records = RunStore(tmp_path / "monitor").records()
+    assert [record.step for record in records] == [0, 2, 4, 5]
+    shape = settings.backbone
+    loaded = load_backbone(
+        files[-1],
+        format=method,
+        architecture=shape.architecture,
+        architecture_options=shape.loader_options,
+    )
+    expected = score_backbone(loaded.backbone, ScoringImages(HELD_OUT), SETTINGS, device="cpu")
+    found = records[-1].scores["-1"]
+    for name, estimate in expected.scores["-1"].items():
+        assert found[name].value == pytest.approx(estimate.value, rel=1e-4), name
+
+
+def test_watching_changes_no_bit_of_the_run(tmp_path: Path) -> None:
+    watcher = watched(tmp_path, "byol", every=1)
+    seen = pretrain(tiny("byol"), images(), tmp_path / "seen", watchers=[watcher])
+    alone = pretrain(tiny("byol"), images(), tmp_path / "alone")
+    assert same(content(seen[-1])["model"], content(alone[-1])["model"])
+    assert watcher.seen is not None
+    assert watcher.seen.step == 5
+    assert [r.step for r in RunStore(tmp_path / "monitor").records()] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_resumed_run_goes_on_with_its_records(tmp_path: Path) -> None:
+    files = pretrain(tiny("dino"), images(), tmp_path / "run", watchers=[watched(tmp_path, "dino")])
+    files[-1].unlink()
+    start = Start(resume=True)
+    watcher = watched(tmp_path, "dino")
+    pretrain(tiny("dino"), images(), tmp_path / "run", start=start, watchers=[watcher])
+    assert [r.step for r in RunStore(tmp_path / "monitor").records()] == [0, 2, 4, 5]
+
+
+def test_an_alarm_stops_the_run_only_if_asked(tmp_path: Path) -> None:
+    class Broken(PretrainingMonitor):
+        def _look(self, learner: object, step: int) -> None:
+            if step == 4:
+                for parameter in next(iter(learner.backbones().values())).parameters():  # type: ignore[attr-defined]
+                    parameter.data.zero_()
+            super()._look(learner, step)  # type: ignore[arg-type]
+
+    for stop in (False, True):
+        monitor = DenseMonitor(HELD_OUT, settings=SETTINGS, device="cpu", stop_on_alarm=stop)
+        watcher, folder = Broken(monitor), tmp_path / str(stop)
+        if stop:
+            with pytest.raises(TrainingStopped):
+                pretrain(tiny("simsiam", "vit"), images(), folder, watchers=[watcher])
+        else:
+            assert len(pretrain(tiny("simsiam", "vit"), images(), folder, watchers=[watcher])) == 3
