@@ -252,7 +252,7 @@ def test_records_become_readings() -> None:
     assert (found[0].separability.value, found[0].dim.value) == (0.5, 0.25)
     assert found[0].is_finite
     assert not found[1].is_finite
-    with pytest.raises(RecordError, match="no released.inter at layer -3"):
+    with pytest.raises(RecordError, match="not scored at layer -3; layers there are: -1"):
         readings_of([scored], layer=-3)
 
 
