@@ -151,6 +151,21 @@ def test_a_part_that_rose_pays_at_weight_1_or_at_the_weight_of_the_run() -> None
     assert alarm_at(0.3, 0.2) is not None
 
 
+def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
+    # a small ViT, DINO: eight sound checkpoints, then a learning rate fifty times too high
+    sound = (
+        *((-0.1104, 0.4230), (-0.0970, 0.4260), (-0.0813, 0.4192), (-0.0636, 0.4091)),
+        *((-0.0439, 0.3995), (-0.0352, 0.3927), (-0.0306, 0.3884), (-0.0260, 0.3861)),
+    )
+    broken = ((0.0201, 0.2797), (0.1295, 0.1199), (0.0599, 0.0599))
+    chance = random.Random(0)
+    run = [at(step, s, d, chance, 0.005) for step, (s, d) in enumerate((*sound, *broken))]
+    assert all(find_alarm(run[:count]) is None for count in range(10))
+    alarm = find_alarm(run[:10])
+    assert alarm is not None
+    assert (alarm.since_step, alarm.fell, alarm.back_to_step) == (8, "dimension", 7)
+
+
 @pytest.mark.parametrize("last", [2, 20])
 def test_features_without_numbers_raise_the_alarm_however_short_the_run(last: int) -> None:
     alarm = find_alarm([*steady(last), broken(last), broken(last + 1)])

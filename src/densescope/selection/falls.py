@@ -25,6 +25,9 @@ KEPT = 0.75  # of the differences, the smallest: a bend of the curve makes a few
 # A normal scatter s around a straight line has second differences of standard deviation
 # s * sqrt(6); the smallest three quarters of them have the mean size 0.515 of that.
 TO_SCATTER = 1 / 0.515 / math.sqrt(6)
+# Readings of a short run say little of its wobble. It is taken to be like the noise of the images
+# with the weight of so many of them (a moderated t statistic).
+PRIOR = 4
 Status = Literal["fine", "collapsed", "not finite"]
 
 
@@ -136,10 +139,12 @@ class History:
             level = 1 - self._settings.false_alarm_rate / (looks * (looks + 1))
         # Second differences overlap: they count as half as many.
         freedom = (count - 2) // 2
-        wobble = _quantile(level, freedom) * math.sqrt(2) * self._wobble(view)[count]
         error = change.standard_error
+        variance = 2 * self._wobble(view)[count] ** 2
         if error is None:
-            return wobble
+            return _quantile(level, freedom) * math.sqrt(variance)
+        variance = (freedom * variance + PRIOR * error**2) / (freedom + PRIOR)
+        wobble = _quantile(level, freedom + PRIOR) * math.sqrt(variance)
         return math.hypot(wobble, _quantile(level, len(change.replicates) - 1) * error)
 
     def _wobble(self, view: View) -> list[float]:
