@@ -19,6 +19,7 @@ import pytest
 from densescope.estimate import Estimate
 from densescope.report import build_report_data, page, render_report, write_report
 from densescope.report.readings import NOT_FINITE, Column
+from densescope.selection import Alarm
 from tests.report.synthetic import choose, records, report
 
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>.pth"
@@ -74,6 +75,24 @@ def test_the_answer_comes_first() -> None:
     assert not said.startswith("Use")
     assert text.index("<h1") < text.index(said) < text.index("data-figure")
     assert "From the pick to the last checkpoint,\ndimension moved" in text
+
+
+def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
+    run = records()
+    selection = choose(run)
+    pick, before = selection.row(str(selection.pick)), selection.rows[2]
+    alarm = Alarm(
+        *("fall", "dimension", pick.name, pick.step, selection.last, selection.rows[-1].step),
+        *(before.name, before.step, "epoch", None, None, None, "The dimension fell <b>."),
+    )
+    text = render_report(build_report_data(run, selection, alarm=alarm))
+    assert f'<h1 id="answer">Go back to <span class="name">{before.name}</span></h1>' in text
+    assert "The dimension fell &lt;b&gt;. The pick by DSE," in text
+    later = replace(alarm, since_step=pick.step + 1)
+    text = render_report(build_report_data(run, selection, alarm=later))
+    assert f'Use <span class="name" id="pick">{pick.name}</span>' in text
+    assert "The pick by DSE," not in text
+    assert 'id="alarm"' not in render_report(build_report_data(run, selection))
 
 
 def test_the_heading_is_not_said_twice_but_an_alternative_names_its_pick() -> None:

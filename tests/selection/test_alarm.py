@@ -12,7 +12,15 @@ import pytest
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
-from densescope.selection import Alarm, AlarmSettings, Reading, find_alarm, readings_of
+from densescope.selection import (
+    Alarm,
+    AlarmSettings,
+    Reading,
+    find_alarm,
+    readings_of,
+    select_checkpoints,
+    standing_alarm,
+)
 from tests.selection.runs import failed, jackknifed, record
 from tests.selection.streams import COLLAPSING, HEALTHY, Stream, broken, first_alarm, reading
 
@@ -164,6 +172,15 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
     alarm = find_alarm(run[:10])
     assert alarm is not None
     assert (alarm.since_step, alarm.fell, alarm.back_to_step) == (8, "dimension", 7)
+    nothing = Estimate(0.0, (0.0,) * 16)
+    records = [record(r.step, r.separability, nothing, r.dim) for r in run]
+    standing = standing_alarm(records)
+    assert standing is not None
+    assert standing.back_to_step == 7
+    # lambda over the collapse itself makes its middle the highest DSE
+    assert select_checkpoints(records).pick == "epoch9.pth"
+    assert standing.overrules(select_checkpoints(records))
+    assert not standing.overrules(select_checkpoints(records[:8]))
 
 
 @pytest.mark.parametrize("last", [2, 20])

@@ -125,6 +125,12 @@ def select(
     console.print(selection.verdict, markup=False)
     if alarm is not None:
         console.print(f"ALARM: {alarm.sentence}", markup=False)
+        if alarm.overrules(selection):
+            console.print(
+                f"The pick {selection.pick} lies inside the fall, because the weight of DSE is "
+                f"taken over the fallen checkpoints too: use {alarm.back_to}.",
+                markup=False,
+            )
     for path in write or []:
         write_table(selection, path)
         console.print(f"wrote {path}", markup=False)

@@ -37,6 +37,7 @@ class ReportData:
         run: groups of settings and provenance as (heading, ((key, text), ...)).
         rooms: what labelled probes say, one entry per data set and protocol.
         alarm: what the alarm says of the run as a whole; empty where it is silent.
+        go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
     """
 
     title: str
@@ -50,6 +51,7 @@ class ReportData:
     run: tuple[Group, ...]
     rooms: tuple[Room, ...] = ()
     alarm: str = ""
+    go_back_to: str = ""
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -112,6 +114,7 @@ def build_report_data(
         run=_groups(settings),
         rooms=_rooms(rooms, ordered, selection),
         alarm="" if alarm is None else alarm.sentence,
+        go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",
     )
 
 

@@ -12,7 +12,7 @@ from densescope.selection.change import leading_part
 from densescope.selection.falls import History, Status
 from densescope.selection.parts import weighted_sum
 from densescope.selection.reading import AlarmSettings, Reading, readings_of
-from densescope.selection.result import Change, Part
+from densescope.selection.result import Change, Part, Selection
 from densescope.selection.words import place
 
 Kind = Literal["fall", "collapse", "not finite"]
@@ -55,6 +55,16 @@ class Alarm:
     interval: tuple[float, float] | None
     weight: float | None
     sentence: str
+
+    def overrules(self, selection: Selection) -> bool:
+        """Whether the pick of a selection lies inside the fall.
+
+        Lambda is taken over the fallen checkpoints too: where one part collapses while the other
+        rises, it shrinks the part that collapsed, and DSE can peak in the middle of the fall.
+        """
+        if selection.pick is None:
+            return False
+        return selection.row(selection.pick).step >= self.since_step
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
