@@ -440,3 +440,12 @@ def test_a_monitor_without_images_says_so() -> None:
 def test_settings_of_the_alarm_are_used() -> None:
     monitor = DenseMonitor(pixels(), settings=SETTINGS, alarm=AlarmSettings(patience=3))
     assert [look.alarm is not None for look in collapse(monitor)] == [False] * 10 + [True] * 2
+
+
+def test_images_of_another_size_than_the_model_takes_are_a_sentence_with_the_cure() -> None:
+    other = torch.zeros(12, 3, 40, 40, dtype=torch.uint8)
+    seen = only(DenseMonitor(other, settings=SETTINGS, device="cpu").observe(vit(), step=0))
+    assert seen.problems == (
+        "the model takes images of 32 pixels and the held-out ones have 40: give DenseMonitor "
+        "image_size=32",
+    )

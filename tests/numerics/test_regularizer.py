@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from densescope.numerics.spectrum import effective_rank
 from densescope.numerics.structure import dense_structure
 
 SMALL: dict[str, Any] = {"local_clusters": 3, "global_clusters": 5, "group_size": 4}
+
+# Most tests look at values only.
+pytestmark = pytest.mark.filterwarnings("ignore:DenseStructureLoss got tokens without gradients")
 
 
 def chance(seed: int = 0) -> torch.Generator:
@@ -463,3 +467,15 @@ def test_two_processes_average_the_gradients_of_their_own_images(tmp_path: Path)
         assert [term.item() for term in terms] == [found[rank]["terms"][step] for rank in range(2)]
         (expected,) = torch.autograd.grad(sum(terms) / 2, layer.weight)  # type: ignore[arg-type]
         torch.testing.assert_close(slope, expected)
+
+
+def test_tokens_without_gradients_are_pointed_out_in_training() -> None:
+    features = tokens(8)
+    with pytest.warns(UserWarning, match="without gradients: its term changes no weight; give"):
+        DenseStructureLoss(**SMALL)(features)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DenseStructureLoss(**SMALL).eval()(features)
+        with torch.no_grad():
+            DenseStructureLoss(**SMALL)(features)
+        DenseStructureLoss(**SMALL)(features.clone().requires_grad_())

@@ -200,6 +200,21 @@ def test_a_fall_that_ends_in_nothing_is_one_alarm() -> None:
     assert (alarm.kind, alarm.since_step) == ("not finite", 20)
 
 
+def test_a_fall_that_ends_in_nothing_says_both() -> None:
+    fallen = then(steady(20), (-0.5, 0.3), (-0.5, 0.3))
+    nothing = Estimate(math.nan, (math.nan,) * 16)
+    ended = [*fallen, Reading("epoch22.pth", 22, nothing, nothing, unit="epoch")]
+    alarm = find_alarm(ended)
+    assert alarm is not None
+    assert alarm.sentence.startswith(
+        "DSE has been below its best since epoch20.pth (epoch 20), and at epoch22.pth (epoch 22) "
+        "the features have no dense structure left to measure: they are NaN"
+    )
+    gone = find_alarm(then(fallen, (0.0, 0.01)))
+    assert gone is not None
+    assert "at epoch22.pth (epoch 22) the features have collapsed: almost no" in gone.sentence
+
+
 def test_a_vanished_dimension_raises_the_alarm_whatever_separability_says() -> None:
     readings = then(steady(4), (3.0, 0.1), (3.0, 0.1))
     alarm = find_alarm(readings)

@@ -143,7 +143,7 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     json.loads(json.dumps(found.to_json(), allow_nan=False))
     write_figure(found, tmp_path / "figure.html")
     page = (tmp_path / "figure.html").read_text()
-    assert "mIoU (%), scenes-quick-linear" in page
+    assert "scenes-quick-linear-image-size32" in page
     assert not list(tmp_path.glob(".*"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -65,7 +66,7 @@ def print_failures(failed: Sequence[ScoreRecord | ProbeRecord]) -> None:
     """Name what failed, one line per reason: a wrong option fails every checkpoint alike."""
     reasons: dict[str, list[str]] = {}
     for record in failed:
-        reason = str(record.error).replace(record.name, "the file")
+        reason = re.sub(rf"\S*{re.escape(record.name)}", "the file", str(record.error))
         reasons.setdefault(reason, []).append(record.name)
     for reason, names in reasons.items():
         some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -121,16 +122,13 @@ def select(
     selection = select_checkpoints(records, definition=definition, layer=layer)
     alarm = standing_alarm(records, definition=definition, layer=layer)
     console = make_console()
-    console.print(selection_table(selection))
-    console.print(selection.verdict, markup=False)
+    console.print(selection_table(selection, alarm))
     if alarm is not None:
-        console.print(f"ALARM: {alarm.sentence}", markup=False)
-        if alarm.overrules(selection):
-            console.print(
-                f"The pick {selection.pick} lies inside the fall, because the weight of DSE is "
-                f"taken over the fallen checkpoints too: use {alarm.back_to}.",
-                markup=False,
-            )
+        console.print(f"ALARM: {alarm.sentence}", markup=False, soft_wrap=True)
+        console.print(
+            "By DSE alone, whose weight is taken over the fallen checkpoints too:", markup=False
+        )
+    console.print(selection.verdict, markup=False, soft_wrap=True)
     for path in write or []:
         write_table(selection, path)
         console.print(f"wrote {path}", markup=False)

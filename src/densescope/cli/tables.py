@@ -16,7 +16,7 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 
 if TYPE_CHECKING:
-    from densescope.selection import Selection
+    from densescope.selection import Alarm, Selection
 
 SWEEP_COLUMNS = {
     "separability": None,
@@ -84,8 +84,11 @@ def score_table(record: ScoreRecord) -> Table:
     return made
 
 
-def selection_table(selection: Selection) -> Table:
-    """One line per checkpoint with its DSE, its parts and its place in the choice."""
+def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
+    """One line per checkpoint with its DSE, its parts and its place in the choice.
+
+    Those from which on an alarm stands are marked as fallen.
+    """
     made = table(
         f"DSE ({selection.definition}) at layer {selection.layer}",
         ["checkpoint", selection.rows[0].unit, "separability", "dim", "DSE", "", ""],
@@ -97,6 +100,8 @@ def selection_table(selection: Selection) -> Table:
         elif not place and row.is_candidate:
             place = "candidate"
         noise = "within noise of the pick" if row.below_noise_of_pick and not row.is_pick else ""
+        if alarm is not None and row.step >= alarm.since_step:
+            noise = "fallen (alarm)"
         cells = [with_error(row.separability), with_error(row.dim), with_error(row.dse)]
         style = "bold green" if row.is_pick else ""
         made.add_row(Text(row.name), str(row.step), *cells, place, noise, style=style)

@@ -13,6 +13,7 @@ from densescope.cli import options as o
 from densescope.cli.measure import FAILED_CHECKPOINTS, print_failures
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import with_error
+from densescope.selection.parts import weighted_sum
 
 if TYPE_CHECKING:
     from densescope.runs.alarms import Channel
@@ -124,7 +125,8 @@ def _write_report(store: RunStore, watching: WatchOptions) -> None:
 
 def _print(console: Console, event: WatchEvent) -> None:
     if event.kind == "start":
-        console.print(f"watching {event.text}; Ctrl-C ends it", markup=False)
+        waiting = "" if Path(event.text).is_dir() else ", which is not there yet"
+        console.print(f"watching {event.text}{waiting}; Ctrl-C ends it", markup=False)
     elif event.kind == "scored":
         console.print(_line(event), markup=False)
     elif event.kind == "failed":
@@ -132,7 +134,7 @@ def _print(console: Console, event: WatchEvent) -> None:
     elif event.kind == "unreadable":
         console.print(f"{event.name}: tried again later: {event.text}", markup=False)
     elif event.kind == "alarm":
-        console.print(f"ALARM: {event.text}", markup=False, style="bold red")
+        console.print(f"ALARM: {event.text}", markup=False, style="bold red", soft_wrap=True)
     else:
         console.print(event.text, markup=False)
 
@@ -145,10 +147,12 @@ def _line(event: WatchEvent) -> str:
         return f"{place}: its features have no dense structure to measure"
     row = selection.row(event.name)
     pick = "none yet" if selection.pick is None else selection.pick
-    return (
-        f"{place}: separability {with_error(row.separability)}, dim {with_error(row.dim)}, "
-        f"DSE {with_error(row.dse)}; pick so far: {pick}"
-    )
+    parts = f"separability {with_error(row.separability)}, dim {with_error(row.dim)}"
+    if selection.definition == "released":
+        # at the definition's own weight: the run's changes with every checkpoint
+        total = weighted_sum(row.separability, row.dim, 1.0)
+        parts = f"{parts}, DSE (weight 1) {with_error(total)}"
+    return f"{place}: {parts}; pick so far: {pick}"
 
 
 def _finish(console: Console, output: Path, result: WatchResult, watching: WatchOptions) -> None:

@@ -26,8 +26,8 @@ class PretrainingMonitor:
     seen: Observation | None = None
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
-        """Look at the weights a new run begins with; a resumed one was looked at before."""
-        if step == 0:
+        """Look at the weights a run begins or goes on with, unless that was done before."""
+        if step not in {record.step for record in self.monitor.records}:
             self._look(learner, step)
 
     def after_step(self, learner: Learner[Any], progress: Progress) -> None:

@@ -62,6 +62,7 @@ class Viewer:
         """
         part, path = find_backbone(model, self.backbone)
         kind, device, size = type(part).__name__, device_of(part), pixels.shape[-1]
+        _check_size(unwrapped(part), size)
         if self.tokens is not None:
             part = Tokens(unwrapped(part), self.tokens)
         with at_rest(part):
@@ -77,6 +78,18 @@ class Viewer:
             "grid": list(extracted.grid),
             "device": device_name(device),
         }
+
+
+def _check_size(model: Any, size: int) -> None:
+    embed = getattr(model, "patch_embed", None)
+    wanted = getattr(embed, "img_size", None)
+    if wanted is None or not getattr(embed, "strict_img_size", False):
+        return
+    if tuple(wanted) != (size, size):
+        raise InputError(
+            f"the model takes images of {wanted[0]} pixels and the held-out ones have {size}: "
+            f"give DenseMonitor image_size={wanted[0]}"
+        )
 
 
 def share_of_batches(images: int, batch_size: int, rank: int, ranks: int) -> list[range]:

@@ -126,6 +126,12 @@ class DenseStructureLoss(nn.Module):
 
     def _term(self, features: Tensor) -> Tensor:
         self._check(features)
+        if self.training and torch.is_grad_enabled() and not features.requires_grad:
+            warnings.warn(
+                "DenseStructureLoss got tokens without gradients: its term changes no weight; "
+                "give the student's tokens, computed outside torch.no_grad()",
+                stacklevel=2,
+            )
         if self._skips():
             return _nothing(features)
         chance = self._chance if self.training else _copy(self._chance)

@@ -99,7 +99,8 @@ def method_lines(method: Method) -> list[str]:
         "small recipe, where it differs:",
         *(f"  {change}" for change in recipe_changes(method)),
     ]
-    return [*lines, "changed from the paper:", *(f"  {line}" for line in method.changed)]
+    changed = method.changed or ("nothing beside that",)
+    return [*lines, "changed from the paper:", *(f"  {line}" for line in changed)]
 
 
 BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"

@@ -164,7 +164,9 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
         change=change,
         interval=interval,
         weight=weight,
-        sentence=_sentence(kind, fell, (since, best, last), change, interval, weight),
+        sentence=_sentence(
+            (KINDS[history.status[cut]], kind), fell, (since, best, last), change, interval, weight
+        ),
     )
 
 
@@ -176,17 +178,24 @@ def _change(best: Reading, last: Reading, weight: float) -> Change:
 
 
 def _sentence(
-    kind: Kind,
+    kinds: tuple[Kind, Kind],
     fell: Part,
     where: tuple[Reading, Reading, Reading],
     change: Change | None,
     interval: tuple[float, float] | None,
     weight: float | None,
 ) -> str:
+    first, kind = kinds
     since, best, last = where
     begun = f"since {place(since)}"
     back = f"Go back to {place(best)}."
     if change is None or interval is None or weight is None:
+        if first != "not finite":
+            return (
+                f"DSE has been below its best {begun}, and at {place(last)} the features have no "
+                f"dense structure left to measure: they are NaN, infinite, or the same in every "
+                f"patch. {back}"
+            )
         return (
             f"The features have no dense structure left to measure {begun}: they are NaN, "
             f"infinite, or the same in every patch. {back}"
@@ -196,6 +205,11 @@ def _sentence(
         f"separability {best.separability.value:.3g} to {last.separability.value:.3g}, "
         f"dimension {best.dim.value:.3g} to {last.dim.value:.3g}"
     )
+    if kind == "collapse" and first == "fall":
+        return (
+            f"DSE has been below its best {begun}, and at {place(last)} the features have "
+            f"collapsed: almost no dimension is left ({parts}). {back}"
+        )
     if kind == "collapse":
         return f"The features have collapsed {begun}: almost no dimension is left ({parts}). {back}"
     what = {"both": "Both parts fell", "dimension": "The dimension fell"}

@@ -71,7 +71,7 @@ def _title(name: str, course: Course) -> str:
     if not name:
         return ""
     measure = measure_of(name)
-    label = f"{measure.title} ({measure.unit}), {course.room}"
+    label = f"{measure.title} ({measure.unit})<br><sup>{course.room}</sup>"
     return f"{course.method}: {TITLES.get(name, label)}"
 
 
