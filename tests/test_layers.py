@@ -19,6 +19,7 @@ LAYERS = {
     "_version": 0,
     "errors": 0,
     "estimate": 1,
+    "locks": 1,
     "records": 2,
     "numerics": 10,
     "features": 20,

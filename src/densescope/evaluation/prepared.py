@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.scoring import ScoreSettings, ScoringImages
 from densescope.features.augmentation import AugmentationSettings, random_views
 from densescope.features.images import ImageSubset, decode_subset
+from densescope.locks import exclusive
 
 VIEW_CHUNK = 16
 VIEWS = AugmentationSettings()
@@ -45,7 +44,7 @@ def prepare_images(
     if folder is None:
         return _decoded(subset, image_size, settings, workers)
     cache = FeatureCache(folder)
-    with _one_at_a_time(folder):
+    with exclusive(folder / LOCK, wait=True):
         found = _kept(cache, subset, image_size, settings)
         if found is None:
             _keep(cache, _decoded(subset, image_size, settings, workers), subset, settings)
@@ -117,17 +116,3 @@ def _keep(
         values = getattr(images, name)
         with cache.writing(key, tuple(values.shape), dtype="uint8") as writer:
             writer.append(values)
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait for other processes at work in a folder; the system frees the lock of a dead one."""
-    try:
-        import fcntl
-    except ImportError:  # a system without such locks: each process decodes for itself
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,15 +21,15 @@ PAKA_MOMENTUM = 0.996
 Likeness = Callable[[Tensor, Tensor], Tensor]
 
 
-class Regularizer(nn.Module):
+class Regularizer(nn.Module, ABC):
     """A term of the loss that reads the student's patch tokens.
 
     What it must remember over a run lies in its state dict.
     """
 
+    @abstractmethod
     def forward(self, outcome: Outcome, step: int) -> Tensor:
         """What is added to the loss of a step."""
-        raise NotImplementedError
 
     def after_step(self, learner: Learner[Any]) -> None:
         """Called with new weights."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import check_architecture
 from densescope.features.formats import find_format
 from densescope.features.images import draw_subset, open_images
+from densescope.locks import exclusive
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, Signature
@@ -157,7 +157,13 @@ def watch_run(
     )
     subset = draw_subset(open_images(images), images_count, settings.seed)
     store = RunStore(Path(output))
-    with _alone(store.folder):
+    with exclusive(store.folder / LOCK, wait=False) as alone:
+        if not alone:
+            raise RecordError(
+                f"{store.folder} is being watched already; stop that watch first, or use another "
+                "--output"
+            )
+        # records need no lock: each is written at once, and two writers write the same
         store.open(plain({**manifest(spec, subset, settings), PLACE: str(folder.resolve())}))
         watch = _Watch(
             scorer=CheckpointScorer(spec, subset, settings, compute, store),
@@ -346,25 +352,3 @@ class _Tries:
     count: int
     signature: Signature
     next_at: float
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one watch at a time tell the alarms of a store; the system frees the lock of a dead one.
-
-    Records need no lock: each is written at once, and two writers write the same.
-    """
-    try:
-        import fcntl
-    except ImportError:  # a system without such locks
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as cause:
-            raise RecordError(
-                f"{folder} is being watched already; stop that watch first, or use another --output"
-            ) from cause
-        yield

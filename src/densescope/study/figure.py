@@ -80,7 +80,8 @@ def _traces(courses: Sequence[Course], name: str, arm: str, color: str) -> list[
     points = [
         (step, scale * value)
         for course in courses
-        for step, value in zip(course.steps, course.values.get(name, ()), strict=False)
+        if name in course.values
+        for step, value in zip(course.steps, course.values[name], strict=True)
         if math.isfinite(value)
     ]
     if not points:
