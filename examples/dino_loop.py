@@ -30,7 +30,7 @@ def view(images, chance):
     return images + 0.1 * torch.randn(images.shape, generator=chance)
 
 
-def main(output: str) -> None:
+def main(output: str = "dino_loop") -> None:
     chance = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=chance)
     images = nn.functional.interpolate(images.float(), SIZE, mode="bicubic").clamp(0, 255).byte()

@@ -45,7 +45,7 @@ class Distillation(lightning.LightningModule):
         return torch.optim.AdamW(self.student.parameters(), lr=1e-3)
 
 
-def main(output: str) -> None:
+def main(output: str = "lightning_run") -> None:
     chance = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=chance)
     images = nn.functional.interpolate(images.float(), SIZE, mode="bicubic").clamp(0, 255).byte()

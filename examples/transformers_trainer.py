@@ -27,7 +27,7 @@ class Regularized(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def main(output: str) -> None:
+def main(output: str = "transformers_trainer") -> None:
     chance = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=chance)
     images = nn.functional.interpolate(images.float(), SIZE, mode="bicubic").clamp(0, 255).byte()
