@@ -213,7 +213,8 @@ def main() -> None:
     for name in given.methods.split(","):
         rows.append(measure(name, pixels, data, given))
         print(json.dumps(rows[-1]), flush=True)
-        settings = {key: str(value) for key, value in vars(given).items() if key != "images"}
+        paths = ("images", "output", "docs")
+        settings = {key: str(value) for key, value in vars(given).items() if key not in paths}
         document = {"environment": environment(), "settings": settings, "rows": rows}
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     text = table([shown(row) for row in rows])
