@@ -14,7 +14,7 @@ from densescope.numerics import assignment as assignments
 from densescope.numerics import workers
 from densescope.numerics.assignment import Assignment
 from densescope.numerics.structure import DenseStructure, dense_structure, structure_of
-from densescope.numerics.terms import cluster_norms, spread
+from densescope.numerics.terms import cell_norms, spread
 
 SMALL: dict[str, Any] = {"local_clusters": 3, "global_clusters": 5, "group_size": 4}
 
@@ -93,7 +93,8 @@ def test_cluster_norms_agree_with_one_svd_per_cluster(dim: int) -> None:
     points = torch.randn(5, 60, dim, generator=chance())
     labels = (torch.rand(5, 60, generator=chance(1)).square() * 7).long()
     labels[0] = 6
-    norms, counts = cluster_norms(points, labels, 8)
+    cells = labels + 8 * torch.arange(len(labels)).unsqueeze(1)
+    norms, counts = cell_norms(points.double(), cells, (len(labels), 8), normalize=False)
     for b in range(5):
         for k in range(8):
             members = points[b][labels[b] == k].double()

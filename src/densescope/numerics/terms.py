@@ -56,9 +56,9 @@ def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
     normalize = assignment.normalize
     image = torch.arange(images, device=features.device).unsqueeze(1)
     cells = assignment.local_labels + image * assignment.local_clusters
-    local = _cell_norms(features, cells, (images, assignment.local_clusters), normalize)
+    local = cell_norms(features, cells, (images, assignment.local_clusters), normalize)
     cells = assignment.global_labels + image // assignment.group_size * clusters
-    wide = _cell_norms(features, cells, (groups, clusters), normalize)
+    wide = cell_norms(features, cells, (groups, clusters), normalize)
 
     def piece(run: tuple[slice, slice]) -> Tensor:
         here, there = run
@@ -72,14 +72,7 @@ def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
     return Terms(*local, *wide, reach)
 
 
-def cluster_norms(points: Tensor, labels: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
-    """Nuclear norm and size of every centered cluster, both ``batch clusters``, in float64."""
-    batch = len(points)
-    cells = labels + torch.arange(batch, device=labels.device).unsqueeze(1) * clusters
-    return _cell_norms(points.double(), cells, (batch, clusters), normalize=False)
-
-
-def _cell_norms(
+def cell_norms(
     points: Tensor, cells: Tensor, shape: tuple[int, int], normalize: bool
 ) -> tuple[Tensor, Tensor]:
     """Nuclear norm and size of each cluster over all of ``points``, both of ``shape``.
