@@ -50,6 +50,7 @@ class Watching:
 
     batch: Tensor
     data: ProbeData
+    steps_of_interest: tuple[int, ...] = ()
     losses: dict[int, float] = field(default_factory=dict)
     accuracies: dict[int, float] = field(default_factory=dict)
     features: Tensor | None = None
@@ -71,6 +72,8 @@ class Watching:
         self._look(learner, progress.step)
 
     def _look(self, learner: Learner[Any], step: int) -> None:
+        if self.steps_of_interest and step not in self.steps_of_interest:
+            return
         self.losses[step] = fixed_loss(learner, self.batch, step)
         encoder = next(iter(learner.backbones().values()))
         network = TimmBackbone(
@@ -141,7 +144,8 @@ def measure(
         seed=given.seed,
         device=given.device,
     )
-    watching = Watching(pixels[: given.batch_size].float() / 255, data)
+    looks = tuple(int(step) for step in given.look_at.split(",") if step)
+    watching = Watching(pixels[: given.batch_size].float() / 255, data, looks)
     with tempfile.TemporaryDirectory() as folder:
         files = pretrain(settings, pixels, folder, watchers=[watching])
         loaded = load_backbone(
@@ -190,6 +194,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--checkpoint-every", type=int, default=0, help="0: only at the end")
+    parser.add_argument("--look-at", default="", help="steps with k-NN; all checkpoints by default")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--images-count", type=int, default=4000)
     parser.add_argument("--knn-images", type=int, default=2000)

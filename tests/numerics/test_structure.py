@@ -88,20 +88,34 @@ def test_without_any_two_row_cluster_the_released_radius_is_one() -> None:
     assert result.intra_batch.item() == pytest.approx(1 / s)
 
 
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("dim", [4, 40])
-def test_cluster_norms_agree_with_one_svd_per_cluster(dim: int) -> None:
+def test_cluster_norms_agree_with_one_svd_per_cluster(
+    dim: int, dtype: torch.dtype, apart: float
+) -> None:
     points = torch.randn(5, 60, dim, generator=chance())
     labels = (torch.rand(5, 60, generator=chance(1)).square() * 7).long()
     labels[0] = 6
     cells = labels + 8 * torch.arange(len(labels)).unsqueeze(1)
-    norms, counts = cell_norms(points.double(), cells, (len(labels), 8), normalize=False)
+    norms, counts = cell_norms(points.to(dtype), cells, len(labels) * 8, normalize=False)
     for b in range(5):
         for k in range(8):
             members = points[b][labels[b] == k].double()
-            assert counts[b, k] == len(members)
+            assert counts[8 * b + k] == len(members)
             offsets = members - members.mean(0) if len(members) else members
             expected = torch.linalg.svdvals(offsets).sum() if len(members) > 1 else 0.0
-            assert norms[b, k].item() == pytest.approx(float(expected), rel=1e-9)
+            assert norms[8 * b + k].item() == pytest.approx(float(expected), rel=apart)
+
+
+def test_two_clusterings_at_once_give_the_norms_of_each_alone() -> None:
+    points = features(4, 9, 6)
+    labels = torch.randint(0, 5, (2, 4, 9), generator=chance())
+    labels[1] += 5
+    norms, counts = cell_norms(points, labels, 10, normalize=True)
+    for one, start in zip(labels, (0, 5), strict=True):
+        alone, sizes = cell_norms(points, one - start, 5, normalize=True)
+        assert torch.allclose(norms[start : start + 5], alone, rtol=1e-5)
+        assert torch.equal(counts[start : start + 5], sizes)
 
 
 def test_the_plain_version_agrees_on_average() -> None:

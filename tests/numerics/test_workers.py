@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import time
+from threading import current_thread
+
 import pytest
 import torch
 from torch import Tensor
@@ -36,3 +40,29 @@ def test_results_come_in_order_and_in_memory_of_their_own() -> None:
         assert first.tolist() == [item] * 3
         assert rest[0].tolist() == [item + 1] * 3
         assert first.data_ptr() != made[item].data_ptr()
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_threads_stay_for_the_next_call() -> None:
+    names = [set(walk(lambda _: current_thread().name, range(8), torch.zeros(4))) for _ in "ab"]
+    assert names[0] <= names[1] or names[1] <= names[0]
+    assert all(name.startswith("densescope") for name in names[0])
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    walk(torch.neg, [torch.ones(1)] * 2, torch.zeros(4))
+    child = os.fork()
+    if child == 0:
+        found = walk(torch.neg, [torch.ones(1)] * 2, torch.zeros(4))
+        os._exit(0 if [float(part) for part in found] == [-1.0, -1.0] else 1)
+    deadline = time.monotonic() + 20
+    ended, status = os.waitpid(child, os.WNOHANG)
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert ended
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -14,6 +14,8 @@ from densescope.numerics.workers import walk, worker_count
 # Numbers that are worked on at once: small enough for the caches of a CPU (2**21 took twice the
 # memory and was no faster there), large enough to fill an accelerator.
 CHUNK_NUMBERS = 2**19
+# k-means does many small operations: with twice as many numbers each, half as many.
+CLUSTERED = 2.5
 ACCELERATOR_CHUNK_NUMBERS = 2**25
 
 
@@ -53,11 +55,14 @@ def numbers_at_once(device: torch.device) -> int:
     return CHUNK_NUMBERS if device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS
 
 
-def pieces(features: Tensor, group_size: int) -> list[tuple[slice, slice]]:
-    """Runs of (images, groups) that are worked on together: equal groups, bounded memory."""
+def pieces(features: Tensor, group_size: int, factor: float = 1.0) -> list[tuple[slice, slice]]:
+    """Runs of (images, groups) that are worked on together: equal groups, bounded memory.
+
+    ``factor`` times as many numbers as usual stand in one.
+    """
     images, patches, dim = features.shape
     whole = images // group_size
-    most = numbers_at_once(features.device) // (group_size * patches * dim)
+    most = int(factor * numbers_at_once(features.device)) // (group_size * patches * dim)
     step = min(most, -(-whole // worker_count(features)))
     runs = []
     for first in range(0, whole, max(1, step)):
@@ -103,12 +108,13 @@ def assign(
         here, there = run
         with full_precision(features):
             points = unit(features[here], normalize)
-            local = clustering.cluster(points, local_draws[here])
             grouped = points.reshape(there.stop - there.start, -1, dim)
-            wide = clustering.cluster(grouped, global_draws[there])
+            # what unit made is ours: no second copy of it
+            wide = clustering.cluster(grouped, global_draws[there], in_place=normalize)
+            local = clustering.cluster(points, local_draws[here], in_place=normalize)
         return local.labels, wide.labels.reshape(-1, patches), wide.centroids
 
-    found = walk(piece, pieces(features, group_size), features)
+    found = walk(piece, pieces(features, group_size, CLUSTERED), features)
     local_labels, global_labels, centroids = (torch.cat(part) for part in zip(*found, strict=True))
     permutations = permute(images, patches, generator).to(device)
     return Assignment(

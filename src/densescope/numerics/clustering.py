@@ -84,11 +84,19 @@ def seed_draws(batch: int, clusters: int, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def cluster(
-    points: Tensor, draws: Tensor, iterations: int = ITERATIONS, tolerance: float = TOLERANCE
+    points: Tensor,
+    draws: Tensor,
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
+    *,
+    in_place: bool = False,
 ) -> Clustering:
-    """Core of :func:`kmeans`: chance comes in as ``draws``, one uniform number per centroid."""
+    """Core of :func:`kmeans`: chance comes in as ``draws``, one uniform number per centroid.
+
+    With ``in_place`` the points lose their mean for good.
+    """
     mean = points.mean(1, keepdim=True)
-    offsets = points - mean
+    offsets = points.sub_(mean) if in_place else points - mean
     result = lloyd(offsets, seeds(offsets, draws), iterations, tolerance)
     return Clustering(result.labels, result.centroids + mean)
 
@@ -101,19 +109,21 @@ def seeds(points: Tensor, draws: Tensor) -> Tensor:
     flat = points.reshape(-1, dim)
     base = torch.arange(batch, device=points.device).unsqueeze(1) * count
     centroids = points.new_empty(batch, draws.shape[1], dim)
-    lengths = torch.linalg.vector_norm(points, dim=-1).square()
-    nearest = points.new_full((batch, count), torch.inf)
+    lengths = torch.linalg.vector_norm(points, dim=-1).square_()
+    column = lengths.unsqueeze(-1)
+    nearest = lengths
     for place in range(draws.shape[1]):
         if place:
-            reach = nearest.clamp_min(0).sqrt().cumsum(-1, dtype=torch.float64)
+            reach = nearest.sqrt().cumsum(-1, dtype=torch.float64)
             target = draws[:, place, None] * reach[:, -1:]
-            chosen = torch.searchsorted(reach, target, right=True).clamp_max(count - 1)
+            chosen = torch.searchsorted(reach, target, right=True).clamp_max_(count - 1)
         center = flat.index_select(0, (base + chosen).flatten()).unsqueeze(1)
         centroids[:, place] = center[:, 0]
-        squared = torch.baddbmm(lengths.unsqueeze(-1), points, center.mT, alpha=-2).squeeze(-1)
+        squared = torch.baddbmm(column, points, center.mT, alpha=-2).squeeze(-1)
         squared += lengths.gather(1, chosen)
         # the chosen point itself must not be drawn again because of rounding
-        nearest = torch.minimum(nearest, squared.scatter_(1, chosen, 0.0))
+        squared.clamp_min_(0).scatter_(1, chosen, 0.0)
+        nearest = torch.minimum(nearest, squared) if place else squared
     return centroids
 
 

@@ -86,11 +86,13 @@ def without_mean(rows: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Te
     if counts is not None:
         size = counts[:, None, None].to(rows.dtype)
         inside = torch.arange(1, rows.shape[1], device=rows.device).unsqueeze(1) < size
-        rest = rest * inside
+        rest *= inside
     shift = rest.sum(1, keepdim=True) / size
     root = size.sqrt()
     rest -= shift * (root / (root - 1))
-    return first + shift, rest if inside is None else rest * inside
+    if inside is not None:
+        rest *= inside
+    return first + shift, rest
 
 
 def gram_of_columns(rows: Tensor) -> Tensor:

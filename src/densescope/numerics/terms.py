@@ -17,6 +17,8 @@ from densescope.numerics.single_precision import centered_norms, row_values
 from densescope.numerics.workers import walk, worker_count
 
 PADDING = 1.12
+# On a CPU, clusters of unlike size are padded only to fill this part of what is worked on at once.
+FEW = 2
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,15 @@ def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
     images, _, dim = features.shape
     groups, clusters, _ = assignment.global_centroids.shape
     normalize = assignment.normalize
+    local, wide = images * assignment.local_clusters, groups * clusters
     image = torch.arange(images, device=features.device).unsqueeze(1)
-    cells = assignment.local_labels + image * assignment.local_clusters
-    local = cell_norms(features, cells, (images, assignment.local_clusters), normalize)
-    cells = assignment.global_labels + image // assignment.group_size * clusters
-    wide = cell_norms(features, cells, (groups, clusters), normalize)
+    cells = torch.stack(
+        [
+            assignment.local_labels + image * assignment.local_clusters,
+            assignment.global_labels + image // assignment.group_size * clusters + local,
+        ]
+    )
+    norms, counts = cell_norms(features, cells, local + wide, normalize)
 
     def piece(run: tuple[slice, slice]) -> Tensor:
         here, there = run
@@ -69,24 +75,35 @@ def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
         return sums.scatter_add(1, labels, distances.double())
 
     reach = torch.cat(walk(piece, pieces(features, assignment.group_size), features))
-    return Terms(*local, *wide, reach)
+    first, second = (images, assignment.local_clusters), (groups, clusters)
+    return Terms(
+        norms[:local].reshape(first),
+        counts[:local].reshape(first),
+        norms[local:].reshape(second),
+        counts[local:].reshape(second),
+        reach,
+    )
 
 
-def cell_norms(
-    points: Tensor, cells: Tensor, shape: tuple[int, int], normalize: bool
-) -> tuple[Tensor, Tensor]:
-    """Nuclear norm and size of each cluster over all of ``points``, both of ``shape``.
+def cell_norms(points: Tensor, cells: Tensor, count: int, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Nuclear norm and size of each cluster, both ``count``.
 
-    Clusters of one size, on an accelerator of like size, are decomposed together.
+    Clusters of one size, or of like size where there are few, are decomposed together.
+
+    Args:
+        points: ``... dim``.
+        cells: ``labelings ...``: number of the cluster that each point belongs to, for one or more
+            clusterings of the same points; 0 to ``count - 1`` over all of them.
+        count: of clusters.
+        normalize: divide points by their L2 norm first.
     """
-    count = shape[0] * shape[1]
     flat = points.reshape(-1, points.shape[-1])
     counts = torch.bincount(cells.flatten(), minlength=count)
     # large clusters first: what follows then fits into the memory they leave
     sizes, ranked = counts.sort(descending=True, stable=True)
     place = torch.empty_like(ranked)
     place[ranked] = torch.arange(count, device=place.device)
-    order = place[cells.flatten()].argsort(stable=True)
+    order = place[cells.flatten()].argsort(stable=True) % len(flat)
     runs = list(_like_sizes(sizes, points.shape[-1]))
 
     def piece(run: Run) -> Tensor:
@@ -102,7 +119,7 @@ def cell_norms(
     if runs:
         found = torch.cat(walk(piece, runs, points))
         norms = norms.index_put((ranked[: len(found)],), found)
-    return norms.reshape(shape), counts.reshape(shape)
+    return norms, counts
 
 
 @dataclass(frozen=True)
@@ -122,13 +139,16 @@ def _like_sizes(sizes: Tensor, dim: int) -> Iterator[Run]:
     """
     listed = [size for size in sizes.tolist() if size >= 2]
     most = numbers_at_once(sizes.device)
-    on_cpu = sizes.device.type == "cpu"
+    few = most // FEW if sizes.device.type == "cpu" else most
     first = row = 0
     while first < len(listed):
         width = listed[first]
-        least = width if on_cpu else (width - 2) / PADDING
+        least = (width - 2) / PADDING
         last, start = first, row
-        while last < len(listed) and listed[last] >= least and (row - start) * dim < most:
+        while last < len(listed) and listed[last] >= least:
+            held = (row - start) * dim
+            if held >= (most if listed[last] == width else few):
+                break
             row += listed[last]
             last += 1
         yield Run(slice(first, last), slice(start, row), width, width > listed[last - 1])

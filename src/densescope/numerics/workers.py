@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -43,11 +44,29 @@ def walk(function: Callable[[Item], Result], items: Sequence[Item], like: Tensor
             # cores that wait for each other between small operations cost more than they give
             torch.set_num_threads(1)
             return [function(item) for item in items]
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return [_kept(result) for result in pool.map(function, items)]
+        return [_kept(result) for result in _pool(threads).map(function, items)]
     finally:
         # a worker's setting is its own, but it is also what threads started later would get
         torch.set_num_threads(threads)
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The threads of this process, kept: a new thread's first work takes longer, and more memory.
+
+    A thread that starts gets memory of its own for temporaries and leaves it full of gaps.
+    """
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(
+            threads, "densescope", initializer=torch.set_num_threads, initargs=(1,)
+        )
+    return _pools[threads]
+
+
+# Threads do not live on in a forked process.
+os.register_at_fork(after_in_child=_pools.clear)
 
 
 def _kept(result: Any) -> Any:
