@@ -35,6 +35,13 @@ SIZES: dict[Shape, int] = {
     (128, 196, 768): 3,
     (128, 49, 2048): 3,
 }
+ON_GPU: dict[Shape, int] = {
+    (64, 196, 384): 7,
+    (1024, 196, 384): 3,
+    (2048, 196, 384): 3,
+    (512, 196, 768): 3,
+    (512, 49, 2048): 3,
+}
 SMALL: dict[Shape, int] = {(16, 49, 96): 2, (32, 25, 128): 1}
 BASE: Shape = (128, 196, 384)
 CLUSTERS = (3, 24)
@@ -74,28 +81,43 @@ def timed(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     times = {name: Times([], []) for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
+            settle()
             wall, processor = time.perf_counter(), time.process_time()
             function()
+            settle()
             times[name].wall.append(time.perf_counter() - wall)
             times[name].processor.append(time.process_time() - processor)
     return times
 
 
-def peak_ratio(shape: Shape) -> float:
+def settle() -> None:
+    """Wait for a GPU, so that a clock tells the time of its work."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_ratio(shape: Shape, device: str) -> float:
     """Peak memory of one call above the features, in units of their size; in a fresh process."""
     threads = f"torch.set_num_threads({torch.get_num_threads()})"
-    script = f"from benchmarks.estimator import *; {threads}; print(measured_peak({shape!r}))"
+    call = f"measured_peak({shape!r}, {device!r})"
+    script = f"from benchmarks.estimator import *; {threads}; print({call})"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
 
-def measured_peak(shape: Shape) -> float:
-    features = vit_like(*shape)
+def measured_peak(shape: Shape, device: str = "cpu") -> float:
+    features = vit_like(*shape).to(device)
+    size = features.numel() * features.element_size()
     dense_structure(features[:16])
+    if features.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        dense_structure(features)
+        return (torch.cuda.max_memory_allocated() - before) / size
     reset_peak()
     before = memory("VmRSS")
     dense_structure(features)
-    return (memory("VmHWM") - before) / (features.numel() * features.element_size())
+    return (memory("VmHWM") - before) / size
 
 
 def reset_peak() -> None:
@@ -110,8 +132,8 @@ def memory(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(shape: Shape, repeats: int) -> Row:
-    features = vit_like(*shape)
+def measure(shape: Shape, repeats: int, device: str) -> Row:
+    features = vit_like(*shape).to(device)
     dense_structure(features[:16])
     functions = {
         "ours": lambda: dense_structure(features),
@@ -126,16 +148,16 @@ def measure(shape: Shape, repeats: int) -> Row:
     ours, theirs = times["ours"], times["plain"]
     row["ratio"] = statistics.median(theirs.wall) / statistics.median(ours.wall)
     row["load"] = os.getloadavg()[0]
-    row["peak / features"] = peak_ratio(shape)
+    row["peak / features"] = peak_ratio(shape, device)
     return row
 
 
-def scaling(scaled: dict[str, tuple[tuple[Shape, tuple[int, int]], ...]]) -> list[Row]:
+def scaling(scaled: dict[str, tuple[tuple[Shape, tuple[int, int]], ...]], device: str) -> list[Row]:
     """Our time along one axis at a time, the fastest of two."""
     rows: list[Row] = []
     for axis, settings in scaled.items():
         for shape, (local, wide) in settings:
-            features = vit_like(*shape)
+            features = vit_like(*shape).to(device)
             taken = timed(
                 {"ours": partial(dense_structure, features, **clusters(local, wide))}, repeats=2
             )["ours"]
@@ -174,9 +196,9 @@ def import_times(repeats: int = 7) -> Row:
     }
 
 
-def intervals(shape: Shape) -> Row:
+def intervals(shape: Shape, device: str) -> Row:
     """Both definitions, two seeds, sixteen blocks."""
-    features = vit_like(*shape)
+    features = vit_like(*shape).to(device)
     taken = timed({"both": lambda: estimate_structure(features)}, 2)["both"]
     return {
         "shape": "x".join(map(str, shape)),
@@ -187,8 +209,10 @@ def intervals(shape: Shape) -> Row:
 
 
 def environment() -> Row:
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "densescope": __version__,
+        **gpu,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor_threads": torch.get_num_threads(),
@@ -211,21 +235,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; the table's name says which")
     parser.add_argument("--small", action="store_true", help="a trial of the harness itself")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    about = environment()
-    sizes = SMALL if options.small else SIZES
+    about, device = environment(), options.device
+    sizes = SMALL if options.small else SIZES if device == "cpu" else ON_GPU
     first = next(iter(SMALL))
     scaled = {"images": ((first, CLUSTERS),)} if options.small else SCALED
     parts: dict[str, list[Row]] = {
         "dense_structure, released definition, against the plain version": [
-            measure(shape, repeats) for shape, repeats in sizes.items()
+            measure(shape, repeats, device) for shape, repeats in sizes.items()
         ],
         "estimate_structure: both definitions, 2 seeds, 16 blocks": [
-            intervals(first if options.small else (512, 196, 384))
+            intervals(first if options.small else (512, 196, 384), device)
         ],
-        "dense_structure along one axis at a time": scaling(scaled),
+        "dense_structure along one axis at a time": scaling(scaled, device),
         "import, fresh processes": [import_times(1 if options.small else 7)],
     }
     text = "\n\n".join(f"## {title}\n\n{table(rows)}" for title, rows in parts.items())
@@ -233,8 +258,9 @@ def main() -> None:
     print(text)
     options.output.mkdir(exist_ok=True)
     document = {"environment": about, **parts}
-    (options.output / "estimator-cpu.json").write_text(json.dumps(document, indent=1) + "\n")
-    (options.output / "estimator-cpu.md").write_text(f"# The estimator\n\n{text}\n")
+    name = f"estimator-{device.partition(':')[0]}"
+    (options.output / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    (options.output / f"{name}.md").write_text(f"# The estimator\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.features.augmentation import LUMA, AugmentationSettings, random_views
+from densescope.features.augmentation import (
+    LUMA,
+    AugmentationSettings,
+    blur_weights,
+    random_views,
+)
 
 NOTHING = AugmentationSettings(
     scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0
@@ -156,6 +161,12 @@ def test_grayscale_matches_torchvision(images: Tensor) -> None:
 
     gray = views(images, replace(NOTHING, grayscale=1.0))[0]
     torch.testing.assert_close(gray, rgb_to_grayscale(images, 3), atol=1e-3, rtol=0)
+
+
+def test_blur_has_no_subnormal_weights() -> None:
+    weights = blur_weights(torch.linspace(0.1, 4.0, 50), 224)
+    assert not ((weights > 0) & (weights < torch.finfo(torch.float32).tiny)).any()
+    assert torch.allclose(weights.sum(2), torch.ones(50, 224))
 
 
 def test_blur_matches_torchvision_away_from_the_border(images: Tensor) -> None:
