@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import plain
 from densescope._version import __version__
@@ -196,6 +197,35 @@ def import_times(repeats: int = 7) -> Row:
     }
 
 
+def profiled(shape: Shape, device: str, rows: int = 12) -> list[Row]:
+    """The operations one call with one thread spends most time in."""
+    features = vit_like(*shape).to(device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    dense_structure(features[:16])
+    on_gpu = features.is_cuda
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=kinds) as profiler:
+        dense_structure(features)
+        settle()
+    torch.set_num_threads(threads)
+
+    def own(event: Any) -> float:
+        return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
+
+    events = sorted(profiler.key_averages(), key=own, reverse=True)
+    total = sum(map(own, events))
+    return [
+        {
+            "operation": event.key.removeprefix("aten::"),
+            "calls": event.count,
+            "s": own(event),
+            "share": f"{own(event) / total:.0%}",
+        }
+        for event in events[:rows]
+    ]
+
+
 def intervals(shape: Shape, device: str) -> Row:
     """Both definitions, two seeds, sixteen blocks."""
     features = vit_like(*shape).to(device)
@@ -251,6 +281,9 @@ def main() -> None:
             intervals(first if options.small else (512, 196, 384), device)
         ],
         "dense_structure along one axis at a time": scaling(scaled, device),
+        "operations of dense_structure, one thread": profiled(
+            first if options.small else (256, 196, 384), device
+        ),
         "import, fresh processes": [import_times(1 if options.small else 7)],
     }
     text = "\n\n".join(f"## {title}\n\n{table(rows)}" for title, rows in parts.items())
