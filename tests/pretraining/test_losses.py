@@ -192,6 +192,23 @@ def test_esvit_at_chance_and_its_two_halves() -> None:
     torch.testing.assert_close(outcome.loss, mean)
 
 
+@pytest.mark.parametrize("method", ["dino", "ibot", "esvit", "mugs"])
+@pytest.mark.parametrize("unit", [True, False])
+def test_prototypes_keep_their_length_or_learn_it(method: str, unit: bool) -> None:
+    learner = built(method, unit_prototypes=unit)
+    outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
+    outcome.loss.backward()
+    gradient = learner.student.head.last_layer.weight_g.grad
+    assert (gradient is None) == unit
+
+
+def test_only_a_vits_predictor_of_mocov3_ends_in_a_batch_norm() -> None:
+    for family, ends in (("vit", True), ("resnet", False)):
+        settings = settled(tiny("mocov3", family))
+        learner: Any = METHODS["mocov3"].build(settings, settings.recipe)
+        assert isinstance(learner.predictor.layers[-1], torch.nn.BatchNorm1d) == ends
+
+
 @pytest.mark.parametrize("method", ["dino", "ibot", "esvit"])
 def test_heads_that_say_nothing_are_at_chance(method: str) -> None:
     changes = {"hidden_views": 1.0} if method == "ibot" else {}

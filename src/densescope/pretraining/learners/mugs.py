@@ -21,10 +21,7 @@ from densescope.pretraining.learners.distillation import (
 )
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.optimizers import Groups, decay_groups
-from densescope.pretraining.recipe import AugmentationSettings, none_or_more
 from densescope.pretraining.settings import PretrainSettings
-
-MUGS_VIEW = AugmentationSettings(scale=(0.25, 1.0), blur=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +39,14 @@ class MugsRecipe(DinoRecipe):
     """
 
     learning_rate: float = 8e-4
+    final_learning_rate: float = 1e-6
     weight_decay: tuple[float, float] = (0.04, 0.1)
-    first: AugmentationSettings = MUGS_VIEW
-    second: AugmentationSettings = MUGS_VIEW
-    local_count: int = none_or_more(10)
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     contrast_temperature: float = 0.2
     output_dim: int = 256
     neighbors: int = 8
     queue: int = 65536
-    relation_depth: int = 4
+    relation_depth: int = 1
     patch_rate: float = 0.2
 
 
@@ -261,11 +256,17 @@ METHOD = Method(
     file_name="checkpoint{:04d}.pth",
     chance=chance,
     changed=(
-        "Both global views are augmented like DINO's; Mugs gives half of the student's views "
-        "RandAugment and random erasing.",
-        "The names of the heads beside the backbone are not those of Mugs' own files.",
+        "Student and teacher see the same global views; Mugs draws the student's anew and gives "
+        "half of them RandAugment and random erasing, as half of the small ones.",
+        "Neighbors come from one memory of the teacher's means of normalized patches, and are "
+        "looked up by such a mean; Mugs keeps a memory per network and looks up by the mean of all "
+        "tokens before the last norm.",
+        "The heads of images and groups end in a batch norm and their predictors have one; Mugs' "
+        "have none, but unit vectors between them and a predictor of twice the width.",
+        "The names of the heads and queues beside the backbone are not those of Mugs' own files.",
         "The center starts at the mean output of the first batch instead of zero.",
         "There is no drop path.",
+        "Gradients are clipped all together, not each weight's by itself.",
     ),
     least_share=2,
     least_reason="its batch norms take means over the images",
