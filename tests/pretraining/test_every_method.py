@@ -167,6 +167,20 @@ def test_heads_of_byol_have_the_names_of_its_own_code(
     assert not any(".layers." in name for name in names)
 
 
+@pytest.mark.parametrize("method", ["ibot"])
+def test_ibot_writes_its_last_layer_under_both_names(
+    method: str, whole: tuple[tuple[Path, ...], Seen]
+) -> None:
+    file = content(whole[0][-1])
+    for network in ("student", "teacher"):
+        for part in ("weight_g", "weight_v"):
+            first, second = (
+                file[network][f"module.head.{layer}.{part}"]
+                for layer in ("last_layer", "last_layer2")
+            )
+            assert first.data_ptr() == second.data_ptr()
+
+
 @pytest.mark.parametrize("method", ["ijepa"])
 def test_ijepa_writes_the_batch_of_a_device_and_the_highest_rate(
     method: str, whole: tuple[tuple[Path, ...], Seen]

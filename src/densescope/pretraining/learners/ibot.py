@@ -110,6 +110,10 @@ class Ibot(Distillation[IbotRecipe]):
         """The content of ``checkpoint%04d.pth``."""
         content = super().content(counter, optimizer)
         content["student"]["module.backbone.masked_embed"] = self.mask_token.detach()[0]
+        # That code has a last layer for patches too: with a shared head, the same one.
+        for network in (content["student"], content["teacher"]):
+            shared = [name for name in network if ".last_layer." in name]
+            network |= {name.replace("layer.", "layer2."): network[name] for name in shared}
         del content["dino_loss"]
         content["ibot_loss"] = {
             "center": self.criterion.center[0],

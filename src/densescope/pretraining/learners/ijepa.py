@@ -30,7 +30,7 @@ IJEPA_CROP = AugmentationSettings(scale=(0.3, 1.0), flip=0.0, jitter=0.0, graysc
 class IjepaRecipe(Recipe):
     """I-JEPA's own settings; the defaults are those of its ViT-H/14 over 300 epochs.
 
-    All but the depth of the predictor, which is that of a ViT-B/16.
+    All but the depth of the predictor, which is the public code's for a ViT-B/16.
 
     Attributes:
         teacher_momentum: first and last value on a line.
@@ -179,7 +179,8 @@ METHOD = Method(
         "that leave too small a context are drawn again instead of the context.",
         "Size and form of a block are drawn apart, and blocks may reach all four sides.",
         "The file's own loss is 0: the mean stands in log.txt.",
-        "Only configurations of a ViT-H and a ViT-g are public: a predictor of 6 blocks for a "
-        "ViT-B/16 is not verified against public code, nor is the length of its run.",
+        "Only runs of a ViT-H and a ViT-g are public: rate, warm-up, decay and length are those of "
+        "the ViT-H/14, the 6 blocks of the predictor are the code's default for a ViT-B/16. That a "
+        "ViT-B/16 was trained with these is not verified against public code.",
     ),
 )
