@@ -123,5 +123,5 @@ def test_methods_lists_all_and_shows_one(densescope: Verb) -> None:
     assert listed.returncode == 0, listed.stderr
     assert all(row.title in listed.stdout for row in METHODS.values())
     one = densescope("methods", "byol")
-    assert "learning_rate: 0.2 -> 0.001" in one.stdout
+    assert "learning_rate: 0.3 -> 0.001" in one.stdout
     assert "resnet50_1.pth.tar" in one.stdout

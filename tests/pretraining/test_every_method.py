@@ -146,6 +146,49 @@ def test_checkpoints_have_the_layout_of_the_methods_own_code(
         torch.testing.assert_close(patches, expected.patches, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["dino", "esvit", "ibot"])
+def test_centers_have_the_shape_of_the_methods_own_code(
+    method: str, whole: tuple[tuple[Path, ...], Seen]
+) -> None:
+    loss = content(whole[0][-1])["ibot_loss" if method == "ibot" else "dino_loss"]
+    shapes = {name: tuple(center.shape) for name, center in loss.items()}
+    more = {"esvit": {"center_grid": (1, 32)}, "ibot": {"center2": (1, 1, 32)}}
+    assert shapes == {"center": (1, 32), **more.get(method, {})}
+
+
+@pytest.mark.parametrize("method", ["byol"])
+def test_heads_of_byol_have_the_names_of_its_own_code(
+    method: str, whole: tuple[tuple[Path, ...], Seen]
+) -> None:
+    heads = ("online_network.projetion", "target_network.projetion", "predictor.predictor")
+    layers = ("l1.weight", "bn1.weight", "bn1.running_mean", "l2.weight", "l2.bias")
+    names = content(whole[0][-1])["model"]
+    assert {f"module.{head}.{layer}" for head in heads for layer in layers} <= names.keys()
+    assert not any(".layers." in name for name in names)
+
+
+@pytest.mark.parametrize("method", ["ibot"])
+def test_ibot_writes_its_last_layer_under_both_names(
+    method: str, whole: tuple[tuple[Path, ...], Seen]
+) -> None:
+    file = content(whole[0][-1])
+    for network in ("student", "teacher"):
+        for part in ("weight_g", "weight_v"):
+            first, second = (
+                file[network][f"module.head.{layer}.{part}"]
+                for layer in ("last_layer", "last_layer2")
+            )
+            assert first.data_ptr() == second.data_ptr()
+
+
+@pytest.mark.parametrize("method", ["ijepa"])
+def test_ijepa_writes_the_batch_of_a_device_and_the_highest_rate(
+    method: str, whole: tuple[tuple[Path, ...], Seen]
+) -> None:
+    file = content(whole[0][-1])
+    assert (file["batch_size"], file["world_size"], file["lr"]) == (8, 1, 1e-3)
+
+
 @EVERY
 def test_weights_change_and_the_loss_is_finite(
     method: str, whole: tuple[tuple[Path, ...], Seen]

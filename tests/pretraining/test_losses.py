@@ -13,8 +13,9 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.pretraining.contrast import Queue, contrast, contrast_with
+from densescope.pretraining.encoders import Tokens
 from densescope.pretraining.learners.esvit import region_entropy
-from densescope.pretraining.learners.mugs import with_neighbors
+from densescope.pretraining.learners.mugs import Said, with_neighbors
 from densescope.pretraining.masking import block_masks, random_keep, target_blocks
 from densescope.pretraining.methods import METHODS, settled
 from tests.pretraining.tiny import images, tiny
@@ -192,6 +193,23 @@ def test_esvit_at_chance_and_its_two_halves() -> None:
     torch.testing.assert_close(outcome.loss, mean)
 
 
+@pytest.mark.parametrize("method", ["dino", "ibot", "esvit", "mugs"])
+@pytest.mark.parametrize("unit", [True, False])
+def test_prototypes_keep_their_length_or_learn_it(method: str, unit: bool) -> None:
+    learner = built(method, unit_prototypes=unit)
+    outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
+    outcome.loss.backward()
+    gradient = learner.student.head.last_layer.weight_g.grad
+    assert (gradient is None) == unit
+
+
+def test_only_a_vits_predictor_of_mocov3_ends_in_a_batch_norm() -> None:
+    for family, ends in (("vit", True), ("resnet", False)):
+        settings = settled(tiny("mocov3", family))
+        learner: Any = METHODS["mocov3"].build(settings, settings.recipe)
+        assert isinstance(learner.predictor.layers[-1], torch.nn.BatchNorm1d) == ends
+
+
 @pytest.mark.parametrize("method", ["dino", "ibot", "esvit"])
 def test_heads_that_say_nothing_are_at_chance(method: str) -> None:
     changes = {"hidden_views": 1.0} if method == "ibot" else {}
@@ -225,10 +243,42 @@ def test_neighbors_are_the_nearest_by_cosine_and_get_no_gradient() -> None:
     assert with_neighbors(rows, memory, 20).shape == (3, 10, 4)
 
 
-def test_mugs_puts_what_the_teacher_says_of_the_first_view_into_its_queues() -> None:
+def test_mugs_weighs_global_and_small_views_alike() -> None:
+    learner = built("mugs")
+    learner.image_predictor = learner.group_predictor = torch.nn.Identity()
+    told, views = ([Said(*draw(3, 4, 32, seed=10 * n + k)) for k in range(2)] for n in (1, 2))
+    views += [Said(*draw(3, 4, 32, seed=30 + k)) for k in range(3)]
+    center = learner.criterion.center.copy_(draw(1, 1, 32)).clone()
+    terms = learner._compare(told, views, 1)
+
+    def one(target: Said, said: Said) -> list[float]:
+        image = contrast_with(said.image, target.image, learner.image_queue.rows, 0.2)
+        group = contrast_with(said.group, target.group, learner.group_queue.rows, 0.2)
+        wanted = np.exp(log_softmax((target.clusters - center[0]).numpy() / 0.04))
+        clusters = -(wanted * log_softmax(said.clusters.numpy() / 0.1)).sum(1).mean()
+        return [float(image), float(group), float(clusters)]
+
+    large = np.mean([one(told[0], views[1]), one(told[1], views[0])], axis=0)
+    small = np.mean([one(target, said) for target in told for said in views[2:]], axis=0)
+    found = [float(term) for term in terms.values()]
+    assert found == pytest.approx(((large + small) / 2).tolist(), rel=1e-5)
+    mean = torch.stack([target.clusters for target in told]).mean((0, 1))
+    expected = 0.9 * center[0, 0] + 0.1 * mean
+    torch.testing.assert_close(learner.criterion.center[0, 0], expected)
+
+
+def test_mugs_normalizes_what_is_mixed_with_neighbors() -> None:
+    branch = built("mugs").student
+    torch.nn.init.zeros_(branch.backbone.model.norm.weight)
+    tokens = Tokens(draw(3, 16), draw(3, 16, 16))
+    group = branch.eval().say(tokens, draw(9, 16), 2).group
+    torch.testing.assert_close(group[0], group[2])
+
+
+def test_mugs_puts_what_the_teacher_says_into_its_queues() -> None:
     learner = built("mugs")
     outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
-    assert [int(q.place) for q in (learner.image_queue, learner.group_queue)] == [8, 8]
+    assert [int(q.place) for q in (learner.image_queue, learner.group_queue)] == [16, 16]
     expected = learner.teacher.backbone(outcome.views[:8]).patches.mean(1)
     torch.testing.assert_close(learner.memory.rows[:8], expected)
     terms = torch.stack(list(outcome.terms.values()))

@@ -42,5 +42,9 @@ METHOD = Method(
     changed=(
         "The center starts at the mean output of the first batch instead of zero.",
         "There is no drop path.",
+        "Gradients are clipped all together, not each weight's by itself.",
+        "Not verified against public code: number of small views, scales of crops and last rate of "
+        "the run over 800 epochs are as others repeat them, and the largest gradient is the code's "
+        "default; that run's own arguments lie beside its weights.",
     ),
 )

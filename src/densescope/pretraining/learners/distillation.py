@@ -16,17 +16,18 @@ from densescope.pretraining.recipe import (
     MILD_LOCAL,
     AugmentationSettings,
     MultiCropRecipe,
+    none_or_more,
 )
 from densescope.pretraining.schedules import cosine, ramp
 from densescope.pretraining.settings import PretrainSettings
 
-DINO_FIRST = AugmentationSettings(scale=(0.4, 1.0), blur=1.0)
+DINO_FIRST = AugmentationSettings(scale=(0.25, 1.0), blur=1.0)
 DINO_SECOND = replace(DINO_FIRST, blur=0.1, solarize=0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DinoRecipe(MultiCropRecipe):
-    """DINO's own settings; the defaults are those of its ViT-S/16 at 1,024 images a step.
+    """DINO's own settings; the defaults are those of its ViT-S/16 over 800 epochs.
 
     Attributes:
         teacher_momentum: first and last value on a cosine.
@@ -39,15 +40,17 @@ class DinoRecipe(MultiCropRecipe):
         head_batch_norm: batch norm in the head, as DINO's ``use_bn_in_head``; keeps short runs from
             collapsing to one output for all images.
         prototypes: width of its last layer.
+        unit_prototypes: whether prototypes keep the length 1; else it is learned.
     """
 
     learning_rate: float = 5e-4
-    final_learning_rate: float = 1e-6
+    final_learning_rate: float = 1e-5
     warmup: float = 10 / 800
     weight_decay: tuple[float, float] = (0.04, 0.4)
     clip_norm: float = 3.0
     first: AugmentationSettings = DINO_FIRST
     second: AugmentationSettings = DINO_SECOND
+    local_count: int = none_or_more(10)
     teacher_momentum: tuple[float, float] = (0.996, 1.0)
     teacher_temperature: tuple[float, float] = (0.04, 0.07)
     temperature_warmup: float = 30 / 800
@@ -57,6 +60,7 @@ class DinoRecipe(MultiCropRecipe):
     head_bottleneck: int = 256
     head_batch_norm: bool = False
     prototypes: int = 65536
+    unit_prototypes: bool = False
 
 
 AnyDino = TypeVar("AnyDino", bound=DinoRecipe)
@@ -66,6 +70,7 @@ SMALL_DISTILLATION: dict[str, Any] = {
     "rate_images": 0,
     "final_learning_rate": 1e-5,
     "warmup": 0.075,
+    "clip_norm": 3.0,
     "first": MILD,
     "second": MILD,
     "local": MILD_LOCAL,
@@ -78,6 +83,7 @@ SMALL_DISTILLATION: dict[str, Any] = {
     "head_bottleneck": 128,
     "head_batch_norm": True,
     "prototypes": 512,
+    "unit_prototypes": True,
 }
 
 
@@ -94,6 +100,7 @@ def dino_head(width: int, recipe: DinoRecipe, prototypes: int | None = None) -> 
             recipe.head_bottleneck,
             prototypes or recipe.prototypes,
             batch_norm=recipe.head_batch_norm,
+            norm_last_layer=recipe.unit_prototypes,
         )
     return head
 
@@ -174,7 +181,7 @@ class Distillation(Learner[AnyDino]):
             "optimizer": optimizer,
             "epoch": counter,
             "args": self.namespace(),
-            "dino_loss": self.criterion.state_dict(),
+            "dino_loss": {"center": self.criterion.center[0]},
         }
 
 

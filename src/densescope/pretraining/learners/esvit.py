@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from densescope.pretraining.encoders import Encoder, Tokens
 from densescope.pretraining.learner import Branch, Outcome, named
 from densescope.pretraining.learners.distillation import (
+    DINO_FIRST,
+    DINO_SECOND,
     SMALL_DISTILLATION,
     DinoRecipe,
     Distillation,
     dino_head,
 )
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.recipe import MILD_LOCAL, AugmentationSettings
+from densescope.pretraining.recipe import MILD_LOCAL, AugmentationSettings, none_or_more
 from densescope.pretraining.settings import PretrainSettings
 
+ESVIT_FIRST = replace(DINO_FIRST, scale=(0.4, 1.0))
+ESVIT_SECOND = replace(DINO_SECOND, scale=(0.4, 1.0))
 ESVIT_LOCAL = AugmentationSettings(scale=(0.05, 0.4), blur=0.5)
 
 
@@ -34,7 +38,11 @@ class EsvitRecipe(DinoRecipe):
         region_weight: of the loss of regions; that of views has what is left of 1.
     """
 
+    final_learning_rate: float = 1e-6
+    first: AugmentationSettings = ESVIT_FIRST
+    second: AugmentationSettings = ESVIT_SECOND
     local: AugmentationSettings = ESVIT_LOCAL
+    local_count: int = none_or_more(8)
     warmup: float = 10 / 300
     temperature_warmup: float = 30 / 300
     frozen_head: float = 1 / 300
@@ -166,7 +174,7 @@ class Esvit(Distillation[EsvitRecipe]):
         wrapped = "module." if self.recipe.head_batch_norm else ""
         content["student"] = _state(self.student, "module.")
         content["teacher"] = _state(self.teacher, wrapped)
-        center = {"center": self.criterion.center, "center_grid": self.region_center}
+        center = {"center": self.criterion.center[0], "center_grid": self.region_center}
         return {**content, "dino_loss": center}
 
 
@@ -206,5 +214,6 @@ METHOD = Method(
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "There is no drop path.",
+        "Gradients are clipped all together, not each weight's by itself.",
     ),
 )

@@ -11,21 +11,18 @@ from torch import Tensor, nn
 
 from densescope.pretraining.learner import Outcome
 from densescope.pretraining.learners.distillation import (
-    DINO_FIRST,
-    DINO_SECOND,
     SMALL_DISTILLATION,
     DinoRecipe,
     Distillation,
 )
 from densescope.pretraining.masking import block_masks
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.recipe import AugmentationSettings, none_or_more
 from densescope.pretraining.settings import PretrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class IbotRecipe(DinoRecipe):
-    """iBOT's own settings; the defaults are those of its ViT-S/16.
+    """iBOT's own settings; the defaults are those of its ViT-S/16 over 800 epochs.
 
     Attributes:
         hidden: least and most of a view's patches that are hidden, where any are.
@@ -34,9 +31,7 @@ class IbotRecipe(DinoRecipe):
         patch_weight: of the loss of patches beside that of class tokens.
     """
 
-    first: AugmentationSettings = DINO_FIRST
-    second: AugmentationSettings = DINO_SECOND
-    local_count: int = none_or_more(10)
+    final_learning_rate: float = 1e-6
     prototypes: int = 8192
     hidden: tuple[float, float] = (0.1, 0.5)
     hidden_views: float = 0.5
@@ -115,9 +110,13 @@ class Ibot(Distillation[IbotRecipe]):
         """The content of ``checkpoint%04d.pth``."""
         content = super().content(counter, optimizer)
         content["student"]["module.backbone.masked_embed"] = self.mask_token.detach()[0]
+        # That code has a last layer for patches too: with a shared head, the same one.
+        for network in (content["student"], content["teacher"]):
+            shared = [name for name in network if ".last_layer." in name]
+            network |= {name.replace("layer.", "layer2."): network[name] for name in shared}
         del content["dino_loss"]
         content["ibot_loss"] = {
-            "center": self.criterion.center,
+            "center": self.criterion.center[0],
             "center2": self.patch_criterion.center.center[None],
         }
         return content
@@ -145,6 +144,9 @@ METHOD = Method(
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "The patches' center is a mean over hidden patches only, as in DINOv2.",
+        "Hidden rectangles may be as small as one patch; iBOT's have 16 or more of 196 patches "
+        "while so many are left to hide.",
         "There is no drop path.",
+        "Gradients are clipped all together, not each weight's by itself.",
     ),
 )

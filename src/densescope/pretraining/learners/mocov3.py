@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from densescope.pretraining.contrast import contrast
 from densescope.pretraining.encoders import Encoder
@@ -46,19 +46,21 @@ class MocoV3(Averaged[MocoV3Recipe]):
     At chance the loss is ``4 temperature ln(images)``.
 
     Source: Chen, Xie, He 2021, arXiv 2104.02057; heads and moving average are lightly's.
-    Deviations: the heads' last batch norms keep scale and shift; schedules in steps.
+    Deviations: the heads' last batch norms keep scale and shift.
     """
 
     fixed_positions = True
 
     def __init__(self, settings: PretrainSettings, recipe: MocoV3Recipe) -> None:
-        from lightly.models.modules import MoCoProjectionHead
+        from lightly.models.modules import BYOLPredictionHead, MoCoProjectionHead
 
         super().__init__(settings, recipe)
         self.student, self.teacher = twins(self._branch)
-        self.predictor = MoCoProjectionHead(
-            recipe.output_dim, recipe.head_dim, recipe.output_dim, num_layers=2, batch_norm=True
-        )
+        sizes = (recipe.output_dim, recipe.head_dim, recipe.output_dim)
+        if self.student.backbone.family == "vit":
+            self.predictor: nn.Module = MoCoProjectionHead(*sizes, num_layers=2, batch_norm=True)
+        else:
+            self.predictor = BYOLPredictionHead(*sizes)
         self.teacher_momentum = recipe.teacher_momentum
 
     def _branch(self) -> Branch:
@@ -114,7 +116,11 @@ METHOD = Method(
     epochs=300,
     file_name="checkpoint_{:04d}.pth.tar",
     chance=lambda recipe, images: 4 * recipe.temperature * math.log(images),
-    changed=("The last batch norms of projector and predictor keep their scale and shift.",),
+    changed=(
+        "The last batch norms of projector and predictor keep their scale and shift.",
+        "The predictor of a ResNet or Swin, which ends without batch norm, has a last bias.",
+        "The head of a ResNet is called head in the file, not fc.",
+    ),
     least_share=2,
     least_reason="an image is told from the others of its batch",
 )

@@ -21,10 +21,7 @@ from densescope.pretraining.learners.distillation import (
 )
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.optimizers import Groups, decay_groups
-from densescope.pretraining.recipe import AugmentationSettings, none_or_more
 from densescope.pretraining.settings import PretrainSettings
-
-MUGS_VIEW = AugmentationSettings(scale=(0.25, 1.0), blur=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +39,14 @@ class MugsRecipe(DinoRecipe):
     """
 
     learning_rate: float = 8e-4
+    final_learning_rate: float = 1e-6
     weight_decay: tuple[float, float] = (0.04, 0.1)
-    first: AugmentationSettings = MUGS_VIEW
-    second: AugmentationSettings = MUGS_VIEW
-    local_count: int = none_or_more(10)
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     contrast_temperature: float = 0.2
     output_dim: int = 256
     neighbors: int = 8
     queue: int = 65536
-    relation_depth: int = 4
+    relation_depth: int = 1
     patch_rate: float = 0.2
 
 
@@ -88,9 +83,8 @@ class MugsBranch(Branch):
     def say(self, tokens: Tokens, memory: Tensor, neighbors: int) -> Said:
         """All three granularities of the views whose tokens these are."""
         mixed = self.relation(with_neighbors(tokens.patches.mean(1), memory, neighbors))
-        return Said(
-            self.image_head(tokens.image), self.group_head(mixed[:, 0]), self.head(tokens.image)
-        )
+        group = self.backbone.model.norm(mixed[:, 0])
+        return Said(self.image_head(tokens.image), self.group_head(group), self.head(tokens.image))
 
 
 def with_neighbors(rows: Tensor, memory: Tensor, neighbors: int) -> Tensor:
@@ -124,11 +118,9 @@ class Mugs(Distillation[MugsRecipe]):
     At chance, with a uniform teacher, the loss is the mean of ``ln(1 + queue)`` twice and
     ``ln(prototypes)``, weighted.
 
-    Source: Zhou et al. 2022, arXiv 2203.14415; the loss of clusters, heads and moving average are
-    lightly's.
+    Source: Zhou et al. 2022, arXiv 2203.14415; heads, center and moving average are lightly's.
     Deviations: no drop path, schedules in steps, the center starts at the mean output of the first
-    batch; both global views are augmented like DINO's, where Mugs gives half of the student's views
-    RandAugment and random erasing and the teacher none.
+    batch; views, heads and the memory of neighbors as the row of ``METHODS`` says.
     """
 
     student: MugsBranch
@@ -149,7 +141,7 @@ class Mugs(Distillation[MugsRecipe]):
         return MugsBranch(self.encoder(), self.recipe)
 
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
-        """The weighted mean of the three losses over pairs of different views."""
+        """The weighted mean of the three losses."""
         large = self.views(images, generator)
         small = self.small_views(images, generator)
         flat, memory = large.flatten(0, 1), self.memory.rows.clone()
@@ -166,33 +158,31 @@ class Mugs(Distillation[MugsRecipe]):
         terms = self._compare(_split(told, 2), views, step)
         weights = self.recipe.weights
         loss = sum(w * term for w, term in zip(weights, terms.values(), strict=True))
-        first = len(images)
-        self.image_queue.put(told.image[:first])
-        self.group_queue.put(told.group[:first])
-        self.memory.put(seen.patches[:first].mean(1))
+        self.image_queue.put(told.image)
+        self.group_queue.put(told.group)
+        self.memory.put(seen.patches[: len(images)].mean(1))
         return Outcome(torch.as_tensor(loss) / sum(weights), tokens.patches, flat, terms=terms)
 
     def _compare(self, told: list[Said], views: list[Said], step: int) -> dict[str, Tensor]:
-        heat = self.recipe.contrast_temperature
-        images, groups = [], []
+        """Means over pairs of different views; global and small views count one half each."""
+        heat, cold = self.recipe.contrast_temperature, self.recipe.student_temperature
+        clusters = torch.stack([target.clusters for target in told])
+        wanted = ((clusters - self.criterion.center) / self.temperature(step)).softmax(2)
+        by_size: tuple[list[Tensor], list[Tensor]] = ([], [])
         for second, said in enumerate(views):
             image, group = self.image_predictor(said.image), self.group_predictor(said.group)
             for first, target in enumerate(told):
                 if first != second:
-                    others = self.image_queue.rows
-                    images.append(contrast_with(image, target.image, others, heat))
-                    others = self.group_queue.rows
-                    groups.append(contrast_with(group, target.group, others, heat))
-        clusters = self.criterion(
-            [view.clusters for view in told],
-            [view.clusters for view in views],
-            teacher_temp=self.temperature(step),
-        )
-        return {
-            "image_loss": torch.stack(images).mean(),
-            "group_loss": torch.stack(groups).mean(),
-            "cluster_loss": clusters,
-        }
+                    terms = (
+                        contrast_with(image, target.image, self.image_queue.rows, heat),
+                        contrast_with(group, target.group, self.group_queue.rows, heat),
+                        F.cross_entropy(said.clusters / cold, wanted[first]),
+                    )
+                    by_size[second >= len(told)].append(torch.stack(terms))
+        self.criterion.update_center(clusters)
+        halves = [torch.stack(pairs).mean(0) for pairs in by_size if pairs]
+        names = ("image_loss", "group_loss", "cluster_loss")
+        return dict(zip(names, torch.stack(halves).mean(0), strict=True))
 
     def parameter_groups(self) -> Groups:
         """The patch embedding learns more slowly than everything else."""
@@ -261,11 +251,17 @@ METHOD = Method(
     file_name="checkpoint{:04d}.pth",
     chance=chance,
     changed=(
-        "Both global views are augmented like DINO's; Mugs gives half of the student's views "
-        "RandAugment and random erasing.",
-        "The names of the heads beside the backbone are not those of Mugs' own files.",
+        "Student and teacher see the same global views; Mugs draws the student's anew and gives "
+        "half of them RandAugment and random erasing, as half of the small ones.",
+        "Neighbors come from one memory of the teacher's means of normalized patches, and are "
+        "looked up by such a mean; Mugs keeps a memory per network and looks up by the mean of all "
+        "tokens before the last norm.",
+        "The heads of images and groups end in a batch norm and their predictors have one; Mugs' "
+        "have none, but unit vectors between them and a predictor of twice the width.",
+        "The names of the heads and queues beside the backbone are not those of Mugs' own files.",
         "The center starts at the mean output of the first batch instead of zero.",
         "There is no drop path.",
+        "Gradients are clipped all together, not each weight's by itself.",
     ),
     least_share=2,
     least_reason="its batch norms take means over the images",

@@ -194,7 +194,7 @@ METHOD = Method(
     changed=(
         "Checkpoints are numbered; the public code overwrites one.",
         "The last rate does not grow with the batch.",
-        "The projector's layers have no bias before their batch norms.",
+        "Layers before a batch norm have no bias.",
     ),
     chance=lambda recipe, images: math.log(images),
     least_share=2,

@@ -96,7 +96,10 @@ METHOD = Method(
     epochs=100,
     file_name="checkpoint_{:04d}.pth.tar",
     chance=lambda recipe, images: 0.0,
-    changed=(),
+    changed=(
+        "The rate changes every step, not every epoch.",
+        "The projector's last layer has no bias, which its batch norm would take away.",
+    ),
     least_share=2,
     least_reason="its batch norms take means over the images",
 )

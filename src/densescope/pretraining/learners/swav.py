@@ -211,6 +211,7 @@ METHOD = Method(
         "batch.",
         "Prototypes wait for a part of the run, 1/400 of it, as 313 steps were of the paper's.",
         "The queue lies in the checkpoint, not in a file beside it.",
+        "The projector's first layer has no bias, which its batch norm would take away.",
     ),
     chance=lambda recipe, images: math.log(recipe.prototypes),
     least_share=2,
