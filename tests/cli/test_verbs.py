@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.core import TyperGroup
+from typer.testing import CliRunner
 
+from densescope.cli.app import app
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from tests.conftest import ROOT
 from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
@@ -323,3 +328,21 @@ def test_a_folder_that_no_demo_made_is_not_emptied(tmp_path: Path) -> None:
 def test_help_and_version() -> None:
     assert "sweep" in densescope("--help").stdout
     assert densescope("--version").stdout.startswith("densescope 0.")
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_help_cuts_off_no_option_and_no_sentence(columns: str) -> None:
+    verbs = typer.main.get_command(app)
+    assert isinstance(verbs, TyperGroup)
+    runner = CliRunner(env={"COLUMNS": columns, "TERMINAL_WIDTH": columns})
+    listed = runner.invoke(app, ["--help"]).stdout.split("Commands:")[1]
+    assert "..." not in listed
+    for name, verb in verbs.commands.items():
+        shown = runner.invoke(app, [name, "--help"]).stdout
+        known = {word for part in verb.params for word in (*part.opts, *part.secondary_opts)}
+        missing = {word for word in known if word.startswith("-")} - set(
+            re.split(r"[\s,/]+", shown)
+        )
+        assert not missing, name
+        assert "…" not in shown
+        assert " ".join(str(verb.help).split("\n\n")[0].split()) in " ".join(listed.split())
