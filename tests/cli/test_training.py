@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -100,6 +101,29 @@ def test_a_regularized_run_from_a_checkpoint(
     assert second.returncode == 0, second.stderr
     alone = refused(densescope(*pretrain("mocov3", tiny_images, tmp_path / "c", *SMALL, *added)))
     assert "--start-from" in alone
+
+
+def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
+    densescope: Verb, tiny_images: Path, tmp_path: Path
+) -> None:
+    looking = ["--monitor", tiny_images, "--monitor-count", 32, "--monitor-every", 1]
+    run = densescope(*pretrain("mocov3", tiny_images, tmp_path / "run", *SMALL, *looking))
+    assert run.returncode == 0, run.stderr
+    looks = [line for line in run.stdout.splitlines() if line.startswith("look ")]
+    assert [line.split(":")[0] for line in looks] == [
+        "look 1 at step 0",
+        "look 2 at step 1",
+        "look 3 at step 2 (checkpoint_0000.pth.tar)",
+        "look 4 at step 3",
+        "look 5 at step 4 (checkpoint_0001.pth.tar)",
+    ]
+    numbers = r"DSE \(weight 1\) \d\S+ ± \S+, separability -?\d\S+ ± \S+, dim \d\S+ ± \S+"
+    assert all(re.search(rf": {numbers}; no alarm$", line) for line in looks)
+    seen = densescope("select", tmp_path / "run" / "monitor").stdout
+    assert re.search(r"Use (step [013]\.|checkpoint_000[01]\.pth\.tar \(step [24]\)\.)", seen)
+    labels = ["--dataset", "scenes", "--root", tmp_path]
+    sentence = refused(densescope("probe", tmp_path / "run" / "monitor", *labels))
+    assert "but no weights to probe. Score the checkpoints of that run" in sentence
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +12,11 @@ from rich.text import Text
 
 from densescope.cli import options as o
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import table
+from densescope.cli.tables import table, with_error
 from densescope.cli.watching import ALARM_STANDS
 
 if TYPE_CHECKING:
+    from densescope.monitoring import Observation
     from densescope.monitoring.pretraining import PretrainingMonitor
     from densescope.pretraining.recipe import Recipe
     from densescope.pretraining.settings import (
@@ -168,8 +170,10 @@ class MonitorOptions:
         """Where the records go."""
         return self.monitor_output or output / "monitor"
 
-    def watchers(self, settings: PretrainSettings, output: Path) -> list[PretrainingMonitor]:
-        """The monitor, if one was asked for."""
+    def watchers(
+        self, settings: PretrainSettings, output: Path, say: Callable[[str], None]
+    ) -> list[PretrainingMonitor]:
+        """The monitor, if one was asked for; a line of every look goes to ``say``."""
         if self.monitor is None:
             return []
         from densescope.monitoring import DenseMonitor
@@ -184,7 +188,26 @@ class MonitorOptions:
             output=self.folder(output),
             stop_on_alarm=self.stop_on_alarm,
         )
-        return [PretrainingMonitor(made, self.monitor_every)]
+        watcher = PretrainingMonitor(made, self.monitor_every)
+        watcher.on_look = lambda seen: say(look_line(len(made.records), seen))
+        return [watcher]
+
+
+def look_line(number: int, seen: Observation) -> str:
+    """One look of a monitor: its number and place, DSE and its parts, and the alarm."""
+    at = f"step {seen.step}"
+    where = at if seen.name == at else f"{at} ({seen.name})"
+    if seen.reading is None:
+        said = f"no numbers: {'; '.join(seen.problems)}"
+    else:
+        row = seen.reading.scores["-1"]
+        separability = row["released.inter"].minus(row["released.intra"])
+        said = (
+            f"DSE (weight 1) {with_error(row['released.dse'])}, separability "
+            f"{with_error(separability)}, dim {with_error(row['released.dim'])}"
+        )
+    alarm = "no alarm" if seen.alarm is None else f"ALARM since {seen.alarm.since}"
+    return f"look {number} at {where}: {said}; {alarm}"
 
 
 @o.grouped
@@ -225,7 +248,8 @@ def pretrain(
     subset = draw_subset(open_images(images), run.images_count, run.seed)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}", markup=False)
-    loggers, watchers = run.loggers(output), looking.watchers(settings, output)
+    watchers = looking.watchers(settings, output, lambda line: console.print(line, markup=False))
+    loggers = run.loggers(output)
     try:
         with TrainingProgress(console) as progress:
             files = run_pretraining(

@@ -25,8 +25,9 @@ class Placed(Protocol):
 
 
 def place(row: Placed, name: str = "") -> str:
-    """``checkpoint0030.pth (epoch 30)``."""
-    return f"{name or row.name} ({row.unit} {row.step})"
+    """``checkpoint0030.pth (epoch 30)``; what is named for its place is not told it twice."""
+    shown, at = name or row.name, f"{row.unit} {row.step}"
+    return shown if shown == at else f"{shown} ({at})"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
