@@ -124,4 +124,8 @@ def test_wrong_wishes_are_sentences(tiny_run: Path, tiny_images: Path, tmp_path:
         densescope(*given, "--once", "--alarm-webhook", "ftp://host")
     )
     assert "there is no format 'dimo'" in refused(densescope(*given, "--format", "dimo"))
+    nowhere = words(tmp_path / "nowhere", tiny_images, tmp_path / "out")
+    assert f"there is no folder {tmp_path}/nowhere" in refused(densescope(*nowhere, "--once"))
+    waited = densescope(*nowhere, "--until-idle", 0.1)
+    assert waited.stdout.startswith(f"waiting for {tmp_path}/nowhere to appear; Ctrl-C ends it\n")
     assert "to judge layer -2" in refused(densescope(*given, "--layer", "-2"))

@@ -125,8 +125,9 @@ def _write_report(store: RunStore, watching: WatchOptions) -> None:
 
 def _print(console: Console, event: WatchEvent, reasons: Reasons) -> None:
     if event.kind == "start":
-        waiting = "" if Path(event.text).is_dir() else ", which is not there yet"
-        console.print(f"watching {event.text}{waiting}; Ctrl-C ends it", markup=False)
+        there = Path(event.text).is_dir()
+        said = f"watching {event.text}" if there else f"waiting for {event.text} to appear"
+        console.print(f"{said}; Ctrl-C ends it", markup=False)
     elif event.kind == "scored":
         console.print(_line(event), markup=False)
     elif event.kind == "failed":
