@@ -38,6 +38,28 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
+def to_try(fell: str, *, is_finite: bool) -> str:
+    """What may hold dense features when training goes on from before a fall.
+
+    Args:
+        fell: the part that did: ``"separability"``, ``"dimension"`` or anything else for both.
+        is_finite: whether the features still have numbers.
+    """
+    if not is_finite:
+        return (
+            "To try from there: a lower learning rate or a longer warm-up, and float32 where half "
+            "precision overflows."
+        )
+    term = "--regularizer dse of pretrain, or DenseStructureLoss"
+    if fell == "separability":
+        tried = f"{term}, which pulls mostly on separability, or a lower learning rate"
+    elif fell == "dimension":
+        tried = f"a lower learning rate, or {term}, on many images: on few it hardly sees dimension"
+    else:
+        tried = f"a lower learning rate, or {term}"
+    return f"To try from there: {tried} (neither is sure to help)."
+
+
 def size(difference: Estimate, level: float) -> str:
     """Size of a difference, with the interval of its absolute value."""
     interval = difference.interval(level)
