@@ -15,6 +15,7 @@ import pytest
 from densescope.cli import main
 from densescope.pretraining.methods import METHODS
 from tests.cli.test_verbs import SCORING
+from tests.pretraining.tiny import content, same
 
 pytest.importorskip("lightly")
 pytest.importorskip("pytorch_lightning")
@@ -88,6 +89,36 @@ def test_a_run_its_next_command_and_going_on(
     assert "steps was 4 and is 9" in sentence
     lines = [json.loads(line) for line in (output / "log.txt").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
+
+
+def test_a_run_goes_on_with_its_own_options(
+    densescope: Verb, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    monkeypatch.chdir(tiny_images.parent)
+    words = pretrain("mocov3", Path(tiny_images.name), output, *SMALL, "--regularizer", "dse")
+    assert densescope(*words).returncode == 0
+    kept = (output / "pretrain.json").read_text()
+    last = output / "checkpoint_0001.pth.tar"
+    whole = content(last)
+    assert "already holds checkpoints" in refused(densescope(*words, "--seed", "7"))
+    assert (output / "pretrain.json").read_text() == kept
+    last.unlink()
+    monkeypatch.chdir(tmp_path)
+    again = densescope("pretrain", "--resume", "--output", "run")
+    assert again.returncode == 0, again.stderr
+    assert "[4/4] checkpoint_0001.pth.tar: loss" in again.stdout
+    assert same(content(last), whole)
+    assert (output / "pretrain.json").read_text() == kept
+    config = tmp_path / "c.toml"
+    config.write_text('output = "run"\nsteps = 9\n')
+    for given in (["--output", output, "--steps", 9], ["--config", config]):
+        sentence = refused(densescope("pretrain", *given, "--resume"))
+        assert "belongs to a run with other settings: steps was 4 and is 9." in sentence
+    nowhere = ["--output", tmp_path / "none"]
+    assert "nothing to resume: there is no folder" in refused(
+        densescope("pretrain", "--resume", *nowhere)
+    )
 
 
 def test_a_regularized_run_from_a_checkpoint(

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from densescope.cli import options as o
+from densescope.cli.resuming import KeptOptions, OutputOption, ResumeOption
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table, with_error
 from densescope.cli.watching import ALARM_STANDS
@@ -212,25 +213,24 @@ def look_line(number: int, seen: Observation) -> str:
 
 @o.grouped
 def pretrain(
+    context: typer.Context,
     images: Annotated[
         Path, typer.Option(help="A folder of images, tar shards, or a saved image set.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for the checkpoints.")],
+    output: OutputOption,
     network: NetworkOptions,
     how: RecipeOptions,
     run: RunOptions,
     looking: MonitorOptions,
     method: Annotated[str, typer.Option(help="See: densescope methods.")] = "dino",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
-    ] = False,
+    resume: ResumeOption = False,
     start_from: Annotated[
         Path | None, typer.Option(help="Begin with the weights of this checkpoint.")
     ] = None,
 ) -> None:
     """Pretrain with any method and leave checkpoints in the layout of its own code.
 
-    A run that was stopped goes on with the same command and --resume.
+    A run that was stopped goes on with --output RUN --resume.
     """
     from densescope.cli.progress import TrainingProgress
     from densescope.features.images import decode_subset, draw_subset, open_images
@@ -258,7 +258,7 @@ def pretrain(
                 output,
                 progress,
                 start=start,
-                watchers=watchers,
+                watchers=[KeptOptions(output, context.params), *watchers],
                 loggers=loggers,
             )
     except TrainingStopped as stopped:
