@@ -185,6 +185,8 @@ def test_two_processes_share_a_batch(tiny_images: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "densescope", *map(str, words)]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
+    for line in ("training on 32 images", "2 checkpoints in", "next: densescope sweep"):
+        assert run.stdout.count(line) == 1
     names = [path.name for path in sorted((tmp_path / "run").glob("*.tar"))]
     assert names == ["checkpoint_0000.pth.tar", "checkpoint_0001.pth.tar"]
     assert len((tmp_path / "run" / "log.txt").read_text().splitlines()) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,7 +74,9 @@ class KeptOptions:
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
         """Write them, in the first process; paths hold in every working directory."""
-        if os.environ.get("LOCAL_RANK", "0") != "0":
+        from densescope.pretraining.trainer import is_first_process
+
+        if not is_first_process():
             return
         given = {name: value for name, value in self.values.items() if value is not None}
         kept = {

@@ -236,11 +236,12 @@ def pretrain(
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
     from densescope.pretraining.methods import settled
-    from densescope.pretraining.trainer import Start
+    from densescope.pretraining.trainer import Start, is_first_process
     from densescope.pretraining.trainer import pretrain as run_pretraining
     from densescope.runs.environment import settle_threads
 
     console = make_console()
+    console.quiet = not is_first_process()
     settings = settled(run.settings(method, network, how))
     start = Start(resume, start_from)
     console.print(f"working with {settle_threads()} thread(s)")
