@@ -186,12 +186,12 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("ends", "fell", "said"),
     [
-        ([(-0.3, 0.5)] * 2, "separability", "DenseStructureLoss, which pulls mostly on separabil"),
-        ([(0.1, 0.2)] * 2, "dimension", "on many images: on few it hardly sees dimension"),
+        ([(-0.3, 0.5)] * 2, "separability", "dse), which pulls mostly on separability, or a lower"),
+        ([(0.1, 0.2)] * 2, "dimension", "over many images, since over few it hardly sees the"),
         (
             [(-0.3, 0.2)] * 2,
             "both",
-            ": a lower learning rate, or --regularizer dse of pretrain, or ",
+            ": a lower learning rate, or the DSE term in the loss (",
         ),
         ([], "both", "a lower learning rate or a longer warm-up, and float32"),
     ],

@@ -50,14 +50,17 @@ def to_try(fell: str, *, is_finite: bool) -> str:
             "To try from there: a lower learning rate or a longer warm-up, and float32 where half "
             "precision overflows."
         )
-    term = "--regularizer dse of pretrain, or DenseStructureLoss"
+    term = "the DSE term in the loss (DenseStructureLoss, or pretrain --regularizer dse)"
     if fell == "separability":
         tried = f"{term}, which pulls mostly on separability, or a lower learning rate"
     elif fell == "dimension":
-        tried = f"a lower learning rate, or {term}, on many images: on few it hardly sees dimension"
+        tried = (
+            f"a lower learning rate, or {term} over many images, since over few it hardly sees the "
+            "dimension"
+        )
     else:
         tried = f"a lower learning rate, or {term}"
-    return f"To try from there: {tried} (neither is sure to help)."
+    return f"To try from there: {tried}; neither is sure to help."
 
 
 def size(difference: Estimate, level: float) -> str:
