@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -249,7 +250,8 @@ def pretrain(
     subset = draw_subset(open_images(images), run.images_count, run.seed)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}", markup=False)
-    watchers = looking.watchers(settings, output, lambda line: console.print(line, markup=False))
+    say = partial(console.print, markup=False, soft_wrap=True)
+    watchers = looking.watchers(settings, output, say)
     loggers = run.loggers(output)
     try:
         with TrainingProgress(console) as progress:
@@ -263,7 +265,7 @@ def pretrain(
                 loggers=loggers,
             )
     except TrainingStopped as stopped:
-        console.print(f"ALARM: {stopped}", markup=False)
+        say(f"ALARM: {stopped}")
         raise typer.Exit(ALARM_STANDS) from None
     console.print(f"{len(files)} checkpoints in {output}")
     if watchers:
