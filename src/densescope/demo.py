@@ -163,7 +163,11 @@ def probe_sentences(result: DemoResult) -> list[str]:
     if abs(gain) <= noise:
         return [*lines, f"They differ by {gain:+.1f}, within the spread of the probe."]
     word = "better" if gain > 0 else "worse"
-    return [*lines, f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f}."]
+    return [
+        *lines,
+        f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f}; the spread "
+        "is that of the probe's seeds, and other test images would add their own.",
+    ]
 
 
 class _Before:
