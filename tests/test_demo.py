@@ -44,7 +44,19 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path) -> N
     assert first.report.is_file()
     assert set(first.probes) == {first.selection.pick, first.selection.last}
     assert "pretrained with DINO: 3 checkpoints" in "\n".join(lines)
-    assert any("mIoU" in line for line in probe_sentences(first))
+    said = probe_sentences(first)
+    assert sum("mIoU" in line for line in said) == 3
+    assert first.untrained.mean_iou not in {probe.mean_iou for probe in first.probes.values()}
+    for mean_iou, is_said in ((1.0, True), (0.0, False)):
+        told = replace(first, untrained=replace(first.untrained, mean_iou=mean_iou))
+        assert ("reads no more from the pick" in " ".join(probe_sentences(told))) == is_said
+        assert f"the network before training: {100 * mean_iou:.1f} mIoU" in "".join(
+            probe_sentences(told)
+        )
+    apart = dict(zip(first.probes, (0.5, 0.1), strict=False))
+    probes = {name: replace(first.probes[name], mean_iou=apart[name]) for name in first.probes}
+    last = probe_sentences(replace(first, probes=probes))[-1]
+    assert "that of the probe's seeds, and other test images" in last
     second = run_demo(tmp_path / "demo", settings=SMALL, say=lines.append)
     assert second.selection.pick == first.selection.pick
     assert [r.dse for r in second.selection.rows] == [r.dse for r in first.selection.rows]

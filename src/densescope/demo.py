@@ -6,14 +6,21 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from densescope.errors import InputError
 from densescope.evaluation.probes import ProbeResult, quick_linear_probe
 from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import extract
+from densescope.features.live import live_backbone
+from densescope.features.protocol import Backbone
+from densescope.pretraining.learner import Learner
 from densescope.pretraining.learners.dino import SMALL_DINO
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import Progress, pretrain
@@ -61,12 +68,14 @@ class DemoResult:
         selection: the choice among its checkpoints.
         report: the HTML file.
         probes: checkpoint name -> probe, for the pick and the last checkpoint.
+        untrained: the same probe on the network as it was before training.
         seconds: wall time per stage.
     """
 
     selection: Selection
     report: Path
     probes: dict[str, ProbeResult]
+    untrained: ProbeResult
     seconds: dict[str, float]
 
 
@@ -104,7 +113,8 @@ def run_demo(
     say(f"made {len(scenes) + len(others)} scenes of {size} pixels ({clock('scenes')})")
 
     run = folder / "run"
-    files = pretrain(settings.pretrain, scenes.images, run, on_step)
+    before = _Before()
+    files = pretrain(settings.pretrain, scenes.images, run, on_step, watchers=[before])
     say(f"pretrained with DINO: {len(files)} checkpoints in {run} ({clock('pretraining')})")
 
     scores = folder / "scores"
@@ -126,9 +136,11 @@ def run_demo(
 
     labelled = make_scenes(sum(settings.probe_images), size=size, seed=settings.seed + 2)
     names = dict.fromkeys((str(selection.pick), selection.last))
-    probes = {name: _probe(run / name, spec, labelled, settings) for name in names}
+    probes = {name: _probe(spec.load(run / name).backbone, labelled, settings) for name in names}
+    fresh = live_backbone(before.network, image_size=size)
+    untrained = _probe(fresh, labelled, settings)
     say(f"probed the pick and the last checkpoint with labels ({clock('probe')})")
-    return DemoResult(selection, report, probes, clock.seconds)
+    return DemoResult(selection, report, probes, untrained, clock.seconds)
 
 
 def probe_sentences(result: DemoResult) -> list[str]:
@@ -136,9 +148,13 @@ def probe_sentences(result: DemoResult) -> list[str]:
     selection = result.selection
     lines = []
     for role, name in (("pick", str(selection.pick)), ("last", selection.last)):
-        probe = result.probes[name]
-        spread = "" if probe.spread is None else f" ± {100 * probe.spread:.1f} over seeds"
-        lines.append(f"{role:>5} {name}: {100 * probe.mean_iou:.1f} mIoU{spread}")
+        lines.append(f"{role:>5} {name}: {_miou(result.probes[name])}")
+    lines.append(f"the network before training: {_miou(result.untrained)}")
+    if result.probes[str(selection.pick)].mean_iou <= result.untrained.mean_iou:
+        lines.append(
+            "The probe reads no more from the pick than from the untrained network: so short a "
+            "training shows the commands, not good features."
+        )
     if selection.pick == selection.last:
         return [*lines, "The pick is the last checkpoint: this short run shows no degradation."]
     pick, last = result.probes[str(selection.pick)], result.probes[selection.last]
@@ -147,11 +163,35 @@ def probe_sentences(result: DemoResult) -> list[str]:
     if abs(gain) <= noise:
         return [*lines, f"They differ by {gain:+.1f}, within the spread of the probe."]
     word = "better" if gain > 0 else "worse"
-    return [*lines, f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f}."]
+    return [
+        *lines,
+        f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f}; the spread "
+        "is that of the probe's seeds, and other test images would add their own.",
+    ]
 
 
-def _probe(path: Path, spec: BackboneSpec, labelled: Scenes, settings: DemoSettings) -> ProbeResult:
-    backbone = spec.load(path).backbone
+class _Before:
+    """Keeps a copy of the network that a sweep would read, as it was before the first step."""
+
+    network: nn.Module
+
+    def on_start(self, learner: Learner[Any], step: int) -> None:
+        """Take it."""
+        self.network = deepcopy(next(iter(learner.backbones().values())).model).eval()
+
+    def after_step(self, learner: Learner[Any], progress: Progress) -> None:
+        """Nothing."""
+
+    def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
+        """Nothing."""
+
+
+def _miou(probe: ProbeResult) -> str:
+    spread = "" if probe.spread is None else f" ± {100 * probe.spread:.1f} over seeds"
+    return f"{100 * probe.mean_iou:.1f} mIoU{spread}"
+
+
+def _probe(backbone: Backbone, labelled: Scenes, settings: DemoSettings) -> ProbeResult:
     features = extract(backbone, labelled.images, device=settings.pretrain.device)
     train = settings.probe_images[0]
     (patches,) = features.patches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from densescope.cli import main
 from densescope.pretraining.methods import METHODS
 from tests.cli.test_verbs import SCORING
+from tests.pretraining.tiny import content, same
 
 pytest.importorskip("lightly")
 pytest.importorskip("pytorch_lightning")
@@ -89,6 +91,36 @@ def test_a_run_its_next_command_and_going_on(
     assert [line["step"] for line in lines] == [2, 4]
 
 
+def test_a_run_goes_on_with_its_own_options(
+    densescope: Verb, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    monkeypatch.chdir(tiny_images.parent)
+    words = pretrain("mocov3", Path(tiny_images.name), output, *SMALL, "--regularizer", "dse")
+    assert densescope(*words).returncode == 0
+    kept = (output / "pretrain.json").read_text()
+    last = output / "checkpoint_0001.pth.tar"
+    whole = content(last)
+    assert "already holds checkpoints" in refused(densescope(*words, "--seed", "7"))
+    assert (output / "pretrain.json").read_text() == kept
+    last.unlink()
+    monkeypatch.chdir(tmp_path)
+    again = densescope("pretrain", "--resume", "--output", "run")
+    assert again.returncode == 0, again.stderr
+    assert "[4/4] checkpoint_0001.pth.tar: loss" in again.stdout
+    assert same(content(last), whole)
+    assert (output / "pretrain.json").read_text() == kept
+    config = tmp_path / "c.toml"
+    config.write_text('output = "run"\nsteps = 9\n')
+    for given in (["--output", output, "--steps", 9], ["--config", config]):
+        sentence = refused(densescope("pretrain", *given, "--resume"))
+        assert "belongs to a run with other settings: steps was 4 and is 9." in sentence
+    nowhere = ["--output", tmp_path / "none"]
+    assert "nothing to resume: there is no folder" in refused(
+        densescope("pretrain", "--resume", *nowhere)
+    )
+
+
 def test_a_regularized_run_from_a_checkpoint(
     densescope: Verb, tiny_images: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +132,29 @@ def test_a_regularized_run_from_a_checkpoint(
     assert second.returncode == 0, second.stderr
     alone = refused(densescope(*pretrain("mocov3", tiny_images, tmp_path / "c", *SMALL, *added)))
     assert "--start-from" in alone
+
+
+def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
+    densescope: Verb, tiny_images: Path, tmp_path: Path
+) -> None:
+    looking = ["--monitor", tiny_images, "--monitor-count", 32, "--monitor-every", 1]
+    run = densescope(*pretrain("mocov3", tiny_images, tmp_path / "run", *SMALL, *looking))
+    assert run.returncode == 0, run.stderr
+    looks = [line for line in run.stdout.splitlines() if line.startswith("look ")]
+    assert [line.split(":")[0] for line in looks] == [
+        "look 1 at step 0",
+        "look 2 at step 1",
+        "look 3 at step 2 (checkpoint_0000.pth.tar)",
+        "look 4 at step 3",
+        "look 5 at step 4 (checkpoint_0001.pth.tar)",
+    ]
+    numbers = r"DSE \(weight 1\) \d\S+ ± \S+, separability -?\d\S+ ± \S+, dim \d\S+ ± \S+"
+    assert all(re.search(rf": {numbers}; no alarm$", line) for line in looks)
+    seen = densescope("select", tmp_path / "run" / "monitor").stdout
+    assert re.search(r"Use (step [013]\.|checkpoint_000[01]\.pth\.tar \(step [24]\)\.)", seen)
+    labels = ["--dataset", "scenes", "--root", tmp_path]
+    sentence = refused(densescope("probe", tmp_path / "run" / "monitor", *labels))
+    assert "but no weights to probe. Score the checkpoints of that run" in sentence
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.core import TyperGroup
+from typer.testing import CliRunner
 
+from densescope.cli.app import app
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from tests.conftest import ROOT
 from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
@@ -46,7 +51,8 @@ def swept(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = densescope(*words, "--output", folder / "scores")
     assert result.returncode == 0, result.stderr
     assert "6 of 6 checkpoints scored" in result.stdout
-    assert "[6/6] checkpoint0005.pth: scored" in result.stdout
+    assert "[6/6] checkpoint0005.pth: scored in " in result.stdout
+    assert re.search(r"^ *checkpoint +epoch +separability", result.stdout, re.MULTILINE)
     return folder
 
 
@@ -280,6 +286,13 @@ def test_a_reason_that_fails_every_checkpoint_is_said_once_and_its_folder_can_be
     assert said.count("tensors") == 1
     assert "checkpoint0000.pth, checkpoint0001.pth, checkpoint0002.pth: " in said
     assert "next:" not in result.stdout
+    first, *others = [line for line in result.stdout.splitlines() if line.startswith("[")]
+    assert "[1/3] checkpoint0000.pth: failed: " in first
+    assert "tensors" in first
+    assert others == [
+        f"[{n + 1}/3] checkpoint000{n}.pth: failed: same reason as checkpoint0000.pth"
+        for n in (1, 2)
+    ]
     mended = densescope(*words, *BACKBONE)
     assert mended.returncode == 0, mended.stderr
     assert "3 of 3 checkpoints scored" in mended.stdout
@@ -323,3 +336,21 @@ def test_a_folder_that_no_demo_made_is_not_emptied(tmp_path: Path) -> None:
 def test_help_and_version() -> None:
     assert "sweep" in densescope("--help").stdout
     assert densescope("--version").stdout.startswith("densescope 0.")
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_help_cuts_off_no_option_and_no_sentence(columns: str) -> None:
+    verbs = typer.main.get_command(app)
+    assert isinstance(verbs, TyperGroup)
+    runner = CliRunner(env={"COLUMNS": columns, "TERMINAL_WIDTH": columns})
+    listed = runner.invoke(app, ["--help"]).stdout.split("Commands:")[1]
+    assert "..." not in listed
+    for name, verb in verbs.commands.items():
+        shown = runner.invoke(app, [name, "--help"]).stdout
+        known = {word for part in verb.params for word in (*part.opts, *part.secondary_opts)}
+        missing = {word for word in known if word.startswith("-")} - set(
+            re.split(r"[\s,/]+", shown)
+        )
+        assert not missing, name
+        assert "…" not in shown
+        assert " ".join(str(verb.help).split("\n\n")[0].split()) in " ".join(listed.split())

@@ -74,6 +74,18 @@ def test_an_alarm_alone_ends_nothing_and_failed_checkpoints_are_named(
     assert "NaN or infinite weights" in result.stderr
 
 
+def test_a_reason_that_fails_every_checkpoint_is_told_once(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    given = words(tiny_run, tiny_images, tmp_path / "out")
+    result = densescope(*given, "--architecture-option", "depth=3", "--until-idle", 0.2)
+    assert result.returncode == 3, result.stdout
+    assert result.stdout.count("tensors") == 1
+    assert "checkpoint0000.pth: failed: same reason as before" in result.stdout
+    assert "checkpoint0002.pth: failed: same reason as checkpoint0000.pth" in result.stdout
+    assert result.stderr.count("tensors") == 1
+
+
 def test_a_file_that_is_still_written_is_named(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
@@ -112,4 +124,8 @@ def test_wrong_wishes_are_sentences(tiny_run: Path, tiny_images: Path, tmp_path:
         densescope(*given, "--once", "--alarm-webhook", "ftp://host")
     )
     assert "there is no format 'dimo'" in refused(densescope(*given, "--format", "dimo"))
+    nowhere = words(tmp_path / "nowhere", tiny_images, tmp_path / "out")
+    assert f"there is no folder {tmp_path}/nowhere" in refused(densescope(*nowhere, "--once"))
+    waited = densescope(*nowhere, "--until-idle", 0.1)
+    assert waited.stdout.startswith(f"waiting for {tmp_path}/nowhere to appear; Ctrl-C ends it\n")
     assert "to judge layer -2" in refused(densescope(*given, "--layer", "-2"))

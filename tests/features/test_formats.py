@@ -445,6 +445,19 @@ def test_written_has_a_default_set() -> None:
     assert None in Written(Path("a"), {None: lambda images: vit_features({}, images)}).expected
 
 
+@pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
+def test_an_empty_folder_is_told_in_file_names_whatever_the_format(
+    row: Format, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        find_checkpoints(tmp_path, row.name)
+    text = str(caught.value).replace(str(tmp_path), "FOLDER")
+    assert not set(text) & set("\\()[]+?^|")
+    named = bool(row.files or row.latest)
+    assert ("none is named like " in text) == named
+    assert ("score one with: densescope score FILE" in text) == (not named)
+
+
 @pytest.mark.parametrize(("row", "pattern"), [(r, p) for r in FORMATS.values() for p in r.files])
 def test_every_pattern_of_file_names_has_an_example(row: Format, pattern: str) -> None:
     example = example_of(pattern)

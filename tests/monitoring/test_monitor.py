@@ -114,9 +114,9 @@ def test_what_it_writes_is_a_run(tmp_path: Path) -> None:
     assert [record.scores for record in store.records()] == [
         look.reading.scores for look in looks if look.reading
     ]
-    assert select_checkpoints(store.records()).last == "step00000003.pt"
+    assert select_checkpoints(store.records()).last == "step 3"
     assert report_run(tmp_path / "out").stat().st_size > 10_000
-    preview = store.preview("step00000003.pt")
+    preview = store.preview("step 3")
     assert preview is not None
     assert preview["patches"].shape == (4, 24, 4, 4)
     record = store.records()[0]
@@ -350,7 +350,7 @@ def test_a_collapse_raises_an_alarm_once(caplog: pytest.LogCaptureFixture) -> No
     assert [look.alarm is not None for look in looks] == [False] * 9 + [True] * 3
     assert len(heard) == 1
     assert heard[0].kind == "collapse"
-    assert heard[0].since == "step00000008.pt"
+    assert heard[0].since == "step 8"
     assert caplog.text.count("The features have collapsed") == 1
 
 
@@ -384,7 +384,7 @@ def test_alarms_are_written_down_and_told_over_channels(tmp_path: Path) -> None:
     channels = [Command(f"cat > {heard}"), Command("exit 3")]
     given = {"settings": SETTINGS, "output": tmp_path / "out", "on_alarm": channels}
     looks = collapse(DenseMonitor(pixels(), **given))
-    assert json.loads(heard.read_text())["alarm"]["since"] == "step00000008.pt"
+    assert json.loads(heard.read_text())["alarm"]["since"] == "step 8"
     assert [look.problems for look in looks if look.problems] == [
         ("--on-alarm 'exit 3' failed with exit code 3",)
     ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from densescope.evaluation.scoring import ScoreSettings, ScoringImages, score_backbone
 from densescope.features.backbones import load_backbone
-from densescope.monitoring import DenseMonitor, TrainingStopped
+from densescope.monitoring import DenseMonitor, Observation, TrainingStopped
 from densescope.monitoring.pretraining import PretrainingMonitor
+from densescope.pretraining.learner import Learner
 from densescope.pretraining.methods import METHODS
 from densescope.pretraining.trainer import Start, pretrain
 from densescope.runs.store import RunStore
@@ -31,7 +35,10 @@ def test_what_is_seen_is_what_a_sweep_of_the_checkpoint_finds(method: str, tmp_p
     watcher = watched(tmp_path, method)
     files = pretrain(settings, images(), tmp_path / "run", watchers=[watcher])
     records = RunStore(tmp_path / "monitor").records()
-    assert [record.step for record in records] == [0, 2, 4, 5]
+    assert [(record.step, record.name) for record in records] == [
+        (0, "step 0"),
+        *((step, file.name) for step, file in zip((2, 4, 5), files, strict=True)),
+    ]
     shape = settings.backbone
     loaded = load_backbone(
         files[-1],
@@ -64,17 +71,50 @@ def test_a_resumed_run_goes_on_with_its_records(tmp_path: Path) -> None:
     assert [r.step for r in RunStore(tmp_path / "monitor").records()] == [0, 2, 4, 5]
 
 
-def test_an_alarm_stops_the_run_only_if_asked(tmp_path: Path) -> None:
-    class Broken(PretrainingMonitor):
-        def _look(self, learner: object, step: int) -> None:
-            if step == 4:
-                for parameter in next(iter(learner.backbones().values())).parameters():  # type: ignore[attr-defined]
-                    parameter.data.zero_()
-            super()._look(learner, step)  # type: ignore[arg-type]
+def test_a_look_at_a_step_that_has_a_checkpoint_now_takes_its_name(tmp_path: Path) -> None:
+    monitor = watched(tmp_path, "mae").monitor
+    model = nn.Conv2d(3, 8, 4, 4)
 
+    def tokens(backbone: nn.Module, pixels: Tensor) -> Tensor:
+        return backbone(pixels).flatten(2).mT  # type: ignore[no-any-return]
+
+    monitor.viewer = replace(monitor.viewer, tokens=tokens)
+    for checkpoint in (None, tmp_path / "checkpoint-7.pth"):
+        seen = monitor.observe(model, step=4, checkpoint=checkpoint)
+        assert seen is not None
+        assert not seen.problems
+    assert [record.name for record in RunStore(tmp_path / "monitor").records()] == [
+        "checkpoint-7.pth"
+    ]
+
+
+def test_every_look_is_told_also_the_one_that_stops_the_run(tmp_path: Path) -> None:
+    told: list[Observation] = []
+    monitor = DenseMonitor(HELD_OUT, settings=SETTINGS, device="cpu", stop_on_alarm=True)
+    watcher = Dying(monitor, every=1, on_look=told.append)
+    with pytest.raises(TrainingStopped):
+        pretrain(tiny("simsiam", "vit"), images(), tmp_path, watchers=[watcher])
+    files = [path.name for path in sorted(tmp_path.iterdir()) if path.suffix == ".tar"]
+    assert [seen.name for seen in told] == [
+        *("step 0", "step 1", files[0], "step 3", files[1], files[2])
+    ]
+    assert [seen.alarm is not None for seen in told] == [False] * 5 + [True]
+
+
+class Dying(PretrainingMonitor):
+    """Looks at a network that has become all zeros at step 4."""
+
+    def _look(self, learner: Learner[Any], step: int, checkpoint: Path | None = None) -> None:
+        if step == 4:
+            for parameter in next(iter(learner.backbones().values())).parameters():
+                parameter.data.zero_()
+        super()._look(learner, step, checkpoint)
+
+
+def test_an_alarm_stops_the_run_only_if_asked(tmp_path: Path) -> None:
     for stop in (False, True):
         monitor = DenseMonitor(HELD_OUT, settings=SETTINGS, device="cpu", stop_on_alarm=stop)
-        watcher, folder = Broken(monitor), tmp_path / str(stop)
+        watcher, folder = Dying(monitor), tmp_path / str(stop)
         if stop:
             with pytest.raises(TrainingStopped):
                 pretrain(tiny("simsiam", "vit"), images(), folder, watchers=[watcher])

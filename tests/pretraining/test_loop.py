@@ -185,6 +185,32 @@ def test_two_processes_share_a_batch(tiny_images: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "densescope", *map(str, words)]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
+    for line in ("training on 32 images", "2 checkpoints in", "next: densescope sweep"):
+        assert run.stdout.count(line) == 1
     names = [path.name for path in sorted((tmp_path / "run").glob("*.tar"))]
     assert names == ["checkpoint_0000.pth.tar", "checkpoint_0001.pth.tar"]
     assert len((tmp_path / "run" / "log.txt").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights_and_one_of_them_writes(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, str(script), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert first["written"] == [f"checkpoint000{number}.pth" for number in range(3)]
+    assert second["written"] == []
+    assert len(first["losses"]) == 5
+    # each has images of its own, and both take the same steps
+    assert all(a != b for a, b in zip(first["losses"], second["losses"], strict=True))
+    # batch norms of a CPU each keep statistics of their own images; nothing else may differ
+    shared = [name for name in first["weights"] if ".running_" not in name]
+    assert same(*({name: at["weights"][name] for name in shared} for at in (first, second)))
+    assert any("criterion.center" in name for name in shared)
+    trained = [name for name in first["start"] if name.startswith("student")]
+    assert trained
+    assert not same(*({name: first[at][name] for name in trained} for at in ("start", "weights")))
+    last = tmp_path / "run" / "checkpoint0002.pth"
+    assert same(dict(content(last)[KEY]["learner"]), first["weights"])

@@ -77,6 +77,13 @@ def test_the_answer_comes_first() -> None:
     assert "From the pick to the last checkpoint,\ndimension moved" in text
 
 
+def test_a_look_of_a_monitor_is_not_told_its_place_twice() -> None:
+    rows = [replace(row, name=f"step {row.step}", unit="step") for row in records(24)]
+    text = render_report(report(rows=rows, alternatives=False))
+    assert heading(text) == f"Use {choose(rows).pick}"
+    assert "Use step" not in text[text.index("</h1>") :]
+
+
 def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
     run = records()
     selection = choose(run)

@@ -106,7 +106,7 @@ def test_the_alarm_says_what_fell_since_when_and_where_to_go_back() -> None:
         "DSE has been below its best since epoch20.pth (epoch 20): at epoch21.pth (epoch 21) by 0."
     )
     assert "The dimension fell (separability 0." in alarm.sentence
-    assert alarm.sentence.endswith(f"Go back to {alarm.back_to} (epoch {alarm.back_to_step}).")
+    assert f" Go back to {alarm.back_to} (epoch {alarm.back_to_step}). To try" in alarm.sentence
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,30 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
     assert select_checkpoints(records).pick == "epoch9.pth"
     assert standing.overrules(select_checkpoints(records))
     assert not standing.overrules(select_checkpoints(records[:8]))
+
+
+@pytest.mark.parametrize(
+    ("ends", "fell", "said"),
+    [
+        ([(-0.3, 0.5)] * 2, "separability", "dse), which pulls mostly on separability, or a lower"),
+        ([(0.1, 0.2)] * 2, "dimension", "over many images, since over few it hardly sees the"),
+        (
+            [(-0.3, 0.2)] * 2,
+            "both",
+            ": a lower learning rate, or the DSE term in the loss (",
+        ),
+        ([], "both", "a lower learning rate or a longer warm-up, and float32"),
+    ],
+)
+def test_the_alarm_says_what_to_try_against_each_fall(
+    ends: list[tuple[float, float]], fell: str, said: str
+) -> None:
+    run = then(steady(20), *ends) if ends else [*steady(20), broken(20), broken(21)]
+    alarm = find_alarm(run)
+    assert alarm is not None
+    assert alarm.fell == fell
+    assert said in alarm.sentence.split("To try from there")[1]
+    assert alarm.sentence.count("sure to help") == bool(ends)
 
 
 @pytest.mark.parametrize("last", [2, 20])

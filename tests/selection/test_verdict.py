@@ -77,6 +77,17 @@ def test_when_the_shortlist_cannot_be_told_apart() -> None:
     assert "below the noise of 2,048 images; score more images." in verdict
 
 
+def test_ties_outside_the_shortlist_are_counted() -> None:
+    verdict = said([0.0, 3.0, 2.99, 0.0, 2.95, 2.94, 0.0], noise=0.4)
+    assert (
+        "Of the shortlist, epoch50.pth (epoch 50), and 2 checkpoints outside the shortlist, cannot "
+        "be told apart from the pick: the difference"
+    ) in verdict
+    verdict = said([0.0, 3.0, 2.99, 0.0, 0.0, 0.0], noise=0.4)
+    assert "1 checkpoint outside the shortlist cannot be told apart from the pick: the" in verdict
+    assert "Of the shortlist" not in verdict
+
+
 def test_when_nothing_can_be_told_apart() -> None:
     verdict = said([1.0, 1.01, 1.0, 1.02, 1.0], noise=1.0)
     assert "No checkpoint at all can be told apart from the pick: every difference" in verdict

@@ -16,7 +16,14 @@ from densescope.runs.store import RunStore
 from densescope.study.figure import write_figure
 from densescope.study.run import StudyEvent, run_study
 from densescope.study.spec import StudySpec, read_spec
-from densescope.study.summary import Spread, markdown, summarize
+from densescope.study.summary import (
+    PARTS,
+    Spread,
+    StudyRow,
+    StudySummary,
+    markdown,
+    summarize,
+)
 from tests.tiny_run import write_images
 
 SPEC = """
@@ -140,11 +147,27 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     text = markdown(found)
     assert text.count("\n") == 5
     assert "| simsiam | dse | scenes-quick-linear-image-size32 | 2 |" in text
+    assert "| DSE (weight 1) | separability | dimension | effect on labels | effect on DSE" in text
     json.loads(json.dumps(found.to_json(), allow_nan=False))
     write_figure(found, tmp_path / "figure.html")
     page = (tmp_path / "figure.html").read_text()
     assert "scenes-quick-linear-image-size32" in page
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_table_has_no_empty_columns() -> None:
+    numbers = {part: Spread(0.25, 1, None) for part in PARTS}
+    row = StudyRow(
+        *("dino", "plain", "", "", 1, None, None, 0, None, None),
+        tau={},
+        numbers=numbers,
+        effect={},
+    )
+    assert markdown(StudySummary((row,), (), None, ())).splitlines() == [
+        "| method | arm | runs | DSE (weight 1) | separability | dimension |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| dino | plain | 1 | 0.250 | 0.250 | 0.250 |",
+    ]
 
 
 @pytest.mark.slow

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from densescope._version import __version__
 from densescope.cli import (
@@ -18,13 +19,33 @@ from densescope.cli import (
     watching,
 )
 
+
+class Verbs(TyperGroup):
+    """The verbs, each with the whole first sentence of its help."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List them; Click itself would cut sentences off at the width of the terminal."""
+        verbs = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _first_sentence(str(verb.help))) for name, verb in verbs.items() if verb]
+            )
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split())
+
+
 app = typer.Typer(
     name="densescope",
+    cls=Verbs,
     help="Which checkpoint of a self-supervised run has the best patch features, "
     "and what went wrong in the others.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain help: its lists never cut off the name of an option, in a pipe or a narrow terminal.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

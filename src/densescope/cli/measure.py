@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +9,10 @@ import typer
 from rich.console import Console
 
 from densescope.cli import options as o
+from densescope.cli.failures import FAILED_CHECKPOINTS, print_failures
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
-from densescope.records import ProbeRecord, ScoreRecord, write_record
-
-FAILED_CHECKPOINTS = 3
+from densescope.records import ScoreRecord, write_record
 
 
 @o.grouped
@@ -60,17 +57,6 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
     print_failures(failed)
     if failed:
         raise typer.Exit(FAILED_CHECKPOINTS)
-
-
-def print_failures(failed: Sequence[ScoreRecord | ProbeRecord]) -> None:
-    """Name what failed, one line per reason: a wrong option fails every checkpoint alike."""
-    reasons: dict[str, list[str]] = {}
-    for record in failed:
-        reason = re.sub(rf"\S*{re.escape(record.name)}", "the file", str(record.error))
-        reasons.setdefault(reason, []).append(record.name)
-    for reason, names in reasons.items():
-        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        typer.echo(f"densescope: {some}: {reason}", err=True)
 
 
 @o.grouped

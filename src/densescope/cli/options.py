@@ -248,7 +248,8 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
             f"--config {path} has unknown keys: {', '.join(unknown)}; "
             f"known are: {', '.join(sorted(names))}"
         )
-    context.default_map = {names[key]: _as_option(value) for key, value in document.items()}
+    given = {names[key]: _as_option(value) for key, value in document.items()}
+    context.default_map = {**(context.default_map or {}), **given}
     return path
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
-from densescope.cli.measure import print_failures
+from densescope.cli.failures import FAILED_CHECKPOINTS, print_failures
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 from densescope.errors import InputError
@@ -23,7 +23,6 @@ from densescope.records import ProbeRecord
 if TYPE_CHECKING:
     from densescope.evaluation.probes import ProbeOutcome
 
-FAILED_CHECKPOINTS = 3
 MOST_CLASSES = 30
 
 

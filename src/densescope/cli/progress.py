@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from densescope.cli.failures import Reasons
 from densescope.runs.sweep import SweepEvent
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class SweepProgress(_Bar):
         super().__init__(console)
         self._quiet = quiet
         self._kept = 0
+        self._reasons = Reasons()
 
     def __exit__(
         self,
@@ -101,14 +103,15 @@ class SweepProgress(_Bar):
             self._bar.update(self._task, description=event.name)
         else:
             self._bar.advance(self._task)
-            seconds = sum(
-                value
-                for name, value in (event.record.timing if event.record else {}).items()
-                if name.endswith("_seconds")
-            )
             if not self._console.is_terminal and not self._quiet:
-                self._console.print(
-                    f"[{event.index}/{event.total}] {event.name}: {event.kind}"
-                    + (f" in {seconds:.1f} s" if seconds else ""),
-                    markup=False,
-                )
+                line = f"[{event.index}/{event.total}] {event.name}: {self._outcome(event)}"
+                self._console.print(line, markup=False, soft_wrap=True)
+
+    def _outcome(self, event: SweepEvent) -> str:
+        """What became of a checkpoint: in how many seconds, or why not."""
+        record = event.record
+        if record is not None and record.error is not None:
+            return f"{event.kind}: {self._reasons.told(event.name, record.error)}"
+        timing = {} if record is None else record.timing
+        seconds = sum(value for name, value in timing.items() if name.endswith("_seconds"))
+        return event.kind + (f" in {seconds:.1f} s" if seconds else "")

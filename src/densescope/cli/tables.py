@@ -54,7 +54,10 @@ def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
 
 def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
     """One line per checkpoint: the released components and the baselines."""
-    made = table("scores (± half of the 95 % interval)", ["checkpoint", "step", *SWEEP_COLUMNS])
+    made = table(
+        "scores (± half of the 95 % interval)",
+        ["checkpoint", records[0].unit if records else "step", *SWEEP_COLUMNS],
+    )
     for record in records:
         if record.status == "failed":
             made.add_row(Text(record.name), str(record.step), Text("failed", "red"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,11 +12,13 @@ import typer
 from rich.text import Text
 
 from densescope.cli import options as o
+from densescope.cli.resuming import KeptOptions, OutputOption, ResumeOption
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import table
+from densescope.cli.tables import table, with_error
 from densescope.cli.watching import ALARM_STANDS
 
 if TYPE_CHECKING:
+    from densescope.monitoring import Observation
     from densescope.monitoring.pretraining import PretrainingMonitor
     from densescope.pretraining.recipe import Recipe
     from densescope.pretraining.settings import (
@@ -168,8 +172,10 @@ class MonitorOptions:
         """Where the records go."""
         return self.monitor_output or output / "monitor"
 
-    def watchers(self, settings: PretrainSettings, output: Path) -> list[PretrainingMonitor]:
-        """The monitor, if one was asked for."""
+    def watchers(
+        self, settings: PretrainSettings, output: Path, say: Callable[[str], None]
+    ) -> list[PretrainingMonitor]:
+        """The monitor, if one was asked for; a line of every look goes to ``say``."""
         if self.monitor is None:
             return []
         from densescope.monitoring import DenseMonitor
@@ -184,40 +190,59 @@ class MonitorOptions:
             output=self.folder(output),
             stop_on_alarm=self.stop_on_alarm,
         )
-        return [PretrainingMonitor(made, self.monitor_every)]
+        watcher = PretrainingMonitor(made, self.monitor_every)
+        watcher.on_look = lambda seen: say(look_line(len(made.records), seen))
+        return [watcher]
+
+
+def look_line(number: int, seen: Observation) -> str:
+    """One look of a monitor: its number and place, DSE and its parts, and the alarm."""
+    at = f"step {seen.step}"
+    where = at if seen.name == at else f"{at} ({seen.name})"
+    if seen.reading is None:
+        said = f"no numbers: {'; '.join(seen.problems)}"
+    else:
+        row = seen.reading.scores["-1"]
+        separability = row["released.inter"].minus(row["released.intra"])
+        said = (
+            f"DSE (weight 1) {with_error(row['released.dse'])}, separability "
+            f"{with_error(separability)}, dim {with_error(row['released.dim'])}"
+        )
+    alarm = "no alarm" if seen.alarm is None else f"ALARM since {seen.alarm.since}"
+    return f"look {number} at {where}: {said}; {alarm}"
 
 
 @o.grouped
 def pretrain(
+    context: typer.Context,
     images: Annotated[
         Path, typer.Option(help="A folder of images, tar shards, or a saved image set.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for the checkpoints.")],
+    output: OutputOption,
     network: NetworkOptions,
     how: RecipeOptions,
     run: RunOptions,
     looking: MonitorOptions,
     method: Annotated[str, typer.Option(help="See: densescope methods.")] = "dino",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
-    ] = False,
+    resume: ResumeOption = False,
     start_from: Annotated[
         Path | None, typer.Option(help="Begin with the weights of this checkpoint.")
     ] = None,
 ) -> None:
     """Pretrain with any method and leave checkpoints in the layout of its own code.
 
-    A run that was stopped goes on with the same command and --resume.
+    A run that was stopped goes on with --output RUN --resume.
     """
     from densescope.cli.progress import TrainingProgress
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
     from densescope.pretraining.methods import settled
-    from densescope.pretraining.trainer import Start
+    from densescope.pretraining.trainer import Start, is_first_process
     from densescope.pretraining.trainer import pretrain as run_pretraining
     from densescope.runs.environment import settle_threads
 
     console = make_console()
+    console.quiet = not is_first_process()
     settings = settled(run.settings(method, network, how))
     start = Start(resume, start_from)
     console.print(f"working with {settle_threads()} thread(s)")
@@ -225,7 +250,9 @@ def pretrain(
     subset = draw_subset(open_images(images), run.images_count, run.seed)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}", markup=False)
-    loggers, watchers = run.loggers(output), looking.watchers(settings, output)
+    say = partial(console.print, markup=False, soft_wrap=True)
+    watchers = looking.watchers(settings, output, say)
+    loggers = run.loggers(output)
     try:
         with TrainingProgress(console) as progress:
             files = run_pretraining(
@@ -234,11 +261,11 @@ def pretrain(
                 output,
                 progress,
                 start=start,
-                watchers=watchers,
+                watchers=[KeptOptions(output, context.params), *watchers],
                 loggers=loggers,
             )
     except TrainingStopped as stopped:
-        console.print(f"ALARM: {stopped}", markup=False)
+        say(f"ALARM: {stopped}")
         raise typer.Exit(ALARM_STANDS) from None
     console.print(f"{len(files)} checkpoints in {output}")
     if watchers:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from densescope.cli import options as o
-from densescope.cli.measure import FAILED_CHECKPOINTS, print_failures
+from densescope.cli.failures import FAILED_CHECKPOINTS, Reasons, print_failures
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import with_error
 from densescope.selection.parts import weighted_sum
@@ -96,7 +96,7 @@ def watch(
     """
     from densescope.runs.watch import watch_run
 
-    console = make_console()
+    console, reasons = make_console(), Reasons()
     try:
         result = watch_run(
             run_folder,
@@ -109,7 +109,7 @@ def watch(
             watching=watching.watching(),
             channels=watching.channels(),
             publish=lambda store: _write_report(store, watching),
-            on_event=lambda event: _print(console, event),
+            on_event=lambda event: _print(console, event, reasons),
         )
     except KeyboardInterrupt:
         typer.echo("densescope: stopped; what was finished is kept", err=True)
@@ -123,16 +123,19 @@ def _write_report(store: RunStore, watching: WatchOptions) -> None:
     report_run(store.folder, definition=watching.definition, layer=watching.layer)
 
 
-def _print(console: Console, event: WatchEvent) -> None:
+def _print(console: Console, event: WatchEvent, reasons: Reasons) -> None:
     if event.kind == "start":
-        waiting = "" if Path(event.text).is_dir() else ", which is not there yet"
-        console.print(f"watching {event.text}{waiting}; Ctrl-C ends it", markup=False)
+        there = Path(event.text).is_dir()
+        said = f"watching {event.text}" if there else f"waiting for {event.text} to appear"
+        console.print(f"{said}; Ctrl-C ends it", markup=False)
     elif event.kind == "scored":
         console.print(_line(event), markup=False)
     elif event.kind == "failed":
-        console.print(f"{event.name}: failed: {event.text}", markup=False)
+        reason = reasons.told(event.name, event.text)
+        console.print(f"{event.name}: failed: {reason}", markup=False, soft_wrap=True)
     elif event.kind == "unreadable":
-        console.print(f"{event.name}: tried again later: {event.text}", markup=False)
+        reason = reasons.told(event.name, event.text)
+        console.print(f"{event.name}: tried again later: {reason}", markup=False, soft_wrap=True)
     elif event.kind == "alarm":
         console.print(f"ALARM: {event.text}", markup=False, style="bold red", soft_wrap=True)
     else:

@@ -100,11 +100,16 @@ def _digits(pattern: str) -> str:
 
 def _nothing(folder: Path, row: Format) -> str:
     names = [*(example_of(pattern) for pattern in row.files), *row.latest]
-    wanted = " or ".join(names) or "(any single file: this format is unnumbered)"
+    if not names:
+        return (
+            f"{folder} cannot be taken for a run: format {row.name} is of single files without a "
+            "number; score one with: densescope score FILE"
+        )
     others = [
         name
         for name, other in FORMATS.items()
         if other is not row and name != "custom" and (_numbered(folder, other))
     ]
     hint = f"; names of these formats are there: {', '.join(others)}" if others else ""
+    wanted = " or ".join(names)
     return f"no checkpoint of format {row.name} in {folder}: none is named like {wanted}{hint}"

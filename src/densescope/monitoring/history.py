@@ -67,7 +67,10 @@ class History:
         scored = [old for old in others if old.status == "scored"]
         if scored and record.status == "scored":
             check_same_run([scored[0], record])
+        replaced = self._by_step.get(record.step, record)
         self._by_step[record.step] = record
+        if self.store is not None and replaced.name != record.name:
+            self.store.remove(replaced.name)
         if self.store is not None and self.is_open:
             self.store.write(record)
 

@@ -14,19 +14,18 @@ from torch import Tensor
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.history import History
-from densescope.monitoring.keeping import DenseCheckpoint, checkpoint_name
+from densescope.monitoring.keeping import DenseCheckpoint
 from densescope.monitoring.loggers import JsonLines, LogFunction, Logger, log_function
 from densescope.monitoring.reading import PREFIX, DenseReading
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel
 from densescope.runs.environment import versions
 from densescope.runs.scorer import BackboneSpec
-from densescope.runs.store import PLACE
+from densescope.runs.store import LIVE, PLACE
 from densescope.selection import Alarm, AlarmSettings, find_alarm, readings_of
 
 LOG = logging.getLogger("densescope.monitoring")
 Listener = Channel | Callable[[Alarm], object]
-FORMAT = "live"  # in the place of a row of FORMATS: the weights never were in a file
 LINES = "monitor.jsonl"
 
 
@@ -39,12 +38,14 @@ class Look:
         about: architecture, weights, image size, grid and device, as far as they are known.
         pixels: the first images, uint8, or ``None``.
         patches: their features, ``images patches dim``, or ``None``.
+        name: of the record.
     """
 
     images: Mapping[str, Any]
     about: Mapping[str, Any] = field(default_factory=dict)
     pixels: Tensor | None = None
     patches: Tensor | None = None
+    name: str = ""
 
 
 class Journal:
@@ -176,7 +177,7 @@ class Journal:
 
     def _manifest(self, images: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "backbone": BackboneSpec(format=FORMAT).to_json(),
+            "backbone": BackboneSpec(format=LIVE).to_json(),
             "images": dict(images),
             "settings": self.settings.to_json(),
         }
@@ -192,13 +193,13 @@ class Journal:
         about = {name: look.about.get(name) for name in ("image_size", "grid", "device")}
         weights = {name: look.about.get(name) for name in ("architecture", "weights")}
         return ScoreRecord(
-            name=checkpoint_name(step),
+            name=look.name,
             step=step,
             unit=self.unit,
             status="failed" if reading is None else "scored",
             error=problem,
             scores={} if reading is None else reading.scores,
-            checkpoint={"format": FORMAT, **weights},
+            checkpoint={"format": LIVE, **weights},
             provenance=plain({**self._manifest(look.images), **about, "versions": versions()}),
             timing={
                 "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

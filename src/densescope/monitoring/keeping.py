@@ -125,5 +125,5 @@ class DenseCheckpoint:
 
 
 def checkpoint_name(step: int) -> str:
-    """File name of the checkpoint of a step, and name of its record."""
+    """File name of the checkpoint of a step."""
     return f"step{step:08d}.pt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,7 +146,9 @@ class DenseMonitor:
         self._problem: str | None = None
         self._about: dict[str, Any] = {}
 
-    def observe(self, model: Any, *, step: int) -> Observation | None:
+    def observe(
+        self, model: Any, *, step: int, checkpoint: str | os.PathLike[str] | None = None
+    ) -> Observation | None:
         """Look at the model, if it is time to; every rank of the group must call this.
 
         The images go through the model in batches that do not depend on the number of ranks, each
@@ -154,7 +157,10 @@ class DenseMonitor:
         Args:
             model: a network in training, on any device, wrapped or not; what is looked at in
                 it is up to ``backbone``.
-            step: where the run is; decides whether anything is done, and names the record.
+            step: where the run is; decides whether anything is done.
+            checkpoint: the file that holds this state, where one was written. The record bears its
+                name, so that a choice or an alarm names a file to go back to; other records are
+                called ``step 15``.
 
         Returns:
             What was seen, or ``None`` where ``step`` is not a multiple of ``every``.
@@ -170,7 +176,7 @@ class DenseMonitor:
             self._look(model)
         except Exception as cause:  # the training goes on; the other ranks wait for this one
             self._problem = sentence(cause)
-        observation = self._conclude(step, started)
+        observation = self._conclude(step, started, checkpoint)
         self.reset()
         return observation
 
@@ -245,7 +251,11 @@ class DenseMonitor:
         batches = share_of_batches(len(pixels), self.batch_size, ranks.rank, ranks.count)
         self._about = self.viewer.look(model, pixels, batches, self.metric)
 
-    def _conclude(self, step: int, began: float) -> Observation:
+    def _conclude(
+        self, step: int, began: float, checkpoint: str | os.PathLike[str] | None = None
+    ) -> Observation:
+        unit = self.journal.unit
+        name = f"{unit} {step}" if checkpoint is None else Path(checkpoint).name
         reading: DenseReading | None = None
         problem: str | None = None
         first: list[Tensor] = []
@@ -261,13 +271,13 @@ class DenseMonitor:
             problem = sentence(cause)
         said: dict[str, Any] | None = None
         if self.metric.ranks.rank == 0:
-            seen = self._seen(reading, fingerprint, first)
+            seen = replace(self._seen(reading, fingerprint, first), name=name)
             said = self.journal.enter(step, reading, problem, seen, began)
         said = self.metric.ranks.tell(said)
         alarm = None if said["alarm"] is None else Alarm.from_json(said["alarm"])
         problems = [*([] if problem is None else [problem]), *said["problems"]]
-        self._complain([f"{self.journal.unit} {step}: {problem}" for problem in problems])
-        observation = Observation(step, reading, alarm, tuple(problems), said["numbers"])
+        self._complain([f"{unit} {step}: {problem}" for problem in problems])
+        observation = Observation(step, reading, alarm, tuple(problems), said["numbers"], name)
         if alarm is not None and self.stop_on_alarm:
             raise TrainingStopped(observation)
         return observation

@@ -20,6 +20,7 @@ class Observation:
         alarm: what is wrong with the run as of this step, or ``None``.
         problems: sentences about what failed; the training went on.
         numbers: name -> value as it was logged; empty where there is no reading.
+        name: of the record: of the checkpoint file with this state, or ``step 15``.
     """
 
     step: int
@@ -27,6 +28,7 @@ class Observation:
     alarm: Alarm | None = None
     problems: tuple[str, ...] = ()
     numbers: dict[str, float] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def for_checkpoints(self) -> dict[str, float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from densescope.monitoring.monitor import DenseMonitor
-from densescope.monitoring.observation import Observation
+from densescope.monitoring.observation import Observation, TrainingStopped
 from densescope.pretraining.journal import Progress
 from densescope.pretraining.learner import Learner
 
@@ -19,11 +21,13 @@ class PretrainingMonitor:
         monitor: with held-out images.
         every: steps between two looks; at every checkpoint by default.
         seen: the last observation, or ``None`` before the first.
+        on_look: told of every observation, on the first rank.
     """
 
     monitor: DenseMonitor
     every: int | None = None
     seen: Observation | None = None
+    on_look: Callable[[Observation], None] | None = None
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
         """Look at the weights a run begins or goes on with, unless that was done before."""
@@ -38,11 +42,22 @@ class PretrainingMonitor:
             else not (progress.step % self.every)
         )
         if due:
-            self._look(learner, progress.step)
+            self._look(learner, progress.step, progress.checkpoint)
 
     def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
         """Nothing: a look follows the step."""
 
-    def _look(self, learner: Learner[Any], step: int) -> None:
+    def _look(self, learner: Learner[Any], step: int, checkpoint: Path | None = None) -> None:
         network = next(iter(learner.backbones().values())).model
-        self.seen = self.monitor.observe(network, step=step) or self.seen
+        try:
+            seen = self.monitor.observe(network, step=step, checkpoint=checkpoint)
+        except TrainingStopped as stopped:
+            self._take(stopped.observation)
+            raise
+        if seen is not None:
+            self._take(seen)
+
+    def _take(self, seen: Observation) -> None:
+        self.seen = seen
+        if self.on_look is not None and self.monitor.metric.ranks.rank == 0:
+            self.on_look(seen)

@@ -107,6 +107,11 @@ def pretrain(
     return tuple(path for path, _ in find_checkpoints(folder, method.name))
 
 
+def is_first_process() -> bool:
+    """Whether this is not one of those that Lightning starts beside the first, on one machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def _build(method: Method, settings: PretrainSettings) -> Learner[Any]:
     try:
         import lightly  # noqa: F401
@@ -216,7 +221,7 @@ def _check(images: Tensor, settings: PretrainSettings) -> None:
 def _claim(folder: Path, method: Method, start: Start) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # The other processes of a run on several devices come here when the first is at work.
-    if start.resume or os.environ.get("LOCAL_RANK", "0") != "0":
+    if start.resume or not is_first_process():
         return
     try:
         find_checkpoints(folder, method.name)

@@ -13,6 +13,7 @@ from densescope.report.readings import LEVEL, Curve, Reading, plain
 
 if TYPE_CHECKING:
     from densescope.selection import Selection, SelectionRow
+from densescope.selection.words import place
 
 NOTHING_SCORED = "No checkpoint has a score to choose by; the table says why."
 NOT_FINITE_SCORE = "left out of the choice: a part of its DSE is not finite"
@@ -221,7 +222,7 @@ def _against(row: SelectionRow, pick: SelectionRow | None) -> str | None:
 
 
 def _lead(selection: Selection, pick: SelectionRow | None) -> str:
-    said = f"Use {pick.name} ({pick.unit} {pick.step})." if pick else "No checkpoint is picked."
+    said = f"Use {place(pick)}." if pick else "No checkpoint is picked."
     return selection.verdict.removeprefix(said).lstrip()
 
 

@@ -36,7 +36,7 @@ from densescope.features.extraction import resolve_device
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
 from densescope.runs.scorer import BackboneSpec, Compute
-from densescope.runs.store import RunStore
+from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
 from densescope.selection import select_checkpoints
 
@@ -203,8 +203,18 @@ def probe_run(
 
 
 def spec_of(store: RunStore) -> BackboneSpec:
-    """How the checkpoints of a run were loaded when they were scored."""
+    """How the checkpoints of a run were loaded when they were scored.
+
+    Raises:
+        RecordError: the folder holds no run, or one of a model that was in no file.
+    """
     stored = store.manifest()["backbone"]
+    if stored["format"] == LIVE:
+        raise RecordError(
+            f"{store.folder} holds what a monitor saw of a model in training: there are numbers, "
+            "but no weights to probe. Score the checkpoints of that run with: densescope sweep "
+            "RUN_FOLDER --format NAME --images DIR --output SCORES, then probe SCORES"
+        )
     loader = stored["loader"]
     return BackboneSpec(**{**stored, "loader": None if loader is None else Path(loader)})
 

@@ -22,6 +22,7 @@ from densescope.records import (
 
 MANIFEST = "run.json"
 LOSSES = "losses.json"
+LIVE = "live"  # in the place of a row of FORMATS: the weights that were scored were in no file
 PLACE = "run_folder"  # where the checkpoints lie; the one entry of a manifest that may change
 
 

@@ -124,7 +124,7 @@ def watch_run(
     arrived ``publish`` is called. A watch that was killed goes on from the records.
 
     Args:
-        run_folder: the folder of checkpoints; it may be empty or not there yet.
+        run_folder: the folder of checkpoints; it may be empty or, but for ``once``, not there yet.
         images: as for :func:`~densescope.runs.sweep.sweep`, like the next five.
         output: folder for the records, the table and ``alarms.jsonl``.
         spec: how a file becomes a backbone.
@@ -141,7 +141,7 @@ def watch_run(
         What there is when it ends.
 
     Raises:
-        DataError: the images cannot be read.
+        DataError: the images cannot be read, or ``once`` finds no folder.
         CheckpointError: an unknown format or architecture.
         InputError: the layer to judge by is not scored.
         RecordError: ``output`` holds a run made with other settings, or is being watched.
@@ -151,6 +151,10 @@ def watch_run(
     if watching.layer not in settings.layers:
         raise InputError(
             f"the alarm is to judge layer {watching.layer}, but only {settings.layers} are scored"
+        )
+    if watching.once and not folder.is_dir():
+        raise DataError(
+            f"there is no folder {folder}: check the path, or wait for it without --once"
         )
     check_architecture(
         format=spec.format, architecture=spec.architecture, options=spec.architecture_options

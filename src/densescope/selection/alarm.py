@@ -13,7 +13,7 @@ from densescope.selection.falls import History, Status
 from densescope.selection.parts import weighted_sum
 from densescope.selection.reading import AlarmSettings, Reading, readings_of
 from densescope.selection.result import Change, Part, Selection
-from densescope.selection.words import place
+from densescope.selection.words import place, to_try
 
 Kind = Literal["fall", "collapse", "not finite"]
 KINDS: dict[Status, Kind] = {"fine": "fall", "collapsed": "collapse", "not finite": "not finite"}
@@ -188,7 +188,7 @@ def _sentence(
     first, kind = kinds
     since, best, last = where
     begun = f"since {place(since)}"
-    back = f"Go back to {place(best)}."
+    back = f"Go back to {place(best)}. {to_try(fell, is_finite=kind != 'not finite')}"
     if change is None or interval is None or weight is None:
         if first != "not finite":
             return (

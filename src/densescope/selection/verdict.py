@@ -119,7 +119,7 @@ def _moved(change: Change, level: float) -> str:
 
 
 def _ties(selection: Selection) -> list[str]:
-    """Members of the shortlist that cannot be told from the pick."""
+    """Checkpoints that cannot be told from the pick: those of the shortlist by name."""
     others = [row for row in selection.rows if not row.is_pick]
     if all(row.below_noise_of_pick for row in others):
         return [
@@ -131,11 +131,17 @@ def _ties(selection: Selection) -> list[str]:
         for row in selection.rows
         if row.rank_in_shortlist is not None and row.below_noise_of_pick
     ]
-    if not tied:
+    count = sum(row.below_noise_of_pick for row in others) - len(tied)
+    outside = f"{count} checkpoint{'s' * (count != 1)} outside the shortlist"
+    if tied:
+        which = f"Of the shortlist, {listed(tied)}" + (f", and {outside}," if count else "")
+    elif count:
+        which = outside
+    else:
         return []
     return [
-        f"Of the shortlist, {listed(tied)} cannot be told apart from the pick: the difference is "
-        f"below the noise of {_images(selection)}; score more images."
+        f"{which} cannot be told apart from the pick: the difference is below the noise of "
+        f"{_images(selection)}; score more images."
     ]
 
 

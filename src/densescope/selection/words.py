@@ -25,8 +25,9 @@ class Placed(Protocol):
 
 
 def place(row: Placed, name: str = "") -> str:
-    """``checkpoint0030.pth (epoch 30)``."""
-    return f"{name or row.name} ({row.unit} {row.step})"
+    """``checkpoint0030.pth (epoch 30)``; what is named for its place is not told it twice."""
+    shown, at = name or row.name, f"{row.unit} {row.step}"
+    return shown if shown == at else f"{shown} ({at})"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -35,6 +36,31 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     if len(names) > most:
         shown.append(f"{len(names) - most} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def to_try(fell: str, *, is_finite: bool) -> str:
+    """What may hold dense features when training goes on from before a fall.
+
+    Args:
+        fell: the part that did: ``"separability"``, ``"dimension"`` or anything else for both.
+        is_finite: whether the features still have numbers.
+    """
+    if not is_finite:
+        return (
+            "To try from there: a lower learning rate or a longer warm-up, and float32 where half "
+            "precision overflows."
+        )
+    term = "the DSE term in the loss (DenseStructureLoss, or pretrain --regularizer dse)"
+    if fell == "separability":
+        tried = f"{term}, which pulls mostly on separability, or a lower learning rate"
+    elif fell == "dimension":
+        tried = (
+            f"a lower learning rate, or {term} over many images, since over few it hardly sees the "
+            "dimension"
+        )
+    else:
+        tried = f"a lower learning rate, or {term}"
+    return f"To try from there: {tried}; neither is sure to help."
 
 
 def size(difference: Estimate, level: float) -> str:

@@ -268,7 +268,11 @@ def _course(run: _Run) -> Course:
 
 
 def markdown(summary: StudySummary) -> str:
-    """The rows as a table in Markdown, in percent points where the measure is a fraction."""
+    """The rows as a table in Markdown, in percent points where the measure is a fraction.
+
+    Columns that are empty in every row, such as those of labels where nothing was probed, are left
+    out.
+    """
     head = (
         "method",
         "arm",
@@ -279,13 +283,13 @@ def markdown(summary: StudySummary) -> str:
         "degraded",
         "pick - last",
         "tau of DSE",
-        "DSE",
+        "DSE (weight 1)",
         "separability",
         "dimension",
         "effect on labels",
-        "effect on DSE",
+        "effect on DSE (weight 1)",
     )
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    table: list[Sequence[str]] = [head]
     for row in summary.rows:
         measure = measure_of(row.measure)
         scale = measure.scale
@@ -307,8 +311,10 @@ def markdown(summary: StudySummary) -> str:
             shown(row.effect.get(row.measure), scale, 2, sign=True),
             shown(row.effect.get("dse"), 1, 4, sign=True),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        table.append(cells)
+    filled = [column for column in zip(*table, strict=True) if any(column[1:])]
+    lines = ["| " + " | ".join(cells) + " |" for cells in zip(*filled, strict=True)]
+    return "\n".join([lines[0], "|" + " --- |" * len(filled), *lines[1:]])
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,42 @@
+"""What could not be done, each reason said in full once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import typer
+
+from densescope.records import ProbeRecord, ScoreRecord
+
+FAILED_CHECKPOINTS = 3
+
+
+class Reasons:
+    """Why checkpoints failed, as the work goes on: a wrong option fails all of them alike."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def told(self, name: str, text: str) -> str:
+        """The reason in full where it is new, else where it was told."""
+        reason = _without_name(name, text)
+        if reason not in self._first:
+            self._first[reason] = name
+            return text
+        first = self._first[reason]
+        return "same reason as before" if first == name else f"same reason as {first}"
+
+
+def print_failures(failed: Sequence[ScoreRecord | ProbeRecord]) -> None:
+    """Name what failed, one line per reason."""
+    reasons: dict[str, list[str]] = {}
+    for record in failed:
+        reasons.setdefault(_without_name(record.name, str(record.error)), []).append(record.name)
+    for reason, names in reasons.items():
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        typer.echo(f"densescope: {some}: {reason}", err=True)
+
+
+def _without_name(name: str, text: str) -> str:
+    return re.sub(rf"\S*{re.escape(name)}", "the file", text)
