@@ -81,3 +81,11 @@ def test_a_missing_config_file_is_a_sentence(tmp_path: Path) -> None:
     result = CliRunner().invoke(command({}), ["x", "--config", str(tmp_path / "none.toml")])
     assert isinstance(result.exception, InputError)
     assert "No such file" in str(result.exception)
+
+
+def test_a_batch_size_is_a_number_or_auto() -> None:
+    assert o.images_at_once("auto") is None
+    assert o.images_at_once("8") == 8
+    for text in ("0", "-3", "many", "1.5"):
+        with pytest.raises(InputError, match=f"--batch-size '{text}' is neither auto nor a whole"):
+            o.images_at_once(text)

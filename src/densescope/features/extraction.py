@@ -59,7 +59,8 @@ def extract(
 
     Args:
         backbone: anything with ``features``; where it has ``to`` it is moved to the device,
-            where it has ``eval`` it is set to evaluation.
+            where it has ``eval`` it is set to evaluation, and where it has ``memory_format`` it is
+            given images laid out like that.
         pixels: ``images 3 rows columns``, uint8 or floating point in [0, 1].
         layers: blocks to read, ``-1`` is the last.
         batch_size: images at once; found out where it is left out, and kept from call to call by
@@ -165,12 +166,14 @@ def _batches(
         torch.tensor(values, device=target).view(1, 3, 1, 1)
         for values in (backbone.mean, backbone.std)
     )
+    layout = getattr(backbone, "memory_format", torch.contiguous_format)
 
     def forward(rows: slice) -> Features:
         with torch.no_grad(), _autocast(target, precision):
             batch = _moved(pixels[rows], target)
             batch = batch / 255 if batch.dtype == torch.uint8 else batch.float()
-            return backbone.features((batch - mean).div_(deviation), layers=layers)
+            batch = (batch - mean).div_(deviation).contiguous(memory_format=layout)
+            return backbone.features(batch, layers=layers)
 
     finite = FiniteCheck(waits=target.type == "cpu")
     for rows, features in batching.each(len(pixels), pixels[0, 0].numel(), target, forward):
