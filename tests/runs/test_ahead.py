@@ -189,3 +189,4 @@ def test_images_are_decoded_while_the_first_checkpoint_is_read(
     (record,) = swept(run, tiny_images, tmp_path / "out", image_size=32)
     assert record.status == "scored"
     assert record.timing["batch_size"] == 32
+    assert record.timing["images_seconds"] > 0

@@ -149,6 +149,7 @@ class CheckpointScorer:
         self.store = store
         self._batching = Batching(compute.batch_size)
         self._images: dict[int, ScoringImages] = {}
+        self._images_seconds = 0.0
 
     def read(self, path: Path) -> ReadCheckpoint:
         """One checkpoint in memory."""
@@ -199,9 +200,9 @@ class CheckpointScorer:
         """Like :meth:`score`, but lets every error through."""
         checkpoint = self.read(path) if read is None else read()
         loaded = checkpoint.loaded
-        began = time.perf_counter()
         images = self._prepare(loaded.backbone.image_size)
-        seconds = {"load": checkpoint.seconds, "images": time.perf_counter() - began}
+        seconds = {"load": checkpoint.seconds, "images": self._images_seconds}
+        self._images_seconds = 0.0
         score = score_backbone(
             loaded.backbone,
             images,
@@ -228,6 +229,7 @@ class CheckpointScorer:
 
     def _prepare(self, image_size: int) -> ScoringImages:
         if image_size not in self._images:
+            began = time.perf_counter()
             self._images[image_size] = prepare_images(
                 self.subset,
                 image_size,
@@ -235,6 +237,7 @@ class CheckpointScorer:
                 workers=self.compute.workers,
                 folder=self.compute.image_cache,
             )
+            self._images_seconds += time.perf_counter() - began
         return self._images[image_size]
 
     def _keep_preview(self, name: str, images: ScoringImages, score: BackboneScore) -> None:
