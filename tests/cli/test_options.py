@@ -89,3 +89,12 @@ def test_a_batch_size_is_a_number_or_auto() -> None:
     for text in ("0", "-3", "many", "1.5"):
         with pytest.raises(InputError, match=f"--batch-size '{text}' is neither auto nor a whole"):
             o.images_at_once(text)
+
+
+def test_a_batch_size_may_be_a_number_in_a_config_file(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+    config = tmp_path / "c.toml"
+    config.write_text("first = 5\nsecond-one = 8\n")
+    result = CliRunner().invoke(command(seen), ["x", "--config", str(config)])
+    assert result.exit_code == 0, result.output
+    assert o.images_at_once(seen["pair"].second_one) == 8

@@ -149,6 +149,15 @@ def test_a_device_is_waited_for_at_the_first_batch_and_at_the_end() -> None:
     assert said_of(set(), waits=False) == [""] * 4
 
 
+def test_what_was_not_looked_at_is_looked_at_before_features_are_given(
+    pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "FiniteCheck", lambda *, waits: FiniteCheck(waits=False))
+    for function in (extract, extract_image_vectors):
+        with pytest.raises(InputError, match="the features of image 6 are NaN or infinite"):
+            function(Spoiled(poison_the_last_batch), pixels, batch_size=3, device="cpu")
+
+
 @pytest.mark.parametrize(("free", "device"), [(2800, "meta"), (2799, "cpu")])
 def test_patches_stay_where_they_take_two_fifths_of_what_is_free(
     monkeypatch: pytest.MonkeyPatch, free: int, device: str
