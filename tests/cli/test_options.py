@@ -81,3 +81,20 @@ def test_a_missing_config_file_is_a_sentence(tmp_path: Path) -> None:
     result = CliRunner().invoke(command({}), ["x", "--config", str(tmp_path / "none.toml")])
     assert isinstance(result.exception, InputError)
     assert "No such file" in str(result.exception)
+
+
+def test_a_batch_size_is_a_number_or_auto() -> None:
+    assert o.images_at_once("auto") is None
+    assert o.images_at_once("8") == 8
+    for text in ("0", "-3", "many", "1.5"):
+        with pytest.raises(InputError, match=f"--batch-size '{text}' is neither auto nor a whole"):
+            o.images_at_once(text)
+
+
+def test_a_batch_size_may_be_a_number_in_a_config_file(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+    config = tmp_path / "c.toml"
+    config.write_text("first = 5\nsecond-one = 8\n")
+    result = CliRunner().invoke(command(seen), ["x", "--config", str(config)])
+    assert result.exit_code == 0, result.output
+    assert o.images_at_once(seen["pair"].second_one) == 8

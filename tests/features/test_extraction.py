@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import InputError
+from densescope.features import extraction
 from densescope.features.backbones import Features
-from densescope.features.extraction import extract, extract_image_vectors, resolve_device
+from densescope.features.extraction import (
+    FiniteCheck,
+    extract,
+    extract_image_vectors,
+    resolve_device,
+)
 
 
 class TinyBackbone(nn.Module):
@@ -118,6 +124,57 @@ def test_a_feature_that_is_not_finite_is_traced_to_its_image(pixels: Tensor) -> 
         extract_image_vectors(infinite, pixels, batch_size=3, device="cpu")
 
 
+def said_of(bad: set[int], *, waits: bool) -> list[str]:
+    """What a check says after each of three batches of two images, and at the end."""
+    check, said = FiniteCheck(waits=waits), []
+    for step in range(4):
+        grid = torch.ones(2, 3, 2, 2)
+        for row in range(2):
+            grid[row, 0, 0, 0] = torch.inf if 2 * step + row in bad else 1.0
+        try:
+            if step == 3:
+                check.settle()
+            else:
+                check.add(2 * step, Features((grid,), torch.ones(2, 3)))
+            said.append("")
+        except InputError as error:
+            said.append(str(error).split(" are ")[0])
+    return said
+
+
+def test_a_device_is_waited_for_at_the_first_batch_and_at_the_end() -> None:
+    assert said_of({3, 5}, waits=False) == ["", "", "", "the features of image 3"]
+    assert said_of({3, 5}, waits=True)[1] == "the features of image 3"
+    assert said_of({0, 1}, waits=False)[0] == "the features of image 0 and 1 more of its batch"
+    assert said_of(set(), waits=False) == [""] * 4
+
+
+def test_what_was_not_looked_at_is_looked_at_before_features_are_given(
+    pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "FiniteCheck", lambda *, waits: FiniteCheck(waits=False))
+    for function in (extract, extract_image_vectors):
+        with pytest.raises(InputError, match="the features of image 6 are NaN or infinite"):
+            function(Spoiled(poison_the_last_batch), pixels, batch_size=3, device="cpu")
+
+
+@pytest.mark.parametrize(("free", "device"), [(2800, "meta"), (2799, "cpu")])
+def test_patches_stay_where_they_take_two_fifths_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, free: int, device: str
+) -> None:
+    monkeypatch.setattr(extraction, "free_bytes", lambda device: free)
+    (there,) = extraction._room(7, [torch.empty(3, 5, 2, 4, device="meta")], stay=True)
+    assert there.device.type == device
+    (here,) = extraction._room(7, [torch.empty(3, 5, 2, 4, device="meta")], stay=False)
+    assert here.device.type == "cpu"
+
+
+@pytest.mark.gpu
+def test_patches_stay_on_a_gpu_with_room(pixels: Tensor) -> None:
+    there = extract(TinyBackbone(), pixels, device="cuda", stay=True)
+    assert (there.patches[0].device.type, there.image.device.type) == ("cuda", "cpu")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -145,9 +202,9 @@ def out_of_host_memory(_: Features) -> Features:
 @pytest.mark.parametrize("change", [out_of_memory, out_of_host_memory])
 def test_out_of_memory_names_the_cure(pixels: Tensor, change: Any) -> None:
     with pytest.raises(
-        InputError, match="64 images at once do not fit in memory: try --batch-size"
+        InputError, match="64 images at once do not fit in memory: try --batch-size 16"
     ):
-        extract(Spoiled(change), pixels, device="cpu")
+        extract(Spoiled(change), pixels, batch_size=64, device="cpu")
 
 
 def bug(_: Features) -> Features:

@@ -24,6 +24,9 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 DefinitionOption = Annotated[
     Literal["released", "paper"], typer.Option("--definition", help="Which DSE to choose by.")
 ]
+BatchSizeOption = Annotated[
+    str, typer.Option(metavar="N|auto", help="Images per forward pass; auto finds out.")
+]
 LayerOption = Annotated[int, typer.Option("--layer", help="The block to choose by.")]
 
 
@@ -101,7 +104,7 @@ class ScoreOptions:
         Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
     ] = "float32"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64
+    batch_size: BatchSizeOption = "auto"
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
     image_cache: Annotated[
         Path | None, typer.Option(help="Keep decoded images in this folder for later calls.")
@@ -121,7 +124,7 @@ class ScoreOptions:
 
         return Compute(
             device=self.device,
-            batch_size=self.batch_size,
+            batch_size=images_at_once(self.batch_size),
             workers=self.workers,
             image_cache=self.image_cache,
         )
@@ -230,6 +233,19 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
         raise InputError(
             f"{option} {text!r} is not a list of whole numbers such as -1 or 0,1"
         ) from None
+
+
+def images_at_once(text: str) -> int | None:
+    """A batch size as typed; ``None`` for ``auto``.
+
+    Raises:
+        InputError: neither ``auto`` nor a number above 0.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--batch-size {text!r} is neither auto nor a whole number from 1")
+    return int(text)
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:

@@ -75,7 +75,7 @@ class ProbeOptions:
         None
     )
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64
+    batch_size: o.BatchSizeOption = "auto"
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
 
 
@@ -109,7 +109,7 @@ def probe(
     request = ProbeRequest(
         probing.protocol, seeds, probing.steps, probing.probe_size, probing.cache
     )
-    compute = Compute(probing.device, probing.batch_size, probing.workers)
+    compute = Compute(probing.device, o.images_at_once(probing.batch_size), probing.workers)
     console = make_console()
     if (target / MANIFEST).is_file() or (target.is_dir() and backbone.format is None):
         with SweepProgress(console) as progress:

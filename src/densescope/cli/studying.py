@@ -21,7 +21,7 @@ def study(
         bool, typer.Option("--summary-only", help="Only read what is there already.")
     ] = False,
     device: Annotated[str, typer.Option(help="Of scoring and probing: auto, cpu, ...")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    batch_size: o.BatchSizeOption = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4,
 ) -> None:
     """Train, score and probe many runs, and compare them; call again to go on.
@@ -44,7 +44,7 @@ def study(
 
     if not summary_only:
         settle_threads()
-        compute = Compute(device, batch_size, workers)
+        compute = Compute(device, o.images_at_once(batch_size), workers)
         run_study(read, output, compute=compute, ray=cluster.ray(), on_event=told)
     found = summarize(read, output)
     table = markdown(found)

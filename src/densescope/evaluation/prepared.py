@@ -70,7 +70,7 @@ def _decoded(
             settings=VIEWS,
             generator=generator,
         )
-        views.append((drawn * 255).round().to(torch.uint8).flatten(0, 1))
+        views.append(drawn.mul_(255).round_().to(torch.uint8).flatten(0, 1))
     return ScoringImages(pixels, torch.cat(views), _sample_ids(len(pixels), settings))
 
 

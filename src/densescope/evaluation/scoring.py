@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
+from densescope.features.batching import Batching
 from densescope.features.extraction import (
     ExtractedFeatures,
     extract,
@@ -255,7 +257,8 @@ class BackboneScore:
         scores: layer (as text) -> number -> estimate.
         preview: patch grids of the last requested layer, ``images dim rows columns``.
         grid: its rows and columns.
-        seconds: time per stage.
+        seconds: time per stage: ``extraction`` (of the images), ``views``, and each row of
+            ``METRICS``; nothing is counted twice.
     """
 
     scores: Mapping[str, Mapping[str, Estimate]]
@@ -269,7 +272,7 @@ def score_backbone(
     images: ScoringImages,
     settings: ScoreSettings,
     *,
-    batch_size: int = 64,
+    batch_size: int | Batching | None = None,
     device: str = "auto",
 ) -> BackboneScore:
     """Every number of the ``METRICS`` table for one backbone.
@@ -279,7 +282,8 @@ def score_backbone(
         images: what :func:`~densescope.evaluation.prepared.prepare_images` made, the same for all
             checkpoints of a run.
         settings: what the numbers depend on.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, as in
+            :func:`~densescope.features.extraction.extract`.
         device: ``"auto"``, or any torch device.
 
     Returns:
@@ -288,30 +292,28 @@ def score_backbone(
     Raises:
         InputError: features that are NaN, infinite, or too few for the clusters.
     """
-    started = time.perf_counter()
-    precision = settings.precision
-    extracted = extract(
-        backbone,
-        images.pixels,
-        layers=settings.layers,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-    )
+    seconds: dict[str, float] = {}
+    batching, precision = Batching.of(batch_size), settings.precision
+    with _timed(seconds, "extraction"):
+        extracted = extract(
+            backbone,
+            images.pixels,
+            layers=settings.layers,
+            batch_size=batching,
+            device=device,
+            precision=precision,
+            stay=True,
+        )
     views = None
     if images.views is not None:
-        views = extract_image_vectors(
-            backbone, images.views, batch_size=batch_size, device=device, precision=precision
-        )
-    extracted_at = time.perf_counter()
-    scores = _scores(extracted, views, images.sample_ids, settings, resolve_device(device))
-    rows, columns = extracted.grid
-    few = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2)
-    preview = few.reshape(*few.shape[:2], rows, columns)
-    seconds = {
-        "extraction": extracted_at - started,
-        "metrics": time.perf_counter() - extracted_at,
-    }
+        with _timed(seconds, "views"):
+            views = extract_image_vectors(
+                backbone, images.views, batch_size=batching, device=device, precision=precision
+            )
+    target = resolve_device(device)
+    scores = _scores(extracted, views, images.sample_ids, settings, target, seconds)
+    few = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2).cpu()
+    preview = few.reshape(*few.shape[:2], *extracted.grid)
     return BackboneScore(scores, preview, extracted.grid, seconds)
 
 
@@ -321,6 +323,7 @@ def _scores(
     sample_ids: Tensor | None,
     settings: ScoreSettings,
     device: torch.device,
+    seconds: dict[str, float],
 ) -> dict[str, dict[str, Estimate]]:
     whole: dict[str, Estimate] = {}
     scores: dict[str, dict[str, Estimate]] = {}
@@ -328,8 +331,17 @@ def _scores(
         features = ScoredFeatures(patches.to(device), extracted.image, views, sample_ids)
         row = scores[str(layer)] = {}
         for metric in METRICS.values():
-            if metric.reads == "patches":
-                row.update(metric.compute(features, settings))
-            elif metric.numbers[0] not in whole:
-                whole.update(metric.compute(features, settings))
+            with _timed(seconds, metric.name):
+                if metric.reads == "patches":
+                    row.update(metric.compute(features, settings))
+                elif metric.numbers[0] not in whole:
+                    whole.update(metric.compute(features, settings))
     return {layer: {**row, **whole} for layer, row in scores.items()}
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time of what is done inside to a stage; all of it has ended with a number."""
+    started = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,20 +12,23 @@ import torch
 from torch import Tensor
 
 from densescope.errors import NOT_FINITE, InputError
+from densescope.features.batching import Batching
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone, Features
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+KEPT_SHARE = 0.4  # of an accelerator's free memory that features may take
 
 
 @dataclass(frozen=True)
 class ExtractedFeatures:
-    """Features of all images, float32 on the CPU.
+    """Features of all images, float32 on the CPU unless they were asked to stay on the device.
 
     Attributes:
         patches: per layer asked for ``images patches dim``; patches row by row.
-        image: ``images dim``, the class token or what the backbone has in its place.
+        image: ``images dim``, the class token or what the backbone has in its place; always on
+            the CPU.
         grids: per layer the rows and columns its patches form.
     """
 
@@ -43,9 +47,10 @@ def extract(
     pixels: Tensor,
     *,
     layers: tuple[int, ...] = (-1,),
-    batch_size: int = 64,
+    batch_size: int | Batching | None = None,
     device: str = "auto",
     precision: str = "float32",
+    stay: bool = False,
 ) -> ExtractedFeatures:
     """Features of images, batch by batch into memory laid out beforehand.
 
@@ -54,42 +59,44 @@ def extract(
 
     Args:
         backbone: anything with ``features``; where it has ``to`` it is moved to the device,
-            where it has ``eval`` it is set to evaluation.
+            where it has ``eval`` it is set to evaluation, and where it has ``memory_format`` it is
+            given images laid out like that.
         pixels: ``images 3 rows columns``, uint8 or floating point in [0, 1].
         layers: blocks to read, ``-1`` is the last.
-        batch_size: images at once; does not change the result beyond rounding.
+        batch_size: images at once; found out where it is left out, and kept from call to call by
+            a :class:`~densescope.features.batching.Batching`. Does not change the result beyond
+            rounding.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         precision: ``"float32"`` or ``"bfloat16"`` (autocast).
+        stay: leave patches on the device where they take at most two fifths of its free memory.
 
     Returns:
-        Detached float32 tensors on the CPU.
+        Detached float32 tensors, on the CPU unless they were to ``stay``.
 
     Raises:
         InputError: an argument is impossible, a feature is NaN or infinite (the text names the
             image), the features do not have the promised shape, or memory ran out.
     """
-    _check(pixels, batch_size, precision)
+    _check(pixels, precision)
     images = len(pixels)
     patches: list[Tensor] = []
-    vectors = pixels.new_empty(0)
+    vectors: list[Tensor] = []
     grids: tuple[tuple[int, int], ...] = ()
-    for start, features in _batches(backbone, pixels, layers, batch_size, device, precision):
+    for rows, features in _batches(backbone, pixels, layers, batch_size, device, precision):
         if not patches:
             grids = tuple((grid.shape[2], grid.shape[3]) for grid in features.patches)
-            patches = [_room(images, grid) for grid in features.patches]
-            vectors = torch.empty(images, features.image.shape[1])
-        rows = slice(start, start + len(features.image))
+            patches = _room(images, features.patches, stay)
         for layer, grid in zip(patches, features.patches, strict=True):
             layer[rows] = grid.flatten(2).transpose(1, 2)
-        vectors[rows] = features.image
-    return ExtractedFeatures(tuple(patches), vectors, grids)
+        vectors.append(features.image.float())
+    return ExtractedFeatures(tuple(patches), torch.cat(vectors).cpu(), grids)
 
 
 def extract_image_vectors(
     backbone: Backbone,
     pixels: Tensor,
     *,
-    batch_size: int = 64,
+    batch_size: int | Batching | None = None,
     device: str = "auto",
     precision: str = "float32",
 ) -> Tensor:
@@ -108,9 +115,9 @@ def extract_image_vectors(
     Raises:
         InputError: as in :func:`extract`.
     """
-    _check(pixels, batch_size, precision)
+    _check(pixels, precision)
     batches = _batches(backbone, pixels, (-1,), batch_size, device, precision)
-    return torch.cat([features.image.float().cpu() for _, features in batches])
+    return torch.cat([features.image.float() for _, features in batches]).cpu()
 
 
 def resolve_device(device: str) -> torch.device:
@@ -134,15 +141,13 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _check(pixels: Tensor, batch_size: int, precision: str) -> None:
+def _check(pixels: Tensor, precision: str) -> None:
     if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) == 0:
         raise InputError(
             f"pixels have shape {tuple(pixels.shape)}: expected images x 3 x rows x columns"
         )
     if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
         raise InputError(f"pixels are {pixels.dtype}: expected uint8, or floats in [0, 1]")
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size} is impossible: use at least 1")
     if precision not in PRECISIONS:
         raise InputError(f"no precision {precision!r}: use {' or '.join(PRECISIONS)}")
 
@@ -151,23 +156,91 @@ def _batches(
     backbone: Backbone,
     pixels: Tensor,
     layers: tuple[int, ...],
-    batch_size: int,
+    batch_size: int | Batching | None,
     device: str,
     precision: str,
-) -> Iterator[tuple[int, Features]]:
-    target = resolve_device(device)
+) -> Iterator[tuple[slice, Features]]:
+    target, batching = resolve_device(device), Batching.of(batch_size)
     _prepare(backbone, target)
     mean, deviation = (
         torch.tensor(values, device=target).view(1, 3, 1, 1)
         for values in (backbone.mean, backbone.std)
     )
-    for start in range(0, len(pixels), batch_size):
-        with torch.no_grad(), _memory_sentence(batch_size), _autocast(target, precision):
-            batch = pixels[start : start + batch_size].to(target)
+    layout = getattr(backbone, "memory_format", torch.contiguous_format)
+
+    def forward(rows: slice) -> Features:
+        with torch.no_grad(), _autocast(target, precision):
+            batch = _moved(pixels[rows], target)
             batch = batch / 255 if batch.dtype == torch.uint8 else batch.float()
-            features = backbone.features((batch - mean) / deviation, layers=layers)
-        _check_features(features, len(batch), len(layers), start)
-        yield start, features
+            batch = (batch - mean).div_(deviation).contiguous(memory_format=layout)
+            return backbone.features(batch, layers=layers)
+
+    finite = FiniteCheck(waits=target.type == "cpu")
+    for rows, features in batching.each(len(pixels), pixels[0, 0].numel(), target, forward):
+        _check_shapes(features, rows.stop - rows.start, len(layers))
+        finite.add(rows.start, features)
+        yield rows, features
+    finite.settle()
+
+
+class FiniteCheck:
+    """Names the first image with a feature that is NaN or infinite.
+
+    To look at a number is to wait for the device. So the first batch is looked at when it is done,
+    as most runs that diverged show there, and the others together at the end; on the CPU each one
+    at once.
+
+    Args:
+        waits: look at every batch at once.
+    """
+
+    def __init__(self, *, waits: bool) -> None:
+        self.waits = waits
+        self._begun = False
+        self._left: list[tuple[int, Tensor]] = []
+
+    @torch.no_grad()
+    def add(self, start: int, features: Features) -> None:
+        """The features of the next batch, whose first image has this number.
+
+        Raises:
+            InputError: a feature that was looked at is not finite.
+        """
+        finite = features.image.isfinite().flatten(1).all(1)
+        for grid in features.patches:
+            finite &= grid.isfinite().flatten(1).all(1)
+        self._left.append((start, finite))
+        if self.waits or not self._begun:
+            self.settle()
+        self._begun = True
+
+    def settle(self) -> None:
+        """Look at what has not been looked at.
+
+        Raises:
+            InputError: a feature is not finite; the text names the first image.
+        """
+        left, self._left = self._left, []
+        if not left:
+            return
+        found = torch.cat([finite for _, finite in left]).cpu()
+        parts = torch.split(found, [len(finite) for _, finite in left])
+        for (start, _), finite in zip(left, parts, strict=True):
+            bad = (~finite).nonzero().flatten().tolist()
+            if bad:
+                others = f" and {len(bad) - 1} more of its batch" if len(bad) > 1 else ""
+                raise InputError(
+                    f"the features of image {start + bad[0]}{others} are {NOT_FINITE}: training "
+                    "diverged, the file is damaged, or bfloat16 overflowed (try --precision "
+                    "float32)"
+                )
+
+
+def _moved(batch: Tensor, device: torch.device) -> Tensor:
+    """To the device; the host does not wait where memory that cannot be paged allows that."""
+    if device.type == "cuda" and batch.device.type == "cpu":
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
 
 
 def _prepare(backbone: Backbone, device: torch.device) -> None:
@@ -182,21 +255,7 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[ob
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-@contextmanager
-def _memory_sentence(batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError) as cause:
-        on_cpu = "allocate memory" in str(cause)
-        if not (isinstance(cause, torch.OutOfMemoryError) or on_cpu):
-            raise
-        smaller = f"--batch-size {max(batch_size // 4, 1)}"
-        raise InputError(f"{batch_size} images at once do not fit in memory: try {smaller}") from (
-            cause
-        )
-
-
-def _check_features(features: Features, images: int, layers: int, start: int) -> None:
+def _check_shapes(features: Features, images: int, layers: int) -> None:
     shapes = [tuple(grid.shape) for grid in features.patches]
     if len(shapes) != layers or any(len(shape) != 4 or shape[0] != images for shape in shapes):
         raise InputError(
@@ -208,17 +267,20 @@ def _check_features(features: Features, images: int, layers: int, start: int) ->
             f"the backbone returned image vectors {tuple(features.image.shape)} for {images} "
             "images: expected images x dim"
         )
-    finite = features.image.isfinite().flatten(1).all(1)
-    for grid in features.patches:
-        finite &= grid.isfinite().flatten(1).all(1)
-    bad = (~finite).nonzero().flatten().tolist()
-    if bad:
-        others = f" and {len(bad) - 1} more of its batch" if len(bad) > 1 else ""
-        raise InputError(
-            f"the features of image {start + bad[0]}{others} are {NOT_FINITE}: training "
-            "diverged, the file is damaged, or bfloat16 overflowed (try --precision float32)"
-        )
 
 
-def _room(images: int, grid: Tensor) -> Tensor:
-    return torch.empty(images, grid.shape[2] * grid.shape[3], grid.shape[1])
+def _room(images: int, grids: Sequence[Tensor], stay: bool) -> list[Tensor]:
+    """Memory for the patches of every layer: on the device where they are to stay and fit."""
+    shapes = [(images, grid.shape[2] * grid.shape[3], grid.shape[1]) for grid in grids]
+    device = grids[0].device
+    needed = 4 * sum(math.prod(shape) for shape in shapes)
+    there = stay and needed <= KEPT_SHARE * free_bytes(device)
+    return [torch.empty(shape, device=device if there else "cpu") for shape in shapes]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of a CUDA device that this process could still use; 0 for other devices."""
+    if device.type != "cuda":
+        return 0
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + unused

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from densescope.errors import InputError
@@ -35,6 +36,9 @@ class TimmBackbone(nn.Module):
         self.depth = len(stages)
         self.prefix = int(getattr(model, "num_prefix_tokens", 0))
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        convolutions = sum(isinstance(part, nn.Conv2d) for part in self.model.modules())
+        # One is a patch embedding. Of more, oneDNN and cuDNN are faster with channels last.
+        self.memory_format = torch.channels_last if convolutions > 1 else torch.contiguous_format
         self.training = model.training
 
     def features(self, images: Tensor, layers: Sequence[int] = (-1,)) -> Features:

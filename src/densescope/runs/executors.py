@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
 from densescope.records import ScoreRecord
+from densescope.runs.ahead import ReadAhead, ReadCheckpoint
 from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
 from densescope.runs.store import RunStore
 
@@ -89,16 +91,24 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Here:
-    """One checkpoint after the other, in this process."""
+    """One checkpoint after the other, in this process.
+
+    A thread reads the weights of the next one meanwhile, so two are in memory.
+    """
 
     def score(
         self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
     ) -> Iterator[tuple[Job, ScoreRecord]]:
         """As :meth:`Executor.score`, in the order of the jobs."""
         scorer = plan.scorer()
-        for job in jobs:
-            begun(job)
-            yield job, _scored(scorer, job)
+        after = [job.path for job in jobs[1:]] + [None]
+        with ReadAhead(scorer.read) as ahead:
+            if jobs:
+                ahead.begin(jobs[0].path)
+                scorer.prepare()
+            for job, following in zip(jobs, after, strict=False):
+                begun(job)
+                yield job, _scored(scorer, job, partial(ahead.take, job.path, following))
 
 
 @dataclass(frozen=True)
@@ -254,8 +264,10 @@ def score_job(plan: Plan, job: Job) -> ScoreRecord:
     return _scored(_scorers[key], job)
 
 
-def _scored(scorer: CheckpointScorer, job: Job) -> ScoreRecord:
-    record = scorer.score(job.path, job.name, job.step)
+def _scored(
+    scorer: CheckpointScorer, job: Job, read: Callable[[], ReadCheckpoint] | None = None
+) -> ScoreRecord:
+    record = scorer.score(job.path, job.name, job.step, read)
     assert scorer.store is not None
     scorer.store.write(record)
     return record

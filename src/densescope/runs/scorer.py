@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from densescope.evaluation.scoring import (
     score_backbone,
 )
 from densescope.features.backbones import LoadedBackbone, load_backbone, size_of
-from densescope.features.checkpoints import files_of, fingerprint
+from densescope.features.batching import Batching
+from densescope.features.checkpoints import fingerprint
 from densescope.features.extraction import resolve_device
 from densescope.features.formats import find_format
 from densescope.features.images import ImageSubset
 from densescope.records import ScoreRecord, plain
+from densescope.runs.ahead import ReadCheckpoint, modified, read_checkpoint
 from densescope.runs.environment import device_name, versions
 from densescope.runs.store import RunStore
 
@@ -81,14 +83,15 @@ class Compute:
 
     Attributes:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or any torch device.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; found out where it is left out, see
+            :class:`~densescope.features.batching.Batching`.
         workers: threads that decode images.
         image_cache: folder in which processes and later calls share decoded images; each process
             holds its own in memory by default.
     """
 
     device: str = "auto"
-    batch_size: int = 64
+    batch_size: int | None = None
     workers: int = 4
     image_cache: Path | None = None
 
@@ -144,16 +147,39 @@ class CheckpointScorer:
         self.settings = settings
         self.compute = compute
         self.store = store
+        self._batching = Batching(compute.batch_size)
         self._images: dict[int, ScoringImages] = {}
+        self._images_seconds = 0.0
 
-    def score(self, path: Path, name: str, step: int) -> ScoreRecord:
+    def read(self, path: Path) -> ReadCheckpoint:
+        """One checkpoint in memory."""
+        return read_checkpoint(path, self.spec.load)
+
+    def prepare(self) -> None:
+        """Decode the images where their size is known before any checkpoint is read.
+
+        Raises:
+            DataError: the images cannot be read.
+        """
+        if self.spec.image_size is not None:
+            self._prepare(self.spec.image_size)
+
+    def score(
+        self, path: Path, name: str, step: int, read: Callable[[], ReadCheckpoint] | None = None
+    ) -> ScoreRecord:
         """The record of one checkpoint; one that cannot be scored gets a failed record.
+
+        Args:
+            path: of the checkpoint.
+            name: in the record.
+            step: its position in the run.
+            read: gives the checkpoint where something else reads it.
 
         Raises:
             DataError: the images cannot be read, which no other checkpoint would mend.
         """
         try:
-            return self.score_or_raise(path, name, step)
+            return self.score_or_raise(path, name, step, read)
         except DataError:
             raise
         except Exception as error:  # the rest of the run must go on; the reason is recorded
@@ -168,21 +194,24 @@ class CheckpointScorer:
         provenance = self._provenance(None)
         return ScoreRecord(name, step, unit, "failed", reason, provenance=provenance)
 
-    def score_or_raise(self, path: Path, name: str, step: int) -> ScoreRecord:
+    def score_or_raise(
+        self, path: Path, name: str, step: int, read: Callable[[], ReadCheckpoint] | None = None
+    ) -> ScoreRecord:
         """Like :meth:`score`, but lets every error through."""
-        started = time.perf_counter()
-        changed = modified(path)
-        loaded = self.spec.load(path)
-        loaded_after = time.perf_counter() - started
+        checkpoint = self.read(path) if read is None else read()
+        loaded = checkpoint.loaded
         images = self._prepare(loaded.backbone.image_size)
+        seconds = {"load": checkpoint.seconds, "images": self._images_seconds}
+        self._images_seconds = 0.0
         score = score_backbone(
             loaded.backbone,
             images,
             self.settings,
-            batch_size=self.compute.batch_size,
+            batch_size=self._batching,
             device=self.compute.device,
         )
         self._keep_preview(name, images, score)
+        seconds |= score.seconds
         return ScoreRecord(
             name=name,
             step=step,
@@ -191,15 +220,16 @@ class CheckpointScorer:
             checkpoint=plain(loaded.to_json()),
             provenance={**self._provenance(loaded.backbone.image_size), "grid": list(score.grid)},
             timing={
-                "checkpoint_modified": changed,
+                "checkpoint_modified": checkpoint.modified,
                 "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "load_seconds": round(loaded_after, 3),
-                **{f"{stage}_seconds": round(value, 3) for stage, value in score.seconds.items()},
+                "batch_size": self._batching.size,
+                **{f"{stage}_seconds": round(value, 3) for stage, value in seconds.items()},
             },
         )
 
     def _prepare(self, image_size: int) -> ScoringImages:
         if image_size not in self._images:
+            began = time.perf_counter()
             self._images[image_size] = prepare_images(
                 self.subset,
                 image_size,
@@ -207,6 +237,7 @@ class CheckpointScorer:
                 workers=self.compute.workers,
                 folder=self.compute.image_cache,
             )
+            self._images_seconds += time.perf_counter() - began
         return self._images[image_size]
 
     def _keep_preview(self, name: str, images: ScoringImages, score: BackboneScore) -> None:
@@ -225,8 +256,3 @@ class CheckpointScorer:
             "versions": versions(),
         }
         return dict(plain(provenance))
-
-
-def modified(path: Path) -> int:
-    """When a checkpoint was last changed, in nanoseconds; of several files, the youngest."""
-    return max(item.stat().st_mtime_ns for item in files_of(path))

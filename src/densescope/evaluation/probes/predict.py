@@ -17,7 +17,7 @@ def predict_masks(
     backbone: Backbone,
     pixels: Tensor,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     device: str = "auto",
     precision: str = "float32",
 ) -> Tensor:
@@ -27,7 +27,7 @@ def predict_masks(
         head: ``outcome.head`` of the protocol ``quick-linear``.
         backbone: the one it was trained on.
         pixels: ``images 3 rows columns`` as the protocol decodes them, uint8 or in [0, 1].
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; found out by default.
         device: of the forward pass.
         precision: of the forward pass.
 

@@ -38,7 +38,7 @@ def grids_of(task: ProbeTask, pixels: Tensor) -> Grids:
         task.backbone,
         pixels,
         layers=task.row.layers,
-        batch_size=task.batch_size,
+        batch_size=task.batching,
         device=task.device,
         precision=task.precision,
     )
@@ -97,10 +97,10 @@ def read_whole(task: ProbeTask, heads: list[LinearHead], half: SegmentationSet) 
     """Every image in one square, compared at the row's label size."""
     row = task.row
     matrices = empty_matrices(task, heads)
-    for start in range(0, len(half), task.batch_size):
+    for start in range(0, len(half), task.piece):
         pixels, truth = decode_part(
             half,
-            range(start, min(start + task.batch_size, len(half))),
+            range(start, min(start + task.piece, len(half))),
             image_size=row.image_size,
             label_size=row.label_size or row.image_size,
             resize=row.resize,

@@ -10,8 +10,10 @@ from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.probes.data import ProbeData, Task
 from densescope.features.backbones import Backbone
+from densescope.features.batching import Batching
 from densescope.records import plain
 
+PIECE = 64
 PROSE = ("title", "source", "deviations", "engine", "changes")
 
 
@@ -131,7 +133,7 @@ class ProbeTask:
         cache: where features are kept.
         identity: what the features depend on besides data and row (sha256, weights, ...).
         device: name of a device.
-        batch_size: images per forward pass; does not change results.
+        batching: images per forward pass; does not change results.
         precision: ``"float32"`` or ``"bfloat16"`` of the forward pass.
         workers: threads that decode images.
     """
@@ -143,6 +145,11 @@ class ProbeTask:
     cache: FeatureCache
     identity: Mapping[str, Any]
     device: str = "auto"
-    batch_size: int = 64
+    batching: Batching = field(default_factory=Batching)
     precision: str = "float32"
     workers: int | None = None
+
+    @property
+    def piece(self) -> int:
+        """Images that are decoded and handed on together."""
+        return self.batching.asked or PIECE

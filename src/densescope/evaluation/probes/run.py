@@ -16,6 +16,7 @@ from densescope.evaluation.probes.data import ProbeData
 from densescope.evaluation.probes.row import ProbeProtocol, ProbeTask
 from densescope.evaluation.probes.table import find_protocol
 from densescope.features.backbones import Backbone, LoadedBackbone
+from densescope.features.batching import Batching
 from densescope.features.extraction import PRECISIONS
 from densescope.records import plain
 
@@ -88,7 +89,7 @@ def run_protocol(
     cache: FeatureCache | None = None,
     identity: Mapping[str, Any] | None = None,
     device: str = "auto",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     precision: str = "float32",
     workers: int | None = None,
 ) -> ProbeOutcome:
@@ -108,7 +109,9 @@ def run_protocol(
         identity: what tells this backbone's features from others' (sha256, weights, ...);
             required with a cache folder.
         device: of the forward pass and of heads trained on crops.
-        batch_size: images per forward pass; does not change the result beyond rounding.
+        batch_size: images per forward pass; found out where it is left out (see
+            :class:`~densescope.features.batching.Batching`). Does not change the result beyond
+            rounding.
         precision: ``"float32"`` or ``"bfloat16"`` of the forward pass.
         workers: threads that decode images; all processors by default.
 
@@ -134,7 +137,7 @@ def run_protocol(
         cache,
         identity or {},
         device=device,
-        batch_size=batch_size,
+        batching=Batching(batch_size),
         precision=precision,
         workers=workers,
     )
@@ -165,7 +168,7 @@ def probe_checkpoint(
     steps: int | None = None,
     image_size: int | None = None,
     device: str = "auto",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     precision: str = "float32",
     workers: int | None = None,
 ) -> ProbeOutcome:

@@ -94,10 +94,10 @@ def _compute(
 
 def _pieces(task: ProbeTask, part: str, *, features: bool) -> Iterator[dict[str, Tensor]]:
     row, half = task.row, task.data.part(part)
-    for start in range(0, len(half), task.batch_size):
+    for start in range(0, len(half), task.piece):
         pixels, labels = decode_part(
             half,
-            range(start, min(start + task.batch_size, len(half))),
+            range(start, min(start + task.piece, len(half))),
             image_size=row.image_size,
             label_size=row.label_size or row.image_size,
             resize=row.resize,
@@ -109,7 +109,7 @@ def _pieces(task: ProbeTask, part: str, *, features: bool) -> Iterator[dict[str,
                 task.backbone,
                 pixels,
                 layers=row.layers,
-                batch_size=task.batch_size,
+                batch_size=task.batching,
                 device=task.device,
                 precision=task.precision,
             )

@@ -56,8 +56,8 @@ def train_on_cached(task: ProbeTask) -> Found:
     heads = [_train(task, seed, batches) for seed in task.seeds]
     test = split_features(task, "test")
     matrices = empty_matrices(task, heads)
-    for start in range(0, len(test.labels), task.batch_size):
-        part = torch.arange(start, min(start + task.batch_size, len(test.labels)))
+    for start in range(0, len(test.labels), task.piece):
+        part = torch.arange(start, min(start + task.piece, len(test.labels)))
         grids, truth = cached_batches(test)(part, torch.Generator())
         matrices = add_predictions(task, heads, matrices, grids, truth)
     return _found(task, heads, matrices)
