@@ -14,6 +14,7 @@ from densescope.cli import options as o
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
 from densescope.records import ProbeRecord, ScoreRecord, write_record
+from densescope.selection.rounds import saving
 
 FAILED_CHECKPOINTS = 3
 
@@ -23,7 +24,7 @@ def sweep(
     run_folder: Annotated[Path, typer.Argument(help="The folder of checkpoints.")],
     output: Annotated[Path, typer.Option(help="Folder for the records.")],
     backbone: o.BackboneOptions,
-    scoring: o.ScoreOptions,
+    scoring: o.SweepOptions,
     execution: o.ExecutorOptions,
 ) -> None:
     """Score every checkpoint of a run; call again to go on or to take up new ones.
@@ -40,7 +41,7 @@ def sweep(
             images=scoring.images,
             output=output,
             spec=backbone.spec(),
-            images_count=scoring.images_count,
+            images_count=scoring.count(),
             settings=scoring.settings(),
             compute=scoring.compute(),
             executor=execution.chosen(),
@@ -55,6 +56,9 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
     failed = [record for record in records if record.status == "failed"]
     scored = len(records) - len(failed)
     console.print(f"{scored} of {len(records)} checkpoints scored; records in {output}")
+    saved = saving(records)
+    if saved is not None:
+        console.print(saved)
     if scored:
         console.print(f"next: densescope select {output}; densescope report {output}")
     print_failures(failed)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from densescope.estimate import Estimate
+from densescope.records import ScoreRecord
 
 Scores = Mapping[str, Mapping[str, Estimate]]
 
@@ -84,3 +85,42 @@ def _minus(first: Sequence[float], second: Sequence[float]) -> list[float]:
 
 def _keys(scores: Scores) -> Iterator[tuple[str, str]]:
     return ((layer, name) for layer, row in scores.items() for name in row)
+
+
+def images_of(record: ScoreRecord) -> int | None:
+    """How many images a checkpoint was scored on, where its record says so."""
+    race = record.provenance.get("race")
+    if race:
+        return int(race["done"]) * int(race["round_size"])
+    count = record.provenance.get("images", {}).get("count")
+    return None if count is None else int(count)
+
+
+def saving(records: Sequence[ScoreRecord]) -> str | None:
+    """What a race saved, as a sentence; ``None`` for records of no race.
+
+    Forward passes are those of the images and, where LiDAR was scored, of their augmented views,
+    which a race takes in the first round and a full sweep once.
+    """
+    raced = [record for record in records if record.provenance.get("race")]
+    if not raced:
+        return None
+    race = raced[0].provenance["race"]
+    rounds, size = int(race["rounds"]), int(race["round_size"])
+    done = [int(record.provenance["race"]["done"]) for record in raced]
+    views, full_views = (_views(raced[0], images) for images in (size, rounds * size))
+    images = fmean(done) / rounds
+    passes = (fmean(done) * size + views) / (rounds * size + full_views)
+    finished = done.count(rounds)
+    sentence = (
+        f"{finished} of {len(done)} checkpoints went through all {rounds} rounds of {size:,} "
+        f"images: {images:.0%} of the images of a full sweep"
+    )
+    return f"{sentence} ({passes:.0%} of its forward passes)." if views else f"{sentence}."
+
+
+def _views(record: ScoreRecord, images: int) -> int:
+    """Augmented views of a checkpoint scored on so many images."""
+    settings = record.provenance.get("settings", {})
+    shown = min(int(settings.get("lidar_images", 0)), images)
+    return shown * int(settings.get("lidar_views", 0)) if shown >= 2 else 0
