@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densescope.errors import DataError, InputError
+from densescope.estimate import Estimate
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import ImageSubset, draw_subset, part_of
 from densescope.features.sources import ImageSource
@@ -59,7 +60,7 @@ def race_run(
         records = _pooled([rounds[job.name] for job in jobs], manifest)
         for record in records:
             store.write(record)
-        left = _undecided(records, _layer(run.settings), race)
+        left = _undecided(rounds, _layer(run.settings), race)
         going = [job for job in going if job.name in left]
         if not going:
             break
@@ -140,16 +141,18 @@ def _summed(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**timings[-1], **sums}
 
 
-def _undecided(records: Sequence[ScoreRecord], layer: int, race: Race) -> set[str]:
+def _undecided(rounds: Mapping[str, Sequence[ScoreRecord]], layer: int, race: Race) -> set[str]:
     """Names of the checkpoints that go on if they have come this far."""
-    scored = [record for record in records if record.status == "scored"]
-    parts = [(record, *parts_of(record, "released", layer)) for record in scored]
-    curve = [row for row in parts if math.isfinite(row[1].value) and math.isfinite(row[2].value)]
-    if not curve:
-        return set()
-    finite, separability, dim = zip(*curve, strict=True)
-    done = [record.provenance["race"]["done"] for record in finite]
-    return {finite[place].name for place in undecided(separability, dim, done, race)}
+    whole = {name: row for name, row in rounds.items() if _failure(row) is None}
+    parts = {name: [parts_of(one, "released", layer) for one in row] for name, row in whole.items()}
+    curve = {name: row for name, row in parts.items() if _finite(row)}
+    separability = [[one for one, _ in row] for row in curve.values()]
+    dim = [[one for _, one in row] for row in curve.values()]
+    return {list(curve)[place] for place in undecided(separability, dim, race)} if curve else set()
+
+
+def _finite(row: Sequence[tuple[Estimate, Estimate]]) -> bool:
+    return all(math.isfinite(one.value) for pair in row for one in pair)
 
 
 def _layer(settings: ScoreSettings) -> int:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from densescope.errors import InputError
 from densescope.estimate import Estimate, student_quantile
 from densescope.selection.peaks import TOLERANCE, WINDOW
+from densescope.selection.rounds import pooled
 from densescope.selection.weight import run_weight
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,8 @@ class Race:
 
 
 def undecided(
-    separability: Sequence[Estimate],
-    dim: Sequence[Estimate],
-    done: Sequence[int],
+    separability: Sequence[Sequence[Estimate]],
+    dim: Sequence[Sequence[Estimate]],
     race: Race,
     *,
     definition: str = "released",
@@ -59,93 +63,105 @@ def undecided(
 
     Two checkpoints are *told apart* when their difference of DSE, paired block by block, exceeds
     its error ``t * se * sqrt(1 - done / rounds)``: ``se`` is the jackknife's, the root stands for
-    the rounds that are still missing, and ``t`` is the quantile of Student's t at
-    ``1 - alpha / (pairs * (rounds - 1))``, so that no call is wrong with probability
-    ``1 - alpha`` over all pairs and all looks. A checkpoint is *possible* unless one in the window
-    around it is surely higher, or it surely lies more than ``TOLERANCE`` of the curve's range
-    below the highest. A possible checkpoint is to be told apart from every other possible one and
-    from every one in its window; whoever takes part in a pair that is not told apart is open.
+    the rounds that are still missing, and ``t`` is the two-sided quantile of Student's t at level
+    ``1 - alpha / (pairs * (rounds - 1))``, so that with probability ``1 - alpha`` no call is wrong
+    over all pairs and all looks. A checkpoint is *ruled out* when
 
-    While no call is wrong, the checkpoint that :func:`~densescope.selection.peaks.pick_peak` takes
-    on all rounds is possible, and so are the members of its shortlist within ``TOLERANCE``:
-    each stays open until its order among the others is settled.
+    - one in the window around it is surely higher: it is no local maximum; or
+    - it surely lies below a *hill*: a stretch of checkpoints of which one is surely higher
+      than each of those up to a window away on either side, with a whole window after it. The
+      hill holds a local maximum that was seen to fall, and it comes first; or
+    - it surely lies more than ``TOLERANCE`` of the curve's range below the highest.
+
+    So, while no call is wrong, the checkpoint that
+    :func:`~densescope.selection.peaks.pick_peak` takes on all rounds is never ruled out. Where
+    several are left, each has to be told apart from the others and from those in its window; who
+    takes part in a pair that is not told apart is open.
 
     Args:
-        separability: of each checkpoint in order of step, pooled over its rounds; finite.
+        separability: of each checkpoint in order of step its rounds, of which it has the first
+            few; finite, at least one each.
         dim: ``M_dim``, likewise.
-        done: rounds behind each number.
         race: rounds and alpha.
         definition: ``"released"`` or ``"paper"``, for the weight.
 
     Returns:
-        Positions, rising. All of them while there is no weight or no replicate.
+        Positions, rising. All of them while there is no weight, or no two replicates.
 
-    Source: this package; racing with paired differences as in Maron & Moore (1994), "Hoeffding
-        Races".
+    Source: this package; races of paired differences are those of Moore and Lee (1994), "Efficient
+        algorithms for minimizing cross validation error".
 
-    Deviations: the weight of DSE is taken anew without each block, so its error is in ``se``.
+    Deviations: the weight of DSE is taken anew without each block, so its error is in ``se``. Noise
+        of clustering is not (docs/selection.md has its size).
     """
     values = _values(separability, dim, definition)
     if values is None:
         return tuple(range(len(dim)))
-    least = _least_differences(values, done, race)
-    around = [_window(place, len(values)) for place in range(len(values))]
-    possible = [
-        place
-        for place in _within_reach(values, least)
-        if all(least[other][place] <= 0 for other in around[place])
-    ]
+    least = _least_differences(values, [len(row) for row in dim], race)
+    possible = [int(place) for place in (~_ruled_out(values[:, 0], least)).nonzero()[0]]
+    if len(possible) == 1:
+        return ()
     needed = {*combinations(possible, 2)}
-    needed |= {(place, other) for place in possible for other in around[place]}
-    still = {place for a, b in needed if max(least[a][b], least[b][a]) <= 0 for place in (a, b)}
+    needed |= {(place, other) for place in possible for other in _around(place, place, len(dim))}
+    still = {place for a, b in needed if max(least[a, b], least[b, a]) <= 0 for place in (a, b)}
     return tuple(sorted(still))
 
 
 def _values(
-    separability: Sequence[Estimate], dim: Sequence[Estimate], definition: str
-) -> list[Estimate] | None:
-    """DSE with replicates whose weight is taken without the block as well."""
-    blocks = min((len(estimate.replicates) for estimate in (*separability, *dim)), default=0)
-    if blocks < 2:
+    separability: Sequence[Sequence[Estimate]], dim: Sequence[Sequence[Estimate]], definition: str
+) -> Array | None:
+    """DSE of each checkpoint, then without each block of each round: ``checkpoints 1 + blocks``."""
+    blocks = {len(one.replicates) for part in (separability, dim) for row in part for one in row}
+    if min(blocks, default=0) < 2:
         return None
-    columns = []
-    for place in range(-1, blocks):
-        first, second = (
-            [estimate.value if place < 0 else estimate.replicates[place] for estimate in part]
-            for part in (separability, dim)
-        )
-        weight, _ = run_weight(first, second, definition=definition)
-        if weight is None:
-            return None
-        columns.append([a + weight * b for a, b in zip(first, second, strict=True)])
-    return [Estimate(row[0], row[1:]) for row in zip(*columns, strict=True)]
+    first, second = (_columns(part) for part in (separability, dim))
+    pairs = zip(first.T.tolist(), second.T.tolist(), strict=True)
+    weights = [run_weight(a, b, definition=definition)[0] for a, b in pairs]
+    if any(weight is None for weight in weights):
+        return None
+    return first + np.array(weights, dtype=float) * second
 
 
-def _least_differences(
-    values: Sequence[Estimate], done: Sequence[int], race: Race
-) -> list[list[float]]:
-    """``[a][b]``: what value ``a`` minus value ``b`` on all rounds surely is not below."""
-    count = len(values)
-    pairs = max(1, count * (count - 1) // 2)
-    looks = max(1, race.rounds - 1)
-    t = student_quantile(1 - race.alpha / (pairs * looks), len(values[0].replicates) - 1)
-    least = [[0.0] * count for _ in range(count)]
-    for a, b in combinations(range(count), 2):
-        difference = values[a].minus(values[b])
-        missing = 1 - min(done[a], done[b]) / race.rounds
-        half = t * (difference.standard_error or 0.0) * math.sqrt(missing)
-        least[a][b], least[b][a] = difference.value - half, -difference.value - half
-    return least
+def _columns(rounds: Sequence[Sequence[Estimate]]) -> Array:
+    """Pooled values and replicates, each block of each round a block of its own."""
+    most = max(len(row) for row in rounds)
+    wide = [[_widened(one, number, most) for number, one in enumerate(row)] for row in rounds]
+    return np.array([(one.value, *one.replicates) for one in pooled(wide) if one is not None])
 
 
-def _within_reach(values: Sequence[Estimate], least: Sequence[Sequence[float]]) -> list[int]:
-    """Those that may lie within ``TOLERANCE`` of the range below the highest value."""
-    highest = max(range(len(values)), key=lambda place: values[place].value)
-    widest = -min(row[highest] for row in least)
-    bar = TOLERANCE * widest
-    return [place for place in range(len(values)) if least[highest][place] <= bar]
+def _widened(one: Estimate, number: int, rounds: int) -> Estimate:
+    before, after = number * len(one.replicates), (rounds - number - 1) * len(one.replicates)
+    return Estimate(one.value, (one.value,) * before + one.replicates + (one.value,) * after)
 
 
-def _window(place: int, count: int) -> list[int]:
-    around = range(max(0, place - WINDOW), min(count, place + WINDOW + 1))
-    return [other for other in around if other != place]
+def _least_differences(values: Array, done: Sequence[int], race: Race) -> Array:
+    """``[a, b]``: what value ``a`` minus value ``b`` on all rounds surely is not below."""
+    count, blocks = len(values), (values.shape[1] - 1) // max(done)
+    pairs, looks = max(1, count * (count - 1) // 2), max(1, race.rounds - 1)
+    level = 1 - race.alpha / (pairs * looks)
+    apart = values[:, None] - values[None]
+    moved = apart[..., 1:] - apart[..., 1:].mean(-1, keepdims=True)
+    error = np.sqrt((blocks - 1) / blocks * np.square(moved).sum(-1))
+    both = np.minimum.outer(done, done)
+    t = {number: student_quantile(level, number * (blocks - 1)) for number in set(done)}
+    wide = np.vectorize(t.__getitem__, otypes=[float])(both)
+    return np.asarray(apart[..., 0] - wide * error * np.sqrt(1 - both / race.rounds))
+
+
+def _ruled_out(values: Array, least: Array) -> NDArray[np.bool_]:
+    """Which checkpoints surely are not the pick on all rounds."""
+    count, highest = len(values), int(values.argmax())
+    widest = -least[:, highest].min()
+    ruled = np.asarray(least[highest] > TOLERANCE * widest)
+    for first in range(count):
+        ruled[first] |= (least[_around(first, first, count), first] > 0).any()
+        for last in range(first, count - WINDOW):
+            below = least[first : last + 1].max(0) > 0
+            if below[_around(first, last, count)].all():
+                ruled |= below
+    return ruled
+
+
+def _around(first: int, last: int, count: int) -> list[int]:
+    """Places up to a window away from a stretch."""
+    return [*range(max(0, first - WINDOW), first), *range(last + 1, min(count, last + WINDOW + 1))]

@@ -55,14 +55,20 @@ def pooled(table: Sequence[Sequence[Estimate]]) -> list[Estimate | None]:
     """
     most = max((len(row) for row in table), default=0)
     whole = [row for row in table if row and len(row) == most and math.isfinite(_mean(row)[0])]
-    return [_pooled(row, whole, most) if row else None for row in table]
+    changes = {few: _change(whole, few) for few in {len(row) for row in table if row}}
+    return [_pooled(row, changes[len(row)]) if row else None for row in table]
 
 
-def _pooled(row: Sequence[Estimate], whole: Sequence[Sequence[Estimate]], most: int) -> Estimate:
+def _change(whole: Sequence[Sequence[Estimate]], few: int) -> list[float] | None:
+    """What the rounds after the first few changed in the mean of those that have all."""
+    moved = [_minus(_mean(row), _mean(row[:few])) for row in whole if few < len(row)]
+    return [fmean(column) for column in zip(*moved, strict=True)] if moved else None
+
+
+def _pooled(row: Sequence[Estimate], change: Sequence[float] | None) -> Estimate:
     numbers = _mean(row)
-    if len(row) < most and whole:
-        changes = [_minus(_mean(other), _mean(other[: len(row)])) for other in whole]
-        numbers = [number + fmean(moved) for number, *moved in zip(numbers, *changes, strict=True)]
+    if change is not None:
+        numbers = [number + moved for number, moved in zip(numbers, change, strict=True)]
     spreads = [one.seed_spread for one in row if one.seed_spread is not None]
     notes = dict.fromkeys(one.note for one in row if one.note)
     return Estimate(
