@@ -13,6 +13,7 @@ from densescope.cli.failures import FAILED_CHECKPOINTS, print_failures
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
 from densescope.records import ScoreRecord, write_record
+from densescope.selection.rounds import saving
 
 
 @o.grouped
@@ -20,7 +21,7 @@ def sweep(
     run_folder: Annotated[Path, typer.Argument(help="The folder of checkpoints.")],
     output: Annotated[Path, typer.Option(help="Folder for the records.")],
     backbone: o.BackboneOptions,
-    scoring: o.ScoreOptions,
+    scoring: o.SweepOptions,
     execution: o.ExecutorOptions,
 ) -> None:
     """Score every checkpoint of a run; call again to go on or to take up new ones.
@@ -37,7 +38,7 @@ def sweep(
             images=scoring.images,
             output=output,
             spec=backbone.spec(),
-            images_count=scoring.images_count,
+            images_count=scoring.count(),
             settings=scoring.settings(),
             compute=scoring.compute(),
             executor=execution.chosen(),
@@ -52,6 +53,9 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
     failed = [record for record in records if record.status == "failed"]
     scored = len(records) - len(failed)
     console.print(f"{scored} of {len(records)} checkpoints scored; records in {output}")
+    saved = saving(records)
+    if saved is not None:
+        console.print(saved)
     if scored:
         console.print(f"next: densescope select {output}; densescope report {output}")
     print_failures(failed)

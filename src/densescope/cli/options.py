@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from densescope.runs.executors import Executor, Ray
     from densescope.runs.scorer import BackboneSpec, Compute
     from densescope.runs.sweep import Shard
+    from densescope.selection.race import Race
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 DefinitionOption = Annotated[
@@ -73,15 +74,12 @@ class BackboneOptions:
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
+class ScoringOptions:
     """What is scored, and how."""
 
     images: Annotated[
         Path, typer.Option(help="A folder of images, tar shards, or a saved image set.")
     ]
-    images_count: Annotated[
-        int, typer.Option(min=2, help="Size of the fixed subset of images.")
-    ] = 2048
     layers: Annotated[str, typer.Option(help="Blocks to score, e.g. -1 or -4,-1.")] = "-1"
     seed: Annotated[int, typer.Option(help="Seed of the subset and of clusterings.")] = 0
     normalize: Annotated[
@@ -128,6 +126,48 @@ class ScoreOptions:
             workers=self.workers,
             image_cache=self.image_cache,
         )
+
+
+@dataclass(frozen=True)
+class ScoreOptions(ScoringOptions):
+    """The same, on a fixed number of images."""
+
+    images_count: Annotated[
+        int, typer.Option(min=2, help="Size of the fixed subset of images.")
+    ] = 2048
+
+
+@dataclass(frozen=True)
+class SweepOptions(ScoringOptions):
+    """The same, on a fixed number of images or on as many as the choice needs."""
+
+    images_count: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Size of the fixed subset of images; auto scores it in rounds and stops "
+            "checkpoints that no longer matter for the choice.",
+        ),
+    ] = "2048"
+    round_size: Annotated[
+        int, typer.Option(min=2, help="auto: images of a round, and per value of dim.")
+    ] = 256
+    rounds: Annotated[int, typer.Option(min=1, help="auto: rounds at most.")] = 8
+    alpha: Annotated[
+        float, typer.Option(help="auto: the chance, at most, of stopping the best one wrongly.")
+    ] = 0.05
+
+    def count(self) -> int | Race:
+        """How many images, or how to find out."""
+        from densescope.selection.race import Race
+
+        if self.images_count == "auto":
+            return Race(self.round_size, self.rounds, self.alpha)
+        if not self.images_count.isdecimal() or int(self.images_count) < 2:
+            raise InputError(
+                f"--images-count {self.images_count} is neither auto nor a number of at least 2"
+            )
+        return int(self.images_count)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class _Bar:
 
     def _start(self, description: str, total: int) -> None:
         self._bar.start()
+        if self._task is not None:
+            self._bar.remove_task(self._task)
         self._task = self._bar.add_task(description, total=total)
 
     def __exit__(
@@ -79,7 +81,8 @@ class SweepProgress(_Bar):
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         super().__init__(console)
         self._quiet = quiet
-        self._kept = 0
+        self._kept: set[str] = set()
+        self._left = 0
         self._reasons = Reasons()
 
     def __exit__(
@@ -90,21 +93,24 @@ class SweepProgress(_Bar):
     ) -> None:
         super().__exit__(kind, error, trace)
         if self._kept and kind is None:
-            self._console.print(f"{self._kept} checkpoints were scored before and are kept")
+            self._console.print(f"{len(self._kept)} checkpoints were scored before and are kept")
 
     def __call__(self, event: SweepEvent) -> None:
         """Take one event."""
+        stage = f"{event.stage}, " if event.stage else ""
         if event.kind == "start":
-            self._start("scoring", event.total)
+            self._left = event.total
+            self._start(event.stage or "scoring", event.total)
         elif event.kind == "kept":
-            self._kept += 1
-            self._bar.update(self._task, total=event.total - self._kept)
+            self._kept.add(event.name)
+            self._left -= 1
+            self._bar.update(self._task, total=self._left)
         elif event.kind == "scoring":
-            self._bar.update(self._task, description=event.name)
+            self._bar.update(self._task, description=f"{stage}{event.name}")
         else:
             self._bar.advance(self._task)
             if not self._console.is_terminal and not self._quiet:
-                line = f"[{event.index}/{event.total}] {event.name}: {self._outcome(event)}"
+                line = f"[{stage}{event.index}/{event.total}] {event.name}: {self._outcome(event)}"
                 self._console.print(line, markup=False, soft_wrap=True)
 
     def _outcome(self, event: SweepEvent) -> str:

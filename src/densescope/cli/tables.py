@@ -14,6 +14,7 @@ from rich.text import Text
 
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
+from densescope.selection.rounds import images_of
 
 if TYPE_CHECKING:
     from densescope.selection import Alarm, Selection
@@ -54,21 +55,23 @@ def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
 
 def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
     """One line per checkpoint: the released components and the baselines."""
-    made = table(
-        "scores (± half of the 95 % interval)",
-        ["checkpoint", records[0].unit if records else "step", *SWEEP_COLUMNS],
-    )
+    counts = {record.name: images_of(record) for record in records if record.status == "scored"}
+    differ = len(set(counts.values())) > 1
+    unit = records[0].unit if records else "step"
+    columns = ["checkpoint", unit, *(["images"] if differ else []), *SWEEP_COLUMNS]
+    made = table("scores (± half of the 95 % interval)", columns)
     for record in records:
         if record.status == "failed":
             made.add_row(Text(record.name), str(record.step), Text("failed", "red"))
             continue
+        known = [f"{counts[record.name]:,}"] if differ else []
         row = record.scores[str(layer)] if str(layer) in record.scores else _last(record)
         separability = row["released.inter"].minus(row["released.intra"])
         cells = [
             with_error(separability if metric is None else row.get(metric))
             for metric in SWEEP_COLUMNS.values()
         ]
-        made.add_row(Text(record.name), str(record.step), *cells)
+        made.add_row(Text(record.name), str(record.step), *known, *cells)
     return made
 
 
@@ -92,9 +95,10 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
 
     Those from which on an alarm stands are marked as fallen.
     """
+    images = ["images"] if selection.images_differ else []
     made = table(
         f"DSE ({selection.definition}) at layer {selection.layer}",
-        ["checkpoint", selection.rows[0].unit, "separability", "dim", "DSE", "", ""],
+        ["checkpoint", selection.rows[0].unit, *images, "separability", "dim", "DSE", "", ""],
     )
     for row in selection.rows:
         place = "" if row.rank_in_shortlist is None else f"shortlist {row.rank_in_shortlist}"
@@ -106,8 +110,9 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
         cells = [with_error(row.separability), with_error(row.dim), with_error(row.dse)]
+        known = [f"{row.images:,}"] * len(images)
         style = "bold green" if row.is_pick else ""
-        made.add_row(Text(row.name), str(row.step), *cells, place, noise, style=style)
+        made.add_row(Text(row.name), str(row.step), *known, *cells, place, noise, style=style)
     return made
 
 

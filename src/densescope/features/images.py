@@ -74,6 +74,16 @@ def draw_subset(source: ImageSource, count: int, seed: int) -> ImageSubset:
     return ImageSubset(source, names, seed, _fingerprint(source, names), note)
 
 
+def part_of(subset: ImageSubset, first: int, last: int) -> ImageSubset:
+    """Images ``first`` to ``last`` (not included) of a subset, with a fingerprint of their own.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    names = subset.names[first:last]
+    return ImageSubset(subset.source, names, subset.seed, _fingerprint(subset.source, names))
+
+
 def decode_subset(
     subset: ImageSubset,
     *,

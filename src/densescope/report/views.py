@@ -35,6 +35,7 @@ class Checkpoint:
         is_last: the last scored one.
         against_pick: ``"within noise"``, ``"higher"`` or ``"lower"``; ``None`` for the pick itself
             and without one.
+        images: how many it was scored on, where its record says so.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Checkpoint:
     is_pick: bool = False
     is_last: bool = False
     against_pick: str | None = None
+    images: int | None = None
 
     @property
     def within_noise(self) -> bool:
@@ -115,6 +117,11 @@ class View:
         """The shortlisted checkpoints, highest first."""
         ranked = (row for row in self.checkpoints if row.rank is not None)
         return tuple(sorted(ranked, key=lambda row: row.rank or 0))
+
+    @property
+    def images_differ(self) -> bool:
+        """Whether some checkpoints were scored on more images than others."""
+        return len({row.images for row in self.checkpoints if not row.error}) > 1
 
     @property
     def noise_known(self) -> bool:
@@ -210,6 +217,7 @@ def _checkpoint(
         is_pick=row.is_pick,
         is_last=record.name == selection.last,
         against_pick=_against(row, pick),
+        images=row.images,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,18 @@ class RunStore:
             return dict(load_file(path))
         except SafetensorError:
             return None
+
+    def take_previews(self, other: RunStore) -> None:
+        """Move the previews of another store here."""
+        here = self.folder / "previews"
+        for path in (other.folder / "previews").glob("*.safetensors"):
+            here.mkdir(parents=True, exist_ok=True)
+            os.replace(path, here / path.name)
+        other.drop_previews()
+
+    def drop_previews(self) -> None:
+        """Delete all previews."""
+        shutil.rmtree(self.folder / "previews", ignore_errors=True)
 
     def checkpoint_path(self, name: str) -> Path:
         """The file a record speaks of.

@@ -13,30 +13,19 @@ from densescope.features.backbones import check_architecture
 from densescope.features.discovery import find_checkpoints, number_of
 from densescope.features.formats import find_format
 from densescope.features.images import draw_subset, open_images
-from densescope.records import ScoreRecord, plain
-from densescope.runs.executors import Executor, Here, Job, Plan, shared_images
-from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute, is_current, manifest
-from densescope.runs.store import PLACE, RunStore
+from densescope.records import ScoreRecord
+from densescope.runs.executors import Executor, Here
+from densescope.runs.passes import Sweep, score_pass
+from densescope.runs.passes import SweepEvent as SweepEvent
+from densescope.runs.race import race_run
+from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
+from densescope.runs.store import RunStore
+from densescope.selection.race import Race as Race
 
-
-@dataclass(frozen=True)
-class SweepEvent:
-    """What a sweep says while it goes on.
-
-    Attributes:
-        kind: ``"start"`` (``total`` is known), ``"kept"`` (scored before), ``"scoring"``,
-            ``"scored"`` or ``"failed"``.
-        name: the checkpoint, empty for ``"start"``.
-        index: how many checkpoints are behind it.
-        total: how many there are.
-        record: the record, once there is one.
-    """
-
-    kind: str
-    name: str
-    index: int
-    total: int
-    record: ScoreRecord | None = None
+NO_SHARDS = (
+    "a race cannot be run in parts: after every round it is decided over all checkpoints which of "
+    "them go on. Leave --shard away, or give --images-count a number"
+)
 
 
 def sweep(
@@ -50,7 +39,7 @@ def sweep(
     weights: str | None = None,
     image_size: int | None = None,
     loader: Path | str | None = None,
-    images_count: int = 2048,
+    images_count: int | Race = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
     executor: Executor | None = None,
@@ -74,7 +63,9 @@ def sweep(
         weights: which of the file's networks; the row's first by default.
         image_size: pixels; the size the backbone was trained at by default.
         loader: a Python file with ``load_backbone``, for ``format="custom"``.
-        images_count: size of the fixed subset of images, drawn with ``settings.seed``.
+        images_count: size of the fixed subset of images, drawn with ``settings.seed``; or a
+            :class:`~densescope.selection.race.Race`, which scores it in rounds and stops
+            checkpoints that no longer matter for the choice.
         settings: what the numbers depend on.
         compute: device, batch size and threads.
         executor: where the work is done: :class:`~densescope.runs.executors.Here` (the default),
@@ -90,6 +81,7 @@ def sweep(
         DataError: no checkpoint in the folder, or the images cannot be read.
         CheckpointError: an unknown format or architecture.
         RecordError: ``output`` holds a run made with other settings.
+        InputError: a race in parts, or images or settings that do not make one.
     """
     spec = BackboneSpec(
         format=format,
@@ -119,7 +111,7 @@ def sweep_run(
     images: Path | str,
     output: Path | str,
     spec: BackboneSpec,
-    images_count: int = 2048,
+    images_count: int | Race = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
     executor: Executor | None = None,
@@ -127,44 +119,25 @@ def sweep_run(
     on_event: Callable[[SweepEvent], None] | None = None,
 ) -> list[ScoreRecord]:
     """:func:`sweep` with the backbone's options in one object."""
-    settings = settings or ScoreSettings()
-    folder, compute = Path(run_folder), compute or Compute()
-    executor, shard = executor or Here(), shard or Shard()
-    report = on_event or (lambda event: None)
     check_architecture(
         format=spec.format, architecture=spec.architecture, options=spec.architecture_options
     )
-    checkpoints = shard.of(find_checkpoints(folder, spec.format))
-    subset = draw_subset(open_images(images), images_count, settings.seed)
-    store = RunStore(Path(output))
-    store.open(plain({**manifest(spec, subset, settings), PLACE: str(folder.resolve())}))
-    jobs = [Job(path, path.relative_to(folder).as_posix(), step) for path, step in checkpoints]
-    records: dict[str, ScoreRecord] = {}
-    report(SweepEvent("start", "", 0, len(jobs)))
-    for job in jobs:
-        record = store.record(job.name)
-        if record is not None and is_current(record, job.path):
-            records[job.name] = record
-            report(SweepEvent("kept", job.name, len(records), len(jobs), record))
-    left = [job for job in jobs if job.name not in records]
-    plan = Plan(
-        store.folder,
-        subset.source.location,
-        subset.names,
-        subset.seed,
-        subset.fingerprint,
+    run = Sweep(
+        Path(run_folder),
         spec,
-        settings,
-        compute,
+        settings or ScoreSettings(),
+        compute or Compute(),
+        executor or Here(),
+        on_event or (lambda event: None),
     )
-
-    def begun(job: Job) -> None:
-        report(SweepEvent("scoring", job.name, len(records), len(jobs)))
-
-    with shared_images(plan, executor) as plan:
-        for job, record in executor.score(left, plan, begun):
-            records[job.name] = record
-            report(SweepEvent(record.status, job.name, len(records), len(jobs), record))
+    checkpoints = find_checkpoints(run.folder, spec.format)
+    if isinstance(images_count, Race):
+        if shard is not None and shard.count > 1:
+            raise InputError(NO_SHARDS)
+        return race_run(run, checkpoints, open_images(images), RunStore(Path(output)), images_count)
+    jobs = run.jobs((shard or Shard()).of(checkpoints))
+    subset = draw_subset(open_images(images), images_count, run.settings.seed)
+    records = score_pass(run, jobs, subset, RunStore(Path(output)))
     return [records[job.name] for job in jobs]
 
 

@@ -6,6 +6,8 @@ from densescope.selection.alarm import standing_alarm as standing_alarm
 from densescope.selection.peaks import local_maxima as local_maxima
 from densescope.selection.peaks import pick_peak as pick_peak
 from densescope.selection.peaks import shortlist as shortlist
+from densescope.selection.race import Race as Race
+from densescope.selection.race import undecided as undecided
 from densescope.selection.reading import AlarmSettings as AlarmSettings
 from densescope.selection.reading import Reading as Reading
 from densescope.selection.reading import readings_of as readings_of

@@ -10,6 +10,7 @@ from densescope.errors import RecordError
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.selection.result import SelectionRow
+from densescope.selection.rounds import images_of
 from densescope.selection.weight import run_weight
 
 
@@ -52,6 +53,7 @@ def measured_rows(
             rank_in_shortlist=None,
             is_pick=False,
             below_noise_of_pick=False,
+            images=images_of(record),
         )
         for record, (separability, dim) in zip(scored, parts, strict=True)
     )

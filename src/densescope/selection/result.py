@@ -67,6 +67,7 @@ class SelectionRow:
         is_pick: the checkpoint to use.
         below_noise_of_pick: its DSE and the pick's differ by less than their noise; ``False``
             for the pick itself and where the noise is not known.
+        images: how many it was scored on, where its record says so.
     """
 
     name: str
@@ -79,6 +80,7 @@ class SelectionRow:
     rank_in_shortlist: int | None
     is_pick: bool
     below_noise_of_pick: bool
+    images: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
@@ -115,7 +117,8 @@ class Selection:
         level: confidence of an interval of one number.
         comparison_level: confidence of each comparison with the pick, ``1 - (1 - level) / m``
             for ``m`` comparisons, so that all hold together at ``level``.
-        images: how many images were scored, where the records say so.
+        images: how many images were scored, where the records say so; at most, where they differ.
+        saving: what a race saved, as a sentence; ``None`` for records of no race.
     """
 
     definition: str
@@ -133,6 +136,12 @@ class Selection:
     level: float = 0.95
     comparison_level: float = 0.95
     images: int | None = None
+    saving: str | None = None
+
+    @property
+    def images_differ(self) -> bool:
+        """Whether some checkpoints were scored on more images than others."""
+        return len({row.images for row in self.rows}) > 1
 
     def row(self, name: str) -> SelectionRow:
         """The row of one checkpoint.

@@ -12,7 +12,8 @@ from densescope.selection.change import change_between, exceeds_noise
 from densescope.selection.parts import measured_rows
 from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pick_peak, shortlist
 from densescope.selection.result import Selection, SelectionRow
-from densescope.selection.sameness import check_same_run, trait_of
+from densescope.selection.rounds import saving
+from densescope.selection.sameness import check_same_run
 from densescope.selection.verdict import verdict
 from densescope.selection.weight import DEFINITIONS
 
@@ -92,7 +93,8 @@ def select_checkpoints(
         failed=failed,
         level=level,
         comparison_level=comparison_level,
-        images=trait_of(scored[0], ("provenance", "images", "count")),
+        images=max((row.images for row in rows if row.images is not None), default=None),
+        saving=saving(records),
     )
     return replace(selection, verdict=verdict(selection, window=window))
 

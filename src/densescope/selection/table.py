@@ -35,6 +35,7 @@ COLUMNS: dict[str, type] = {
     "shortlist_rank": int,
     "pick": bool,
     "below_noise_of_pick": bool,
+    "images": int,
 }
 
 
@@ -123,6 +124,7 @@ def _flat(selection: Selection, row: SelectionRow) -> Row:
         "shortlist_rank": row.rank_in_shortlist,
         "pick": row.is_pick,
         "below_noise_of_pick": row.below_noise_of_pick,
+        "images": row.images,
     }
 
 

@@ -15,6 +15,8 @@ def verdict(selection: Selection, *, window: int) -> str:
         sentences = _too_few(selection)
     else:
         sentences = _with_pick(selection, window)
+    if selection.saving is not None:
+        sentences.append(selection.saving)
     if selection.failed:
         count = len(selection.failed)
         sentences.append(f"Left out without a score: {listed(selection.failed)} ({count}).")
@@ -155,4 +157,6 @@ def _noise_unknown(selection: Selection) -> list[str]:
 
 
 def _images(selection: Selection) -> str:
-    return "these images" if selection.images is None else f"{selection.images:,} images"
+    if selection.images is None:
+        return "these images"
+    return f"{'up to ' if selection.images_differ else ''}{selection.images:,} images"

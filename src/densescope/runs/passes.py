@@ -1,0 +1,111 @@
+"""One pass over the checkpoints of a run: each is scored on the same images, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.images import ImageSubset
+from densescope.records import ScoreRecord, plain
+from densescope.runs.executors import Executor, Job, Plan, shared_images
+from densescope.runs.scorer import BackboneSpec, Compute, is_current, manifest
+from densescope.runs.store import PLACE, RunStore
+
+
+@dataclass(frozen=True)
+class SweepEvent:
+    """What a sweep says while it goes on.
+
+    Attributes:
+        kind: ``"start"`` (``total`` is known), ``"kept"`` (scored before), ``"scoring"``,
+            ``"scored"`` or ``"failed"``.
+        name: the checkpoint, empty for ``"start"``.
+        index: how many checkpoints are behind it.
+        total: how many there are.
+        record: the record, once there is one.
+        stage: of a sweep in several passes, which one this is, such as ``"round 2 of 8"``.
+    """
+
+    kind: str
+    name: str
+    index: int
+    total: int
+    record: ScoreRecord | None = None
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all passes of a sweep share.
+
+    Attributes:
+        folder: of the checkpoints.
+        spec: how a file becomes a backbone.
+        settings: what the numbers depend on.
+        compute: device, batch size and threads.
+        executor: where the work is done.
+        report: told of every step.
+    """
+
+    folder: Path
+    spec: BackboneSpec
+    settings: ScoreSettings
+    compute: Compute
+    executor: Executor
+    report: Callable[[SweepEvent], None]
+
+    def manifest(self, subset: ImageSubset) -> dict[str, Any]:
+        """Of a folder of records of these images."""
+        shared: Mapping[str, Any] = manifest(self.spec, subset, self.settings)
+        return dict(plain({**shared, PLACE: str(self.folder.resolve())}))
+
+    def jobs(self, checkpoints: Sequence[tuple[Path, int]]) -> list[Job]:
+        """The checkpoints by the names of their records."""
+        return [
+            Job(path, path.relative_to(self.folder).as_posix(), step) for path, step in checkpoints
+        ]
+
+
+def score_pass(
+    sweep: Sweep, jobs: Sequence[Job], subset: ImageSubset, store: RunStore
+) -> dict[str, ScoreRecord]:
+    """Score what has no current record in the store yet.
+
+    Returns:
+        Record by name of every job, old and new ones.
+
+    Raises:
+        DataError: an image cannot be read.
+        RecordError: the store holds a run made with other settings.
+    """
+    store.open(sweep.manifest(subset))
+    records: dict[str, ScoreRecord] = {}
+    sweep.report(SweepEvent("start", "", 0, len(jobs)))
+    for job in jobs:
+        record = store.record(job.name)
+        if record is not None and is_current(record, job.path):
+            records[job.name] = record
+            sweep.report(SweepEvent("kept", job.name, len(records), len(jobs), record))
+    left = [job for job in jobs if job.name not in records]
+    plan = Plan(
+        store.folder,
+        subset.source.location,
+        subset.names,
+        subset.seed,
+        subset.fingerprint,
+        sweep.spec,
+        sweep.settings,
+        sweep.compute,
+    )
+
+    def begun(job: Job) -> None:
+        sweep.report(SweepEvent("scoring", job.name, len(records), len(jobs)))
+
+    with shared_images(plan, sweep.executor) as plan:
+        for job, record in sweep.executor.score(left, plan, begun):
+            records[job.name] = record
+            sweep.report(SweepEvent(record.status, job.name, len(records), len(jobs), record))
+    return records
