@@ -57,10 +57,11 @@ def estimate_structure(
     """Dense structure by one or both definitions, each number with its error.
 
     The images are cut into ``ceil(images / images_per_batch)`` batches of equal size (up to a
-    group); a number is the mean over batches and seeds. One clustering per seed serves both
-    definitions. Replicate ``i`` is the number without block ``i`` of
-    :func:`block_of_images`. ``dim`` is recomputed on the images that are left for a subset of the
-    patch positions, and its change is added to the value on all positions.
+    group), each with the same chance, so that a batch alone gives its part of the mean; a number
+    is the mean over batches and seeds. One clustering per seed serves both definitions. Replicate
+    ``i`` is the number without block ``i`` of :func:`block_of_images`. ``dim`` is recomputed on
+    the images that are left for a subset of the patch positions, and its change is added to the
+    value on all positions.
 
     Args:
         features: ``images patches dim``; see :func:`~densescope.numerics.structure.dense_structure`
@@ -93,13 +94,12 @@ def estimate_structure(
         at_least(value, 1, name)
     at_least(images_per_batch, group_size, "images_per_batch")
     block = block_of_images(len(features), group_size, blocks)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     batches = [
         batch_numbers(
             features[here],
             block[here],
             int(block[-1]) + 1,
-            generators,
+            [torch.Generator().manual_seed(seed) for seed in seeds],
             tuple(definitions),
             normalize=normalize,
             local_clusters=local_clusters,
