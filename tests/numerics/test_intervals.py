@@ -105,8 +105,7 @@ def test_seeds_are_averaged_and_their_spread_kept() -> None:
 def test_batches_are_averaged() -> None:
     features = draw(chance(), 24)
     found = estimate_structure(features, seeds=(0,), blocks=6, images_per_batch=12, **SMALL)
-    generator = chance()
-    halves = [dense_structure(part, generator=generator, **SMALL) for part in features.split(12)]
+    halves = [dense_structure(part, generator=chance(), **SMALL) for part in features.split(12)]
     mean = torch.stack([half.dim for half in halves]).mean().item()
     assert found["released.dim"].value == pytest.approx(mean, rel=1e-5)
     assert len(found["released.dim"].replicates) == 6
@@ -115,8 +114,7 @@ def test_batches_are_averaged() -> None:
 def test_a_batch_can_go_with_its_block() -> None:
     features = draw(chance(), 16)
     found = estimate_structure(features, seeds=(0,), blocks=2, images_per_batch=8, **SMALL)
-    generator = chance()
-    halves = [dense_structure(part, generator=generator, **SMALL) for part in features.split(8)]
+    halves = [dense_structure(part, generator=chance(), **SMALL) for part in features.split(8)]
     assert found["released.inter"].replicates == pytest.approx(
         [halves[1].inter.item(), halves[0].inter.item()], rel=1e-5
     )
