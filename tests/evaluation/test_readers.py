@@ -160,7 +160,7 @@ def test_few_passes_find_the_minimum_of_ill_conditioned_features(
     (loss + weight[:-1].square().sum() / (2 * 1e4 * 600)).backward()
     assert weight.grad is not None
     assert float(weight.grad.abs().max()) < 1e-4
-    assert len(passes) < 130  # in the weights themselves: more than 200, to a higher loss
+    assert len(passes) < 180  # in the weights themselves: more than 200, to a higher loss
 
 
 def test_features_too_many_for_memory_give_the_same_regression(
