@@ -113,7 +113,9 @@ def test_pointing_at_a_checkpoint_shows_it_in_the_figures_beside(
     chromium: Any, tmp_path: Path
 ) -> None:
     with opened(chromium, report(24), tmp_path / "report.html") as (page, _):
-        box = page.locator("[data-figure=view0-dse]").bounding_box()
+        figure = page.locator("[data-figure=view0-dse]")
+        figure.scroll_into_view_if_needed()
+        box = figure.bounding_box()
         for shift in (0, 2):
             page.mouse.move(box["x"] + box["width"] / 2 + shift, box["y"] + box["height"] / 2)
         wait_until(page, f"{SHOWN}.length === 3")
