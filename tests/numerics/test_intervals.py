@@ -111,13 +111,24 @@ def test_batches_are_averaged() -> None:
     assert len(found["released.dim"].replicates) == 6
 
 
-def test_a_batch_can_go_with_its_block() -> None:
+def test_batches_can_go_with_their_block() -> None:
     features = draw(chance(), 16)
-    found = estimate_structure(features, seeds=(0,), blocks=2, images_per_batch=8, **SMALL)
-    halves = [dense_structure(part, generator=chance(), **SMALL) for part in features.split(8)]
+    found = estimate_structure(features, seeds=(0,), blocks=2, images_per_batch=4, **SMALL)
+    parts = [dense_structure(part, generator=chance(), **SMALL) for part in features.split(4)]
+    inter = [part.inter.item() for part in parts]
     assert found["released.inter"].replicates == pytest.approx(
-        [halves[1].inter.item(), halves[0].inter.item()], rel=1e-5
+        [(inter[2] + inter[3]) / 2, (inter[0] + inter[1]) / 2], rel=1e-5
     )
+
+
+def test_a_block_is_an_equal_part_of_every_batch() -> None:
+    features = draw(chance(), 32)
+    settings = {"seeds": (0,), "blocks": 4, **SMALL}
+    whole = estimate_structure(features, images_per_batch=16, **settings)
+    halves = [estimate_structure(part, **settings) for part in features.split(16)]
+    for key, estimate in whole.items():
+        pairs = zip(halves[0][key].replicates, halves[1][key].replicates, strict=True)
+        assert estimate.replicates == pytest.approx([(a + b) / 2 for a, b in pairs])
 
 
 def test_batches_are_equal_whole_groups() -> None:

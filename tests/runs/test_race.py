@@ -114,7 +114,7 @@ def test_one_round_of_all_images_is_a_plain_sweep(place: Path, tmp_path: Path) -
 
 
 def test_all_rounds_are_a_full_sweep(place: Path, tmp_path: Path) -> None:
-    settings = ScoreSettings(**SETTINGS, group_size=2, images_per_batch=16)
+    settings = ScoreSettings(**SETTINGS, group_size=2, images_per_batch=16, blocks=8)
     full = race(place, tmp_path / "full", images_count=64, settings=settings)
     for record, whole in zip(RunStore(place / "out").records(), full, strict=True):
         if record.provenance["race"]["done"] < RACE.rounds:
@@ -122,6 +122,7 @@ def test_all_rounds_are_a_full_sweep(place: Path, tmp_path: Path) -> None:
         for metric in ("released.inter", "released.intra", "released.dim", "paper.dim"):
             ours, theirs = record.estimate(metric), whole.estimate(metric)
             assert ours.value == pytest.approx(theirs.value, rel=1e-6)
+            assert ours.replicates == pytest.approx(theirs.replicates, rel=1e-6)
             assert ours.seed_spread is not None
 
 

@@ -42,6 +42,18 @@ def block_of_images(images: int, group_size: int = 8, blocks: int = 16) -> Tenso
     return block.repeat_interleave(group_size)[:images]
 
 
+def _block_of_batches(batches: Sequence[slice], group_size: int, blocks: int) -> Tensor:
+    """Block of every image: an equal part of each batch, where each has that many groups.
+
+    A block that is a large part of one batch would move ``dim``, which depends on the number of
+    images, too far: intervals were three times too wide with half a batch.
+    """
+    sizes = [here.stop - here.start for here in batches]
+    if min(group_count(size, group_size) for size in sizes) < blocks:
+        return block_of_images(sum(sizes), group_size, blocks)
+    return torch.cat([block_of_images(size, group_size, blocks) for size in sizes])
+
+
 def estimate_structure(
     features: Tensor,
     *,
@@ -59,9 +71,9 @@ def estimate_structure(
     The images are cut into ``ceil(images / images_per_batch)`` batches of equal size (up to a
     group), each with the same chance, so that a batch alone gives its part of the mean; a number
     is the mean over batches and seeds. One clustering per seed serves both definitions. Replicate
-    ``i`` is the number without block ``i`` of :func:`block_of_images`. ``dim`` is recomputed on
-    the images that are left for a subset of the patch positions, and its change is added to the
-    value on all positions.
+    ``i`` is the number without block ``i``: an equal part of every batch, or of all images where a
+    batch has fewer groups than there are blocks. ``dim`` is recomputed on the images that are left
+    for a subset of the patch positions, and its change is added to the value on all positions.
 
     Args:
         features: ``images patches dim``; see :func:`~densescope.numerics.structure.dense_structure`
@@ -93,7 +105,8 @@ def estimate_structure(
     for name, value in (("seeds", len(seeds)), ("blocks", blocks)):
         at_least(value, 1, name)
     at_least(images_per_batch, group_size, "images_per_batch")
-    block = block_of_images(len(features), group_size, blocks)
+    parts = equal_batches(len(features), images_per_batch, group_size)
+    block = _block_of_batches(parts, group_size, blocks)
     batches = [
         batch_numbers(
             features[here],
@@ -106,7 +119,7 @@ def estimate_structure(
             global_clusters=global_clusters,
             group_size=group_size,
         )
-        for here in equal_batches(len(features), images_per_batch, group_size)
+        for here in parts
     ]
     return _estimates(batches, int(block[-1]) + 1)
 
@@ -146,7 +159,7 @@ def estimate_baseline(
     blocks: int = 16,
     group_size: int = 8,
 ) -> Estimate:
-    """One baseline with its error, on the same blocks of images as :func:`estimate_structure`.
+    """One baseline with its error, on the blocks of :func:`block_of_images`.
 
     Args:
         name: ``"rankme"`` or ``"alpha_req"`` (features ``images dim``), ``"dense_rankme"`` or

@@ -101,12 +101,12 @@ class Here:
     ) -> Iterator[tuple[Job, ScoreRecord]]:
         """As :meth:`Executor.score`, in the order of the jobs."""
         scorer = plan.scorer()
-        after = [job.path for job in jobs[1:]] + [None]
+        after = [*(job.path for job in jobs), None][1:]
         with ReadAhead(scorer.read) as ahead:
             if jobs:
                 ahead.begin(jobs[0].path)
                 scorer.prepare()
-            for job, following in zip(jobs, after, strict=False):
+            for job, following in zip(jobs, after, strict=True):
                 begun(job)
                 yield job, _scored(scorer, job, partial(ahead.take, job.path, following))
 
