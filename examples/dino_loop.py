@@ -53,6 +53,7 @@ def main(output: str = "dino_loop") -> None:
         for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
             slow.lerp_(fast.detach(), 0.01)
         monitor.observe(teacher, step=step)  # the monitor
+    print(f"next: densescope select {output}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +18,11 @@ import pytest
 
 from densescope.cli import main
 from densescope.pretraining.methods import METHODS
+from densescope.runs.store import RunStore
 from tests.cli.test_verbs import SCORING
 from tests.pretraining.tiny import content, same
 
+ROOT = Path(__file__).parents[2]
 pytest.importorskip("lightly")
 pytest.importorskip("pytorch_lightning")
 
@@ -81,6 +87,13 @@ def test_a_run_its_next_command_and_going_on(
     assert swept.returncode == 0, swept.stderr
     assert "2 of 2 checkpoints scored" in swept.stdout
 
+    # the files say of what network they are
+    command = ["sweep", output, "--format", "mocov3", "--images", tiny_images]
+    bare = densescope(*command, "--output", tmp_path / "bare", *SCORING)
+    assert "2 of 2 checkpoints scored" in bare.stdout
+    ways = [RunStore(tmp_path / name).records() for name in ("scores", "bare")]
+    assert [one.scores for one in ways[0]] == [one.scores for one in ways[1]]
+
     assert "already holds checkpoints" in refused(densescope(*words))
     again = densescope(*words, "--resume")
     assert again.returncode == 0, again.stderr
@@ -89,6 +102,27 @@ def test_a_run_its_next_command_and_going_on(
     assert "steps was 4 and is 9" in sentence
     lines = [json.loads(line) for line in (output / "log.txt").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
+
+
+def test_control_c_says_how_to_go_on(tiny_images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    words = pretrain("mocov3", tiny_images, output, *SMALL, "--steps", 4000)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "densescope", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    deadline = time.monotonic() + 120
+    while not list(output.glob("*.tar")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    said = f"stopped; go on with: densescope pretrain --output {output} --resume"
+    assert complaint.splitlines()[-1] == f"densescope: {said}"
 
 
 def test_a_run_goes_on_with_its_own_options(

@@ -16,9 +16,6 @@ def main() -> None:
     except DensescopeError as error:
         print(f"densescope: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("densescope: stopped; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -13,7 +13,7 @@ from densescope.cli.failures import FAILED_CHECKPOINTS, print_failures
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
 from densescope.records import ScoreRecord, write_record
-from densescope.selection.rounds import saving
+from densescope.selection.rounds import images_of, saving
 
 
 @o.grouped
@@ -46,7 +46,15 @@ def sweep(
             on_event=progress,
         )
     console.print(sweep_table(records))
+    _note_fewer(console, records, scoring.images_count)
     _finish(console, output, records)
+
+
+def _note_fewer(console: Console, records: list[ScoreRecord], asked: str) -> None:
+    counts = [images_of(record) for record in records if record.status == "scored"]
+    held = max((count for count in counts if count is not None), default=None)
+    if asked.isdecimal() and held is not None and held < int(asked):
+        console.print(f"scored on {held:,} images: there are no more of them")
 
 
 def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:

@@ -150,7 +150,12 @@ class SweepOptions(ScoringOptions):
         ),
     ] = "2048"
     round_size: Annotated[
-        int, typer.Option(min=2, help="auto: images of a round, and per value of dim.")
+        int,
+        typer.Option(
+            min=2,
+            help="auto: images of a round, and per value of dim; with fewer than 128 intervals "
+            "rest on less than 16 blocks.",
+        ),
     ] = 256
     rounds: Annotated[int, typer.Option(min=1, help="auto: rounds at most.")] = 8
     alpha: Annotated[

@@ -267,6 +267,9 @@ def pretrain(
     except TrainingStopped as stopped:
         say(f"ALARM: {stopped}")
         raise typer.Exit(ALARM_STANDS) from None
+    except KeyboardInterrupt:
+        again = f"stopped; go on with: densescope pretrain --output {output} --resume"
+        raise KeyboardInterrupt(again) from None
     console.print(f"{len(files)} checkpoints in {output}")
     if watchers:
         console.print(f"seen on the way: densescope select {looking.folder(output)}", markup=False)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from densescope.runs.watch import WatchEvent, WatchResult, WatchSettings
 
 ALARM_STANDS = 4
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -97,23 +96,19 @@ def watch(
     from densescope.runs.watch import watch_run
 
     console, reasons = make_console(), Reasons()
-    try:
-        result = watch_run(
-            run_folder,
-            images=scoring.images,
-            output=output,
-            spec=backbone.spec(),
-            images_count=scoring.images_count,
-            settings=scoring.settings(),
-            compute=scoring.compute(),
-            watching=watching.watching(),
-            channels=watching.channels(),
-            publish=lambda store: _write_report(store, watching),
-            on_event=lambda event: _print(console, event, reasons),
-        )
-    except KeyboardInterrupt:
-        typer.echo("densescope: stopped; what was finished is kept", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    result = watch_run(
+        run_folder,
+        images=scoring.images,
+        output=output,
+        spec=backbone.spec(),
+        images_count=scoring.images_count,
+        settings=scoring.settings(),
+        compute=scoring.compute(),
+        watching=watching.watching(),
+        channels=watching.channels(),
+        publish=lambda store: _write_report(store, watching),
+        on_event=lambda event: _print(console, event, reasons),
+    )
     _finish(console, output, result, watching)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def load_backbone(
         path: checkpoint file, or folder for formats that save folders.
         format: name of a row of ``FORMATS``.
         architecture: timm model name; the row's by default.
-        architecture_options: arguments of the model, over the row's.
+        architecture_options: arguments of the model, over the row's. Without these and without an
+            architecture, those that ``densescope pretrain`` noted in the file, if it wrote it.
         image_size: side in pixels to evaluate at; the training size by default.
         weights: which set of weights, such as ``"student"``; the row's first by default. For
             ``lightning`` the name of the sub-module, such as ``"model.backbone."``.
@@ -119,10 +121,24 @@ def load_backbone(
     container = read_checkpoint(path)
     name = architecture or row.architecture
     options = {**row_options(row, name), **(architecture_options or {})}
+    if architecture is None and not architecture_options:
+        name, options = _noted(container) or (name, options)
     try:
         return _load(container, row, _chosen(row, weights), name, options, image_size)
     except StepError as error:
         raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
+
+
+def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
+    """Architecture and options that ``densescope pretrain`` keeps in its files."""
+    try:
+        backbone = json.loads(container.content["densescope"]["settings"])["backbone"]
+        options = {"img_size": backbone["image_size"], **backbone["options"]}
+        name = str(backbone["architecture"])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+    lists = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
+    return name, {**options, **lists}
 
 
 def check_architecture(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -174,7 +176,16 @@ def _fit(
     )
     if state is not None:
         trainer.precision_plugin.load_state_dict(state.precision)
-    trainer.fit(loop)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(loop)
+    except SystemExit as left:
+        # Lightning ends the whole process when it is interrupted, and stays deaf from then on.
+        if not isinstance(left.__context__, KeyboardInterrupt):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None
 
 
 def _devices(settings: PretrainSettings, device: torch.device) -> int | list[int]:
