@@ -6,9 +6,8 @@ import timm
 import torch
 from torch import nn
 
+from densescope import DenseMonitor, DenseStructureLoss
 from densescope.features.live import tokens_of
-from densescope.monitoring import DenseMonitor
-from densescope.numerics.regularizer import DenseStructureLoss
 
 STEPS, BATCH, SIZE = 40, 16, 32
 
