@@ -24,7 +24,7 @@ import timm
 import torch
 from torch import Tensor
 
-from benchmarks.estimator import RESULTS, Row, environment, memory, reset_peak, table
+from benchmarks.estimator import RESULTS, Row, environment, memory, reset_peak, settle, table
 from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings, ScoringImages
@@ -48,18 +48,13 @@ class Spent:
 
 
 @contextmanager
-def spending(spent: Spent, device: torch.device) -> Iterator[None]:
-    settle(device)
+def spending(spent: Spent) -> Iterator[None]:
+    settle()
     wall, processor = time.perf_counter(), time.process_time()
     yield
-    settle(device)
+    settle()
     spent.wall += time.perf_counter() - wall
     spent.processor += time.process_time() - processor
-
-
-def settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass
@@ -86,7 +81,7 @@ def write_run(folder: Path, checkpoints: int) -> Path:
 
 
 def swept(options: argparse.Namespace, folder: Path, settings: ScoreSettings) -> Run:
-    device, whole, each = resolve_device(options.device), Spent(), []
+    whole, each = Spent(), []
     last = time.perf_counter()
 
     def told(event: SweepEvent) -> None:
@@ -95,7 +90,7 @@ def swept(options: argparse.Namespace, folder: Path, settings: ScoreSettings) ->
             each.append(time.perf_counter() - last)
             last = time.perf_counter()
 
-    with tempfile.TemporaryDirectory() as output, spending(whole, device):
+    with tempfile.TemporaryDirectory() as output, spending(whole):
         last = time.perf_counter()
         records = sweep(
             folder,
@@ -126,7 +121,7 @@ def bare(options: argparse.Namespace, images: ScoringImages, batch_size: int) ->
         model(torch.zeros(batch_size, 3, SIDE, SIDE, device=device))
         for batch in (piece for whole in pixels for piece in torch.split(whole, batch_size)):
             ready: Tensor = ((batch / 255 - mean) / deviation).to(device)
-            with spending(spent, device):
+            with spending(spent):
                 model.forward_features(ready)
     return spent
 
