@@ -37,6 +37,7 @@ from densescope.pretraining.encoders import SMALL
 from densescope.pretraining.journal import Progress
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.methods import METHODS, default_backbone, docs_table, find_method
+from densescope.pretraining.recipe import change_recipe
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import pretrain
 
@@ -132,11 +133,12 @@ def measure(
 ) -> dict[str, Any]:
     """One method, from random weights to the checkpoint read back."""
     method = find_method(name)
+    recipe = change_recipe(method.small, given.set)
     family = given.family if given.family in method.families else method.families[0]
     backbone = default_backbone(method) if given.family is None else SMALL[family]
     settings = PretrainSettings(
         method=name,
-        recipe=method.small,
+        recipe=recipe,
         backbone=replace(backbone, image_size=SIZE),
         steps=given.steps,
         batch_size=given.batch_size,
@@ -157,7 +159,7 @@ def measure(
         assert watching.features is not None
         apart = loaded.backbone.features(watching.batch[:8]).patches[0] - watching.features
         size = files[-1].stat().st_size
-    chance = None if method.chance is None else method.chance(method.small, settings.share)
+    chance = None if method.chance is None else method.chance(recipe, settings.share)
     return {
         "method": name,
         "architecture": backbone.architecture,
@@ -199,6 +201,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images-count", type=int, default=4000)
     parser.add_argument("--knn-images", type=int, default=2000)
     parser.add_argument("--family", choices=tuple(SMALL), help="one network for all that can")
+    parser.add_argument("--set", action="append", default=[], help="change recipes: key=value")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=RESULTS / "methods-cpu.json")

@@ -16,7 +16,7 @@ from torch import Tensor
 from densescope.errors import InputError
 from densescope.pretraining.contrast import contrast_with
 from densescope.pretraining.learners.barlowtwins import BarlowTwins
-from densescope.pretraining.learners.mec import Mec, coding_loss
+from densescope.pretraining.learners.mec import Mec, MecRecipe, coding_loss
 from densescope.pretraining.learners.resa import Resa, alignment, self_assignment
 from densescope.pretraining.learners.swav import Swav
 from densescope.pretraining.learners.vicreg import Vicreg
@@ -148,6 +148,20 @@ def test_the_coding_loss_is_symmetric_and_blind_to_length() -> None:
     loss = coding_loss(first, second, 0.4, 4)
     torch.testing.assert_close(coding_loss(second, first, 0.4, 4), loss)
     torch.testing.assert_close(coding_loss(3 * first, 5 * second, 0.4, 4), loss)
+
+
+@pytest.mark.parametrize("degrees", [20, 30, 45, 60])
+def test_views_turned_against_each_other_gain_nothing_in_small_batches(degrees: int) -> None:
+    # C has the eigenvalues rows / 2 * exp(+-i angle): low rank, where the series is no logarithm
+    rows, recipe = 16, METHODS["mec"].small
+    assert isinstance(recipe, MecRecipe)
+    scale = recipe.output_dim / (rows * recipe.distortion)
+    angle = torch.deg2rad(torch.tensor([0.0, 90.0]) + degrees)
+    plane = torch.eye(2)
+    turned = torch.stack([angle.cos(), angle.sin()], 1)
+    one, other = (rows_of.repeat(rows // 2, 1) for rows_of in (plane, turned))
+    honest = coding_loss(torch.eye(rows), torch.eye(rows), scale, recipe.order)
+    assert coding_loss(one, other, scale, recipe.order) > honest + 0.1
 
 
 def test_mec_scores_guesses_of_both_views() -> None:
