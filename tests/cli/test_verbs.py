@@ -192,6 +192,8 @@ def test_formats_lists_all_and_shows_one() -> None:
     assert "checkpointNNNN.pth" in listed.stdout
     one = densescope("formats", "ijepa")
     assert "class_token=False" in one.stdout
+    assert '  target: file["target_encoder"]; names that begin with module.' in one.stdout
+    assert "Weights(" not in one.stdout
 
 
 def test_check_says_that_a_file_loads(swept: Path) -> None:

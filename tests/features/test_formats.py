@@ -13,9 +13,19 @@ from densescope.features.architectures import build_architecture
 from densescope.features.backbones import Features, load_backbone
 from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.discovery import example_of, find_checkpoints, number_of
-from densescope.features.formats import FORMATS, Format, Weights, find_format, formats_table
+from densescope.features.discovery import find_checkpoints, number_of
+from densescope.features.format_words import format_lines
+from densescope.features.formats import (
+    FORMATS,
+    FileNames,
+    Format,
+    Weights,
+    find_format,
+    formats_table,
+)
 from densescope.features.layouts import fitting_formats
+from densescope.pretraining.method_row import Method
+from densescope.pretraining.methods import METHODS
 from tests.features.plain_models import (
     SWIN_OPTIONS,
     SWIN_SIZE,
@@ -264,8 +274,8 @@ def test_the_table_has_a_line_of_text_for_every_format() -> None:
 def test_rows_are_well_formed(row: Format) -> None:
     assert row.weights
     assert len({chosen.name for chosen in row.weights}) == len(row.weights)
-    for pattern in row.files:
-        assert re.compile(pattern).groups == 1
+    for names in row.files:
+        assert re.compile(names.pattern).groups == 1
     assert row.unit in ("epoch", "step")
     assert "arXiv" in row.source or "/" in row.source or row.name == "custom"
     assert all(isinstance(chosen, Weights) for chosen in row.weights)
@@ -458,9 +468,45 @@ def test_an_empty_folder_is_told_in_file_names_whatever_the_format(
     assert ("score one with: densescope score FILE" in text) == (not named)
 
 
-@pytest.mark.parametrize(("row", "pattern"), [(r, p) for r in FORMATS.values() for p in r.files])
-def test_every_pattern_of_file_names_has_an_example(row: Format, pattern: str) -> None:
-    example = example_of(pattern)
-    assert re.fullmatch(pattern, example)
-    assert "\\" not in example
-    assert number_of(Path(example), row) == 7
+@pytest.mark.parametrize(("row", "names"), [(r, n) for r in FORMATS.values() for n in r.files])
+def test_every_pattern_of_file_names_has_an_example(row: Format, names: FileNames) -> None:
+    assert re.fullmatch(names.pattern, names.example)
+    assert "\\" not in names.example
+    assert number_of(Path(names.example), row) == 7
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_examples_are_named_as_the_methods_name_their_files(method: Method) -> None:
+    (names,) = FORMATS[method.name].files
+    assert Path(names.example).name == method.file_name.format(7)
+
+
+def test_a_folder_without_files_of_vicreg_is_told_how_they_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none is named like model_7.pth or model.pth"):
+        find_checkpoints(tmp_path, "vicreg")
+
+
+@pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
+def test_a_format_in_words_holds_no_code(row: Format) -> None:
+    text = "\n".join(format_lines(row))
+    assert not any(sign in text for sign in ("Weights(", "\\", "(?", "offset", "None", "True;"))
+    for weights in row.weights if row.reader == "weights" else ():
+        assert f"\n  {weights.name}: " in text
+    for pattern, reason in row.drop:
+        assert f"\n  {pattern}: {reason}" in text
+    assert row.architecture in text
+    assert f"--format {row.name}" in text.splitlines()[-1]
+
+
+def test_a_format_in_words_says_where_its_weights_lie() -> None:
+    lines = format_lines(FORMATS["dinov3"])
+    assert (
+        '  teacher: file["teacher"], else file["model"], else the top of the file; names that '
+        "begin with model_ema.backbone., else teacher.backbone., else backbone."
+    ) in lines
+    assert "  rope_embed.*: fixed by the architecture" in lines
+    assert "  eval/training_N/teacher_checkpoint.pth (the number counts steps)" in lines
+    assert format_lines(FORMATS["timm"])[-1] == (
+        "command: densescope sweep RUN_FOLDER --format timm --architecture NAME --images DIR "
+        "--output SCORES"
+    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -13,6 +12,9 @@ from rich.text import Text
 from densescope.cli import options as o
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
+
+if TYPE_CHECKING:
+    from densescope.features.formats import FileNames
 
 DOES_NOT_FIT = 1
 
@@ -23,11 +25,13 @@ def formats(
     ] = None,
 ) -> None:
     """List the checkpoint layouts that can be read."""
+    from densescope.features.format_words import format_lines
     from densescope.features.formats import FORMATS, find_format
 
     console = make_console()
     if name is not None:
-        console.print(_details(find_format(name)))
+        for line in format_lines(find_format(name)):
+            console.print(line, markup=False, soft_wrap=True)
         return
     made = table("formats", ["name", "what it is", "architecture", "weights", "files"], 9)
     for row in FORMATS.values():
@@ -36,7 +40,7 @@ def formats(
             Text(row.title),
             row.architecture or "–",
             Text(", ".join(weights.name for weights in row.weights)),
-            Text(", ".join((*map(_example, row.files), *row.latest)) or "any one file"),
+            Text(", ".join((*map(_listed, row.files), *row.latest)) or "any one file"),
         )
     console.print(made)
     console.print("densescope formats NAME shows one of them in full")
@@ -77,25 +81,8 @@ def check(
         raise typer.Exit(DOES_NOT_FIT)
 
 
-def _example(pattern: str) -> str:
-    """A file-name pattern as a person would write it: ``checkpointNNNN.pth``."""
-    if "(?" in pattern:
-        return "any file with a number"
-    text = re.sub(r"\(\\d\{(\d)\}\)", lambda found: "N" * int(found.group(1)), pattern)
-    return (
-        text.replace(r"(\d+)", "N").replace("[^/]*?", "*").replace("[^/]+", "*").replace("\\", "")
-    )
-
-
-def _details(row: object) -> Table:
-    from dataclasses import fields
-
-    made = table(getattr(row, "title", ""), ["", ""], 9)
-    for field in fields(row):  # type: ignore[arg-type]
-        value = getattr(row, field.name)
-        if value not in ("", (), None):
-            made.add_row(field.name.replace("_", " "), Text(_words(value)))
-    return made
+def _listed(names: FileNames) -> str:
+    return "any file with a number" if names.loose else names.written
 
 
 def _coverage(document: dict[str, object]) -> Table:
@@ -111,10 +98,6 @@ def _coverage(document: dict[str, object]) -> Table:
 def _words(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
-    if callable(value):
-        return str(getattr(value, "__doc__", "") or value).splitlines()[0]
     if isinstance(value, tuple | list):
         return "; ".join(_words(item) for item in value)
-    if hasattr(value, "items"):
-        return _words(dict(value.items()))
     return str(value)

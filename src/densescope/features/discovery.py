@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from densescope.errors import DataError
+from densescope.features.format_words import score_command
 from densescope.features.formats import FORMATS, Format, find_format
 from densescope.features.ranks import rank_files
 
@@ -49,16 +50,16 @@ def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
 
 def number_of(path: Path, row: Format) -> int | None:
     """The number in a checkpoint's name, or ``None``."""
-    for pattern in row.files:
-        tail = "/".join(path.parts[-1 - pattern.count("/") :])
-        matched = re.fullmatch(pattern, tail)
+    for names in row.files:
+        tail = "/".join(path.parts[-1 - names.pattern.count("/") :])
+        matched = re.fullmatch(names.pattern, tail)
         if matched:
             return int(matched.group(1))
     return None
 
 
 def _numbered(folder: Path, row: Format) -> list[tuple[Path, int]]:
-    for pattern in row.files:
+    for pattern in (names.pattern for names in row.files):
         found = []
         for depth in range(pattern.count("/") + 1):
             for path in folder.glob("/".join(["*"] * (depth + 1))):
@@ -78,32 +79,12 @@ def _whole(path: Path) -> bool:
     return path.is_file()
 
 
-def example_of(pattern: str) -> str:
-    r"""A name that a pattern of numbered files fits.
-
-    Example:
-        >>> example_of(r"checkpoint(\d{4})\.pth"), example_of(r"(?:ckpt/)?[^/]+-ep(\d+)\.pth\.tar")
-        ('checkpoint0007.pth', '*-ep7.pth.tar')
-    """
-    name = re.sub(r"\(\?:[^)]*\)\?", "", pattern)
-    name = re.sub(r"\((\\d[^)]*)\)", lambda found: _digits(found[1]), name)
-    name = re.sub(r"\\d[+]|\\d\{\d\}", lambda found: _digits(found[0]), name)
-    name = re.sub(r"\[\^/\]\+|\.\*", "*", name).replace("\\.", ".")
-    likely = (name, "checkpoint0007.pth", "checkpoint0007.safetensors")
-    return next(one for one in likely if re.fullmatch(pattern, one))
-
-
-def _digits(pattern: str) -> str:
-    width = re.search(r"\{(\d)\}", pattern)
-    return "7".zfill(int(width[1]) if width else 1)
-
-
 def _nothing(folder: Path, row: Format) -> str:
-    names = [*(example_of(pattern) for pattern in row.files), *row.latest]
+    names = [*(names.example for names in row.files), *row.latest]
     if not names:
         return (
             f"{folder} cannot be taken for a run: format {row.name} is of single files without a "
-            "number; score one with: densescope score FILE"
+            f"number; score one with: {score_command(row)}"
         )
     others = [
         name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,6 +13,27 @@ from densescope.features.conversions import Conversion, Registration
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """Names of numbered files.
+
+    Attributes:
+        pattern: regular expression of a name; group 1 is the number.
+        written: the name as the training code writes it, an ``N`` for each digit of a number of
+            fixed width, one ``N`` for any number: ``"checkpointNNNN.pth"``.
+        loose: other names with a number of their own fit too.
+    """
+
+    pattern: str
+    written: str
+    loose: bool = False
+
+    @property
+    def example(self) -> str:
+        """One such name, that of number 7: ``"checkpoint0007.pth"``."""
+        return re.sub("N+", lambda found: "7".zfill(len(found[0])), self.written)
 
 
 @dataclass(frozen=True)
@@ -48,8 +70,7 @@ class Format:
         conversion: what renaming cannot say, or ``None``.
         registration: names and shapes of the backbone's parameters in the order in which they
             were registered, for codes that write the flat parameters of FSDP; else ``None``.
-        files: regular expressions of numbered files below the run's folder, best first; group 1
-            is the number.
+        files: names of numbered files below the run's folder, best first.
         latest: names (with ``*``) of files that are overwritten while training goes on.
         unit: what the number counts, ``"epoch"`` or ``"step"``.
         offset: number + offset = finished epochs (or steps).
@@ -71,7 +92,7 @@ class Format:
     renames: tuple[tuple[str, str], ...] = ()
     conversion: Conversion | None = None
     registration: Registration | None = None
-    files: tuple[str, ...] = ()
+    files: tuple[FileNames, ...] = ()
     latest: tuple[str, ...] = ()
     unit: str = "epoch"
     offset: int = 1
@@ -101,8 +122,12 @@ class Format:
 # Patterns and places that several code bases share.
 # A number of its own, so that resnet50.pth and alpha0.9.pth are not numbered files.
 NUMBER = r"(?:[^/]*(?:[-_=]|(?<!\d)\.)|)(?:ckpt|checkpoint|epoch|ep|step|model)?(\d+)"
-ANY_NUMBER = (NUMBER + r"\.(?:pth|pt|bin|tar|pth\.tar)",)
-PTH_TAR = (r"checkpoint_(\d{4})\.pth\.tar",)
-PTH = (r"checkpoint(\d{4})\.pth",)
+PTH_TAR = (FileNames(r"checkpoint_(\d{4})\.pth\.tar", "checkpoint_NNNN.pth.tar"),)
+PTH = (FileNames(r"checkpoint(\d{4})\.pth", "checkpointNNNN.pth"),)
 WHOLE = (Weights("backbone", ()),)
 CLASSIFIER = ("fc.*", "projector in place of the classifier")
+
+
+def any_number(written: str, endings: str = r"pth|pt|bin|tar|pth\.tar") -> tuple[FileNames]:
+    """Any name with a number of its own; the code writes one such as ``written``."""
+    return (FileNames(rf"{NUMBER}\.(?:{endings})", written, loose=True),)

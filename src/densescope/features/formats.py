@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from densescope.errors import CheckpointError
+from densescope.features.format_row import FileNames as FileNames
 from densescope.features.format_row import Format as Format
 from densescope.features.format_row import Weights as Weights
 from densescope.features.formats_dino23 import DINO23_ROWS
@@ -49,7 +50,8 @@ def formats_table() -> list[dict[str, str]]:
             "what": row.title,
             "architecture": row.architecture or "you name it",
             "weights": ", ".join(chosen.name for chosen in row.weights),
-            "files": " or ".join((*row.files, *row.latest)) or "any name",
+            "files": " or ".join((*(names.written for names in row.files), *row.latest))
+            or "any name",
             "verified": "yes" if row.verified else "no",
         }
         for row in FORMATS.values()

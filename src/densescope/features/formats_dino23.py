@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from densescope.features.conversions import dinov2_registration, dinov2_tokens, dinov3_tokens
-from densescope.features.format_row import WHOLE, Format, Weights
+from densescope.features.format_row import WHOLE, FileNames, Format, Weights
 
 DINO23_ROWS = (
     Format(
@@ -21,8 +21,11 @@ DINO23_ROWS = (
         conversion=dinov2_tokens,
         registration=dinov2_registration,
         files=(
-            r"(?:eval/)?training_(\d+)/teacher_checkpoint\.pth",
-            r"model_(\d+)\.rank_\d+\.pth",
+            FileNames(
+                r"(?:eval/)?training_(\d+)/teacher_checkpoint\.pth",
+                "eval/training_N/teacher_checkpoint.pth",
+            ),
+            FileNames(r"model_(\d+)\.rank_\d+\.pth", "model_NNNNNNN.rank_0.pth"),
         ),
         latest=("model_final.rank_*.pth",),
         unit="step",
@@ -61,9 +64,15 @@ DINO23_ROWS = (
         ),
         conversion=dinov3_tokens,
         files=(
-            r"(?:eval/)?(?:training_)?(\d+)/teacher_checkpoint\.pth",
-            r"(?:eval/)?(?:training_)?(\d+)/sharded_teacher_checkpoint",
-            r"(?:ckpt/)?(\d+)",
+            FileNames(
+                r"(?:eval/)?(?:training_)?(\d+)/teacher_checkpoint\.pth",
+                "eval/training_N/teacher_checkpoint.pth",
+            ),
+            FileNames(
+                r"(?:eval/)?(?:training_)?(\d+)/sharded_teacher_checkpoint",
+                "eval/N/sharded_teacher_checkpoint",
+            ),
+            FileNames(r"(?:ckpt/)?(\d+)", "ckpt/N"),
         ),
         unit="step",
         counter="iteration",

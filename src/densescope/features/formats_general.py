@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from densescope.features.format_row import ANY_NUMBER, NUMBER, WHOLE, Format, Weights
+from densescope.features.format_row import WHOLE, FileNames, Format, Weights, any_number
 
 # Not "head.*": in some architectures the last norm is called head.norm.
 _CLASSIFIERS = tuple(
@@ -20,7 +20,7 @@ GENERAL_ROWS = (
             Weights("ema", ("state_dict_ema",), ("module.", "")),
         ),
         drop=_CLASSIFIERS,
-        files=ANY_NUMBER,
+        files=any_number("checkpoint-N.pth.tar"),
         latest=("last.pth.tar", "model_best.pth.tar"),
         counter_offset=None,
         mean=(),
@@ -32,7 +32,7 @@ GENERAL_ROWS = (
         "huggingface/safetensors",
         WHOLE,
         drop=_CLASSIFIERS,
-        files=(NUMBER + r"\.safetensors",),
+        files=any_number("model_N.safetensors", "safetensors"),
         latest=("model.safetensors",),
         counter="",
         mean=(),
@@ -44,7 +44,7 @@ GENERAL_ROWS = (
         "Lightning-AI/pytorch-lightning",
         (Weights("backbone.", ("state_dict",), ("backbone.",)),),
         drop=_CLASSIFIERS,
-        files=(r".*epoch=(\d+).*\.ckpt",),
+        files=(FileNames(r".*epoch=(\d+).*\.ckpt", "epoch=N-step=400.ckpt"),),
         latest=("last.ckpt",),
         counter_offset=0,
         foreign="callbacks, hyper-parameters",
@@ -54,7 +54,7 @@ GENERAL_ROWS = (
         "folder of a Transformers model",
         "huggingface/transformers",
         (Weights("model", ()),),
-        files=(r"checkpoint-(\d+)",),
+        files=(FileNames(r"checkpoint-(\d+)", "checkpoint-N"),),
         unit="step",
         offset=0,
         counter="",
@@ -67,7 +67,7 @@ GENERAL_ROWS = (
         "your own model: a Python file with load_backbone(path, **options)",
         "the user",
         (Weights("model", ()),),
-        files=(NUMBER + r"\.(?:pth|pt|bin|tar|pth\.tar|ckpt|safetensors)",),
+        files=any_number("checkpoint_N.pth", r"pth|pt|bin|tar|pth\.tar|ckpt|safetensors"),
         counter="",
         reader="custom",
         mean=(),

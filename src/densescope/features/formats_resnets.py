@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from densescope.features.format_row import ANY_NUMBER, CLASSIFIER, PTH_TAR, WHOLE, Format, Weights
+from densescope.features.format_row import (
+    CLASSIFIER,
+    PTH_TAR,
+    WHOLE,
+    FileNames,
+    Format,
+    Weights,
+    any_number,
+)
 
 RESNET_ROWS = (
     Format(
@@ -22,7 +30,7 @@ RESNET_ROWS = (
             (r"^6\.", "layer3."),
             (r"^7\.", "layer4."),
         ),
-        files=(r"resnet50_(\d+)\.pth\.tar",),
+        files=(FileNames(r"resnet50_(\d+)\.pth\.tar", "resnet50_N.pth.tar"),),
         offset=0,
         counter_offset=0,
         foreign="NumPy scalars, plain config",
@@ -90,7 +98,7 @@ RESNET_ROWS = (
             Weights("momentum", ("state_dict",), ("encoder_k.0.",)),
         ),
         "resnet50",
-        files=(r"epoch_(\d+)\.pth",),
+        files=(FileNames(r"epoch_(\d+)\.pth", "epoch_N.pth"),),
         latest=("latest.pth",),
         offset=0,
         counter="",
@@ -111,7 +119,7 @@ RESNET_ROWS = (
         (Weights("backbone", (), ("module.",), nested=("state_dict",)),),
         "resnet50",
         drop=(("projection_head.*", "projector"), ("prototypes.*", "prototypes")),
-        files=(r"(?:checkpoints/)?ckp-(\d+)\.pth",),
+        files=(FileNames(r"(?:checkpoints/)?ckp-(\d+)\.pth", "checkpoints/ckp-N.pth"),),
         latest=("checkpoint.pth.tar",),
         foreign="NumPy scalars",
     ),
@@ -130,7 +138,7 @@ RESNET_ROWS = (
         "facebookresearch/barlowtwins, arXiv 2103.03230",
         (Weights("backbone", ("model",), ("module.backbone.",)),),
         "resnet50",
-        files=ANY_NUMBER,
+        files=any_number("checkpoint_N.pth"),
         latest=("checkpoint.pth",),
         offset=0,
         counter_offset=None,
@@ -142,7 +150,7 @@ RESNET_ROWS = (
         "facebookresearch/vicreg, arXiv 2105.04906",
         (Weights("backbone", ("model",), ("module.backbone.",)),),
         "resnet50",
-        files=ANY_NUMBER,
+        files=any_number("model_N.pth"),
         latest=("model.pth",),
         offset=0,
         counter_offset=None,
@@ -154,7 +162,7 @@ RESNET_ROWS = (
         "facebookresearch/VICRegL, arXiv 2210.01571",
         (Weights("backbone", ("model",), ("module.backbone.",)),),
         "resnet50",
-        files=ANY_NUMBER,
+        files=any_number("model_N.pth"),
         latest=("model.pth",),
         offset=0,
         counter_offset=None,

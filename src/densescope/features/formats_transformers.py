@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from densescope.features.conversions import swin_downsampling
-from densescope.features.format_row import PTH, PTH_TAR, WHOLE, Format, Weights
+from densescope.features.format_row import PTH, PTH_TAR, WHOLE, FileNames, Format, Weights
 
 _VIT_S = "vit_small_patch16_224"
 _VIT_B = "vit_base_patch16_224"
@@ -122,7 +122,7 @@ TRANSFORMER_ROWS = (
         (Weights("encoder", ("model",)),),
         _VIT_B,
         drop=(("decoder*", "decoder"), ("mask_token", "input of the decoder")),
-        files=(r"checkpoint-(\d+)\.pth",),
+        files=(FileNames(r"checkpoint-(\d+)\.pth", "checkpoint-N.pth"),),
         counter_offset=0,
         foreign="argparse.Namespace, pathlib.PosixPath",
     ),
@@ -144,7 +144,7 @@ TRANSFORMER_ROWS = (
         ),
         _VIT_B,
         {"class_token": False, "global_pool": "avg", "fc_norm": False},
-        files=(r"[^/]+-ep(\d+)\.pth\.tar",),
+        files=(FileNames(r"[^/]+-ep(\d+)\.pth\.tar", "jepa-epN.pth.tar"),),
         latest=("*-latest.pth.tar", "IN1K-vit.h.14-300e.pth.tar"),
         offset=-1,
         counter_offset=-1,

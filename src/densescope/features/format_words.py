@@ -1,0 +1,102 @@
+"""A format in words: which files, where the weights lie, what is left out, which command."""
+
+from __future__ import annotations
+
+from densescope.features.format_row import IMAGENET_MEAN, Format, Weights
+
+_WHOSE = {"huggingface": "the model's own", "custom": "your loader's"}
+
+
+def format_lines(row: Format) -> list[str]:
+    """Everything a user needs to know of one format, as lines of text."""
+    lines = [
+        f"{row.name}: {row.title}",
+        f"source: {row.source}",
+        "files:",
+        *_indented(_files(row)),
+    ]
+    if row.reader == "weights":
+        lines += ["weights, the first unless --weights names another:"]
+        lines += _indented([f"{weights.name}: {_place(weights)}" for weights in row.weights])
+        lines += ["left out on purpose:"]
+        lines += _indented(
+            [f"{pattern}: {reason}" for pattern, reason in row.drop]
+            or ["nothing of what begins so"]
+        )
+        if row.conversion is not None:
+            lines.append(f"converted: {str(row.conversion.__doc__).splitlines()[0]}")
+    lines += [f"architecture: {_architecture(row)}", f"normalization: {_normalization(row)}"]
+    if row.reader == "weights":
+        lines.append(f"verified: {_verified(row)}")
+    command = sweep_command(row) if row.files else score_command(row)
+    return [*lines, f"command: {command}"]
+
+
+def sweep_command(row: Format) -> str:
+    """The command that scores a run of this format, its places in capitals."""
+    return f"densescope sweep RUN_FOLDER {_named(row)} --images DIR --output SCORES"
+
+
+def score_command(row: Format) -> str:
+    """The command that scores one file of this format, its places in capitals."""
+    return f"densescope score FILE {_named(row)} --images DIR"
+
+
+def _named(row: Format) -> str:
+    if row.reader == "custom":
+        return f"--format {row.name} --loader LOADER.py"
+    if row.reader == "weights" and not row.architecture:
+        return f"--format {row.name} --architecture NAME"
+    return f"--format {row.name}"
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _files(row: Format) -> list[str]:
+    lines = [
+        names.written + (", or any other name with a number of its own" if names.loose else "")
+        for names in row.files
+    ]
+    if lines:
+        lines[0] += f" (the number counts {row.unit}s)"
+        lines[1:] = [f"where there is none: {line}" for line in lines[1:]]
+        lines += [f"where none has a number: {name}" for name in row.latest]
+    elif row.latest:
+        lines = [f"one file of any name, such as {' or '.join(row.latest)}"]
+    return lines or ["one file of any name"]
+
+
+def _place(weights: Weights) -> str:
+    top = "".join(f'["{key}"]' for key in weights.path)
+    places = [f'file{top}["{key}"]' for key in weights.nested]
+    places.append(f"file{top}" if top else "the top of the file")
+    beginnings = ", else ".join(prefix or "anything" for prefix in weights.prefixes)
+    names = "all names" if weights.prefixes == ("",) else f"names that begin with {beginnings}"
+    return f"{', else '.join(places)}; {names}"
+
+
+def _architecture(row: Format) -> str:
+    if row.reader != "weights":
+        return _WHOSE[row.reader]
+    if not row.architecture:
+        return "none of its own: name a timm model with --architecture"
+    options = ", ".join(f"{key}={value}" for key, value in row.options.items())
+    default = f"{row.architecture} with {options}" if options else row.architecture
+    return f"{default}, unless --architecture names another timm model"
+
+
+def _normalization(row: Format) -> str:
+    if row.reader != "weights":
+        return _WHOSE[row.reader]
+    if not row.mean:
+        return "the architecture's own mean and standard deviation"
+    whose = " (ImageNet's)" if row.mean == IMAGENET_MEAN else ""
+    return f"mean {row.mean}, standard deviation {row.std}{whose}"
+
+
+def _verified(row: Format) -> str:
+    if row.verified:
+        return "yes, its names were read in the public code or in a file it released"
+    return "no, its names could not be read at their source; loading says what does not fit"
