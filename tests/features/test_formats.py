@@ -205,6 +205,27 @@ def test_a_file_of_another_format_is_told_which_would_fit(
     assert f"Formats that would fit: {name}" in report.message
 
 
+@pytest.mark.parametrize(("name", "wrong"), [("dino", "mocov3"), ("mocov3", "dino")])
+@pytest.mark.parametrize("weights", [None, "student", "base"])
+def test_a_check_names_the_fitting_formats_once(
+    name: str, wrong: str, weights: str | None, tmp_path: Path, generator: torch.Generator
+) -> None:
+    written = LAYOUTS[name](tmp_path, generator)
+    report = check_checkpoint(written.path, format=wrong, weights=weights)
+    assert re.findall(rf"\b{name}\b(?=,|$)", report.text.split("fit")[-1]) == [name]
+    assert len(re.findall("[Ff]ormats (?:that would|whose layout)", report.text)) == 1
+    assert "No known format fits" not in report.text
+
+
+def test_another_set_of_weights_of_the_same_format_may_fit(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"teacher": prefixed("module.backbone.", vit_weights(generator))}, path)
+    report = check_checkpoint(path, format="dino", weights="student")
+    assert "Formats that would fit: dino, ibot" in report.text
+
+
 def test_only_another_set_of_weights_may_fit(tmp_path: Path, generator: torch.Generator) -> None:
     path = tmp_path / "a.pth"
     torch.save({"student": prefixed("module.backbone.", vit_weights(generator))}, path)

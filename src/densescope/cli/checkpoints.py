@@ -72,11 +72,9 @@ def check(
     for index, step in enumerate(STEPS):
         mark = "ok" if index < failed_at else "FAILED" if index == failed_at else "not reached"
         console.print(f"{step:>13}  {mark}", markup=False)
-    console.print(Text(report.message))
+    console.print(Text(report.text))
     if report.loaded is not None:
         console.print(_coverage(report.loaded.to_json()))
-    if report.fitting:
-        console.print(f"formats whose layout fits this file: {', '.join(report.fitting)}")
     if not report.fits:
         raise typer.Exit(DOES_NOT_FIT)
 

@@ -18,6 +18,7 @@ from densescope.features.flat_parameters import unflatten
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.formats import Format, Weights, find_format
 from densescope.features.layouts import (
+    LAYOUT_STEPS,
     Coverage,
     StepError,
     fitting_formats,
@@ -126,7 +127,7 @@ def load_backbone(
     try:
         return _load(container, row, _chosen(row, weights), name, options, image_size)
     except StepError as error:
-        raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
+        raise StepError(error.step, f"{error}{_advice(error, container)}") from error
 
 
 def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
@@ -188,10 +189,10 @@ def _chosen(row: Format, weights: str | None) -> Weights:
     return row.choose(weights)
 
 
-def _advice(error: StepError, container: Container, row: Format) -> str:
-    if error.step not in ("path", "prefix"):
+def _advice(error: StepError, container: Container) -> str:
+    if error.step not in LAYOUT_STEPS:
         return ""
-    fits = [name for name in fitting_formats(container) if name != row.name]
+    fits = fitting_formats(container)
     return f". Formats that would fit: {', '.join(fits)}" if fits else ". No known format fits"
 
 

@@ -11,8 +11,8 @@ from densescope.errors import CheckpointError
 from densescope.features.backbones import LoadedBackbone, load_backbone
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.formats import find_format
+from densescope.features.layouts import LAYOUT_STEPS, fitting_formats
 from densescope.features.layouts import STEPS as STEPS
-from densescope.features.layouts import fitting_formats
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,13 @@ class CheckReport:
     def fits(self) -> bool:
         """Whether every tensor of the backbone was loaded."""
         return self.loaded is not None
+
+    @property
+    def text(self) -> str:
+        """The message, with the formats that fit where it does not name them itself."""
+        if not self.fitting or self.step in LAYOUT_STEPS:
+            return self.message
+        return f"{self.message}\nFormats whose layout fits this file: {', '.join(self.fitting)}"
 
 
 def check_checkpoint(

@@ -17,6 +17,7 @@ from densescope.features.ranks import FLAT_NAMES
 
 _SHOWN = 4
 STEPS = ("read", "path", "prefix", "architecture", "load")
+LAYOUT_STEPS = ("path", "prefix")  # an error of these names the formats that would fit
 # Names that must occur, names that may occur: enough to tell families apart.
 _FAMILIES = {
     "vit": (
