@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,10 +17,12 @@ import numpy as np
 import pytest
 import torch
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from densescope.cli.app import app
+from densescope.cli.tables import Screen
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from tests.conftest import ROOT
 from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
@@ -356,3 +360,29 @@ def test_help_cuts_off_no_option_and_no_sentence(columns: str) -> None:
         assert not missing, name
         assert "…" not in shown
         assert " ".join(str(verb.help).split("\n\n")[0].split()) in " ".join(listed.split())
+
+
+@pytest.mark.parametrize("verb", [["formats"], ["methods"], ["protocols"], ["select", "{scores}"]])
+def test_no_line_in_a_pipe_ends_in_blanks(verb: list[str], swept: Path) -> None:
+    lines = densescope(*[word.format(scores=swept / "scores") for word in verb]).stdout.split("\n")
+    assert len(lines) > 5
+    assert lines == [line.rstrip() for line in lines]
+    assert lines[0]
+    assert lines[1]
+
+
+def test_a_sentence_in_a_pipe_is_one_line_and_its_brackets_stay() -> None:
+    screen = Screen(file=io.StringIO(), width=20)
+    screen.print("one line although it is [long] and the pipe narrow")
+    screen.print(Text("another [b]one[/b], made elsewhere"))
+    assert screen.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "one line although it is [long] and the pipe narrow",
+        "another [b]one[/b], made elsewhere",
+    ]
+
+
+def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path) -> None:
+    said = refused(densescope("select", tmp_path / "a run"))
+    folder = shlex.quote(str(tmp_path / "a run"))
+    wanted = "densescope sweep RUN_FOLDER --format FORMAT --architecture NAME --images DIR"
+    assert f"make one with: {wanted} --output {folder}" in said

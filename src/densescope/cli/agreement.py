@@ -53,7 +53,7 @@ def agree(
             console.print(_agreement_table(f"{output.name}, {room}", found.agreement))
             console.print(Text(found.degradation.verdict))
             console.print(_regret_table(found.regret))
-            console.print(f"stored in {found.path}", markup=False)
+            console.print(f"stored in {found.path}")
             agreements.append(found.agreement)
     if len(outputs) > 1:
         console.print(mean_table(mean_agreement(agreements)))

@@ -31,7 +31,7 @@ def formats(
     console = make_console()
     if name is not None:
         for line in format_lines(find_format(name)):
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         return
     made = table("formats", ["name", "what it is", "architecture", "weights", "files"], 9)
     for row in FORMATS.values():
@@ -71,7 +71,7 @@ def check(
     failed_at = STEPS.index(report.step) if report.step in STEPS else len(STEPS)
     for index, step in enumerate(STEPS):
         mark = "ok" if index < failed_at else "FAILED" if index == failed_at else "not reached"
-        console.print(f"{step:>13}  {mark}", markup=False)
+        console.print(f"{step:>13}  {mark}")
     console.print(Text(report.text))
     if report.loaded is not None:
         console.print(_coverage(report.loaded.to_json()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -39,19 +40,16 @@ def demo(
         result = run_demo(
             output,
             settings=settings,
-            say=lambda line: console.print(line, markup=False),
+            say=console.print,
             on_step=training,
             on_event=sweeping,
         )
     console.print(selection_table(result.selection))
-    console.print(result.selection.verdict, markup=False)
+    console.print(result.selection.verdict)
     console.print("\nWith labels, a linear probe on 200 other scenes:")
     for line in probe_sentences(result):
-        console.print(line, markup=False)
+        console.print(line)
+    folder = quote(str(result.report.parent))
     total = sum(result.seconds.values())
-    console.print(f"\n{total:.0f} s in all. Open {result.report} in a browser.", markup=False)
-    console.print(
-        f"The same by hand: densescope select {result.report.parent}; "
-        f"densescope report {result.report.parent}",
-        markup=False,
-    )
+    console.print(f"\n{total:.0f} s in all. Open {result.report} in a browser.")
+    console.print(f"The same by hand: densescope select {folder}; densescope report {folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -65,7 +66,8 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
     if saved is not None:
         console.print(saved)
     if scored:
-        console.print(f"next: densescope select {output}; densescope report {output}")
+        folder = quote(str(output))
+        console.print(f"next: densescope select {folder}; densescope report {folder}")
     print_failures(failed)
     if failed:
         raise typer.Exit(FAILED_CHECKPOINTS)
@@ -97,7 +99,7 @@ def score(
     )
     if json is not None:
         write_record(record, json)
-        console.print(f"wrote {json}", markup=False)
+        console.print(f"wrote {json}")
 
 
 def select(
@@ -122,14 +124,12 @@ def select(
     console = make_console()
     console.print(selection_table(selection, alarm))
     if alarm is not None:
-        console.print(f"ALARM: {alarm.sentence}", markup=False, soft_wrap=True)
-        console.print(
-            "By DSE alone, whose weight is taken over the fallen checkpoints too:", markup=False
-        )
-    console.print(selection.verdict, markup=False, soft_wrap=True)
+        console.print(f"ALARM: {alarm.sentence}", soft_wrap=True)
+        console.print("By DSE alone, whose weight is taken over the fallen checkpoints too:")
+    console.print(selection.verdict, soft_wrap=True)
     for path in write or []:
         write_table(selection, path)
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")
 
 
 def report(
@@ -144,4 +144,4 @@ def report(
     from densescope.report.run import report_run
 
     path = report_run(output, to=to, definition=definition, layer=layer)
-    make_console().print(f"report: {path}", markup=False)
+    make_console().print(f"report: {path}")

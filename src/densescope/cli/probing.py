@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -143,16 +144,15 @@ def _print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:
     console.print(
         f"{name}: {measure.title} {measure.text(outcome.value)}{spread}, {outcome.protocol} on "
         f"{outcome.dataset}, {outcome.seconds:.0f} s",
-        markup=False,
     )
     details = dict(outcome.details)
     notes = details.pop("notes", [])
     by_class = details.pop("class_iou", None) or details.pop("class_accuracy", None)
     for key, value in details.items():
         if value not in (None, [], {}, ""):
-            console.print(f"  {key.replace('_', ' ')}: {_detail(key, value)}", markup=False)
+            console.print(f"  {key.replace('_', ' ')}: {_detail(key, value)}")
     for note in notes:
-        console.print(f"  note: {note}", markup=False)
+        console.print(f"  note: {note}")
     if by_class:
         console.print(_class_table(by_class, outcome.classes, measure))
 
@@ -200,7 +200,8 @@ def _table(records: Sequence[ProbeRecord]) -> Table:
 
 
 def _finish(records: Sequence[ProbeRecord], target: Path) -> None:
-    typer.echo(f"next: densescope agree {target}; densescope report {target}")
+    folder = quote(str(target))
+    typer.echo(f"next: densescope agree {folder}; densescope report {folder}")
     failed = [record for record in records if record.status == "failed"]
     print_failures(failed)
     if failed:

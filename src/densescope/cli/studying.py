@@ -40,7 +40,7 @@ def study(
     read = read_spec(spec)
 
     def told(event: StudyEvent) -> None:
-        console.print(f"[{event.index}/{event.total}] {event.cell}: {event.stage}", markup=False)
+        console.print(f"[{event.index}/{event.total}] {event.cell}: {event.stage}")
 
     if not summary_only:
         settle_threads()
@@ -51,9 +51,9 @@ def study(
     write_json(found.to_json(), output / "summary.json")
     (output / "summary.md").write_text(table + "\n", encoding="utf-8")
     write_figure(found, output / "summary.html")
-    console.print(table, markup=False, soft_wrap=True)
+    console.print(table, soft_wrap=True)
     if found.agreement is not None:
         console.print(mean_table(found.agreement))
     if found.missing:
-        console.print(f"not there yet: {', '.join(found.missing)}", markup=False)
-    console.print(f"figure: {output / 'summary.html'}", markup=False)
+        console.print(f"not there yet: {', '.join(found.missing)}")
+    console.print(f"figure: {output / 'summary.html'}")

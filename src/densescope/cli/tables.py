@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -30,10 +30,29 @@ SWEEP_COLUMNS = {
 }
 
 
-def console() -> Console:
+class Screen(Console):
+    """A terminal, or a file or pipe: there no sentence is broken and no line ends in blanks."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print; square brackets in a sentence are no markup."""
+        if all(isinstance(one, str | Text) for one in objects):
+            how = {"markup": False, "soft_wrap": not self.is_terminal, **how}
+        if self.is_terminal or self.quiet:
+            super().print(*objects, **how)
+            return
+        with self.capture() as written:
+            super().print(*objects, **how)
+        lines = [line.rstrip() for line in written.get().split("\n")]
+        if isinstance(objects[0], Table) and objects[0].title:
+            lines.remove("")  # the upper edge
+        self.file.write("\n".join(lines))
+        self.file.flush()
+
+
+def console() -> Screen:
     """A console as wide as the terminal, or wide enough for the tables when piped."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
-    return Console(width=width, highlight=False)
+    return Screen(width=width, highlight=False)
 
 
 def with_error(estimate: Estimate | None, digits: int = 4) -> str:

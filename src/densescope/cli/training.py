@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -249,8 +250,8 @@ def pretrain(
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
-    console.print(f"training on {len(subset)} images of {images}", markup=False)
-    say = partial(console.print, markup=False, soft_wrap=True)
+    console.print(f"training on {len(subset)} images of {images}")
+    say = partial(console.print, soft_wrap=True)
     watchers = looking.watchers(settings, output, say)
     loggers = run.loggers(output)
     try:
@@ -268,25 +269,23 @@ def pretrain(
         say(f"ALARM: {stopped}")
         raise typer.Exit(ALARM_STANDS) from None
     except KeyboardInterrupt:
-        again = f"stopped; go on with: densescope pretrain --output {output} --resume"
+        again = f"stopped; go on with: densescope pretrain --output {quote(str(output))} --resume"
         raise KeyboardInterrupt(again) from None
     console.print(f"{len(files)} checkpoints in {output}")
     if watchers:
-        console.print(f"seen on the way: densescope select {looking.folder(output)}", markup=False)
-    console.print(f"next: {sweep_command(settings, output)}", markup=False, soft_wrap=True)
+        console.print(f"seen on the way: densescope select {quote(str(looking.folder(output)))}")
+    console.print(f"next: {sweep_command(settings, output)}", soft_wrap=True)
 
 
 def sweep_command(settings: PretrainSettings, output: Path) -> str:
     """The command that scores the checkpoints of a run."""
     backbone = settings.backbone
     options = " ".join(
-        f"--architecture-option '{key}={value}'"
-        if "(" in str(value)
-        else f"--architecture-option {key}={value}"
+        f"--architecture-option {quote(f'{key}={value}')}"
         for key, value in backbone.loader_options.items()
     )
     return (
-        f"densescope sweep {output} --format {settings.method} "
+        f"densescope sweep {quote(str(output))} --format {settings.method} "
         f"--architecture {backbone.architecture} {options} --images DIR --output SCORES"
     )
 
@@ -302,7 +301,7 @@ def methods(
     console = make_console()
     if name is not None:
         for line in method_lines(find_method(name)):
-            console.print(line, markup=False)
+            console.print(line)
         return
     made = table("methods", ["name", "method", "learns from", "backbones", "source"], 9)
     for row in METHODS.values():

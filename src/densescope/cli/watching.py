@@ -122,19 +122,19 @@ def _print(console: Console, event: WatchEvent, reasons: Reasons) -> None:
     if event.kind == "start":
         there = Path(event.text).is_dir()
         said = f"watching {event.text}" if there else f"waiting for {event.text} to appear"
-        console.print(f"{said}; Ctrl-C ends it", markup=False)
+        console.print(f"{said}; Ctrl-C ends it")
     elif event.kind == "scored":
-        console.print(_line(event), markup=False)
+        console.print(_line(event))
     elif event.kind == "failed":
         reason = reasons.told(event.name, event.text)
-        console.print(f"{event.name}: failed: {reason}", markup=False, soft_wrap=True)
+        console.print(f"{event.name}: failed: {reason}", soft_wrap=True)
     elif event.kind == "unreadable":
         reason = reasons.told(event.name, event.text)
-        console.print(f"{event.name}: tried again later: {reason}", markup=False, soft_wrap=True)
+        console.print(f"{event.name}: tried again later: {reason}", soft_wrap=True)
     elif event.kind == "alarm":
-        console.print(f"ALARM: {event.text}", markup=False, style="bold red", soft_wrap=True)
+        console.print(f"ALARM: {event.text}", style="bold red", soft_wrap=True)
     else:
-        console.print(event.text, markup=False)
+        console.print(event.text)
 
 
 def _line(event: WatchEvent) -> str:
@@ -158,10 +158,10 @@ def _finish(console: Console, output: Path, result: WatchResult, watching: Watch
     scored = len(result.records) - len(failed)
     console.print(f"{scored} of {len(result.records)} checkpoints scored; records in {output}")
     if result.waiting:
-        console.print(f"not whole yet: {', '.join(result.waiting)}", markup=False)
+        console.print(f"not whole yet: {', '.join(result.waiting)}")
     print_failures(failed)
     if watching.stop_on_alarm and result.alarm is not None:
-        console.print(f"stopped by an alarm: {result.alarm.sentence}", markup=False)
+        console.print(f"stopped by an alarm: {result.alarm.sentence}")
         raise typer.Exit(ALARM_STANDS)
     if failed:
         raise typer.Exit(FAILED_CHECKPOINTS)

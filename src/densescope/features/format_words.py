@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from shlex import quote
+
 from densescope.features.format_row import IMAGENET_MEAN, Format, Weights
 
 _WHOSE = {"huggingface": "the model's own", "custom": "your loader's"}
@@ -32,13 +35,14 @@ def format_lines(row: Format) -> list[str]:
     return [*lines, f"command: {command}"]
 
 
-def sweep_command(row: Format) -> str:
-    """The command that scores a run of this format, its places in capitals."""
-    return f"densescope sweep RUN_FOLDER {_named(row)} --images DIR --output SCORES"
+def sweep_command(row: Format | None = None, output: Path | str = "SCORES") -> str:
+    """The command that scores a run, of this format or of any; what is to be named in capitals."""
+    named = "--format FORMAT --architecture NAME" if row is None else _named(row)
+    return f"densescope sweep RUN_FOLDER {named} --images DIR --output {quote(str(output))}"
 
 
 def score_command(row: Format) -> str:
-    """The command that scores one file of this format, its places in capitals."""
+    """The command that scores one file of this format; what is to be named in capitals."""
     return f"densescope score FILE {_named(row)} --images DIR"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from densescope.agreement import (
     Agreement,
@@ -71,8 +72,8 @@ def agree_run(
     scores, rooms = store.records(), store.probes()
     if not rooms:
         raise RecordError(
-            f"{store.folder} has no probes; make some with: densescope probe {store.folder} "
-            "--dataset NAME --root DIR"
+            f"{store.folder} has no probes; make some with: densescope probe "
+            f"{quote(str(store.folder))} --dataset NAME --root DIR"
         )
     if losses is None:
         losses = store.losses()

@@ -33,6 +33,7 @@ from densescope.evaluation.probes.predict import predict_masks
 from densescope.evaluation.scoring import PREVIEW_IMAGES
 from densescope.features.backbones import LoadedBackbone
 from densescope.features.extraction import resolve_device
+from densescope.features.format_words import sweep_command
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
 from densescope.runs.scorer import BackboneSpec, Compute
@@ -212,8 +213,8 @@ def spec_of(store: RunStore) -> BackboneSpec:
     if stored["format"] == LIVE:
         raise RecordError(
             f"{store.folder} holds what a monitor saw of a model in training: there are numbers, "
-            "but no weights to probe. Score the checkpoints of that run with: densescope sweep "
-            "RUN_FOLDER --format NAME --images DIR --output SCORES, then probe SCORES"
+            "but no weights to probe. Score the checkpoints of that run, then probe SCORES: "
+            f"{sweep_command()}"
         )
     loader = stored["loader"]
     return BackboneSpec(**{**stored, "loader": None if loader is None else Path(loader)})

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from densescope.errors import RecordError
+from densescope.features.format_words import sweep_command
 from densescope.records import (
     ProbeRecord,
     ScoreRecord,
@@ -51,8 +52,7 @@ class RunStore:
         if not self.manifest_path.is_file():
             raise RecordError(
                 f"{self.folder} holds no scored run (no {MANIFEST}); "
-                "make one with: densescope sweep RUN_FOLDER --images DIR --output "
-                f"{self.folder}"
+                f"make one with: {sweep_command(output=self.folder)}"
             )
         return read_json(self.manifest_path)
 
