@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import pytest
 import typer
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from densescope.cli import options as o
+from densescope.cli.app import app
+from densescope.cli.failures import UsageError
+from densescope.cli.grouping import Only, _as_option, conditions_of, grouped
+from densescope.cli.training import MonitorOptions, RecipeOptions
+from densescope.cli.watching import WatchOptions
 from densescope.errors import InputError
 
 
@@ -30,7 +36,7 @@ def command(seen: dict[str, Any]) -> typer.Typer:
     app = typer.Typer(pretty_exceptions_enable=False)
 
     @app.command()
-    @o.grouped
+    @grouped
     def verb(place: Annotated[Path, typer.Argument()], pair: Pair, more: bool = False) -> None:
         seen.update(place=place, pair=pair, more=more)
 
@@ -55,11 +61,11 @@ def test_a_config_file_fills_options_and_the_line_wins(tmp_path: Path) -> None:
 
 
 def test_a_toml_table_becomes_a_list_of_assignments() -> None:
-    assert o._as_option({"img_size": 64, "global_pool": "avg"}) == [
+    assert _as_option({"img_size": 64, "global_pool": "avg"}) == [
         "img_size=64",
         "global_pool=avg",
     ]
-    assert o._as_option(["a"]) == ["a"]
+    assert _as_option(["a"]) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -98,3 +104,77 @@ def test_a_batch_size_may_be_a_number_in_a_config_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(command(seen), ["x", "--config", str(config)])
     assert result.exit_code == 0, result.output
     assert o.images_at_once(seen["pair"].second_one) == 8
+
+
+@dataclass(frozen=True)
+class Added:
+    extra: Annotated[str | None, typer.Option(help="what")] = None
+    weight: Annotated[float, typer.Option(help="its weight"), Only("extra")] = 1.0
+    mode: Annotated[str, typer.Option(help="how")] = "plain"
+    rounds: Annotated[int, typer.Option(help="of auto"), Only("mode", "auto")] = 8
+    once: Annotated[bool, typer.Option("--once", help="end")] = False
+    poll: Annotated[float, typer.Option(help="seconds"), Only("once", False)] = 5.0
+    other: Annotated[int, typer.Option(help="of another verb"), Only("not_here")] = 0
+
+
+def added(tmp_path: Path, line: str, config: str = "") -> str:
+    """The complaint about a line, or what was run."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    @grouped
+    def verb(group: Added) -> None:
+        typer.echo("ran")
+
+    (tmp_path / "c.toml").write_text(config)
+    result = CliRunner().invoke(app, [*line.split(), "--config", str(tmp_path / "c.toml")])
+    assert result.exception is None or isinstance(result.exception, UsageError)
+    return str(result.exception or result.stdout.strip())
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("--weight 1.0", "--weight has an effect only with --extra: leave it out, or change that"),
+        ("--rounds 3", "--rounds has an effect only with --mode auto"),
+        ("--rounds 3 --mode other", "--rounds has an effect only with --mode auto"),
+        ("--once --poll 2", "--poll has an effect only without --once"),
+    ],
+)
+def test_an_option_without_effect_is_refused(line: str, complaint: str, tmp_path: Path) -> None:
+    assert added(tmp_path, line).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "--extra x --weight 2", "--mode auto --rounds 3", "--poll 2", "--other 3"]
+)
+def test_an_option_with_an_effect_is_none_of_that(line: str, tmp_path: Path) -> None:
+    assert added(tmp_path, line) == "ran"
+
+
+def test_an_option_of_a_file_is_refused_too_unless_the_line_took_its_effect(
+    tmp_path: Path,
+) -> None:
+    assert "--weight has an effect only with" in added(tmp_path, "", "weight = 2.0")
+    whole = 'mode = "auto"\nrounds = 3'
+    assert added(tmp_path, "", whole) == "ran"
+    assert added(tmp_path, "--mode plain", whole) == "ran"
+    assert "--rounds has an effect" in added(tmp_path, "--mode plain --rounds 3", whole)
+
+
+def test_what_is_wrong_with_options_is_wrong_usage() -> None:
+    for group in (o.SweepOptions(Path("i"), group_size=0), o.SweepOptions(Path("i"), layers="x")):
+        with pytest.raises(UsageError):
+            group.settings()
+    with pytest.raises(UsageError, match="there is no format 'dimo'"):
+        o.BackboneOptions("dimo").spec()
+
+
+def test_every_condition_names_an_option_that_exists() -> None:
+    verbs = typer.main.get_command(app)
+    assert isinstance(verbs, TyperGroup)
+    known = {str(part.name) for verb in verbs.commands.values() for part in verb.params}
+    groups = (o.SweepOptions, o.ExecutorOptions, RecipeOptions, MonitorOptions, WatchOptions)
+    for group in groups:
+        for hint in get_type_hints(group, include_extras=True).values():
+            assert {only.option for only in conditions_of(hint)} <= known

@@ -32,7 +32,7 @@ def test_a_race_names_its_rounds_and_says_what_it_saved(
     assert saved in " ".join(densescope("select", tmp_path / "out").stdout.split())
     again = densescope(*words)
     assert "3 checkpoints were scored before and are kept" in again.stdout
-    assert "a race cannot be run in parts" in refused(densescope(*words, "--shard", "1/2"))
+    assert "a race cannot be run in parts" in refused(densescope(*words, "--shard", "1/2"), 2)
 
 
 def options(**given: object) -> SweepOptions:
@@ -51,7 +51,7 @@ def test_images_count_is_a_number_or_auto(tmp_path: Path) -> None:
 def test_a_number_in_a_configuration_file_is_one(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text('images-count = 1\nformat = "dino"\n')
     words = ["sweep", tiny_run, "--images", tmp_path, "--config", tmp_path / "sweep.toml"]
-    said = refused(densescope(*words, "--output", tmp_path / "out"))
+    said = refused(densescope(*words, "--output", tmp_path / "out"), 2)
     assert "--images-count 1 is neither auto nor a number" in said
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from densescope.cli import main
 from densescope.cli.app import app
 from densescope.cli.tables import Screen
 from densescope.evaluation.scenes import make_scenes, save_scenes
@@ -125,7 +126,7 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     one = densescope("probe", file, *labels, "--test-split", "test", *BACKBONE)
     assert one.returncode == 0, one.stderr
     assert "mIoU" in one.stdout
-    assert "name its layout with --format" in refused(densescope("probe", file, *labels))
+    assert "name its layout with --format" in refused(densescope("probe", file, *labels), 2)
     agreed = densescope("agree", swept / "scores")
     assert agreed.returncode == 0, agreed.stderr
     assert "DSE (released)" in agreed.stdout
@@ -309,12 +310,12 @@ def test_a_typo_in_an_architecture_option_names_the_right_one(
 ) -> None:
     words = ["sweep", tiny_run, "--format", "dino", "--architecture-option", "embd_dim=24"]
     result = densescope(*words, "--images", tiny_images, "--output", tmp_path / "out")
-    assert "has no option 'embd_dim'; did you mean embed_dim?" in refused(result)
+    assert "has no option 'embd_dim'; did you mean embed_dim?" in refused(result, 2)
 
 
 def test_an_unknown_table_format_is_refused_before_the_work(swept: Path, tmp_path: Path) -> None:
     result = densescope("select", swept / "scores", "--write", tmp_path / "table.xls")
-    assert "end it in .json, .csv, .parquet" in refused(result)
+    assert "end it in .json, .csv, .parquet" in refused(result, 2)
     assert result.stdout == ""
 
 
@@ -323,7 +324,7 @@ def test_an_unknown_architecture_is_one_sentence(
 ) -> None:
     words = ["sweep", tiny_run, "--format", "dino", "--architecture", "vit_smal_patch16_224"]
     result = densescope(*words, "--images", tiny_images, "--output", tmp_path / "out")
-    assert "vit_small_patch16_224" in refused(result)
+    assert "vit_small_patch16_224" in refused(result, 2)
 
 
 def test_a_missing_image_folder_is_one_sentence(tiny_run: Path, tmp_path: Path) -> None:
@@ -386,3 +387,46 @@ def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path) -> None:
     folder = shlex.quote(str(tmp_path / "a run"))
     wanted = "densescope sweep RUN_FOLDER --format FORMAT --architecture NAME --images DIR"
     assert f"make one with: {wanted} --output {folder}" in said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--no-such-option"],
+        ["--precision", "float8"],
+        ["--images-count", "many"],
+        ["--batch-size", "0"],
+        ["--layers", "last"],
+        ["--format", "dimo"],
+        ["--architecture", "vit_smal_patch16_224"],
+        ["--round-size", "64"],
+        ["--shard", "3/2"],
+    ],
+)
+def test_one_code_for_whatever_is_wrong_with_the_options(
+    wrong: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "sweep",
+        tmp_path,
+        "--format",
+        "dino",
+        "--images",
+        tmp_path,
+        "--output",
+        tmp_path / "o",
+    ]
+    monkeypatch.setattr(sys, "argv", ["densescope", *map(str, words), *wrong])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+
+
+def test_a_scored_run_knows_its_model_and_a_file_has_no_shortlist(
+    swept: Path, tmp_path: Path
+) -> None:
+    labels = ["--dataset", "scenes", "--root", tmp_path]
+    run = ["probe", swept / "scores", *labels, "--architecture", ARCHITECTURE]
+    assert "leave out --format, --architecture" in refused(densescope(*run), 2)
+    file = ["probe", swept / "run" / "checkpoint0002.pth", *labels, *BACKBONE]
+    assert "--only shortlist is for" in refused(densescope(*file, "--only", "shortlist"), 2)

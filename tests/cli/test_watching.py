@@ -17,9 +17,12 @@ from tests.conftest import ROOT
 from tests.runs.test_watch import spoiled
 from tests.tiny_run import write_checkpoints
 
+# The watch ends when nothing has changed for a moment.
+WAITING = ["--poll", 0.05, "--until-idle", 0.2]
+
 
 def words(run: Path, images: Path, output: Path) -> list[object]:
-    given = ["--images", images, "--output", output, "--settle", 0, "--poll", 0.05]
+    given = ["--images", images, "--output", output, "--settle", 0]
     return ["watch", run, *BACKBONE, *SCORING, *given]
 
 
@@ -36,7 +39,7 @@ def test_watch_prints_a_line_per_checkpoint_and_keeps_table_and_report(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    result = densescope(*words(tiny_run, tiny_images, output), "--until-idle", 0.2)
+    result = densescope(*words(tiny_run, tiny_images, output), *WAITING)
     assert result.returncode == 0, result.stderr
     line = next(t for t in result.stdout.splitlines() if t.startswith("checkpoint0002.pth"))
     assert line.startswith("checkpoint0002.pth (epoch 2): separability -0.")
@@ -78,7 +81,7 @@ def test_a_reason_that_fails_every_checkpoint_is_told_once(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     given = words(tiny_run, tiny_images, tmp_path / "out")
-    result = densescope(*given, "--architecture-option", "depth=3", "--until-idle", 0.2)
+    result = densescope(*given, "--architecture-option", "depth=3", *WAITING)
     assert result.returncode == 3, result.stdout
     assert result.stdout.count("tensors") == 1
     assert "checkpoint0000.pth: failed: same reason as before" in result.stdout
@@ -104,6 +107,7 @@ def test_control_c_ends_it_with_what_was_finished(
 ) -> None:
     command = [sys.executable, "-m", "densescope"]
     command += map(str, words(tiny_run, tiny_images, tmp_path / "out"))
+    command += ["--poll", "0.05"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -121,11 +125,14 @@ def test_control_c_ends_it_with_what_was_finished(
 def test_wrong_wishes_are_sentences(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> None:
     given = words(tiny_run, tiny_images, tmp_path / "out")
     assert "an address that starts with http" in refused(
-        densescope(*given, "--once", "--alarm-webhook", "ftp://host")
+        densescope(*given, "--once", "--alarm-webhook", "ftp://host"), 2
     )
-    assert "there is no format 'dimo'" in refused(densescope(*given, "--format", "dimo"))
+    assert "--poll has an effect only without --once" in refused(
+        densescope(*given, *WAITING, "--once"), 2
+    )
+    assert "there is no format 'dimo'" in refused(densescope(*given, "--format", "dimo"), 2)
     nowhere = words(tmp_path / "nowhere", tiny_images, tmp_path / "out")
     assert f"there is no folder {tmp_path}/nowhere" in refused(densescope(*nowhere, "--once"))
-    waited = densescope(*nowhere, "--until-idle", 0.1)
+    waited = densescope(*nowhere, *WAITING)
     assert waited.stdout.startswith(f"waiting for {tmp_path}/nowhere to appear; Ctrl-C ends it\n")
-    assert "to judge layer -2" in refused(densescope(*given, "--layer", "-2"))
+    assert "--layer -2 is not among --layers -1" in refused(densescope(*given, "--layer", "-2"), 2)

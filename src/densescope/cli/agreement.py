@@ -10,14 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from densescope.cli import options as o
+from densescope.cli.failures import UsageError
+from densescope.cli.grouping import Only, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
-from densescope.errors import InputError
 
 if TYPE_CHECKING:
     from densescope.agreement import Agreement, MeanAgreement, RegretTable
 
 
+@grouped
 def agree(
     outputs: Annotated[
         list[Path],
@@ -27,7 +29,9 @@ def agree(
         Path | None, typer.Option(help="The training log, to judge picking by loss too.")
     ] = None,
     losses_offset: Annotated[
-        int, typer.Option(help="Log epoch minus the number in the file's name.")
+        int,
+        typer.Option(help="Log epoch minus the number in the file's name."),
+        Only("losses"),
     ] = 0,
     layer: o.LayerOption = -1,
 ) -> None:
@@ -40,7 +44,7 @@ def agree(
     from densescope.runs.store import RunStore
 
     if losses is not None and len(outputs) > 1:
-        raise InputError("--losses is the log of one run; give one folder with it")
+        raise UsageError("--losses is the log of one run; give one folder with it")
     console = make_console()
     agreements = []
     for output in outputs:

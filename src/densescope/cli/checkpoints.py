@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from densescope.cli import options as o
+from densescope.cli.failures import REFUSED
+from densescope.cli.grouping import from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
 if TYPE_CHECKING:
     from densescope.features.formats import FileNames
-
-DOES_NOT_FIT = 1
 
 
 def formats(
@@ -30,7 +30,7 @@ def formats(
 
     console = make_console()
     if name is not None:
-        for line in format_lines(find_format(name)):
+        for line in format_lines(from_options(find_format)(name)):
             console.print(line, soft_wrap=True)
         return
     made = table("formats", ["name", "what it is", "architecture", "weights", "files"], 9)
@@ -46,7 +46,7 @@ def formats(
     console.print("densescope formats NAME shows one of them in full")
 
 
-@o.grouped
+@grouped
 def check(
     checkpoint: Annotated[Path, typer.Argument(help="One checkpoint file or folder.")],
     backbone: o.BackboneOptions,
@@ -76,7 +76,7 @@ def check(
     if report.loaded is not None:
         console.print(_coverage(report.loaded.to_json()))
     if not report.fits:
-        raise typer.Exit(DOES_NOT_FIT)
+        raise typer.Exit(REFUSED)
 
 
 def _listed(names: FileNames) -> str:

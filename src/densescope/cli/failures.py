@@ -7,9 +7,25 @@ from collections.abc import Sequence
 
 import typer
 
+from densescope.errors import DensescopeError, InputError
 from densescope.records import ProbeRecord, ScoreRecord
 
+REFUSED = 1
+WRONG_USAGE = 2
 FAILED_CHECKPOINTS = 3
+
+
+class UsageError(InputError):
+    """What was typed cannot be done whatever the files hold."""
+
+
+def exit_code(error: DensescopeError) -> int:
+    """The code of an error: wrong usage, or a refusal.
+
+    An architecture that does not exist, or not so, is one of the options.
+    """
+    of_options = isinstance(error, UsageError) or getattr(error, "step", None) == "architecture"
+    return WRONG_USAGE if of_options else REFUSED
 
 
 class Reasons:

@@ -10,14 +10,15 @@ import typer
 from rich.console import Console
 
 from densescope.cli import options as o
-from densescope.cli.failures import FAILED_CHECKPOINTS, print_failures
+from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
+from densescope.cli.grouping import from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
 from densescope.records import ScoreRecord, write_record
 from densescope.selection.rounds import images_of, saving
 
 
-@o.grouped
+@grouped
 def sweep(
     run_folder: Annotated[Path, typer.Argument(help="The folder of checkpoints.")],
     output: Annotated[Path, typer.Option(help="Folder for the records.")],
@@ -30,20 +31,23 @@ def sweep(
     Exit code 3 when some checkpoints could not be scored; they are named, the rest is kept.
     """
     from densescope.cli.progress import SweepProgress
-    from densescope.runs.sweep import sweep_run
+    from densescope.runs.sweep import NO_SHARDS, sweep_run
 
     console = make_console()
+    count, part = scoring.count(), execution.part()
+    if not isinstance(count, int) and part.count > 1:
+        raise UsageError(NO_SHARDS)
     with SweepProgress(console) as progress:
         records = sweep_run(
             run_folder,
             images=scoring.images,
             output=output,
             spec=backbone.spec(),
-            images_count=scoring.count(),
+            images_count=count,
             settings=scoring.settings(),
             compute=scoring.compute(),
             executor=execution.chosen(),
-            shard=execution.part(),
+            shard=part,
             on_event=progress,
         )
     console.print(sweep_table(records))
@@ -73,7 +77,7 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
         raise typer.Exit(FAILED_CHECKPOINTS)
 
 
-@o.grouped
+@grouped
 def score(
     checkpoint: Annotated[Path, typer.Argument(help="One checkpoint file.")],
     backbone: o.BackboneOptions,
@@ -117,7 +121,7 @@ def select(
     from densescope.selection.table import check_suffix
 
     for path in write or []:
-        check_suffix(path)
+        from_options(check_suffix)(path)
     records = RunStore(output).records()
     selection = select_checkpoints(records, definition=definition, layer=layer)
     alarm = standing_alarm(records, definition=definition, layer=layer)

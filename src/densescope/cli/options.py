@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import tomllib
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import wraps
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from densescope.errors import InputError
+from densescope.cli.failures import UsageError
+from densescope.cli.grouping import Only, from_options
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
@@ -21,13 +18,14 @@ if TYPE_CHECKING:
     from densescope.runs.sweep import Shard
     from densescope.selection.race import Race
 
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 DefinitionOption = Annotated[
     Literal["released", "paper"], typer.Option("--definition", help="Which DSE to choose by.")
 ]
 BatchSizeOption = Annotated[
     str, typer.Option(metavar="N|auto", help="Images per forward pass; auto finds out.")
 ]
+_RACE = Only("images_count", "auto")
+_RAY = Only("executor", "ray")
 LayerOption = Annotated[int, typer.Option("--layer", help="The block to choose by.")]
 
 
@@ -58,11 +56,14 @@ class BackboneOptions:
         Path | None, typer.Option(help="A Python file with load_backbone, for --format custom.")
     ] = None
 
+    @from_options
     def spec(self) -> BackboneSpec:
         """The settings these options stand for."""
         from densescope.features.architectures import parse_architecture_options
+        from densescope.features.formats import find_format
         from densescope.runs.scorer import BackboneSpec
 
+        find_format(self.format)
         return BackboneSpec(
             format=self.format,
             architecture=self.architecture,
@@ -97,7 +98,9 @@ class ScoringOptions:
     clustering_seeds: Annotated[int, typer.Option(help="Clusterings averaged per number.")] = 2
     blocks: Annotated[int, typer.Option(help="Jackknife blocks behind an interval.")] = 16
     lidar_images: Annotated[int, typer.Option(help="Images for LiDAR; 0 leaves it out.")] = 256
-    lidar_views: Annotated[int, typer.Option(help="Augmented views of each of them.")] = 10
+    lidar_views: Annotated[
+        int, typer.Option(help="Augmented views of each of them."), Only("lidar_images")
+    ] = 10
     precision: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
     ] = "float32"
@@ -108,6 +111,7 @@ class ScoringOptions:
         Path | None, typer.Option(help="Keep decoded images in this folder for later calls.")
     ] = None
 
+    @from_options
     def settings(self) -> ScoreSettings:
         """What the numbers depend on."""
         from densescope.evaluation.scoring import ScoreSettings
@@ -116,6 +120,7 @@ class ScoringOptions:
         values = {name: getattr(self, name) for name in shared - {"layers"}}
         return ScoreSettings(layers=whole_numbers(self.layers, "--layers"), **values)
 
+    @from_options
     def compute(self) -> Compute:
         """Where and how the work is done."""
         from densescope.runs.scorer import Compute
@@ -156,12 +161,16 @@ class SweepOptions(ScoringOptions):
             help="auto: images of a round, and per value of dim; with fewer than 128 intervals "
             "rest on less than 16 blocks.",
         ),
+        _RACE,
     ] = 256
-    rounds: Annotated[int, typer.Option(min=1, help="auto: rounds at most.")] = 8
+    rounds: Annotated[int, typer.Option(min=1, help="auto: rounds at most."), _RACE] = 8
     alpha: Annotated[
-        float, typer.Option(help="auto: the chance, at most, of stopping the best one wrongly.")
+        float,
+        typer.Option(help="auto: the chance, at most, of stopping the best one wrongly."),
+        _RACE,
     ] = 0.05
 
+    @from_options
     def count(self) -> int | Race:
         """How many images, or how to find out."""
         from densescope.selection.race import Race
@@ -169,7 +178,7 @@ class SweepOptions(ScoringOptions):
         if self.images_count == "auto":
             return Race(self.round_size, self.rounds, self.alpha)
         if not self.images_count.isdecimal() or int(self.images_count) < 2:
-            raise InputError(
+            raise UsageError(
                 f"--images-count {self.images_count} is neither auto nor a number of at least 2"
             )
         return int(self.images_count)
@@ -180,12 +189,16 @@ class ClusterOptions:
     """On which machines the work is done."""
 
     executor: Annotated[
-        Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")
+        Literal["local", "ray"],
+        typer.Option(help="This machine, or a Ray cluster."),
+        Only("summary_only", False),
     ] = "local"
-    task_cpus: Annotated[float, typer.Option(help="Ray: cores of a task.")] = 1.0
-    task_gpus: Annotated[float, typer.Option(help="Ray: its share of a GPU.")] = 0.0
+    task_cpus: Annotated[float, typer.Option(help="Ray: cores of a task."), _RAY] = 1.0
+    task_gpus: Annotated[float, typer.Option(help="Ray: its share of a GPU."), _RAY] = 0.0
     ray_address: Annotated[
-        str | None, typer.Option(help="Ray: the cluster; RAY_ADDRESS or a local one by default.")
+        str | None,
+        typer.Option(help="Ray: the cluster; RAY_ADDRESS or a local one by default."),
+        _RAY,
     ] = None
 
     def ray(self) -> Ray | None:
@@ -202,13 +215,16 @@ class ExecutorOptions(ClusterOptions):
     """Where the checkpoints of a sweep are scored."""
 
     processes: Annotated[
-        int, typer.Option(min=1, help="Of this machine, each with its share of the cores.")
+        int,
+        typer.Option(min=1, help="Of this machine, each with its share of the cores."),
+        Only("executor", "local"),
     ] = 1
     shard: Annotated[
         str,
         typer.Option(metavar="I/N", help="Score one of N parts of the run, e.g. in an array job."),
     ] = "1/1"
 
+    @from_options
     def chosen(self) -> Executor:
         """The executor these options stand for."""
         from densescope.runs.executors import Here, Processes
@@ -216,66 +232,27 @@ class ExecutorOptions(ClusterOptions):
         beside = Here() if self.processes == 1 else Processes(self.processes)
         return self.ray() or beside
 
+    @from_options
     def part(self) -> Shard:
         """The part of the run."""
         from densescope.runs.sweep import Shard
 
         number, slash, count = self.shard.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal()):
-            raise InputError(f"--shard {self.shard!r} is not a part such as 1/4")
+            raise UsageError(f"--shard {self.shard!r} is not a part such as 1/4")
         return Shard(int(number), int(count))
-
-
-def grouped(verb: Callable[..., None]) -> Callable[..., None]:
-    """Let a verb take groups of options: each field of a group becomes an option of its own.
-
-    ``--config FILE.toml`` is added to every such verb.
-    """
-    hints = get_type_hints(verb, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    own = [p for n, p in inspect.signature(verb).parameters.items() if n not in groups]
-    parameters = [p.replace(annotation=hints[p.name]) for p in own]
-    for group in groups.values():
-        parameters += _parameters(group)
-    parameters.append(inspect.Parameter("config", _KEYWORD, default=None, annotation=_CONFIG))
-
-    @wraps(verb)
-    def flat(**values: Any) -> None:
-        values.pop("config")
-        for name, group in groups.items():
-            taken = {field.name: values.pop(field.name) for field in fields(group)}
-            values[name] = group(**taken)
-        verb(**values)
-
-    signature = inspect.Signature([p.replace(kind=_KEYWORD) for p in parameters])
-    flat.__signature__ = signature  # type: ignore[attr-defined]
-    flat.__annotations__ = {p.name: p.annotation for p in parameters}
-    return flat
-
-
-def _parameters(group: type) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            _KEYWORD,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]
 
 
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """``"-4,-1"`` as ``(-4, -1)``.
 
     Raises:
-        InputError: an entry is not a whole number.
+        UsageError: an entry is not a whole number.
     """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(
+        raise UsageError(
             f"{option} {text!r} is not a list of whole numbers such as -1 or 0,1"
         ) from None
 
@@ -284,59 +261,10 @@ def images_at_once(text: str) -> int | None:
     """A batch size as typed; ``None`` for ``auto``.
 
     Raises:
-        InputError: neither ``auto`` nor a number above 0.
+        UsageError: neither ``auto`` nor a number above 0.
     """
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--batch-size {text!r} is neither auto nor a whole number from 1")
+        raise UsageError(f"--batch-size {text!r} is neither auto nor a whole number from 1")
     return int(text)
-
-
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise InputError(f"cannot read --config {path}: {cause.strerror}") from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise InputError(f"--config {path} is not TOML: {cause}") from cause
-    names = _option_names(context)
-    unknown = sorted(set(document) - set(names))
-    if unknown:
-        raise InputError(
-            f"--config {path} has unknown keys: {', '.join(unknown)}; "
-            f"known are: {', '.join(sorted(names))}"
-        )
-    given = {names[key]: _as_option(value) for key, value in document.items()}
-    context.default_map = {**(context.default_map or {}), **given}
-    return path
-
-
-def _as_option(value: Any) -> Any:
-    """A TOML table, such as that of architecture options, as a list of ``key=value``."""
-    if isinstance(value, dict):
-        return [f"{key}={item}" for key, item in value.items()]
-    return value
-
-
-def _option_names(context: typer.Context) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for parameter in context.command.params:
-        if parameter.param_type_name != "option" or not parameter.expose_value:
-            continue
-        if parameter.name is not None and parameter.name != "config":
-            names[max(parameter.opts, key=len).lstrip("-")] = parameter.name
-    return names
-
-
-_CONFIG = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help='A TOML file of these options (format = "dino", images-count = 512, ...).',
-        is_eager=True,
-        callback=_read_config,
-    ),
-]

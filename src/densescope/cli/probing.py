@@ -15,14 +15,15 @@ from rich.text import Text
 
 from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
-from densescope.cli.failures import FAILED_CHECKPOINTS, print_failures
+from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
+from densescope.cli.grouping import from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
-from densescope.errors import InputError
 from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
     from densescope.evaluation.probes import ProbeOutcome
+    from densescope.runs.probe import ProbeRequest
 
 MOST_CLASSES = 30
 
@@ -79,8 +80,18 @@ class ProbeOptions:
     batch_size: o.BatchSizeOption = "auto"
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
 
+    @from_options
+    def request(self) -> ProbeRequest:
+        """How the features are asked."""
+        from densescope.evaluation.probes import find_protocol
+        from densescope.runs.probe import ProbeRequest
 
-@o.grouped
+        find_protocol(self.protocol)
+        seeds = None if self.seeds is None else o.whole_numbers(self.seeds, "--seeds")
+        return ProbeRequest(self.protocol, seeds, self.steps, self.probe_size, self.cache)
+
+
+@grouped
 def probe(
     target: Annotated[Path, typer.Argument(help="The folder a sweep wrote, or one checkpoint.")],
     probing: ProbeOptions,
@@ -94,7 +105,7 @@ def probe(
     Exit code 3 when some checkpoints could not be probed; they are named, the rest is kept.
     """
     from densescope.cli.progress import SweepProgress
-    from densescope.runs.probe import LabelledData, ProbeRequest, probe_file, probe_run
+    from densescope.runs.probe import LabelledData, probe_file, probe_run
     from densescope.runs.scorer import Compute
     from densescope.runs.store import MANIFEST
 
@@ -106,13 +117,15 @@ def probe(
         probing.test_root,
         probing.depth_unit,
     )
-    seeds = None if probing.seeds is None else o.whole_numbers(probing.seeds, "--seeds")
-    request = ProbeRequest(
-        probing.protocol, seeds, probing.steps, probing.probe_size, probing.cache
-    )
+    request = probing.request()
     compute = Compute(probing.device, o.images_at_once(probing.batch_size), probing.workers)
     console = make_console()
     if (target / MANIFEST).is_file() or (target.is_dir() and backbone.format is None):
+        if any(vars(backbone).values()):
+            raise UsageError(
+                f"{target} is a scored run, which knows its format and its model: leave out "
+                "--format, --architecture and what belongs to them"
+            )
         with SweepProgress(console) as progress:
             records = probe_run(
                 target, data, request, only=only, compute=compute, on_event=progress
@@ -121,7 +134,9 @@ def probe(
         _finish(records, target)
         return
     if backbone.format is None:
-        raise InputError(f"{target} is one file: name its layout with --format")
+        raise UsageError(f"{target} is one file: name its layout with --format")
+    if only != "all":
+        raise UsageError(f"{target} is one file: --only {only} is for a scored run")
     outcome = probe_file(target, backbone.spec(), data, request, compute=compute)
     _print_outcome(console, target.name, outcome)
 

@@ -9,10 +9,13 @@ import typer
 
 from densescope.cli import options as o
 from densescope.cli.agreement import mean_table
+from densescope.cli.grouping import Only, grouped
 from densescope.cli.tables import console as make_console
 
+_TRAINING = Only("summary_only", False)
 
-@o.grouped
+
+@grouped
 def study(
     spec: Annotated[Path, typer.Argument(help="A TOML file; see docs/studies.md.")],
     output: Annotated[Path, typer.Option(help="Folder for all runs, tables and the figure.")],
@@ -20,9 +23,11 @@ def study(
     summary_only: Annotated[
         bool, typer.Option("--summary-only", help="Only read what is there already.")
     ] = False,
-    device: Annotated[str, typer.Option(help="Of scoring and probing: auto, cpu, ...")] = "auto",
-    batch_size: o.BatchSizeOption = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4,
+    device: Annotated[
+        str, typer.Option(help="Of scoring and probing: auto, cpu, ..."), _TRAINING
+    ] = "auto",
+    batch_size: Annotated[o.BatchSizeOption, _TRAINING] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images."), _TRAINING] = 4,
 ) -> None:
     """Train, score and probe many runs, and compare them; call again to go on.
 

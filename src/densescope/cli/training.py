@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from densescope.cli import options as o
+from densescope.cli.grouping import Only, from_options, grouped
 from densescope.cli.resuming import KeptOptions, OutputOption, ResumeOption
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table, with_error
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
         PretrainSettings,
         RegularizerSettings,
     )
+
+
+_ADDED = Only("regularizer")
+_MONITORED = Only("monitor")
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,15 @@ class RecipeOptions:
     regularizer: Annotated[
         Literal["dse", "paka", "gram"] | None, typer.Option(help="What is added to the loss.")
     ] = None
-    beta: Annotated[float | None, typer.Option(help="Its weight; its own by default.")] = None
+    beta: Annotated[float | None, typer.Option(help="Its weight; its own by default."), _ADDED] = (
+        None
+    )
     regularizer_images: Annotated[
-        int, typer.Option(min=0, help="Views of a batch that it sees; 0 for all.")
+        int, typer.Option(min=0, help="Views of a batch that it sees; 0 for all."), _ADDED
     ] = 0
-    regularizer_every: Annotated[int, typer.Option(min=1, help="Steps between two uses.")] = 1
+    regularizer_every: Annotated[
+        int, typer.Option(min=1, help="Steps between two uses."), _ADDED
+    ] = 1
 
     def chosen(self, method: str) -> Recipe:
         """The recipe these options stand for."""
@@ -120,6 +128,7 @@ class RunOptions:
         Literal["none", "csv", "tensorboard"], typer.Option(help="Where the loss goes too.")
     ] = "none"
 
+    @from_options
     def settings(
         self, method: str, network: NetworkOptions, how: RecipeOptions
     ) -> PretrainSettings:
@@ -158,15 +167,21 @@ class MonitorOptions:
     monitor: Annotated[
         Path | None, typer.Option(help="Held-out images: score the network on them on the way.")
     ] = None
-    monitor_count: Annotated[int, typer.Option(min=2, help="How many of them.")] = 512
+    monitor_count: Annotated[int, typer.Option(min=2, help="How many of them."), _MONITORED] = 512
     monitor_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between two looks; checkpoints by default.")
+        int | None,
+        typer.Option(min=1, help="Steps between two looks; checkpoints by default."),
+        _MONITORED,
     ] = None
     monitor_output: Annotated[
-        Path | None, typer.Option(help="Folder for its records; OUTPUT/monitor by default.")
+        Path | None,
+        typer.Option(help="Folder for its records; OUTPUT/monitor by default."),
+        _MONITORED,
     ] = None
     stop_on_alarm: Annotated[
-        bool, typer.Option("--stop-on-alarm", help=f"End with exit code {ALARM_STANDS} on one.")
+        bool,
+        typer.Option("--stop-on-alarm", help=f"End with exit code {ALARM_STANDS} on one."),
+        _MONITORED,
     ] = False
 
     def folder(self, output: Path) -> Path:
@@ -213,7 +228,7 @@ def look_line(number: int, seen: Observation) -> str:
     return f"look {number} at {where}: {said}; {alarm}"
 
 
-@o.grouped
+@grouped
 def pretrain(
     context: typer.Context,
     images: Annotated[
@@ -244,8 +259,8 @@ def pretrain(
 
     console = make_console()
     console.quiet = not is_first_process()
-    settings = settled(run.settings(method, network, how))
-    start = Start(resume, start_from)
+    settings = from_options(settled)(run.settings(method, network, how))
+    start = from_options(Start)(resume, start_from)
     console.print(f"working with {settle_threads()} thread(s)")
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)
@@ -300,7 +315,7 @@ def methods(
 
     console = make_console()
     if name is not None:
-        for line in method_lines(find_method(name)):
+        for line in method_lines(from_options(find_method)(name)):
             console.print(line)
         return
     made = table("methods", ["name", "method", "learns from", "backbones", "source"], 9)

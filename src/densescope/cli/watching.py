@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from densescope.cli import options as o
-from densescope.cli.failures import FAILED_CHECKPOINTS, Reasons, print_failures
+from densescope.cli.failures import FAILED_CHECKPOINTS, Reasons, UsageError, print_failures
+from densescope.cli.grouping import Only, from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import with_error
 from densescope.selection.parts import weighted_sum
@@ -30,9 +31,13 @@ class WatchOptions:
     settle: Annotated[
         float, typer.Option(min=0, help="Seconds a file must not have changed to count as whole.")
     ] = 10.0
-    poll: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks.")] = 5.0
+    poll: Annotated[
+        float, typer.Option(min=0.01, help="Seconds between two looks."), Only("once", False)
+    ] = 5.0
     until_idle: Annotated[
-        float | None, typer.Option(min=0, help="End when nothing has changed for so many seconds.")
+        float | None,
+        typer.Option(min=0, help="End when nothing has changed for so many seconds."),
+        Only("once", False),
     ] = None
     once: Annotated[bool, typer.Option("--once", help="Score what is whole now, and end.")] = False
     definition: o.DefinitionOption = "released"
@@ -52,6 +57,7 @@ class WatchOptions:
         str | None, typer.Option(metavar="URL", help="POST the alarm there as JSON.")
     ] = None
 
+    @from_options
     def watching(self) -> WatchSettings:
         """The settings these options stand for."""
         from densescope.runs.watch import WatchSettings
@@ -67,6 +73,7 @@ class WatchOptions:
             alarm=AlarmSettings(definition=self.definition, patience=self.patience),
         )
 
+    @from_options
     def channels(self) -> list[Channel]:
         """Whom to tell of an alarm beside the terminal and the file."""
         from densescope.runs.alarms import Command, Webhook
@@ -79,7 +86,7 @@ class WatchOptions:
         return told
 
 
-@o.grouped
+@grouped
 def watch(
     run_folder: Annotated[Path, typer.Argument(help="The folder a training job writes into.")],
     output: Annotated[Path, typer.Option(help="Folder for the records.")],
@@ -96,6 +103,8 @@ def watch(
     from densescope.runs.watch import watch_run
 
     console, reasons = make_console(), Reasons()
+    if watching.layer not in scoring.settings().layers:
+        raise UsageError(f"--layer {watching.layer} is not among --layers {scoring.layers}")
     result = watch_run(
         run_folder,
         images=scoring.images,
