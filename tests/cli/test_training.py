@@ -155,6 +155,33 @@ def test_a_run_goes_on_with_its_own_options(
     )
 
 
+def test_a_folder_that_cannot_be_used_is_refused_before_any_image_is_read(
+    densescope: Verb, tmp_path: Path
+) -> None:
+    nowhere, run, file = tmp_path / "no images", tmp_path / "run", tmp_path / "file"
+    run.mkdir()
+    file.touch()
+    assert "nothing to resume: no checkpoint" in refused(
+        densescope(*pretrain("mocov3", nowhere, run, "--resume"))
+    )
+    assert f"{file} is a file" in refused(densescope(*pretrain("mocov3", nowhere, file)))
+    (run / "checkpoint_0000.pth.tar").touch()
+    assert "already holds checkpoints" in refused(densescope(*pretrain("mocov3", nowhere, run)))
+    assert "does not exist" in refused(densescope(*pretrain("mocov3", nowhere, tmp_path / "new")))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--beta", 1], ["--regularizer-every", 2], ["--monitor-every", 2], ["--stop-on-alarm"]],
+)
+def test_an_option_of_what_was_not_asked_for_is_refused(
+    more: list[object], densescope: Verb, tmp_path: Path
+) -> None:
+    said = refused(densescope(*pretrain("mocov3", tmp_path, tmp_path / "run", *more)), 2)
+    assert f"{more[0]} has an effect only with --" in said
+
+
 def test_a_regularized_run_from_a_checkpoint(
     densescope: Verb, tiny_images: Path, tmp_path: Path
 ) -> None:

@@ -252,8 +252,8 @@ def pretrain(
     from densescope.cli.progress import TrainingProgress
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
-    from densescope.pretraining.methods import settled
-    from densescope.pretraining.trainer import Start, is_first_process
+    from densescope.pretraining.methods import find_method, settled
+    from densescope.pretraining.trainer import Start, check_folder, is_first_process
     from densescope.pretraining.trainer import pretrain as run_pretraining
     from densescope.runs.environment import settle_threads
 
@@ -261,6 +261,7 @@ def pretrain(
     console.quiet = not is_first_process()
     settings = from_options(settled)(run.settings(method, network, how))
     start = from_options(Start)(resume, start_from)
+    check_folder(output, find_method(settings.method), start)
     console.print(f"working with {settle_threads()} thread(s)")
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densescope.errors import CheckpointError, DataError, InputError
+from densescope.errors import CheckpointError, InputError
 from densescope.features.checkpoints import fingerprint, read_checkpoint
 from densescope.features.discovery import find_checkpoints
 from densescope.features.layouts import StepError, unpack
@@ -72,13 +72,11 @@ def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> R
     """The state of a run's last checkpoint.
 
     Raises:
-        InputError: there is no checkpoint, or the run had other settings.
+        DataError: there is no checkpoint.
+        InputError: the run had other settings.
         CheckpointError: it cannot be read, or another code wrote it.
     """
-    try:
-        path, _ = find_checkpoints(folder, method.name)[-1]
-    except DataError as cause:
-        raise InputError(f"nothing to resume: {cause}") from cause
+    path, _ = find_checkpoints(folder, method.name)[-1]
     state = state_in(path)
     if state is None:
         raise CheckpointError(

@@ -89,7 +89,8 @@ def pretrain(
     device = resolve_device(settings.device)
     _check(images, settings)
     folder = Path(output_folder)
-    _claim(folder, method, start)
+    check_folder(folder, method, start)
+    folder.mkdir(parents=True, exist_ok=True)
     document = {**settings.to_json(), "images": _fingerprint(images)}
     with torch.random.fork_rng(), _quiet():
         torch.default_generator.manual_seed(settings.seed)
@@ -229,14 +230,23 @@ def _check(images: Tensor, settings: PretrainSettings) -> None:
         raise InputError(f"{len(images)} images do not fill a batch of {settings.batch_size}")
 
 
-def _claim(folder: Path, method: Method, start: Start) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    # The other processes of a run on several devices come here when the first is at work.
-    if start.resume or not is_first_process():
-        return
+def check_folder(folder: Path, method: Method, start: Start) -> None:
+    """Refuse a folder that a new run would spoil, or that holds no run to go on with.
+
+    Raises:
+        InputError: it holds checkpoints though the run is new, none though it is resumed, or
+            is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder for the checkpoints")
     try:
         find_checkpoints(folder, method.name)
-    except DataError:
+    except DataError as cause:
+        if start.resume:
+            raise InputError(f"nothing to resume: {cause}") from cause
+        return
+    # The other processes of a run on several devices come here when the first is at work.
+    if start.resume or not is_first_process():
         return
     raise InputError(
         f"{folder} already holds checkpoints: choose an empty folder, or go on with --resume"
