@@ -5,6 +5,7 @@ import sys
 import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForMaskedImageModeling
+from transformers.utils.logging import disable_progress_bar
 
 from densescope.features.live import patch_tokens
 from densescope.monitoring import DenseMonitor
@@ -28,6 +29,7 @@ class Regularized(Trainer):
 
 
 def main(output: str = "transformers_trainer") -> None:
+    disable_progress_bar()
     chance = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=chance)
     images = nn.functional.interpolate(images.float(), SIZE, mode="bicubic").clamp(0, 255).byte()
@@ -44,7 +46,6 @@ def main(output: str = "transformers_trainer") -> None:
         eval_strategy="steps",
         eval_steps=8,
         save_steps=8,
-        load_best_model_at_end=True,
         metric_for_best_model="densescope/dse",
         greater_is_better=True,
         prediction_loss_only=True,
