@@ -9,6 +9,8 @@ from densescope.estimate import Estimate
 from densescope.report import build_report_data, preview_names
 from densescope.report.readings import Column, Reading
 from densescope.report.views import NOT_FINITE_SCORE
+from densescope.selection.parts import weighted_sum
+from densescope.selection.result import Change
 from tests.report.synthetic import choose, records, report
 
 
@@ -70,6 +72,26 @@ def test_the_change_names_what_moved(moved: str, bold: set[str]) -> None:
     assert view.changes[0].change == Reading.of(
         selection.change.separability, selection.comparison_level
     )
+
+
+@pytest.mark.parametrize(
+    ("separability", "dim", "said"),
+    [
+        ((0.5, 0.5, 0.5), (-1.0, -9.0, 7.0), "separability rose, DSE did not"),
+        ((-1.0, -9.0, 7.0), (-1.0, -9.0, 7.0), "no part moved beyond its noise"),
+    ],
+)
+def test_a_part_that_moved_the_other_way_heads_the_change(
+    separability: tuple[float, ...], dim: tuple[float, ...], said: str
+) -> None:
+    rows = records(24)
+    selection = choose(rows)
+    assert selection.change is not None
+    parts = [Estimate(row[0], (row[1], row[0], row[2])) for row in (separability, dim)]
+    change = Change(*parts, weighted_sum(*parts, 1.0), "neither")
+    selection = replace(selection, change=change)
+    view = build_report_data(rows, selection).view
+    assert view.moved == said
 
 
 def test_previews_are_wanted_of_the_first_the_pick_and_the_last() -> None:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from densescope.estimate import Estimate
 from densescope.selection import select_checkpoints
+from densescope.selection.change import moved_otherwise
+from densescope.selection.result import Change, Part
+from densescope.selection.verdict import verdict
 from tests.selection.runs import failed, noisy_run, plain_run, record
 
 PEAK = [0.0, 3.0, 2.0, 1.0, 0.5, 0.0]
@@ -57,6 +62,35 @@ def test_when_only_the_sum_exceeds_its_noise() -> None:
     verdict = select_checkpoints(run).verdict
     assert "DSE fell by 2 [2, 2]" in verdict
     assert "Neither part alone moved beyond its noise (separability -1 [" in verdict
+
+
+def test_a_part_that_rose_while_dse_fell_is_said() -> None:
+    selection = select_checkpoints(noisy_run(PEAK, PEAK, noise=0.1))
+    rose, unsure = Estimate(0.5, (0.5,) * 3), Estimate(-1.0, (-9.0, -1.0, 7.0))
+    fell = Estimate(-0.5, (-0.5,) * 3)
+    selection = replace(selection, change=Change(rose, unsure, fell, "neither"))
+    said = verdict(selection, window=1)
+    assert "DSE fell by 0.5 [0.5, 0.5]" in said
+    assert "Separability rose beyond its noise, which is not the way DSE went; the other" in said
+
+
+@pytest.mark.parametrize(
+    ("separability", "dim", "moved", "expected"),
+    [
+        (0.5, None, "neither", "separability rose"),
+        (None, -0.5, "neither", "the dimension fell"),
+        (None, None, "neither", None),
+        (0.5, None, "separability", None),
+    ],
+)
+def test_a_part_that_moved_the_other_way_is_named(
+    separability: float | None, dim: float | None, moved: Part, expected: str | None
+) -> None:
+    unsure = Estimate(-1.0, (-9.0, -1.0, 7.0))
+    parts = [
+        unsure if part is None else Estimate(part, (part,) * 3) for part in (separability, dim)
+    ]
+    assert moved_otherwise(Change(*parts, unsure, moved), 0.95) == expected
 
 
 def test_many_left_out_are_counted() -> None:

@@ -101,7 +101,7 @@ def _part(change: Change) -> str:
         "dimension": "Between the two the dimension moved DSE: the features use fewer directions.",
         "separability": "Between the two separability moved DSE: pseudo-classes stand less apart.",
         "both": "Between the two both parts of DSE fell.",
-        "neither": "Between the two DSE fell, but neither part beyond its noise.",
+        "neither": "Between the two DSE fell, but neither part fell beyond its noise.",
     }[change.moved]
 
 

@@ -13,6 +13,7 @@ from densescope.report.readings import LEVEL, Curve, Reading, plain
 
 if TYPE_CHECKING:
     from densescope.selection import Selection, SelectionRow
+from densescope.selection.change import moved_otherwise
 from densescope.selection.words import place
 
 NOTHING_SCORED = "No checkpoint has a score to choose by; the table says why."
@@ -83,8 +84,8 @@ class View:
         separability: its first part.
         dim: its second part.
         checkpoints: all of the run by step, the failed ones included.
-        moved: ``"dimension"``, ``"separability"``, ``"both"`` or ``"neither"``; ``None`` without
-            a change.
+        moved: what moved DSE from the pick to the last checkpoint, in words; ``None`` without a
+            change.
         changes: separability, dimension and DSE from the pick to the last checkpoint.
     """
 
@@ -157,7 +158,7 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
             _checkpoint(record, row, selection, pick)
             for record, row in zip(records, ordered, strict=True)
         ),
-        moved=selection.change.moved if selection.change else None,
+        moved=_moved(selection),
         changes=_changes(selection, curves, [record.name for record in records]),
         **curves,
     )
@@ -232,6 +233,20 @@ def _against(row: SelectionRow, pick: SelectionRow | None) -> str | None:
 def _lead(selection: Selection, pick: SelectionRow | None) -> str:
     said = f"Use {place(pick)}." if pick else "No checkpoint is picked."
     return selection.verdict.removeprefix(said).lstrip()
+
+
+def _moved(selection: Selection) -> str | None:
+    if selection.change is None:
+        return None
+    otherwise = moved_otherwise(selection.change, selection.comparison_level)
+    if otherwise is not None:
+        return f"{otherwise}, DSE did not"
+    return {
+        "dimension": "dimension moved",
+        "separability": "separability moved",
+        "both": "both parts moved",
+        "neither": "no part moved beyond its noise",
+    }[selection.change.moved]
 
 
 def _weight(weight: float) -> str:

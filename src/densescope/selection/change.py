@@ -39,6 +39,20 @@ def leading_part(separability: Estimate, dim: Estimate, weight: float, level: fl
     return "separability" if first == "separability" else "dimension"
 
 
+def moved_otherwise(change: Change, level: float) -> str | None:
+    """Where no part moved DSE: the one that moved beyond its noise all the same, and which way.
+
+    Returns:
+        ``"separability rose"``, ``"the dimension fell"``, ..., or ``None``.
+    """
+    if change.moved != "neither":
+        return None
+    for name, part in (("separability", change.separability), ("the dimension", change.dim)):
+        if exceeds_noise(part, level):
+            return f"{name} {'rose' if part.value > 0 else 'fell'}"
+    return None
+
+
 def exceeds_noise(difference: Estimate, level: float) -> bool:
     """Whether the interval of a difference leaves out 0; without one, whether it is not 0."""
     interval = difference.interval(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from densescope.selection.change import moved_otherwise
 from densescope.selection.peaks import seen_to_fall
 from densescope.selection.result import Change, Selection
 from densescope.selection.words import listed, place, signed, size
@@ -109,6 +110,12 @@ def _moved(change: Change, level: float) -> str:
     parts = (
         f"separability {signed(change.separability, level)}, dimension {signed(change.dim, level)}"
     )
+    otherwise = moved_otherwise(change, level)
+    if otherwise is not None:
+        return (
+            f"{otherwise[0].upper()}{otherwise[1:]} beyond its noise, which is not the way DSE "
+            f"went; the other part did not move beyond its noise ({parts})."
+        )
     if change.moved == "neither":
         return f"Neither part alone moved beyond its noise ({parts})."
     if change.moved == "both":
