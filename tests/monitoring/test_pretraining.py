@@ -14,8 +14,8 @@ from densescope.features.backbones import load_backbone
 from densescope.monitoring import DenseMonitor, Observation, TrainingStopped
 from densescope.monitoring.pretraining import PretrainingMonitor
 from densescope.pretraining.learner import Learner
-from densescope.pretraining.methods import METHODS
-from densescope.pretraining.trainer import Start, pretrain
+from densescope.pretraining.methods import METHODS, find_method
+from densescope.pretraining.trainer import Start, check_folder, pretrain
 from densescope.runs.store import RunStore
 from tests.monitoring.scenes import pixels
 from tests.pretraining.tiny import SIZE, content, images, same, tiny
@@ -69,6 +69,16 @@ def test_a_resumed_run_goes_on_with_its_records(tmp_path: Path) -> None:
     watcher = watched(tmp_path, "dino")
     pretrain(tiny("dino"), images(), tmp_path / "run", start=start, watchers=[watcher])
     assert [r.step for r in RunStore(tmp_path / "monitor").records()] == [0, 2, 4, 5]
+
+
+def test_a_look_that_a_kill_left_out_bears_the_name_of_its_checkpoint(tmp_path: Path) -> None:
+    files = pretrain(tiny("dino"), images(), tmp_path / "run")
+    files[-1].unlink()
+    start, method = Start(resume=True), find_method("dino")
+    watcher = watched(tmp_path, "dino", resumed=check_folder(tmp_path / "run", method, start))
+    pretrain(tiny("dino"), images(), tmp_path / "run", start=start, watchers=[watcher])
+    records = RunStore(tmp_path / "monitor").records()
+    assert [(r.step, r.name) for r in records] == [(4, files[1].name), (5, files[2].name)]
 
 
 def test_a_look_at_a_step_that_has_a_checkpoint_now_takes_its_name(tmp_path: Path) -> None:

@@ -189,7 +189,11 @@ class MonitorOptions:
         return self.monitor_output or output / "monitor"
 
     def watchers(
-        self, settings: PretrainSettings, output: Path, say: Callable[[str], None]
+        self,
+        settings: PretrainSettings,
+        output: Path,
+        resumed: Path | None,
+        say: Callable[[str], None],
     ) -> list[PretrainingMonitor]:
         """The monitor, if one was asked for; a line of every look goes to ``say``."""
         if self.monitor is None:
@@ -206,7 +210,7 @@ class MonitorOptions:
             output=self.folder(output),
             stop_on_alarm=self.stop_on_alarm,
         )
-        watcher = PretrainingMonitor(made, self.monitor_every)
+        watcher = PretrainingMonitor(made, self.monitor_every, resumed=resumed)
         watcher.on_look = lambda seen: say(look_line(len(made.records), seen))
         return [watcher]
 
@@ -261,14 +265,14 @@ def pretrain(
     console.quiet = not is_first_process()
     settings = from_options(settled)(run.settings(method, network, how))
     start = from_options(Start)(resume, start_from)
-    check_folder(output, find_method(settings.method), start)
+    resumed = check_folder(output, find_method(settings.method), start)
     console.print(f"working with {settle_threads()} thread(s)")
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}")
     say = partial(console.print, soft_wrap=True)
-    watchers = looking.watchers(settings, output, say)
+    watchers = looking.watchers(settings, output, resumed, say)
     loggers = run.loggers(output)
     try:
         with TrainingProgress(console) as progress:

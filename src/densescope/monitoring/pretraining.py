@@ -22,17 +22,19 @@ class PretrainingMonitor:
         every: steps between two looks; at every checkpoint by default.
         seen: the last observation, or ``None`` before the first.
         on_look: told of every observation, on the first rank.
+        resumed: the checkpoint that the run goes on from, whose name the first look bears.
     """
 
     monitor: DenseMonitor
     every: int | None = None
     seen: Observation | None = None
     on_look: Callable[[Observation], None] | None = None
+    resumed: Path | None = None
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
         """Look at the weights a run begins or goes on with, unless that was done before."""
         if step not in {record.step for record in self.monitor.records}:
-            self._look(learner, step)
+            self._look(learner, step, self.resumed)
 
     def after_step(self, learner: Learner[Any], progress: Progress) -> None:
         """Look when it is time."""

@@ -230,8 +230,11 @@ def _check(images: Tensor, settings: PretrainSettings) -> None:
         raise InputError(f"{len(images)} images do not fill a batch of {settings.batch_size}")
 
 
-def check_folder(folder: Path, method: Method, start: Start) -> None:
+def check_folder(folder: Path, method: Method, start: Start) -> Path | None:
     """Refuse a folder that a new run would spoil, or that holds no run to go on with.
+
+    Returns:
+        The checkpoint that a resumed run goes on from; ``None`` of a new one.
 
     Raises:
         InputError: it holds checkpoints though the run is new, none though it is resumed, or
@@ -240,14 +243,16 @@ def check_folder(folder: Path, method: Method, start: Start) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder for the checkpoints")
     try:
-        find_checkpoints(folder, method.name)
+        newest, _ = find_checkpoints(folder, method.name)[-1]
     except DataError as cause:
         if start.resume:
             raise InputError(f"nothing to resume: {cause}") from cause
-        return
+        return None
+    if start.resume:
+        return newest
     # The other processes of a run on several devices come here when the first is at work.
-    if start.resume or not is_first_process():
-        return
+    if not is_first_process():
+        return None
     raise InputError(
         f"{folder} already holds checkpoints: choose an empty folder, or go on with --resume"
     )
