@@ -140,6 +140,17 @@ def test_other_settings_or_images_in_one_folder_are_refused(
         run_sweep(tiny_run, tiny_images, tmp_path / "out", images_count=16)
 
 
+def test_other_settings_are_refused_before_images_are_read(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    other, nowhere = ScoreSettings(**SETTINGS, normalize=False), tmp_path / "no images"
+    with pytest.raises(RecordError, match=r"settings.normalize: True stored, False asked"):
+        run_sweep(tiny_run, nowhere, tmp_path / "out", settings=other)
+    with pytest.raises(DataError, match="does not exist"):
+        run_sweep(tiny_run, nowhere, tmp_path / "out")
+
+
 def test_a_folder_without_checkpoints_is_a_sentence(tiny_images: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no checkpoint of format dino"):

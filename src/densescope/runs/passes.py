@@ -11,7 +11,7 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import ImageSubset
 from densescope.records import ScoreRecord, plain
 from densescope.runs.executors import Executor, Job, Plan, shared_images
-from densescope.runs.scorer import BackboneSpec, Compute, is_current, manifest
+from densescope.runs.scorer import BackboneSpec, Compute, is_current, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
 
 
@@ -61,6 +61,15 @@ class Sweep:
         """Of a folder of records of these images."""
         shared: Mapping[str, Any] = manifest(self.spec, subset, self.settings)
         return dict(plain({**shared, PLACE: str(self.folder.resolve())}))
+
+    def expect(self, store: RunStore, **more: Any) -> None:
+        """Refuse a folder of records made with other settings before images are read.
+
+        Args:
+            store: the folder.
+            more: other entries that its manifest must have.
+        """
+        store.expect(dict(plain({**without_images(self.spec, self.settings), **more})))
 
     def jobs(self, checkpoints: Sequence[tuple[Path, int]]) -> list[Job]:
         """The checkpoints by the names of their records."""

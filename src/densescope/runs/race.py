@@ -38,6 +38,13 @@ def race_run(
     on. After every round the records of all checkpoints, pooled over their rounds, are written
     into the store. LiDAR is taken in the first round only.
 
+    Args:
+        run: made for rounds by :func:`of_rounds`.
+        checkpoints: path and number of each.
+        source: of the images.
+        store: of the pooled records.
+        race: how many rounds of how many images.
+
     Returns:
         The pooled records in order of step.
 
@@ -47,7 +54,6 @@ def race_run(
         RecordError: the store holds a run made with other settings.
     """
     race, subset = _drawn(run.settings, source, race)
-    run = replace(run, settings=replace(run.settings, images_per_batch=race.round_size))
     manifest = {**run.manifest(subset), "race": race.to_json()}
     store.open(manifest)
     jobs = going = run.jobs(checkpoints)
@@ -65,6 +71,11 @@ def race_run(
         if not going:
             break
     return records
+
+
+def of_rounds(run: Sweep, race: Race) -> Sweep:
+    """The same sweep, with a value of the dimension per round."""
+    return replace(run, settings=replace(run.settings, images_per_batch=race.round_size))
 
 
 def _drawn(settings: ScoreSettings, source: ImageSource, race: Race) -> tuple[Race, ImageSubset]:

@@ -99,15 +99,19 @@ class Compute:
 def manifest(spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings) -> dict[str, Any]:
     """What all records of a run share; a run folder refuses to go on with another one."""
     return {
-        "backbone": spec.to_json(),
+        **without_images(spec, settings),
         "images": {
             "source": subset.source.location,
             "seed": subset.seed,
             "count": len(subset),
             "fingerprint": subset.fingerprint,
         },
-        "settings": settings.to_json(),
     }
+
+
+def without_images(spec: BackboneSpec, settings: ScoreSettings) -> dict[str, Any]:
+    """What of a manifest is known before any image is read."""
+    return {"backbone": spec.to_json(), "settings": settings.to_json()}
 
 
 def is_current(record: ScoreRecord, path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,28 @@ class RunStore:
             RecordError: the folder holds a run with other settings; the message names them.
         """
         held = self.manifest() if self.manifest_path.exists() else None
-        stored = held if held is not None and self._anything_scored() else dict(manifest)
-        differing = differences(_settings(stored), _settings(manifest))
+        if held is not None and self._anything_scored():
+            self._refuse(differences(_settings(held), _settings(manifest)))
+        if held != manifest:
+            write_json(manifest, self.manifest_path)
+
+    def expect(self, part: Mapping[str, Any]) -> None:
+        """Refuse what :meth:`open` would refuse, as far as these entries of a manifest say.
+
+        Raises:
+            RecordError: the folder holds a run with other settings; the message names them.
+        """
+        if self.manifest_path.exists() and self._anything_scored():
+            held = self.manifest()
+            self._refuse(differences({key: held.get(key) for key in part}, part))
+
+    def _refuse(self, differing: Sequence[str]) -> None:
         if differing:
             raise RecordError(
                 f"{self.folder} holds a run made with other settings ({'; '.join(differing)}); "
                 "numbers made with different settings do not compare. Use another --output, "
                 "or the same settings"
             )
-        if held != manifest:
-            write_json(manifest, self.manifest_path)
 
     def _anything_scored(self) -> bool:
         paths = (self.folder / "records").glob("*.json")

@@ -17,7 +17,7 @@ from densescope.records import ScoreRecord
 from densescope.runs.executors import Executor, Here
 from densescope.runs.passes import Sweep, score_pass
 from densescope.runs.passes import SweepEvent as SweepEvent
-from densescope.runs.race import race_run
+from densescope.runs.race import of_rounds, race_run
 from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
 from densescope.runs.store import RunStore
 from densescope.selection.race import Race as Race
@@ -131,13 +131,17 @@ def sweep_run(
         on_event or (lambda event: None),
     )
     checkpoints = find_checkpoints(run.folder, spec.format)
+    store = RunStore(Path(output))
     if isinstance(images_count, Race):
         if shard is not None and shard.count > 1:
             raise InputError(NO_SHARDS)
-        return race_run(run, checkpoints, open_images(images), RunStore(Path(output)), images_count)
+        run = of_rounds(run, images_count)
+        run.expect(store)
+        return race_run(run, checkpoints, open_images(images), store, images_count)
+    run.expect(store, race=None)
     jobs = run.jobs((shard or Shard()).of(checkpoints))
     subset = draw_subset(open_images(images), images_count, run.settings.seed)
-    records = score_pass(run, jobs, subset, RunStore(Path(output)))
+    records = score_pass(run, jobs, subset, store)
     return [records[job.name] for job in jobs]
 
 

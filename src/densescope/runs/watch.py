@@ -17,7 +17,14 @@ from densescope.locks import exclusive
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, Signature
-from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute, is_current, manifest
+from densescope.runs.scorer import (
+    BackboneSpec,
+    CheckpointScorer,
+    Compute,
+    is_current,
+    manifest,
+    without_images,
+)
 from densescope.runs.store import PLACE, RunStore
 from densescope.selection import (
     Alarm,
@@ -159,8 +166,9 @@ def watch_run(
     check_architecture(
         format=spec.format, architecture=spec.architecture, options=spec.architecture_options
     )
-    subset = draw_subset(open_images(images), images_count, settings.seed)
     store = RunStore(Path(output))
+    store.expect(plain({**without_images(spec, settings), "race": None}))
+    subset = draw_subset(open_images(images), images_count, settings.seed)
     with exclusive(store.folder / LOCK, wait=False) as alone:
         if not alone:
             raise RecordError(
