@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a folder; scenes of our own by default")
     parser.add_argument("--images-count", type=int, default=512)
     parser.add_argument("--lidar-images", type=int, default=256)
-    parser.add_argument("--checkpoints", type=int, default=3)
+    parser.add_argument("--checkpoints", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="float32")
     parser.add_argument("--device", default="auto")
