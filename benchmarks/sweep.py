@@ -32,6 +32,7 @@ from densescope.features.extraction import PRECISIONS, resolve_device
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import draw_subset, open_images
 from densescope.records import ScoreRecord
+from densescope.runs.executors import Processes
 from densescope.runs.scorer import Compute
 from densescope.runs.sweep import SweepEvent, sweep
 
@@ -101,6 +102,7 @@ def swept(options: argparse.Namespace, folder: Path, settings: ScoreSettings) ->
             images_count=options.images_count,
             settings=settings,
             compute=Compute(options.device),
+            executor=Processes(options.processes) if options.processes > 1 else None,
             on_event=told,
         )
     broken = [record.error for record in records if record.status != "scored"]
@@ -140,21 +142,22 @@ def measured(options: argparse.Namespace) -> list[Run]:
     return runs
 
 
-def ratios(runs: list[Run], device: torch.device) -> list[Row]:
+def ratios(runs: list[Run], device: torch.device, processes: int) -> list[Row]:
     rows: list[Row] = []
     for run in runs:
         (alone,), count = run.bare, len(run.records)
         row: Row = {
             "checkpoints": count,
+            "processes": processes,
             "sweep s": run.whole.wall,
             "bare passes of a checkpoint s": alone.wall,
             "ratio": run.whole.wall / (count * alone.wall),
             "first checkpoint s": run.each[0],
         }
-        if count > 1:
+        if count > 1 and processes == 1:
             row["later checkpoints s"] = statistics.median(run.each[1:])
             row["their ratio"] = statistics.median(run.each[1:]) / alone.wall
-        if device.type == "cpu":
+        if device.type == "cpu" and processes == 1:
             row["ratio of processor seconds"] = run.whole.processor / (count * alone.processor)
         row["load"] = os.getloadavg()[0]
         rows.append(row)
@@ -179,6 +182,7 @@ def main() -> None:
     parser.add_argument("--images-count", type=int, default=512)
     parser.add_argument("--lidar-images", type=int, default=256)
     parser.add_argument("--checkpoints", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="each with its share of cores")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="float32")
     parser.add_argument("--device", default="auto")
@@ -201,13 +205,17 @@ def main() -> None:
         f"{options.images_count} images, {options.lidar_images} of them in 10 views, "
         f"{options.checkpoints} checkpoint(s)"
     )
-    parts = {"the sweep and the bare passes": ratios(runs, device), "stages": stages(runs)}
+    parts = {
+        "the sweep and the bare passes": ratios(runs, device, options.processes),
+        "stages": stages(runs),
+    }
     text = "\n\n".join(f"## {title}\n\n{table(rows)}" for title, rows in parts.items())
     text = f"# densescope sweep, ViT-S/16 at {SIDE} pixels: {what}\n\n{text}\n\n"
     text += ", ".join(f"{name} {value}" for name, value in about.items())
     print(text)
     options.output.mkdir(exist_ok=True)
-    name = f"sweep-{device.type}"
+    side_by_side = "" if options.processes == 1 else f"-{options.processes}-processes"
+    name = f"sweep-{device.type}{side_by_side}"
     document = {"environment": about, "what": what, **parts}
     (options.output / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     (options.output / f"{name}.md").write_text(text + "\n")
