@@ -21,6 +21,7 @@ check: $(STAMP)  ## format, lint, types and the fast tests
 	$(BIN)/python -m pytest -q -x -n 2 -m "not slow and not browser"
 
 bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
+	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.estimator
 	$(BIN)/python -m benchmarks.probing
 	$(BIN)/python -m benchmarks.views

@@ -179,24 +179,6 @@ def clusters(local: int, wide: int) -> dict[str, Any]:
     return {"local_clusters": local, "global_clusters": wide}
 
 
-def import_times(repeats: int = 7) -> Row:
-    """Seconds to import the package and torch alone, in fresh processes by turns."""
-    script = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-    times: dict[str, list[float]] = {"torch": [], "densescope": []}
-    for _ in range(repeats):
-        for name, taken in times.items():
-            command = [sys.executable, "-c", script.format(name)]
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
-            taken.append(float(run.stdout))
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
-    return {
-        "import torch s": medians["torch"],
-        "import densescope s": medians["densescope"],
-        "ratio": medians["densescope"] / medians["torch"],
-        "load": os.getloadavg()[0],
-    }
-
-
 def profiled(shape: Shape, device: str, rows: int = 12) -> list[Row]:
     """The operations one call with one thread spends most time in."""
     features = vit_like(*shape).to(device)
@@ -284,7 +266,6 @@ def main() -> None:
         "operations of dense_structure, one thread": profiled(
             first if options.small else (256, 196, 384), device
         ),
-        "import, fresh processes": [import_times(1 if options.small else 7)],
     }
     text = "\n\n".join(f"## {title}\n\n{table(rows)}" for title, rows in parts.items())
     text += "\n\n" + ", ".join(f"{name} {value}" for name, value in about.items())

@@ -7,9 +7,12 @@ import math
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import densescope
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "densescope"
 
@@ -106,8 +109,29 @@ def loaded_by(statement: str, banned: tuple[str, ...]) -> list[str]:
     return run.stdout.split()
 
 
-def test_importing_the_package_loads_torch_and_nothing_heavier() -> None:
-    assert loaded_by("import densescope", HEAVY) == []
+@pytest.mark.parametrize("module", ["densescope", "densescope.cli.app"])
+def test_importing_the_package_or_its_command_does_not_wait_for_torch(module: str) -> None:
+    heavy = tuple(name for name in HEAVY if name != "typer")
+    assert loaded_by(f"import {module}", ("torch", *heavy)) == []
+
+
+def test_the_public_names_load_torch_and_nothing_heavier() -> None:
+    assert loaded_by("from densescope import *", ("torch", *HEAVY)) == ["torch"]
+
+
+def test_every_public_name_is_there() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    named = {
+        (alias.name, f"densescope.{node.module}")
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name for name, _ in named} == set(densescope.__all__) <= set(dir(densescope))
+    for name, module in named:
+        assert getattr(densescope, name) is getattr(import_module(module), name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = densescope.no_such_name
 
 
 def test_the_light_import_test_can_fail() -> None:

@@ -1,46 +1,9 @@
-"""Which checkpoint of a self-supervised run has the best patch features, and why."""
+"""Which checkpoint of a self-supervised run has the best patch features, and why.
 
-from densescope._version import __version__ as __version__
-from densescope.agreement import agreement_of_run as agreement_of_run
-from densescope.errors import CheckpointError as CheckpointError
-from densescope.errors import DataError as DataError
-from densescope.errors import DensescopeError as DensescopeError
-from densescope.errors import InputError as InputError
-from densescope.errors import RecordError as RecordError
-from densescope.estimate import Estimate as Estimate
-from densescope.evaluation.scoring import ScoreSettings as ScoreSettings
-from densescope.features.backbones import Backbone as Backbone
-from densescope.features.backbones import Features as Features
-from densescope.features.backbones import load_backbone as load_backbone
-from densescope.features.live import live_backbone as live_backbone
-from densescope.features.live import patch_tokens as patch_tokens
-from densescope.features.live import tokens_of as tokens_of
-from densescope.monitoring import DenseCheckpoint as DenseCheckpoint
-from densescope.monitoring import DenseMetric as DenseMetric
-from densescope.monitoring import DenseMonitor as DenseMonitor
-from densescope.numerics.baselines import alpha_req as alpha_req
-from densescope.numerics.baselines import dense_rankme as dense_rankme
-from densescope.numerics.baselines import lidar as lidar
-from densescope.numerics.baselines import outlier_fraction as outlier_fraction
-from densescope.numerics.baselines import rankme as rankme
-from densescope.numerics.clustering import Clustering as Clustering
-from densescope.numerics.clustering import kmeans as kmeans
-from densescope.numerics.intervals import estimate_baseline as estimate_baseline
-from densescope.numerics.intervals import estimate_structure as estimate_structure
-from densescope.numerics.regularizer import DenseStructureLoss as DenseStructureLoss
-from densescope.numerics.spectrum import effective_rank as effective_rank
-from densescope.numerics.structure import DenseStructure as DenseStructure
-from densescope.numerics.structure import dense_structure as dense_structure
-from densescope.records import ScoreRecord as ScoreRecord
-from densescope.report.run import report_run as report_run
-from densescope.runs.executors import Processes as Processes
-from densescope.runs.executors import Ray as Ray
-from densescope.runs.scorer import Compute as Compute
-from densescope.runs.sweep import score_checkpoint as score_checkpoint
-from densescope.runs.sweep import sweep as sweep
-from densescope.selection import Alarm as Alarm
-from densescope.selection import AlarmSettings as AlarmSettings
-from densescope.selection import Selection as Selection
-from densescope.selection import find_alarm as find_alarm
-from densescope.selection import readings_of as readings_of
-from densescope.selection import select_checkpoints as select_checkpoints
+The names are those of ``__init__.pyi``; what stands behind one, PyTorch above all, is loaded when
+it is first asked for, so that the command answers at once.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
