@@ -87,12 +87,19 @@ def test_a_run_its_next_command_and_going_on(
     assert swept.returncode == 0, swept.stderr
     assert "2 of 2 checkpoints scored" in swept.stdout
 
-    # the files say of what network they are
-    command = ["sweep", output, "--format", "mocov3", "--images", tiny_images]
-    bare = densescope(*command, "--output", tmp_path / "bare", *SCORING)
-    assert "2 of 2 checkpoints scored" in bare.stdout
-    ways = [RunStore(tmp_path / name).records() for name in ("scores", "bare")]
-    assert [one.scores for one in ways[0]] == [one.scores for one in ways[1]]
+    # the files say of what network they are, and it is the one that could be named instead
+    records = RunStore(tmp_path / "scores").records()
+    network = records[0].checkpoint
+    options = [f"--architecture-option={key}={item}" for key, item in network["options"].items()]
+    named = ["--architecture", network["architecture"], *options]
+    assert "--architecture" not in command
+    assert "patch_size=8" in " ".join(options)
+    said = ["sweep", output, "--format", "mocov3", *named, "--images", tiny_images]
+    told = densescope(*said, "--output", tmp_path / "told", *SCORING)
+    assert "2 of 2 checkpoints scored" in told.stdout
+    assert [one.scores for one in RunStore(tmp_path / "told").records()] == [
+        one.scores for one in records
+    ]
 
     assert "already holds checkpoints" in refused(densescope(*words))
     again = densescope(*words, "--resume")

@@ -254,6 +254,8 @@ def pretrain(
     A run that was stopped goes on with --output RUN --resume.
     """
     from densescope.cli.progress import TrainingProgress
+    from densescope.features.format_words import sweep_command
+    from densescope.features.formats import find_format
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
     from densescope.pretraining.methods import find_method, settled
@@ -294,20 +296,9 @@ def pretrain(
     console.print(f"{len(files)} checkpoints in {output}")
     if watchers:
         console.print(f"seen on the way: densescope select {quote(str(looking.folder(output)))}")
-    console.print(f"next: {sweep_command(settings, output)}", soft_wrap=True)
-
-
-def sweep_command(settings: PretrainSettings, output: Path) -> str:
-    """The command that scores the checkpoints of a run."""
-    backbone = settings.backbone
-    options = " ".join(
-        f"--architecture-option {quote(f'{key}={value}')}"
-        for key, value in backbone.loader_options.items()
-    )
-    return (
-        f"densescope sweep {quote(str(output))} --format {settings.method} "
-        f"--architecture {backbone.architecture} {options} --images DIR --output SCORES"
-    )
+    # no architecture: these files say what they hold
+    command = sweep_command(find_format(settings.method), run=output)
+    console.print(f"next: {command}", soft_wrap=True)
 
 
 def methods(

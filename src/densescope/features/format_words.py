@@ -35,10 +35,13 @@ def format_lines(row: Format) -> list[str]:
     return [*lines, f"command: {command}"]
 
 
-def sweep_command(row: Format | None = None, output: Path | str = "SCORES") -> str:
+def sweep_command(
+    row: Format | None = None, *, run: Path | str = "RUN_FOLDER", output: Path | str = "SCORES"
+) -> str:
     """The command that scores a run, of this format or of any; what is to be named in capitals."""
     named = "--format FORMAT --architecture NAME" if row is None else _named(row)
-    return f"densescope sweep RUN_FOLDER {named} --images DIR --output {quote(str(output))}"
+    folder, scores = quote(str(run)), quote(str(output))
+    return f"densescope sweep {folder} {named} --images DIR --output {scores}"
 
 
 def score_command(row: Format) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,7 +128,7 @@ def build_masks(
             classes[number] if number < len(classes) else f"class {number}",
             tuple(_at(values, number) for values in known.values()) if heads else (),
         )
-        for number, color in zip(order, CLASS_COLORS, strict=False)
+        for number, color in _colored(order)
     )
     return MaskPanel(
         rows=tuple(rows),
@@ -149,9 +149,14 @@ def _by_frequency(truth: Tensor, *predicted: Tensor) -> list[int]:
     return sorted(present, key=lambda n: (-int(count[n]), -int(total[n]), n))
 
 
+def _colored(order: Sequence[int]) -> Iterable[tuple[int, tuple[int, ...]]]:
+    """Classes and their colors; those beyond the colors share one gray."""
+    return zip(order, CLASS_COLORS, strict=False)
+
+
 def _palette(order: Sequence[int]) -> Tensor:
     palette = torch.tensor(OTHER_COLOR, dtype=torch.float32).repeat(256, 1)
-    for number, color in zip(order, CLASS_COLORS, strict=False):
+    for number, color in _colored(order):
         palette[number] = torch.tensor(color, dtype=torch.float32)
     palette[IGNORED] = 255
     return palette
