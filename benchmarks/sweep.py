@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.estimator import RESULTS, Row, environment, memory, reset_peak, settle, table
+from densescope.evaluation.backbone import ScoringImages
 from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scenes import make_scenes, save_scenes
-from densescope.evaluation.scoring import ScoreSettings, ScoringImages
+from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import PRECISIONS, resolve_device
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import draw_subset, open_images

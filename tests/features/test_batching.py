@@ -120,6 +120,20 @@ def test_an_accelerator_doubles_while_that_pays(monkeypatch: pytest.MonkeyPatch)
     assert shown(monkeypatch, machine, 512, batching) == [256, 256]
 
 
+def test_waiting_for_images_is_not_held_against_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Accelerator(lambda images: images / 1000 + 1)
+    alone = list(shown(monkeypatch, machine, 4000, Batching()))
+    asked: list[int] = []
+
+    def ready(rows: slice) -> None:
+        asked.append(rows.stop - rows.start)
+        machine.now += 10 * len(asked)  # ever slower
+
+    machine.tried.clear()
+    list(Batching().each(4000, PIXELS, CUDA, machine.work, ready))
+    assert machine.tried == asked == alone
+
+
 def test_an_accelerator_short_of_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Accelerator(lambda images: 1.0, most=200)
     batching = Batching()

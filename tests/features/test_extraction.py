@@ -158,8 +158,8 @@ def test_what_was_not_looked_at_is_looked_at_before_features_are_given(
             function(Spoiled(poison_the_last_batch), pixels, batch_size=3, device="cpu")
 
 
-@pytest.mark.parametrize(("free", "device"), [(2800, "meta"), (2799, "cpu")])
-def test_patches_stay_where_they_take_two_fifths_of_what_is_free(
+@pytest.mark.parametrize(("free", "device"), [(3734, "meta"), (3733, "cpu")])
+def test_patches_stay_where_they_take_three_tenths_of_what_is_free(
     monkeypatch: pytest.MonkeyPatch, free: int, device: str
 ) -> None:
     monkeypatch.setattr(extraction, "free_bytes", lambda device: free)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densescope.errors import InputError, RecordError
-from densescope.evaluation.scoring import METRICS, ScoreSettings, ScoringImages, score_backbone
+from densescope.evaluation.backbone import ScoringImages, score_backbone
+from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.features.extraction import extract
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.monitoring.metric import DenseMetric

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import InputError, RecordError
-from densescope.evaluation.scoring import ScoreSettings, ScoringImages, score_backbone
+from densescope.evaluation.backbone import ScoringImages, score_backbone
+from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import decode_subset, draw_subset, open_images
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.monitoring.keeping import DenseCheckpoint

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from densescope.evaluation.scoring import ScoreSettings, ScoringImages, score_backbone
+from densescope.evaluation.backbone import ScoringImages, score_backbone
+from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
 from densescope.monitoring import DenseMonitor, Observation, TrainingStopped
 from densescope.monitoring.pretraining import PretrainingMonitor

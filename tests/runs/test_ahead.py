@@ -1,20 +1,27 @@
-"""One checkpoint is read ahead: in which order things happen, and what is left when they stop."""
+"""What happens at the same time in a sweep, in which order, and what is left when it stops."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 
-from densescope.errors import CheckpointError
+from densescope.errors import CheckpointError, DataError
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.images import ImageSubset, draw_subset, open_images
+from densescope.features.timm_backbone import TimmBackbone
 from densescope.runs import ahead as module
 from densescope.runs import scorer as scoring
-from densescope.runs.ahead import ReadAhead, ReadCheckpoint, modified
+from densescope.runs.ahead import Ahead, ReadCheckpoint, modified
+from densescope.runs.executors import Here
+from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
+from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
 
@@ -42,13 +49,16 @@ class Shelf:
         assert self.seen[name].wait(PATIENCE_SECONDS)
 
 
-def readers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "densescope-read" in thread.name]
+def helpers() -> list[str]:
+    """Threads that read, show or decode; those that compute numbers stay for the next call."""
+    kinds = ("read", "forward", "images")
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(tuple(f"densescope-{k}" for k in kinds))]
 
 
 def test_the_next_one_is_read_while_this_one_is_used_and_none_further() -> None:
     shelf = Shelf()
-    with ReadAhead(shelf.read) as ahead:
+    with Ahead(shelf.read, "read") as ahead:
         assert ahead.take(PATHS[0], PATHS[1]).loaded == "one"
         shelf.await_read("two")  # without anyone taking it
         assert shelf.begun == ["one", "two"]
@@ -56,13 +66,13 @@ def test_the_next_one_is_read_while_this_one_is_used_and_none_further() -> None:
         shelf.await_read("three")
         assert ahead.take(PATHS[2]).loaded == "three"
     assert shelf.begun == ["one", "two", "three"]
-    assert readers() == []
+    assert helpers() == []
 
 
 def test_an_error_surfaces_where_its_checkpoint_is_taken_and_the_next_one_is_read() -> None:
     shelf = Shelf()
     shelf.failing = {"two"}
-    with ReadAhead(shelf.read) as ahead:
+    with Ahead(shelf.read, "read") as ahead:
         ahead.take(PATHS[0], PATHS[1])
         shelf.await_read("two")
         with pytest.raises(CheckpointError, match="two is damaged"):
@@ -73,26 +83,26 @@ def test_an_error_surfaces_where_its_checkpoint_is_taken_and_the_next_one_is_rea
 
 def test_another_checkpoint_than_the_one_begun_is_read_anew() -> None:
     shelf = Shelf()
-    with ReadAhead(shelf.read) as ahead:
+    with Ahead(shelf.read, "read") as ahead:
         ahead.begin(PATHS[0])
         assert ahead.take(PATHS[2]).loaded == "three"
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, hook: Callable[[str, str], None]) -> None:
-    """Call a hook with ``"read"`` after a checkpoint was read and ``"score"`` before scoring."""
-    read, score = scoring.read_checkpoint, scoring.score_backbone
+    """Call a hook with ``"read"`` after a checkpoint was read, ``"show"`` before it sees images."""
+    read, show = scoring.read_checkpoint, scoring.backbone_features
 
     def reading(path: Path, load: Any) -> ReadCheckpoint:
         found = read(path, load)
         hook("read", path.name)
         return found
 
-    def scored(backbone: Any, *given: Any, **more: Any) -> Any:
-        hook("score", "")
-        return score(backbone, *given, **more)
+    def shown(backbone: Any, *given: Any, **more: Any) -> Any:
+        hook("show", "")
+        return show(backbone, *given, **more)
 
     monkeypatch.setattr(scoring, "read_checkpoint", reading)
-    monkeypatch.setattr(scoring, "score_backbone", scored)
+    monkeypatch.setattr(scoring, "backbone_features", shown)
 
 
 def swept(run: Path, images: Path, output: Path, **more: Any) -> list[Any]:
@@ -111,7 +121,7 @@ def test_a_sweep_reads_the_next_checkpoint_before_it_has_scored_this_one(
         events.append(f"{what} {name}".strip())
         if name == "checkpoint0001.pth":
             second.set()
-        if what == "score":
+        if what == "show":
             assert second.wait(PATIENCE_SECONDS)
 
     watched(monkeypatch, hook)
@@ -120,8 +130,8 @@ def test_a_sweep_reads_the_next_checkpoint_before_it_has_scored_this_one(
     assert [event for event in events if event.startswith("read")] == [
         f"read checkpoint000{epoch}.pth" for epoch in range(3)
     ]
-    assert events.index("score") < events.index("read checkpoint0002.pth")
-    assert readers() == []
+    assert events.index("show") < events.index("read checkpoint0002.pth")
+    assert helpers() == []
 
 
 def test_a_checkpoint_replaced_after_it_was_read_is_scored_again_by_the_next_sweep(
@@ -135,7 +145,7 @@ def test_a_checkpoint_replaced_after_it_was_read_is_scored_again_by_the_next_swe
     def hook(what: str, name: str) -> None:
         if what == "read" and name == path.name:
             read_second.set()
-        elif what == "score" and not replaced.is_set():
+        elif what == "show" and not replaced.is_set():
             assert read_second.wait(PATIENCE_SECONDS)
             torch.save(checkpoint(77), path)
             replaced.set()
@@ -159,14 +169,14 @@ def test_an_interrupt_leaves_no_thread_behind(
     run = write_checkpoints(tmp_path / "run", range(3))
 
     def hook(what: str, name: str) -> None:
-        if what == "score":
-            assert readers() != []
+        if what == "show":
+            assert helpers() != []
             raise KeyboardInterrupt
 
     watched(monkeypatch, hook)
     with pytest.raises(KeyboardInterrupt):
         swept(run, tiny_images, tmp_path / "out")
-    assert readers() == []
+    assert helpers() == []
 
 
 def test_images_are_decoded_while_the_first_checkpoint_is_read(
@@ -189,4 +199,173 @@ def test_images_are_decoded_while_the_first_checkpoint_is_read(
     (record,) = swept(run, tiny_images, tmp_path / "out", image_size=32)
     assert record.status == "scored"
     assert record.timing["batch_size"] == 32
-    assert record.timing["images_seconds"] > 0
+    assert record.timing["images_seconds"] >= 0
+
+
+class OnDemand:
+    """Images of a folder, the last of which is only read once something has happened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.happened = threading.Event()
+        self.source = open_images(folder)
+
+    def subset(self, read: Callable[[str], bytes] | None = None) -> ImageSubset:
+        drawn = draw_subset(self.source, len(self.source), 0)
+        self.last = drawn.names[-1]
+        return replace(drawn, source=replace(self.source, read=read or self.read))
+
+    def read(self, name: str) -> bytes:
+        if name == self.last:
+            assert self.happened.wait(PATIENCE_SECONDS)
+        return self.source.read(name)
+
+
+def scorer_of(subset: ImageSubset, store: RunStore | None = None) -> CheckpointScorer:
+    settings = ScoreSettings(**SETTINGS)
+    return CheckpointScorer(BackboneSpec(**SPEC), subset, settings, Compute(batch_size=4), store)
+
+
+def test_the_first_images_are_shown_while_later_ones_are_decoded(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_checkpoints(tmp_path / "run", range(1)) / "checkpoint0000.pth"
+    images = OnDemand(tiny_images)
+    features = TimmBackbone.features
+
+    def shown(*given: Any, **more: Any) -> Any:
+        images.happened.set()
+        return features(*given, **more)
+
+    monkeypatch.setattr(TimmBackbone, "features", shown)
+    with closing(scorer_of(images.subset())) as scorer:
+        record = scorer.score_or_raise(path, "one", 0)
+    monkeypatch.undo()
+    with closing(scorer_of(images.subset(images.source.read))) as scorer:
+        expected = scorer.score_or_raise(path, "one", 0)
+    assert replace(record, timing={}) == replace(expected, timing={})
+    assert helpers() == []
+
+
+def test_an_image_that_cannot_be_decoded_stops_whoever_needs_it(
+    tiny_images: Path, tmp_path: Path
+) -> None:
+    path = write_checkpoints(tmp_path / "run", range(1)) / "checkpoint0000.pth"
+    images = OnDemand(tiny_images)
+
+    def read(name: str) -> bytes:
+        return b"no image" if name == images.last else images.source.read(name)
+
+    with (
+        closing(scorer_of(images.subset(read))) as scorer,
+        pytest.raises(DataError, match="cannot be decoded"),
+    ):
+        scorer.score(path, "one", 0)
+    assert helpers() == []
+
+
+def overlapped(monkeypatch: pytest.MonkeyPatch, hook: Callable[[str, int], None]) -> None:
+    """Call a hook before each checkpoint is shown the images and before its numbers."""
+    counts = {"show": 0, "numbers": 0}
+
+    def hooked(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **more: Any) -> Any:
+            counts[what] += 1
+            hook(what, counts[what])
+            return function(*given, **more)
+
+        return call
+
+    for what, name in (("show", "backbone_features"), ("numbers", "score_features")):
+        monkeypatch.setattr(scoring, name, hooked(what, getattr(scoring, name)))
+
+
+def test_numbers_of_one_checkpoint_and_forward_passes_of_the_next_overlap(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_checkpoints(tmp_path / "run", range(3))
+    (run / "checkpoint0001.pth").write_bytes(b"damaged")
+    expected = swept(run, tiny_images, tmp_path / "one", executor=Here(overlap=False))
+    second = threading.Event()
+    shown: list[int] = []
+
+    def hook(what: str, count: int) -> None:
+        if what == "show":
+            shown.append(count)
+        if (what, count) == ("show", 2):
+            second.set()
+        if (what, count) == ("numbers", 1):
+            # the damaged one is taken next, so the third is not begun before that
+            assert not second.wait(0.5)
+
+    with monkeypatch.context() as patched:
+        overlapped(patched, hook)
+        found = swept(run, tiny_images, tmp_path / "two", executor=Here(overlap=True))
+    assert [record.status for record in found] == ["scored", "failed", "scored"]
+    assert [replace(r, timing={}) for r in found] == [replace(r, timing={}) for r in expected]
+    assert helpers() == []
+
+
+def test_numbers_wait_for_the_next_forward_pass_only_where_they_overlap(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_checkpoints(tmp_path / "run", range(2))
+    second = threading.Event()
+    events: list[str] = []
+
+    def hook(what: str, count: int) -> None:
+        events.append(f"{what} {count}")
+        if (what, count) == ("show", 2):
+            second.set()
+        if (what, count) == ("numbers", 1) and overlap:
+            assert second.wait(PATIENCE_SECONDS)  # begun though nobody took it yet
+
+    for overlap in (True, False):
+        events.clear()
+        with monkeypatch.context() as patched:
+            overlapped(patched, hook)
+            swept(run, tiny_images, tmp_path / str(overlap), executor=Here(overlap))
+    assert events == ["show 1", "numbers 1", "show 2", "numbers 2"]
+
+
+def test_an_interrupt_stops_the_checkpoint_that_is_being_shown_the_images(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_checkpoints(tmp_path / "run", range(3))
+    batches = threading.Semaphore(0)
+    shown: list[int] = []
+    features = TimmBackbone.features
+    interrupted = threading.Event()
+
+    def slow(*given: Any, **more: Any) -> Any:
+        shown.append(1)
+        if len(shown) > first:  # of the second checkpoint
+            batches.release()
+            assert interrupted.wait(PATIENCE_SECONDS)
+        return features(*given, **more)
+
+    first = 8  # batches of four
+    monkeypatch.setattr(TimmBackbone, "features", slow)
+    close = CheckpointScorer.close
+
+    def closed(scorer: CheckpointScorer) -> None:
+        close(scorer)
+        interrupted.set()
+
+    monkeypatch.setattr(CheckpointScorer, "close", closed)
+
+    def hook(what: str, count: int) -> None:
+        if what == "numbers":
+            assert batches.acquire(timeout=PATIENCE_SECONDS)
+            raise KeyboardInterrupt
+
+    overlapped(monkeypatch, hook)
+    with pytest.raises(KeyboardInterrupt):
+        swept(
+            run,
+            tiny_images,
+            tmp_path / "out",
+            executor=Here(overlap=True),
+            compute=Compute(batch_size=4),
+        )
+    assert len(shown) == first + 1
+    assert helpers() == []

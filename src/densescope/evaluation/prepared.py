@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from densescope.evaluation.backbone import ScoringImages
 from densescope.evaluation.cache import FeatureCache
-from densescope.evaluation.scoring import ScoreSettings, ScoringImages
+from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.augmentation import AugmentationSettings, random_views
-from densescope.features.images import ImageSubset, decode_subset
+from densescope.features.filling import Filling
+from densescope.features.images import ImageSubset, decoding
 from densescope.locks import exclusive
 
 VIEW_CHUNK = 16
@@ -30,6 +33,9 @@ def prepare_images(
 ) -> ScoringImages:
     """Decode a run's images once, and draw the augmented views that LiDAR compares.
 
+    Both is done in the background: who reads a batch of them waits for that batch. An image that
+    cannot be decoded is found out by who reads it. Close them when they are no longer wanted.
+
     The views are those of the first ``settings.lidar_images`` images, drawn with the run's seed:
     every checkpoint sees the same ones.
 
@@ -40,29 +46,36 @@ def prepare_images(
         workers: threads that decode.
         folder: where decoded images are kept, memory-mapped by every process that uses it; the
             first one decodes while the others wait. In memory by default.
+
+    Raises:
+        DataError: an image that goes into ``folder`` cannot be read or decoded.
     """
     if folder is None:
-        return _decoded(subset, image_size, settings, workers)
+        return _decoding(subset, image_size, settings, workers)
     cache = FeatureCache(folder)
     with exclusive(folder / LOCK, wait=True):
         found = _kept(cache, subset, image_size, settings)
         if found is None:
-            _keep(cache, _decoded(subset, image_size, settings, workers), subset, settings)
+            with closing(_decoding(subset, image_size, settings, workers)) as images:
+                _keep(cache, images, subset, settings)
             found = _kept(cache, subset, image_size, settings)
     assert found is not None
     return found
 
 
-def _decoded(
+def _decoding(
     subset: ImageSubset, image_size: int, settings: ScoreSettings, workers: int
 ) -> ScoringImages:
-    pixels = decode_subset(subset, image_size=image_size, workers=workers)
+    pixels = decoding(subset, image_size=image_size, workers=workers)
     if settings.lidar_images < 2:
         return ScoringImages(pixels)
+    sample_ids = _sample_ids(len(pixels), settings)
     generator = torch.Generator().manual_seed(settings.seed)
-    views = []
-    for start in range(0, min(settings.lidar_images, len(pixels)), VIEW_CHUNK):
-        chunk = pixels[start : min(start + VIEW_CHUNK, settings.lidar_images)].float() / 255
+    views = torch.empty(len(sample_ids), *pixels.shape[1:], dtype=torch.uint8)
+
+    def draw(rows: slice) -> None:
+        shown = sample_ids[rows]
+        chunk = pixels[int(shown[0]) : int(shown[-1]) + 1].float() / 255
         drawn = random_views(
             chunk,
             views=settings.lidar_views,
@@ -70,8 +83,11 @@ def _decoded(
             settings=VIEWS,
             generator=generator,
         )
-        views.append(drawn.mul_(255).round_().to(torch.uint8).flatten(0, 1))
-    return ScoringImages(pixels, torch.cat(views), _sample_ids(len(pixels), settings))
+        views[rows] = drawn.mul_(255).round_().flatten(0, 1)
+
+    # one thread, so that chunks draw from the generator in their order
+    drawing = Filling(views, draw, step=VIEW_CHUNK * settings.lidar_views)
+    return ScoringImages(pixels, drawing, sample_ids)
 
 
 def _sample_ids(images: int, settings: ScoreSettings) -> torch.Tensor:
@@ -113,6 +129,6 @@ def _keep(
     cache: FeatureCache, images: ScoringImages, subset: ImageSubset, settings: ScoreSettings
 ) -> None:
     for name, key in _keys(subset, images.pixels.shape[-1], settings).items():
-        values = getattr(images, name)
+        values = getattr(images, name)[:]
         with cache.writing(key, tuple(values.shape), dtype="uint8") as writer:
             writer.append(values)

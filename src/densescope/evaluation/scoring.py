@@ -1,32 +1,18 @@
-"""Every label-free number of one backbone on one set of images: the ``METRICS`` table."""
+"""Every label-free number, and what it is computed from: the ``METRICS`` table."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
-from densescope.features.batching import Batching
-from densescope.features.extraction import (
-    ExtractedFeatures,
-    extract,
-    extract_image_vectors,
-    resolve_device,
-)
 from densescope.numerics import intervals
 
-if TYPE_CHECKING:
-    from densescope.features.backbones import Backbone
-
-PREVIEW_IMAGES = 4
 Better = Literal["higher", "lower", "near 1", "within a run"]
 
 
@@ -89,21 +75,6 @@ class ScoreSettings:
     def to_json(self) -> dict[str, Any]:
         """Plain values for a record."""
         return {**asdict(self), "layers": list(self.layers)}
-
-
-@dataclass(frozen=True)
-class ScoringImages:
-    """The images of a run, decoded once and shared by all its checkpoints.
-
-    Attributes:
-        pixels: uint8, ``images 3 height width``.
-        views: uint8, ``samples 3 height width``: augmented views for LiDAR, or ``None``.
-        sample_ids: the image each view was made of, ``samples``, or ``None``.
-    """
-
-    pixels: Tensor
-    views: Tensor | None = None
-    sample_ids: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -247,101 +218,3 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
-
-
-@dataclass(frozen=True)
-class BackboneScore:
-    """Everything scored of one backbone.
-
-    Attributes:
-        scores: layer (as text) -> number -> estimate.
-        preview: patch grids of the last requested layer, ``images dim rows columns``.
-        grid: its rows and columns.
-        seconds: time per stage: ``extraction`` (of the images), ``views``, and each row of
-            ``METRICS``; nothing is counted twice.
-    """
-
-    scores: Mapping[str, Mapping[str, Estimate]]
-    preview: Tensor
-    grid: tuple[int, int]
-    seconds: Mapping[str, float]
-
-
-def score_backbone(
-    backbone: Backbone,
-    images: ScoringImages,
-    settings: ScoreSettings,
-    *,
-    batch_size: int | Batching | None = None,
-    device: str = "auto",
-) -> BackboneScore:
-    """Every number of the ``METRICS`` table for one backbone.
-
-    Args:
-        backbone: in evaluation mode.
-        images: what :func:`~densescope.evaluation.prepared.prepare_images` made, the same for all
-            checkpoints of a run.
-        settings: what the numbers depend on.
-        batch_size: images per forward pass, as in
-            :func:`~densescope.features.extraction.extract`.
-        device: ``"auto"``, or any torch device.
-
-    Returns:
-        Estimates per layer; numbers of the whole backbone stand under each layer.
-
-    Raises:
-        InputError: features that are NaN, infinite, or too few for the clusters.
-    """
-    seconds: dict[str, float] = {}
-    batching, precision = Batching.of(batch_size), settings.precision
-    with _timed(seconds, "extraction"):
-        extracted = extract(
-            backbone,
-            images.pixels,
-            layers=settings.layers,
-            batch_size=batching,
-            device=device,
-            precision=precision,
-            stay=True,
-        )
-    views = None
-    if images.views is not None:
-        with _timed(seconds, "views"):
-            views = extract_image_vectors(
-                backbone, images.views, batch_size=batching, device=device, precision=precision
-            )
-    target = resolve_device(device)
-    scores = _scores(extracted, views, images.sample_ids, settings, target, seconds)
-    few = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2).cpu()
-    preview = few.reshape(*few.shape[:2], *extracted.grid)
-    return BackboneScore(scores, preview, extracted.grid, seconds)
-
-
-def _scores(
-    extracted: ExtractedFeatures,
-    views: Tensor | None,
-    sample_ids: Tensor | None,
-    settings: ScoreSettings,
-    device: torch.device,
-    seconds: dict[str, float],
-) -> dict[str, dict[str, Estimate]]:
-    whole: dict[str, Estimate] = {}
-    scores: dict[str, dict[str, Estimate]] = {}
-    for layer, patches in zip(settings.layers, extracted.patches, strict=True):
-        features = ScoredFeatures(patches.to(device), extracted.image, views, sample_ids)
-        row = scores[str(layer)] = {}
-        for metric in METRICS.values():
-            with _timed(seconds, metric.name):
-                if metric.reads == "patches":
-                    row.update(metric.compute(features, settings))
-                elif metric.numbers[0] not in whole:
-                    whole.update(metric.compute(features, settings))
-    return {layer: {**row, **whole} for layer, row in scores.items()}
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time of what is done inside to a stage; all of it has ended with a number."""
-    started = time.perf_counter()
-    yield
-    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -61,7 +61,12 @@ class Batching:
         return self._size
 
     def each(
-        self, images: int, pixels: int, device: torch.device, work: Callable[[slice], Done]
+        self,
+        images: int,
+        pixels: int,
+        device: torch.device,
+        work: Callable[[slice], Done],
+        ready: Callable[[slice], object] = lambda rows: None,
     ) -> Iterator[tuple[slice, Done]]:
         """Do the work on all images, batch by batch and in order.
 
@@ -71,6 +76,7 @@ class Batching:
             device: where the work is done.
             work: takes the place of a batch among the images; called again with a smaller one
                 where it ran out of memory.
+            ready: waits for what a batch needs; that time is not the size's fault and not counted.
 
         Returns:
             The place of every batch, and what the work gave.
@@ -82,6 +88,7 @@ class Batching:
         while start < images:
             rows = slice(start, min(start + size, images))
             timed = self._growing and rows.stop - start == size
+            ready(rows)
             began = _clock(device) if timed else 0.0
             try:
                 done = work(rows)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from densescope.errors import NOT_FINITE, InputError
 from densescope.features.batching import Batching
+from densescope.features.filling import Images
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone, Features
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-KEPT_SHARE = 0.4  # of an accelerator's free memory that features may take
+KEPT_SHARE = 0.3  # of an accelerator's free memory that features may take
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ExtractedFeatures:
 
 def extract(
     backbone: Backbone,
-    pixels: Tensor,
+    pixels: Images,
     *,
     layers: tuple[int, ...] = (-1,),
     batch_size: int | Batching | None = None,
@@ -61,14 +62,16 @@ def extract(
         backbone: anything with ``features``; where it has ``to`` it is moved to the device,
             where it has ``eval`` it is set to evaluation, and where it has ``memory_format`` it is
             given images laid out like that.
-        pixels: ``images 3 rows columns``, uint8 or floating point in [0, 1].
+        pixels: ``images 3 rows columns``, uint8 or floating point in [0, 1]; those of a
+            :class:`~densescope.features.filling.Filling` are waited for batch by batch.
         layers: blocks to read, ``-1`` is the last.
         batch_size: images at once; found out where it is left out, and kept from call to call by
             a :class:`~densescope.features.batching.Batching`. Does not change the result beyond
             rounding.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         precision: ``"float32"`` or ``"bfloat16"`` (autocast).
-        stay: leave patches on the device where they take at most two fifths of its free memory.
+        stay: leave patches on the device where they take at most three tenths of its free
+            memory.
 
     Returns:
         Detached float32 tensors, on the CPU unless they were to ``stay``.
@@ -94,7 +97,7 @@ def extract(
 
 def extract_image_vectors(
     backbone: Backbone,
-    pixels: Tensor,
+    pixels: Images,
     *,
     batch_size: int | Batching | None = None,
     device: str = "auto",
@@ -141,12 +144,12 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _check(pixels: Tensor, precision: str) -> None:
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) == 0:
+def _check(pixels: Images, precision: str) -> None:
+    if len(pixels.shape) != 4 or pixels.shape[1] != 3 or len(pixels) == 0:
         raise InputError(
             f"pixels have shape {tuple(pixels.shape)}: expected images x 3 x rows x columns"
         )
-    if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
+    if pixels.dtype != torch.uint8 and not pixels.dtype.is_floating_point:
         raise InputError(f"pixels are {pixels.dtype}: expected uint8, or floats in [0, 1]")
     if precision not in PRECISIONS:
         raise InputError(f"no precision {precision!r}: use {' or '.join(PRECISIONS)}")
@@ -154,7 +157,7 @@ def _check(pixels: Tensor, precision: str) -> None:
 
 def _batches(
     backbone: Backbone,
-    pixels: Tensor,
+    pixels: Images,
     layers: tuple[int, ...],
     batch_size: int | Batching | None,
     device: str,
@@ -176,7 +179,8 @@ def _batches(
             return backbone.features(batch, layers=layers)
 
     finite = FiniteCheck(waits=target.type == "cpu")
-    for rows, features in batching.each(len(pixels), pixels[0, 0].numel(), target, forward):
+    size = math.prod(pixels.shape[2:])
+    for rows, features in batching.each(len(pixels), size, target, forward, pixels.__getitem__):
         _check_shapes(features, rows.stop - rows.start, len(layers))
         finite.add(rows.start, features)
         yield rows, features

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError, InputError
+from densescope.features.filling import Filling
 from densescope.features.sources import ImageSource as ImageSource
 from densescope.features.sources import open_images as open_images
 
@@ -114,6 +114,24 @@ def decode_subset(
     Source: preprocessing of the released code of arXiv 2510.17299.
     Deviations: EXIF rotation is applied; torchvision's ``ImageFolder`` ignores it.
     """
+    with closing(
+        decoding(subset, image_size=image_size, resize_size=resize_size, workers=workers)
+    ) as images:
+        return images[:]
+
+
+def decoding(
+    subset: ImageSubset,
+    *,
+    image_size: int,
+    resize_size: int | None = None,
+    workers: int | None = None,
+) -> Filling:
+    """:func:`decode_subset` in the background: a slice of the result waits for its images.
+
+    Raises:
+        InputError: a size or the number of workers is impossible.
+    """
     if resize_size is None:
         resize_size = round(image_size * 256 / 224)
     if image_size < 1 or resize_size < image_size:
@@ -121,16 +139,17 @@ def decode_subset(
             f"cannot crop {image_size} pixels from a short side of {resize_size}: image_size must "
             "be at least 1, resize_size at least image_size"
         )
+    workers = workers if workers is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise InputError(f"cannot decode with {workers} workers: at least 1 is needed")
     pixels = torch.empty(len(subset), 3, image_size, image_size, dtype=torch.uint8)
 
-    def decode(index: int) -> None:
-        name = subset.names[index]
+    def decode(row: slice) -> None:
+        name = subset.names[row.start]
         array = _decode(subset.source, name, image_size, resize_size)
-        pixels[index] = torch.from_numpy(array).permute(2, 0, 1)
+        pixels[row.start] = torch.from_numpy(array).permute(2, 0, 1)
 
-    for _ in _threaded(decode, range(len(subset)), workers):
-        pass
-    return pixels
+    return Filling(pixels, decode, workers=workers)
 
 
 def _rank(seed: int, name: str) -> bytes:
@@ -196,14 +215,3 @@ def _fit(image: Image, image_size: int, resize_size: int) -> Image:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + image_size, top + image_size))
-
-
-def _threaded(work: Callable[[int], None], items: range, workers: int | None) -> Iterator[None]:
-    workers = workers if workers is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise InputError(f"cannot decode with {workers} workers: at least 1 is needed")
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(work, items)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -24,7 +24,7 @@ class DenseMetric:
     id that came twice counts once. So neither the order of the batches nor the way they
     are spread over processes changes a bit of the result, which is that of
     :func:`~densescope.numerics.intervals.estimate_structure` and
-    :func:`~densescope.evaluation.scoring.score_backbone` on the same features with the same
+    :func:`~densescope.evaluation.backbone.score_backbone` on the same features with the same
     settings. No global random state is read or written.
 
     Args:

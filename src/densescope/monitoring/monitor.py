@@ -12,7 +12,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import PREVIEW_IMAGES, ScoreSettings
+from densescope.evaluation.backbone import PREVIEW_IMAGES
+from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import ImageSubset

@@ -1,4 +1,4 @@
-"""The weights of the next checkpoint are read while this one is scored."""
+"""The next checkpoint is read, and shown the images, while this one is scored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import torch
 
 from densescope.features.backbones import LoadedBackbone
 from densescope.features.checkpoints import files_of
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -44,21 +49,25 @@ def modified(path: Path) -> int:
     return max(item.stat().st_mtime_ns for item in files_of(path))
 
 
-class ReadAhead:
-    """Reads checkpoints in a thread of its own, at most one ahead of the one that was taken.
+class Ahead(Generic[Done]):
+    """Does work on checkpoints in a thread of its own, at most one ahead of the one taken.
 
-    Use it as a context; its end waits for a read that is under way, so that no thread is left.
+    Use it as a context; its end waits for work that is under way, so that no thread is left.
 
     Args:
-        read: from a path to a checkpoint.
+        work: from a path to what is made of the checkpoint there.
+        name: of the thread.
     """
 
-    def __init__(self, read: Callable[[Path], ReadCheckpoint]) -> None:
-        self._read = read
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="densescope-read")
-        self._begun: tuple[Path, Future[ReadCheckpoint]] | None = None
+    def __init__(self, work: Callable[[Path], Done], name: str) -> None:
+        self._work = work
+        # a setting of this thread is what a thread of its own is to work with
+        self._pool = ThreadPoolExecutor(
+            1, f"densescope-{name}", torch.set_num_threads, (torch.get_num_threads(),)
+        )
+        self._begun: tuple[Path, Future[Done]] | None = None
 
-    def __enter__(self) -> ReadAhead:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -71,14 +80,14 @@ class ReadAhead:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def begin(self, path: Path) -> None:
-        """Start to read a checkpoint, which is to be taken next."""
-        self._begun = (path, self._pool.submit(self._read, path))
+        """Start with a checkpoint, which is to be taken next."""
+        self._begun = (path, self._pool.submit(self._work, path))
 
-    def take(self, path: Path, following: Path | None = None) -> ReadCheckpoint:
-        """A checkpoint, once it is read; then the following one is begun.
+    def take(self, path: Path, following: Path | None = None) -> Done:
+        """What is made of a checkpoint, once it is done; then the following one is begun.
 
         Raises:
-            CheckpointError: as reading this checkpoint does.
+            CheckpointError: as the work on this checkpoint does, and whatever else that raises.
         """
         if self._begun is None or self._begun[0] != path:
             self.begin(path)

@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,8 +22,8 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
 from densescope.records import ScoreRecord
-from densescope.runs.ahead import ReadAhead, ReadCheckpoint
-from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
+from densescope.runs.ahead import Ahead
+from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute, SeenCheckpoint
 from densescope.runs.store import RunStore
 
 LOST_TWICE = (
@@ -93,22 +94,48 @@ class Executor(Protocol):
 class Here:
     """One checkpoint after the other, in this process.
 
-    A thread reads the weights of the next one meanwhile, so two are in memory.
+    A thread reads the weights of the next one meanwhile. On an accelerator another one shows the
+    images to the next checkpoint while the numbers of this one are computed: they leave gaps on
+    the device that forward passes fill. So the features of two checkpoints are in memory, and the
+    weights of a third.
+
+    Attributes:
+        overlap: whether numbers and forward passes overlap; on an accelerator only by default, as
+            on the CPU each of them fills all cores.
     """
+
+    overlap: bool | None = None
 
     def score(
         self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
     ) -> Iterator[tuple[Job, ScoreRecord]]:
         """As :meth:`Executor.score`, in the order of the jobs."""
         scorer = plan.scorer()
-        after = [*(job.path for job in jobs), None][1:]
-        with ReadAhead(scorer.read) as ahead:
+        after = {job.path: following.path for job, following in pairwise(jobs)}
+
+        def see(path: Path) -> SeenCheckpoint:
+            return scorer.see(path, partial(reading.take, path, after.get(path)))
+
+        with (
+            Ahead(scorer.read, "read") as reading,
+            Ahead(see, "forward") as seeing,
+            closing(scorer),  # first of the three, so that work that is under way stops
+        ):
             if jobs:
-                ahead.begin(jobs[0].path)
+                reading.begin(jobs[0].path)
                 scorer.prepare()
-            for job, following in zip(jobs, after, strict=True):
+            for job in jobs:
                 begun(job)
-                yield job, _scored(scorer, job, partial(ahead.take, job.path, following))
+                if self._overlaps(plan):
+                    seen = partial(seeing.take, job.path, after.get(job.path))
+                else:
+                    seen = partial(see, job.path)
+                yield job, _scored(scorer, job, seen)
+
+    def _overlaps(self, plan: Plan) -> bool:
+        if self.overlap is not None:
+            return self.overlap
+        return resolve_device(plan.compute.device).type != "cpu"
 
 
 @dataclass(frozen=True)
@@ -265,9 +292,9 @@ def score_job(plan: Plan, job: Job) -> ScoreRecord:
 
 
 def _scored(
-    scorer: CheckpointScorer, job: Job, read: Callable[[], ReadCheckpoint] | None = None
+    scorer: CheckpointScorer, job: Job, seen: Callable[[], SeenCheckpoint] | None = None
 ) -> ScoreRecord:
-    record = scorer.score(job.path, job.name, job.step, read)
+    record = scorer.score(job.path, job.name, job.step, seen)
     assert scorer.store is not None
     scorer.store.write(record)
     return record

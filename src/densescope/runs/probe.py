@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from densescope.errors import DataError, DensescopeError, RecordError
+from densescope.evaluation.backbone import PREVIEW_IMAGES
 from densescope.evaluation.datasets import (
     DATASETS,
     SegmentationSet,
@@ -30,7 +31,6 @@ from densescope.evaluation.probes import (
 )
 from densescope.evaluation.probes.patch_head import QuickHead
 from densescope.evaluation.probes.predict import predict_masks
-from densescope.evaluation.scoring import PREVIEW_IMAGES
 from densescope.features.backbones import LoadedBackbone
 from densescope.features.extraction import resolve_device
 from densescope.features.format_words import sweep_command

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from densescope.errors import DataError, DensescopeError
-from densescope.evaluation.prepared import prepare_images
-from densescope.evaluation.scoring import (
+from densescope.evaluation.backbone import (
     PREVIEW_IMAGES,
+    BackboneFeatures,
     BackboneScore,
-    ScoreSettings,
     ScoringImages,
-    score_backbone,
+    backbone_features,
+    score_features,
 )
+from densescope.evaluation.prepared import prepare_images
+from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import LoadedBackbone, load_backbone, size_of
 from densescope.features.batching import Batching
 from densescope.features.checkpoints import fingerprint
@@ -127,8 +129,27 @@ def is_current(record: ScoreRecord, path: Path) -> bool:
     return bool(stored == modified(path) or record.checkpoint.get("sha256") == fingerprint(path))
 
 
+@dataclass(frozen=True)
+class SeenCheckpoint:
+    """A checkpoint that has been shown the images; its weights are no longer needed.
+
+    Attributes:
+        features: what it says of them.
+        image_size: pixels of their sides.
+        checkpoint: what its record says of the file.
+        modified: when the file that was read had last been changed, in nanoseconds.
+        batch_size: images per forward pass.
+    """
+
+    features: BackboneFeatures
+    image_size: int
+    checkpoint: Mapping[str, Any]
+    modified: int
+    batch_size: int | None
+
+
 class CheckpointScorer:
-    """Scores checkpoint files of one run on images decoded once.
+    """Scores checkpoint files of one run on images decoded once; to be closed in the end.
 
     Attributes:
         spec: how a file becomes a backbone.
@@ -153,23 +174,57 @@ class CheckpointScorer:
         self.store = store
         self._batching = Batching(compute.batch_size)
         self._images: dict[int, ScoringImages] = {}
-        self._images_seconds = 0.0
 
     def read(self, path: Path) -> ReadCheckpoint:
         """One checkpoint in memory."""
         return read_checkpoint(path, self.spec.load)
 
     def prepare(self) -> None:
-        """Decode the images where their size is known before any checkpoint is read.
-
-        Raises:
-            DataError: the images cannot be read.
-        """
+        """Begin to decode the images where their size is known before any checkpoint is read."""
         if self.spec.image_size is not None:
             self._prepare(self.spec.image_size)
 
+    def close(self) -> None:
+        """Decode no further images; a checkpoint that is being shown them stops."""
+        for images in self._images.values():
+            images.close()
+
+    def see(self, path: Path, read: Callable[[], ReadCheckpoint] | None = None) -> SeenCheckpoint:
+        """Show the images to one checkpoint.
+
+        Args:
+            path: of the checkpoint.
+            read: gives it where something else reads it.
+
+        Raises:
+            CheckpointError: it cannot be read.
+            InputError: its features are NaN, infinite or misshapen.
+            DataError: an image cannot be read.
+        """
+        checkpoint = self.read(path) if read is None else read()
+        loaded = checkpoint.loaded
+        began = time.perf_counter()
+        images = self._prepare(loaded.backbone.image_size)
+        prepared = time.perf_counter() - began
+        features = backbone_features(
+            loaded.backbone,
+            images,
+            self.settings,
+            batch_size=self._batching,
+            device=self.compute.device,
+        )
+        seconds = {"load": checkpoint.seconds, "images": 0.0, **features.seconds}
+        seconds["images"] += prepared
+        return SeenCheckpoint(
+            replace(features, seconds=seconds),
+            loaded.backbone.image_size,
+            plain(loaded.to_json()),
+            checkpoint.modified,
+            self._batching.size,
+        )
+
     def score(
-        self, path: Path, name: str, step: int, read: Callable[[], ReadCheckpoint] | None = None
+        self, path: Path, name: str, step: int, seen: Callable[[], SeenCheckpoint] | None = None
     ) -> ScoreRecord:
         """The record of one checkpoint; one that cannot be scored gets a failed record.
 
@@ -177,13 +232,13 @@ class CheckpointScorer:
             path: of the checkpoint.
             name: in the record.
             step: its position in the run.
-            read: gives the checkpoint where something else reads it.
+            seen: gives what :meth:`see` makes of it where that is done elsewhere.
 
         Raises:
             DataError: the images cannot be read, which no other checkpoint would mend.
         """
         try:
-            return self.score_or_raise(path, name, step, read)
+            return self.score_or_raise(path, name, step, seen)
         except DataError:
             raise
         except Exception as error:  # the rest of the run must go on; the reason is recorded
@@ -199,41 +254,29 @@ class CheckpointScorer:
         return ScoreRecord(name, step, unit, "failed", reason, provenance=provenance)
 
     def score_or_raise(
-        self, path: Path, name: str, step: int, read: Callable[[], ReadCheckpoint] | None = None
+        self, path: Path, name: str, step: int, seen: Callable[[], SeenCheckpoint] | None = None
     ) -> ScoreRecord:
         """Like :meth:`score`, but lets every error through."""
-        checkpoint = self.read(path) if read is None else read()
-        loaded = checkpoint.loaded
-        images = self._prepare(loaded.backbone.image_size)
-        seconds = {"load": checkpoint.seconds, "images": self._images_seconds}
-        self._images_seconds = 0.0
-        score = score_backbone(
-            loaded.backbone,
-            images,
-            self.settings,
-            batch_size=self._batching,
-            device=self.compute.device,
-        )
-        self._keep_preview(name, images, score)
-        seconds |= score.seconds
+        shown = self.see(path) if seen is None else seen()
+        score = score_features(shown.features, self.settings, device=self.compute.device)
+        self._keep_preview(name, self._images[shown.image_size], score)
         return ScoreRecord(
             name=name,
             step=step,
             unit=find_format(self.spec.format).unit,
             scores=score.scores,
-            checkpoint=plain(loaded.to_json()),
-            provenance={**self._provenance(loaded.backbone.image_size), "grid": list(score.grid)},
+            checkpoint=shown.checkpoint,
+            provenance={**self._provenance(shown.image_size), "grid": list(score.grid)},
             timing={
-                "checkpoint_modified": checkpoint.modified,
+                "checkpoint_modified": shown.modified,
                 "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "batch_size": self._batching.size,
-                **{f"{stage}_seconds": round(value, 3) for stage, value in seconds.items()},
+                "batch_size": shown.batch_size,
+                **{f"{stage}_seconds": round(value, 3) for stage, value in score.seconds.items()},
             },
         )
 
     def _prepare(self, image_size: int) -> ScoringImages:
         if image_size not in self._images:
-            began = time.perf_counter()
             self._images[image_size] = prepare_images(
                 self.subset,
                 image_size,
@@ -241,7 +284,6 @@ class CheckpointScorer:
                 workers=self.compute.workers,
                 folder=self.compute.image_cache,
             )
-            self._images_seconds += time.perf_counter() - began
         return self._images[image_size]
 
     def _keep_preview(self, name: str, images: ScoringImages, score: BackboneScore) -> None:

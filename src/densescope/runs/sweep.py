@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,6 @@ def score_checkpoint(
     """
     settings, path = settings or ScoreSettings(), Path(path)
     subset = draw_subset(open_images(images), images_count, settings.seed)
-    scorer = CheckpointScorer(spec, subset, settings, compute or Compute(), None)
     step = number_of(path, find_format(spec.format))
-    return scorer.score_or_raise(path, path.name, 0 if step is None else step)
+    with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
+        return scorer.score_or_raise(path, path.name, 0 if step is None else step)

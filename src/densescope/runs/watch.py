@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -177,16 +178,17 @@ def watch_run(
             )
         # records need no lock: each is written at once, and two writers write the same
         store.open(plain({**manifest(spec, subset, settings), PLACE: str(folder.resolve())}))
-        watch = _Watch(
-            scorer=CheckpointScorer(spec, subset, settings, compute, store),
-            store=store,
-            arrivals=Arrivals(folder, spec.format, watching.settle_seconds),
-            watching=watching,
-            channels=channels,
-            publish=publish or (lambda store: None),
-            report=on_event or (lambda event: None),
-        )
-        return watch.run(sleep)
+        with closing(CheckpointScorer(spec, subset, settings, compute, store)) as scorer:
+            watch = _Watch(
+                scorer=scorer,
+                store=store,
+                arrivals=Arrivals(folder, spec.format, watching.settle_seconds),
+                watching=watching,
+                channels=channels,
+                publish=publish or (lambda store: None),
+                report=on_event or (lambda event: None),
+            )
+            return watch.run(sleep)
 
 
 @dataclass
