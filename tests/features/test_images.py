@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import sys
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,13 @@ import torch
 from PIL import Image
 
 from densescope.errors import DataError, InputError
-from densescope.features.images import ImageSubset, decode_subset, draw_subset, open_images
+from densescope.features.images import (
+    READERS,
+    ImageSubset,
+    decode_subset,
+    draw_subset,
+    open_images,
+)
 from densescope.features.sources import ImageSource
 
 PNG = "PNG"
@@ -298,6 +306,27 @@ def test_gray_palette_alpha_and_cmyk_become_rgb() -> None:
     printed = encoded(color.convert("CMYK"), "JPEG", quality=98)
     difference = (decoded(printed).float() - decoded(encoded(color)).float()).abs().mean()
     assert difference < 3
+
+
+def test_images_are_read_several_at_a_time_and_hashed_in_order() -> None:
+    """A draw does not wait for one answer of a slow disk before it asks for the next."""
+    together = threading.Barrier(READERS, timeout=60)
+    met: set[int] = set()
+    names = tuple(f"{number:03}" for number in range(300))
+
+    def read(name: str) -> bytes:
+        if threading.get_ident() not in met:
+            met.add(threading.get_ident())
+            together.wait()
+        return name.encode()
+
+    subset = draw_subset(ImageSource("here", "folder", names, read), 300, seed=0)
+    assert len(met) == READERS
+    digest = hashlib.sha256()
+    for name in subset.names:
+        digest.update((3).to_bytes(8, "big") + name.encode())
+        digest.update((3).to_bytes(8, "big") + name.encode())
+    assert subset.fingerprint == digest.hexdigest()
 
 
 def test_sixteen_bits_are_scaled_not_cut_off() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ from densescope.features.sources import open_images as open_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+READERS, READ_BY_ONE = 8, 16
 
 
 @dataclass(frozen=True)
@@ -158,11 +162,25 @@ def _rank(seed: int, name: str) -> bytes:
 
 def _fingerprint(source: ImageSource, names: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name in names:
-        for part in (name.encode(), _read(source, name)):
+    for name, data in zip(names, _contents(source, names), strict=True):
+        for part in (name.encode(), data):
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
     return digest.hexdigest()
+
+
+def _contents(source: ImageSource, names: tuple[str, ...]) -> Iterator[bytes]:
+    """The bytes of images in order, some ahead: file systems of a network answer many at once."""
+
+    def read(first: int) -> list[bytes]:
+        return [_read(source, name) for name in names[first : first + READ_BY_ONE]]
+
+    window = READERS * READ_BY_ONE
+    with ThreadPoolExecutor(READERS, "densescope-images") as pool:
+        for start in range(0, len(names), window):
+            firsts = range(start, min(start + window, len(names)), READ_BY_ONE)
+            for some in pool.map(read, firsts):
+                yield from some
 
 
 def _read(source: ImageSource, name: str) -> bytes:
