@@ -327,6 +327,24 @@ def test_numbers_wait_for_the_next_forward_pass_only_where_they_overlap(
     assert events == ["show 1", "numbers 1", "show 2", "numbers 2"]
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_they_overlap_and_the_records_stay_the_same(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_checkpoints(tmp_path / "run", range(3))
+    threads: set[str] = set()
+
+    def hook(what: str, count: int) -> None:
+        threads.add(f"{what} {threading.current_thread().name.split('_')[0]}")
+
+    with monkeypatch.context() as patched:
+        overlapped(patched, hook)
+        found = swept(run, tiny_images, tmp_path / "one")
+    assert threads == {"show densescope-forward", "numbers MainThread"}
+    expected = swept(run, tiny_images, tmp_path / "two", executor=Here(overlap=False))
+    assert [replace(r, timing={}) for r in found] == [replace(r, timing={}) for r in expected]
+
+
 def test_an_interrupt_stops_the_checkpoint_that_is_being_shown_the_images(
     tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
