@@ -214,6 +214,10 @@ def test_check_says_which_step_failed_and_what_would_fit(swept: Path) -> None:
     assert "path  FAILED" in result.stdout
     assert "dino" in result.stdout.split("would fit")[-1]
     assert "Traceback" not in result.stderr
+    words = ["check", swept / "run" / "checkpoint0000.pth", "--format", "dino"]
+    named = densescope(*words, "--architecture", "vit_smal_patch16_224")
+    assert named.returncode == 2
+    assert "architecture  FAILED" in named.stdout
 
 
 def test_broken_checkpoints_give_exit_code_3_and_the_rest_is_kept(
@@ -399,6 +403,9 @@ def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path) -> None:
         ["--layers", "last"],
         ["--format", "dimo"],
         ["--architecture", "vit_smal_patch16_224"],
+        ["--weights", "techer"],
+        ["--loader", "loader.py"],
+        ["--device", "gpu"],
         ["--round-size", "64"],
         ["--shard", "3/2"],
     ],
@@ -420,6 +427,39 @@ def test_one_code_for_whatever_is_wrong_with_the_options(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--dataset", "camvit"], "there is no data set 'camvit'; there are: voc2012"),
+        (["--dataset", "camvid", "--test-split", "tset"], "camvid has no split 'tset'; it has"),
+        (["--protocol", "quick"], "there is no protocol 'quick'"),
+        (["--protocol", "image-knn"], "labels for classification need --test-root"),
+        (["--depth-unit", "meters"], "a depth unit goes with labels for depth"),
+        (["--test-root", "{here}"], "leave the test root out"),
+        (
+            ["--protocol", "depth-linear", "--test-root", "{here}", "--depth-unit", "feet"],
+            "there is no unit 'feet'; there are: meters",
+        ),
+        (["--device", "gpu"], "--device 'gpu' is no device"),
+    ],
+)
+def test_a_wrong_name_of_a_probe_is_wrong_usage(
+    wrong: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [word.format(here=tmp_path) for word in wrong]
+    words = ["probe", tmp_path / "file.pth", "--format", "dino", "--root", tmp_path]
+    asked = [*map(str, words), "--dataset", "scenes", *given]
+    monkeypatch.setattr(sys, "argv", ["densescope", *asked])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_scored_run_knows_its_model_and_a_file_has_no_shortlist(

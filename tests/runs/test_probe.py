@@ -134,7 +134,7 @@ def test_agreement_without_probes_says_how_to_make_some(scored: Path) -> None:
 def test_wrong_requests_are_sentences(scored: Path, labelled: LabelledData) -> None:
     with pytest.raises(InputError, match="quick-linaer"):
         probe_run(scored, labelled, ProbeRequest("quick-linaer"))
-    with pytest.raises(DataError, match="need --test-root"):
+    with pytest.raises(InputError, match="need --test-root"):
         probe_run(scored, labelled, ProbeRequest("image-knn", image_size=32))
     with pytest.raises(DataError):
         probe_run(scored, LabelledData("scenes", scored / "none"), REQUEST)

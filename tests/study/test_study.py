@@ -194,6 +194,7 @@ def test_a_study_may_grow_and_not_change(spec: StudySpec, done: Path) -> None:
         ('"simsiam"', '"simsam"', "there is no method 'simsam'; did you mean simsiam"),
         ("[method.dino]", "[method.mae]", r"\[method.mae\] is not one of methods"),
         ('dataset = "scenes"', "", r"\[\[probe\]\] lacks dataset"),
+        ('dataset = "scenes"', 'dataset = "seens"', "there is no data set 'seens'"),
         ("local_count=0", "locals=0", "this recipe has no 'locals'"),
         ("[score]", "[score", "is not TOML"),
         ("lidar_images = 0", "lidar = 0", r"settings of \[score\] has unknown keys: lidar"),

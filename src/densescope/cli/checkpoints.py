@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from densescope.cli import options as o
-from densescope.cli.failures import REFUSED
+from densescope.cli.failures import REFUSED, WRONG_USAGE
 from densescope.cli.grouping import from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
@@ -53,7 +53,7 @@ def check(
 ) -> None:
     """Say whether a checkpoint loads; if not, which step failed and which formats would fit.
 
-    Exit code 1 when it does not load.
+    Exit code 1 when it does not load, 2 when it is asked for what does not exist.
     """
     from densescope.features.checking import STEPS, check_checkpoint
 
@@ -76,7 +76,7 @@ def check(
     if report.loaded is not None:
         console.print(_coverage(report.loaded.to_json()))
     if not report.fits:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(WRONG_USAGE if report.step == "architecture" else REFUSED)
 
 
 def _listed(names: FileNames) -> str:

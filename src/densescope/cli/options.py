@@ -60,14 +60,17 @@ class BackboneOptions:
     def spec(self) -> BackboneSpec:
         """The settings these options stand for."""
         from densescope.features.architectures import parse_architecture_options
+        from densescope.features.backbones import check_choices
         from densescope.features.formats import find_format
         from densescope.runs.scorer import BackboneSpec
 
-        find_format(self.format)
+        options = parse_architecture_options(self.architecture_option or ())
+        row = find_format(self.format)
+        check_choices(row, self.architecture, options, self.weights, self.loader)
         return BackboneSpec(
             format=self.format,
             architecture=self.architecture,
-            architecture_options=parse_architecture_options(self.architecture_option or ()),
+            architecture_options=options,
             weights=self.weights,
             image_size=self.image_size,
             loader=self.loader,
@@ -126,7 +129,7 @@ class ScoringOptions:
         from densescope.runs.scorer import Compute
 
         return Compute(
-            device=self.device,
+            device=device_name(self.device),
             batch_size=images_at_once(self.batch_size),
             workers=self.workers,
             image_cache=self.image_cache,
@@ -255,6 +258,20 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
         raise UsageError(
             f"{option} {text!r} is not a list of whole numbers such as -1 or 0,1"
         ) from None
+
+
+def device_name(text: str) -> str:
+    """A device as typed; whether this machine has it, shows when it is used.
+
+    Raises:
+        UsageError: it is no device of any machine.
+    """
+    import torch
+
+    try:
+        return text if text == "auto" else str(torch.device(text))
+    except RuntimeError:
+        raise UsageError(f"--device {text!r} is no device: use auto, cpu or cuda") from None
 
 
 def images_at_once(text: str) -> int | None:

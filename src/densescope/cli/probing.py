@@ -23,7 +23,7 @@ from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
     from densescope.evaluation.probes import ProbeOutcome
-    from densescope.runs.probe import ProbeRequest
+    from densescope.runs.probe import LabelledData, ProbeRequest
 
 MOST_CLASSES = 30
 
@@ -81,6 +81,23 @@ class ProbeOptions:
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
 
     @from_options
+    def data(self) -> LabelledData:
+        """Where the labels come from."""
+        from densescope.evaluation.probes import find_protocol
+        from densescope.runs.probe import LabelledData
+
+        data = LabelledData(
+            self.dataset,
+            self.root,
+            self.train_split,
+            self.test_split,
+            self.test_root,
+            self.depth_unit,
+        )
+        data.check(find_protocol(self.protocol).task)
+        return data
+
+    @from_options
     def request(self) -> ProbeRequest:
         """How the features are asked."""
         from densescope.evaluation.probes import find_protocol
@@ -105,20 +122,13 @@ def probe(
     Exit code 3 when some checkpoints could not be probed; they are named, the rest is kept.
     """
     from densescope.cli.progress import SweepProgress
-    from densescope.runs.probe import LabelledData, probe_file, probe_run
+    from densescope.runs.probe import probe_file, probe_run
     from densescope.runs.scorer import Compute
     from densescope.runs.store import MANIFEST
 
-    data = LabelledData(
-        probing.dataset,
-        probing.root,
-        probing.train_split,
-        probing.test_split,
-        probing.test_root,
-        probing.depth_unit,
-    )
-    request = probing.request()
-    compute = Compute(probing.device, o.images_at_once(probing.batch_size), probing.workers)
+    data, request = probing.data(), probing.request()
+    device, batch_size = o.device_name(probing.device), o.images_at_once(probing.batch_size)
+    compute = Compute(device, batch_size, probing.workers)
     console = make_console()
     if (target / MANIFEST).is_file() or (target.is_dir() and backbone.format is None):
         if any(vars(backbone).values()):

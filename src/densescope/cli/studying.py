@@ -49,7 +49,7 @@ def study(
 
     if not summary_only:
         settle_threads()
-        compute = Compute(device, o.images_at_once(batch_size), workers)
+        compute = Compute(o.device_name(device), o.images_at_once(batch_size), workers)
         run_study(read, output, compute=compute, ray=cluster.ray(), on_event=told)
     found = summarize(read, output)
     table = markdown(found)

@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from densescope.cli.grouping import Only, from_options, grouped
+from densescope.cli.options import device_name
 from densescope.cli.resuming import KeptOptions, OutputOption, ResumeOption
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table, with_error
@@ -146,7 +147,7 @@ class RunOptions:
             precision=self.precision,
             accumulate=self.accumulate,
             devices=self.devices,
-            device=self.device,
+            device=device_name(self.device),
             regularizer=how.added(),
         )
 

@@ -110,10 +110,11 @@ def load_backbone(
     """
     row = find_format(format)
     path = Path(path)
-    _refuse_unused(row, architecture, architecture_options, weights, loader)
+    check_choices(row, architecture, architecture_options, weights, loader)
     if row.reader == "custom":
         from densescope.features.custom import load_custom
 
+        assert loader is not None
         return load_custom(path, loader, architecture_options or {}, image_size, weights)
     if row.reader == "huggingface":
         from densescope.features.huggingface import load_huggingface
@@ -157,14 +158,24 @@ def check_architecture(
     build_architecture(name, {**row_options(row, name), **(options or {})})
 
 
-def _refuse_unused(
+def check_choices(
     row: Format,
     architecture: str | None,
     options: Mapping[str, Any] | None,
     weights: str | None,
     loader: str | Path | None,
 ) -> None:
-    """An argument that would have no effect is a misunderstanding."""
+    """Refuse what a format does not know or has no use for; no file is read.
+
+    Args:
+        row: the format.
+        architecture, options, weights, loader: as for :func:`load_backbone`, ``options`` being
+            its ``architecture_options``.
+
+    Raises:
+        CheckpointError: the format has no such weights, an argument would have no effect, or the
+            loader is missing.
+    """
     if loader is not None and row.reader != "custom":
         raise CheckpointError(f"a loader file goes with format=custom, not with format={row.name}")
     if architecture is not None and row.reader != "weights":
@@ -174,6 +185,12 @@ def _refuse_unused(
             "format=huggingface takes neither architecture options nor weights: the folder's "
             "config.json says what it is"
         )
+    if loader is None and row.reader == "custom":
+        raise CheckpointError(
+            "format=custom needs a loader: a Python file with load_backbone(path, **options)"
+        )
+    if row.reader == "weights":
+        _chosen(row, weights)
 
 
 def row_options(row: Format, architecture: str) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ _NEEDED = ("features", "patch_size", "mean", "std", "image_size")
 
 def load_custom(
     path: Path,
-    loader: str | Path | None,
+    loader: str | Path,
     options: Mapping[str, Any],
     image_size: int | None,
     weights: str | None,
@@ -37,13 +37,9 @@ def load_custom(
         weights: see ``options``.
 
     Raises:
-        CheckpointError: no loader, it has no ``load_backbone``, it failed, or what it returned
+        CheckpointError: no such loader, it has no ``load_backbone``, it failed, or what it returned
             is not a backbone.
     """
-    if loader is None:
-        raise CheckpointError(
-            "format=custom needs a loader: a Python file with load_backbone(path, **options)"
-        )
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
     passed = dict(options)

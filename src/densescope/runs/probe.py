@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 import torch
 
-from densescope.errors import DataError, DensescopeError, RecordError
+from densescope.errors import DataError, DensescopeError, InputError, RecordError
 from densescope.evaluation.backbone import PREVIEW_IMAGES
 from densescope.evaluation.datasets import (
-    DATASETS,
     SegmentationSet,
+    check_unit,
     decode_split,
+    find_dataset,
+    find_split,
     open_dataset,
     open_depth,
     open_labelled_images,
@@ -66,20 +68,48 @@ class LabelledData:
     test_root: Path | None = None
     depth_unit: str | None = None
 
+    @property
+    def splits(self) -> tuple[str, str]:
+        """Training and test split of labels for segmentation."""
+        if self.test_split is not None:
+            return self.train_split, self.test_split
+        known = find_dataset(self.dataset).splits
+        return self.train_split, next((split for split in TEST_SPLITS if split in known), "val")
+
+    def check(self, task: str) -> None:
+        """Refuse wrong names, and what does not go with the task; no file is looked for.
+
+        Raises:
+            InputError: no such data set, split or unit, a test root is missing, or a part of
+                this would have no effect.
+        """
+        if self.depth_unit is not None:
+            if task != "depth":
+                raise InputError(f"a depth unit goes with labels for depth, not for {task}")
+            check_unit(self.depth_unit)
+        if task == "segmentation":
+            row = find_dataset(self.dataset)
+            for split in self.splits:
+                find_split(row, split)
+            if self.test_root is not None:
+                raise InputError(
+                    f"{self.dataset} has its test half below its root: leave the test root out"
+                )
+        elif self.test_root is None:
+            raise InputError(f"labels for {task} need --test-root: the folder of the test images")
+
     def open(self, task: str) -> ProbeData:
         """Both halves, checked against each other.
 
         Raises:
+            InputError: as :meth:`check`.
             DataError: a folder is missing, or holds something else.
         """
+        self.check(task)
         if task == "segmentation":
-            test = self.test_split or _test_split(self.dataset)
-            halves = [open_dataset(self.dataset, self.root, s) for s in (self.train_split, test)]
+            halves = [open_dataset(self.dataset, self.root, split) for split in self.splits]
             return probe_data(self.dataset, *halves)
-        if self.test_root is None:
-            raise DataError(f"labels for {task} need --test-root: the folder of the test images")
-        if self.depth_unit is not None and task != "depth":
-            raise DataError(f"a depth unit goes with labels for depth, not for {task}")
+        assert self.test_root is not None
         if task == "classification":
             train = open_labelled_images(self.root)
             test_images = open_labelled_images(self.test_root, classes=train.classes)
@@ -89,12 +119,6 @@ class LabelledData:
             for root in (self.root, self.test_root)
         ]
         return probe_data(self.dataset, *pairs)
-
-
-def _test_split(dataset: str) -> str:
-    row = DATASETS.get(dataset)
-    splits = () if row is None else tuple(row.splits)
-    return next((split for split in TEST_SPLITS if split in splits), "val")
 
 
 @dataclass(frozen=True)

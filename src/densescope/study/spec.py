@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from densescope.errors import InputError
+from densescope.evaluation.probes import find_protocol
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.pretraining.methods import default_backbone, find_method, settled
 from densescope.pretraining.recipe import change_recipe
@@ -270,6 +271,8 @@ def _check(spec: StudySpec) -> None:
         raise InputError("[pretrain] does not say which images to train on")
     spec.cells()
     spec.score_settings()
+    for labels in spec.labels:
+        labels.data.check(find_protocol(labels.protocol).task)
 
 
 def _section(kind: type[Section], values: Mapping[str, Any], table: str) -> Section:

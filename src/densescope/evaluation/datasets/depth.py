@@ -92,6 +92,16 @@ class DepthSet:
         return meters
 
 
+def check_unit(unit: str) -> None:
+    """Refuse the name of a unit that depth maps cannot be in.
+
+    Raises:
+        InputError: there is no such unit.
+    """
+    if unit not in UNITS_IN_METERS:
+        raise InputError(f"there is no unit {unit!r}; there are: {', '.join(UNITS_IN_METERS)}")
+
+
 def open_depth(
     images: str | os.PathLike[str], depths: str | os.PathLike[str], *, unit: str | None = None
 ) -> DepthSet:
@@ -111,8 +121,8 @@ def open_depth(
         InputError: the unit is unknown, missing, or given where files are in meters already.
         DataError: a folder is missing or empty, or an image has no depth map.
     """
-    if unit is not None and unit not in UNITS_IN_METERS:
-        raise InputError(f"there is no unit {unit!r}; there are: {', '.join(UNITS_IN_METERS)}")
+    if unit is not None:
+        check_unit(unit)
     pairs = match_files(
         Path(images),
         Path(depths),

@@ -56,7 +56,7 @@ def open_dataset(
     Deviations: a pixel value that the data set does not define is an error when its mask is read;
         most training code counts it as a class or ignores it.
     """
-    row = _row(name)
+    row = find_dataset(name)
     folder = Path(root)
     own = {
         "classes": classes,
@@ -79,10 +79,28 @@ def open_dataset(
     return opened if names is None else _only(opened, names)
 
 
-def _row(name: str) -> DatasetRow:
+def find_dataset(name: str) -> DatasetRow:
+    """The row of ``DATASETS``.
+
+    Raises:
+        InputError: there is no such data set.
+    """
     if name not in DATASETS:
         raise InputError(f"there is no data set {name!r}; there are: {', '.join(DATASETS)}")
     return DATASETS[name]
+
+
+def find_split(row: DatasetRow, split: str) -> Split:
+    """Where the files of a split lie.
+
+    Raises:
+        InputError: the data set has no such split.
+    """
+    if row.any_split is not None:
+        return row.any_split
+    if split not in row.splits:
+        raise InputError(f"{row.name} has no split {split!r}; it has: {', '.join(row.splits)}")
+    return row.splits[split]
 
 
 def _place(row: DatasetRow, split: str, own: Mapping[str, Any]) -> Split:
@@ -92,18 +110,16 @@ def _place(row: DatasetRow, split: str, own: Mapping[str, Any]) -> Split:
             f"{row.name} has its own {' and '.join(given)}: leave the argument out, or open the "
             "files as 'folders'"
         )
-    if row.any_split is not None:
-        usual = row.any_split
-        return replace(
-            usual,
-            images=(own["images"] or usual.images).replace("{split}", split),
-            masks=(own["masks"] or usual.masks).replace("{split}", split),
-            image_suffixes=_suffixes(own["image_suffix"], usual.image_suffixes),
-            mask_suffixes=_suffixes(own["mask_suffix"], usual.mask_suffixes),
-        )
-    if split not in row.splits:
-        raise InputError(f"{row.name} has no split {split!r}; it has: {', '.join(row.splits)}")
-    return row.splits[split]
+    usual = find_split(row, split)
+    if row.any_split is None:
+        return usual
+    return replace(
+        usual,
+        images=(own["images"] or usual.images).replace("{split}", split),
+        masks=(own["masks"] or usual.masks).replace("{split}", split),
+        image_suffixes=_suffixes(own["image_suffix"], usual.image_suffixes),
+        mask_suffixes=_suffixes(own["mask_suffix"], usual.mask_suffixes),
+    )
 
 
 def _suffixes(given: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
