@@ -162,6 +162,18 @@ def test_a_run_goes_on_with_its_own_options(
     )
 
 
+def test_other_settings_are_refused_before_any_image_is_read(
+    densescope: Verb, tiny_images: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    assert densescope(*pretrain("mocov3", tiny_images, output, *SMALL)).returncode == 0
+    nowhere = pretrain("mocov3", tmp_path / "no images", output, *SMALL, "--resume")
+    assert "steps was 4 and is 9." in refused(densescope(*nowhere, "--steps", 9))
+    assert "does not exist" in refused(densescope(*nowhere))
+    others = pretrain("mocov3", tiny_images, output, *SMALL, "--resume", "--images-count", 16)
+    assert "images was " in refused(densescope(*others))
+
+
 def test_a_folder_that_cannot_be_used_is_refused_before_any_image_is_read(
     densescope: Verb, tmp_path: Path
 ) -> None:

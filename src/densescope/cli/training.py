@@ -260,6 +260,7 @@ def pretrain(
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
     from densescope.pretraining.methods import find_method, settled
+    from densescope.pretraining.resume import newest_state
     from densescope.pretraining.trainer import Start, check_folder, is_first_process
     from densescope.pretraining.trainer import pretrain as run_pretraining
     from densescope.runs.environment import settle_threads
@@ -268,7 +269,10 @@ def pretrain(
     console.quiet = not is_first_process()
     settings = from_options(settled)(run.settings(method, network, how))
     start = from_options(Start)(resume, start_from)
-    resumed = check_folder(output, find_method(settings.method), start)
+    row = find_method(settings.method)
+    resumed = check_folder(output, row, start)
+    if resumed is not None:
+        newest_state(output, row, settings.to_json())  # refuses other settings
     console.print(f"working with {settle_threads()} thread(s)")
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)

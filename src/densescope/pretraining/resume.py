@@ -26,6 +26,8 @@ from densescope.pretraining.settings import flat
 KEY = "densescope"
 # The setting that tells which weights a run began with; a resumed run keeps it.
 ORIGIN = "start_from"
+# The setting that tells the pixels of a run's images, known once they are decoded.
+IMAGES = "images"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ def state_in(path: Path) -> RunState | None:
 def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> RunState:
     """The state of a run's last checkpoint.
 
+    Args:
+        folder: of the checkpoints.
+        method: of the run.
+        settings: what the run must have been begun with; the fingerprint of its images is
+            compared only if it is among them.
+
     Raises:
         DataError: there is no checkpoint.
         InputError: the run had other settings.
@@ -83,8 +91,8 @@ def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> R
             f"{path} does not hold the state of its run: only checkpoints that densescope wrote "
             "can be resumed; begin a new run from it with --start-from"
         )
-    origin = {key: state.settings[key] for key in (ORIGIN,) if key in state.settings}
-    _refuse_differences(path, state.settings, {**settings, **origin})
+    kept = {key: state.settings[key] for key in (ORIGIN, IMAGES) if key in state.settings}
+    _refuse_differences(path, state.settings, {**kept, **settings})
     return state
 
 

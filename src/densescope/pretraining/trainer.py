@@ -26,7 +26,7 @@ from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.methods import find_method, settled
 from densescope.pretraining.regularizers import Regularizer, build_regularizer
-from densescope.pretraining.resume import ORIGIN, RunState, newest_state, start_from
+from densescope.pretraining.resume import IMAGES, ORIGIN, RunState, newest_state, start_from
 from densescope.pretraining.settings import PRECISIONS, PretrainSettings
 
 
@@ -91,7 +91,7 @@ def pretrain(
     folder = Path(output_folder)
     check_folder(folder, method, start)
     folder.mkdir(parents=True, exist_ok=True)
-    document = {**settings.to_json(), "images": _fingerprint(images)}
+    document = {**settings.to_json(), IMAGES: _fingerprint(images)}
     with torch.random.fork_rng(), _quiet():
         torch.default_generator.manual_seed(settings.seed)
         learner = _build(method, settings)
