@@ -84,6 +84,19 @@ def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> Non
     assert targets[2].stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    "verb", [["select", "{scores}"], ["formats"], ["formats", "dinov3"], ["report", "--help"]]
+)
+def test_what_works_on_records_alone_does_not_wait_for_torch(verb: list[str], swept: Path) -> None:
+    run = "app(sys.argv[1:], standalone_mode=False)"
+    script = f"import sys; from densescope.cli.app import app; {run}; print('torch' in sys.modules)"
+    words = [word.format(scores=swept / "scores") for word in verb]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", script, *words]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
 def test_the_paper_definition_can_lead(swept: Path) -> None:
     result = densescope("select", swept / "scores", "--definition", "paper")
     assert result.returncode == 0, result.stderr

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from densescope.errors import CheckpointError
 
-Tensors = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What lists formats or works on records must not wait for torch, so its type stands in quotes.
+Tensors = Mapping[str, "Tensor"]
 # (tensors of the file, the timm model they go into) -> tensors under the model's names
-Conversion = Callable[[Tensors, Any], dict[str, Tensor]]
+Conversion = Callable[[Tensors, Any], dict[str, "Tensor"]]
 # the timm model -> names and shapes of the training code's parameters, as it registers them
 Registration = Callable[[Any], dict[str, tuple[int, ...]]]
 
@@ -104,7 +105,7 @@ def dinov3_tokens(tensors: Tensors, model: Any) -> dict[str, Tensor]:
 
 def _joint_bias(name: str, bias: Tensor, tensors: Tensors) -> dict[str, Tensor]:
     query, key, value = bias.chunk(3)
-    if f"{name}_mask" not in tensors and bool(torch.count_nonzero(key)):
+    if f"{name}_mask" not in tensors and bool(key.any()):
         raise CheckpointError(
             f"{name} has a bias for the key (mask_k_bias was off), which timm's DINOv3 cannot "
             "hold; load this model with format=custom"

@@ -7,9 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from densescope.errors import RecordError
 from densescope.features.format_words import sweep_command
@@ -21,6 +19,9 @@ from densescope.records import (
     write_json,
     write_record,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST = "run.json"
 LOSSES = "losses.json"
