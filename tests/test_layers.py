@@ -23,6 +23,7 @@ LAYERS = {
     "errors": 0,
     "estimate": 1,
     "locks": 1,
+    "toml": 1,
     "records": 2,
     "numerics": 10,
     "features": 20,

@@ -79,14 +79,14 @@ def test_a_wrong_config_file_is_a_sentence(tmp_path: Path, text: str, message: s
     config = tmp_path / "c.toml"
     config.write_text(text)
     result = CliRunner().invoke(command({}), ["x", "--config", str(config)])
-    assert isinstance(result.exception, InputError)
+    assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
 
 
 def test_a_missing_config_file_is_a_sentence(tmp_path: Path) -> None:
     result = CliRunner().invoke(command({}), ["x", "--config", str(tmp_path / "none.toml")])
-    assert isinstance(result.exception, InputError)
-    assert "No such file" in str(result.exception)
+    assert isinstance(result.exception, UsageError)
+    assert f"--config {tmp_path / 'none.toml'} does not exist" in str(result.exception)
 
 
 def test_a_batch_size_is_a_number_or_auto() -> None:

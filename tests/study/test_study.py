@@ -208,7 +208,7 @@ def test_a_wrong_spec_is_one_sentence(old: str, new: str, sentence: str, tmp_pat
 
 
 def test_a_missing_spec_or_study_is_one_sentence(spec: StudySpec, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read the study .*none.toml: No such file"):
+    with pytest.raises(InputError, match="the study .*none.toml does not exist"):
         read_spec(tmp_path / "none.toml")
     with pytest.raises(RecordError, match="holds no scored run of this study yet"):
         summarize(spec, tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
@@ -14,6 +13,7 @@ import typer
 
 from densescope.cli.failures import UsageError
 from densescope.errors import DensescopeError
+from densescope.toml import read_toml
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _FROM_CONFIG = "densescope.config"
@@ -143,12 +143,7 @@ def _parameters(group: type) -> list[inspect.Parameter]:
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise UsageError(f"cannot read --config {path}: {cause.strerror}") from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise UsageError(f"--config {path} is not TOML: {cause}") from cause
+    document = from_options(read_toml)(path, "--config")
     names = _option_names(context)
     unknown = sorted(set(document) - set(names))
     if unknown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import product
@@ -20,6 +19,7 @@ from densescope.pretraining.settings import (
     RegularizerSettings,
 )
 from densescope.runs.probe import LabelledData, ProbeRequest
+from densescope.toml import read_toml
 
 Section = TypeVar("Section")
 
@@ -217,16 +217,11 @@ def read_spec(path: Path | str) -> StudySpec:
     the file's folder.
 
     Raises:
-        InputError: no such file, not TOML, an unknown or missing key, or a run that cannot be
-            trained.
+        InputError: as :func:`~densescope.toml.read_toml`, an unknown name, an unknown or missing
+            key, or a run that cannot be trained.
     """
     path = Path(path)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise InputError(f"cannot read the study {path}: {cause.strerror}") from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise InputError(f"the study {path} is not TOML: {cause}") from cause
+    document = read_toml(path, "the study")
     known = ("study", "arm", "pretrain", "method", "score", "probe")
     _refuse_unknown(document, known, "the study")
     for table in ("study", "pretrain", "score"):
