@@ -399,6 +399,13 @@ def test_a_sentence_in_a_pipe_is_one_line_and_its_brackets_stay() -> None:
     ]
 
 
+def test_printing_nothing_in_a_pipe_is_an_empty_line() -> None:
+    screen = Screen(file=io.StringIO(), width=20)
+    screen.print()
+    screen.print("below")
+    assert screen.file.getvalue() == "\nbelow\n"  # type: ignore[attr-defined]
+
+
 def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path) -> None:
     said = refused(densescope("select", tmp_path / "a run"))
     folder = shlex.quote(str(tmp_path / "a run"))

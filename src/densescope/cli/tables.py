@@ -43,7 +43,7 @@ class Screen(Console):
         with self.capture() as written:
             super().print(*objects, **how)
         lines = [line.rstrip() for line in written.get().split("\n")]
-        if isinstance(objects[0], Table) and objects[0].title:
+        if any(isinstance(one, Table) and one.title for one in objects[:1]):
             lines.remove("")  # the upper edge
         self.file.write("\n".join(lines))
         self.file.flush()
