@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,32 @@ EVALUATING = {
 }
 
 
-def test_the_trainer_loads_its_best_model_by_dse(tmp_path: Path) -> None:
+@pytest.mark.parametrize("best_of", [max, min])
+def test_the_best_checkpoint_is_that_of_dse_and_holds_the_weights_of_its_step(
+    best_of: Callable[[list[float]], float], tmp_path: Path
+) -> None:
+    from transformers import TrainerCallback
+
+    seen: dict[int, dict[str, Tensor]] = {}
+
+    class Keep(TrainerCallback):  # type: ignore[misc]
+        def on_evaluate(self, args: Any, state: Any, control: Any, model: Any, **more: Any) -> None:
+            seen[state.global_step] = {k: v.clone() for k, v in model.state_dict().items()}
+
     callback = DenseTrainerCallback(monitor())
-    run = trainer(tmp_path, callback, **EVALUATING)
+    run = trainer(tmp_path, callback, **EVALUATING | {"greater_is_better": best_of is max})
+    run.add_callback(Keep)
     run.train()
     values = [record.estimate("released.dse").value for record in callback.monitor.records]
     assert len(values) == 3
-    assert run.state.best_metric == pytest.approx(max(values))
-    best = 2 * (values.index(max(values)) + 1)
+    assert run.state.best_metric == pytest.approx(best_of(values))
+    best = 2 * (values.index(best_of(values)) + 1)
     assert run.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
+    read = type(run.model).from_pretrained(run.state.best_model_checkpoint).state_dict()
+    assert read.keys() == seen[best].keys()
+    assert all(torch.equal(read[name], seen[best][name]) for name in read)
+    other = 2 if best > 2 else 4
+    assert not all(torch.equal(read[name], seen[other][name]) for name in read)
 
 
 def test_a_look_that_fails_does_not_stop_the_trainer(tmp_path: Path) -> None:
