@@ -26,7 +26,8 @@ from densescope.runs.arrivals import Arrivals
 from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
-from densescope.runs.watch import TABLE, WatchEvent, WatchResult, WatchSettings, watch_run
+from densescope.runs.watch import TABLE, watch_run
+from densescope.runs.watch_events import WatchEvent, WatchResult, WatchSettings
 from densescope.selection import AlarmSettings, find_alarm, select_checkpoints, write_table
 from tests.selection.test_alarm import broken, steady, then
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints

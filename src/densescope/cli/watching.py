@@ -19,7 +19,7 @@ from densescope.selection.parts import weighted_sum
 if TYPE_CHECKING:
     from densescope.runs.alarms import Channel
     from densescope.runs.store import RunStore
-    from densescope.runs.watch import WatchEvent, WatchResult, WatchSettings
+    from densescope.runs.watch_events import WatchEvent, WatchResult, WatchSettings
 
 ALARM_STANDS = 4
 
@@ -60,7 +60,7 @@ class WatchOptions:
     @from_options
     def watching(self) -> WatchSettings:
         """The settings these options stand for."""
-        from densescope.runs.watch import WatchSettings
+        from densescope.runs.watch_events import WatchSettings
         from densescope.selection import AlarmSettings
 
         return WatchSettings(
