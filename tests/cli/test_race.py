@@ -16,7 +16,7 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.runs.sweep import SweepEvent
 from densescope.selection import Race, select_checkpoints
-from tests.cli.test_verbs import BACKBONE, SCORING, densescope, refused
+from tests.cli.running import BACKBONE, SCORING, densescope, refused
 
 
 def test_a_race_names_its_rounds_and_says_what_it_saved(

@@ -19,7 +19,7 @@ import pytest
 from densescope.cli import main
 from densescope.pretraining.methods import METHODS
 from densescope.runs.store import RunStore
-from tests.cli.test_verbs import SCORING
+from tests.cli.running import SCORING
 from tests.pretraining.tiny import content, same
 
 ROOT = Path(__file__).parents[2]

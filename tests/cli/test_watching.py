@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_verbs import BACKBONE, SCORING, densescope, refused
+from tests.cli.running import BACKBONE, SCORING, densescope, refused
 from tests.conftest import ROOT
 from tests.runs.test_watch import spoiled
 from tests.tiny_run import write_checkpoints

@@ -1,0 +1,131 @@
+"""``probe`` and ``agree`` as a user runs them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densescope.cli import main
+from densescope.evaluation.scenes import make_scenes, save_scenes
+from tests.cli.running import BACKBONE, densescope, refused
+from tests.tiny_run import ARCHITECTURE
+
+
+def write_scenes(folder: Path) -> None:
+    for seed, split in enumerate(("train", "test")):
+        save_scenes(make_scenes(16, size=32, seed=seed), folder / split)
+
+
+def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    scores = shutil.copytree(swept / "scores", tmp_path / "scores")
+    labels = ["--dataset", "scenes", "--root", tmp_path, "--probe-size", 32, "--seeds", "0,1"]
+    run = densescope("probe", scores, *labels, "--test-split", "test")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("checkpoint000") == 12
+    file = swept / "run" / "checkpoint0003.pth"
+    one = densescope("probe", file, *labels, "--test-split", "test", *BACKBONE)
+    assert one.returncode == 0, one.stderr
+    assert "mIoU" in one.stdout
+    assert "name its layout with --format" in refused(densescope("probe", file, *labels), 2)
+    agreed = densescope("agree", scores)
+    assert agreed.returncode == 0, agreed.stderr
+    assert "DSE (released)" in agreed.stdout
+    assert "a probe on every checkpoint" in agreed.stdout
+    assert "mean Kendall" not in agreed.stdout
+    shutil.copytree(scores, tmp_path / "again")
+    several = densescope("agree", scores, tmp_path / "again")
+    assert several.returncode == 0, several.stderr
+    assert "mean Kendall tau-b over the runs" in several.stdout
+    assert densescope("report", scores).returncode == 0
+
+
+def test_losses_are_kept_for_the_report(swept: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    labels = ["--dataset", "scenes", "--root", tmp_path, "--probe-size", 32, "--seeds", "0,1"]
+    copy = shutil.copytree(swept / "scores", tmp_path / "scores")
+    assert densescope("probe", copy, *labels, "--test-split", "test").returncode == 0
+    log = tmp_path / "log.txt"
+    log.write_text("".join(f'{{"epoch": {e}, "train_loss": {2 - e / 10}}}\n' for e in range(3)))
+    assert "lowest training loss" in densescope("agree", copy, "--losses", log).stdout
+    assert "lowest training loss" in densescope("agree", copy).stdout
+    densescope("report", copy)
+    assert "lowest training loss" in (copy / "report.html").read_text().lower()
+
+
+def test_image_labels_and_depth_can_be_probed(swept: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    chance = np.random.default_rng(0)
+    for half in ("train", "test"):
+        for index in range(6):
+            kind = ("red", "blue")[index % 2]
+            color = np.array([200, 20, 20] if kind == "red" else [20, 20, 200])
+            pixels = (color + chance.integers(0, 30, (32, 32, 3))).astype(np.uint8)
+            for folder, name in (("classes", f"{kind}/{index}.png"), ("", f"images/{index}.png")):
+                path = tmp_path / folder / half / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+            depth = np.full((32, 32), 1000 + 500 * (index % 2), dtype=np.uint16)
+            (tmp_path / half / "depths").mkdir(exist_ok=True)
+            Image.fromarray(depth).save(tmp_path / half / "depths" / f"{index}.png")
+    file = next((swept / "run").glob("*.pth"))
+    given = [*BACKBONE, "--probe-size", 32, "--dataset", "mine"]
+    classes = tmp_path / "classes"
+    halves = ["--root", classes / "train", "--test-root", classes / "test"]
+    named = densescope("probe", file, *given, *halves, "--protocol", "image-knn")
+    assert "accuracy 100.00 %" in named.stdout
+    assert "red" in named.stdout
+    halves = ["--root", tmp_path / "train", "--test-root", tmp_path / "test"]
+    deep = [*given, *halves, "--protocol", "depth-linear", "--steps", 30]
+    measured = densescope("probe", file, *deep, "--depth-unit", "millimeters")
+    assert "RMSE 0." in measured.stdout
+    assert "delta 1: " in measured.stdout
+    assert "holds integers of an unknown unit" in refused(densescope("probe", file, *deep))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--dataset", "camvit"], "there is no data set 'camvit'; there are: voc2012"),
+        (["--dataset", "camvid", "--test-split", "tset"], "camvid has no split 'tset'; it has"),
+        (["--protocol", "quick"], "there is no protocol 'quick'"),
+        (["--protocol", "image-knn"], "labels for classification need --test-root"),
+        (["--depth-unit", "meters"], "a depth unit goes with labels for depth"),
+        (["--test-root", "{here}"], "leave the test root out"),
+        (
+            ["--protocol", "depth-linear", "--test-root", "{here}", "--depth-unit", "feet"],
+            "there is no unit 'feet'; there are: meters",
+        ),
+        (["--device", "gpu"], "--device 'gpu' is no device"),
+    ],
+)
+def test_a_wrong_name_of_a_probe_is_wrong_usage(
+    wrong: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [word.format(here=tmp_path) for word in wrong]
+    words = ["probe", tmp_path / "file.pth", "--format", "dino", "--root", tmp_path]
+    asked = [*map(str, words), "--dataset", "scenes", *given]
+    monkeypatch.setattr(sys, "argv", ["densescope", *asked])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_scored_run_knows_its_model_and_a_file_has_no_shortlist(
+    swept: Path, tmp_path: Path
+) -> None:
+    labels = ["--dataset", "scenes", "--root", tmp_path]
+    run = ["probe", swept / "scores", *labels, "--architecture", ARCHITECTURE]
+    assert "leave out --format, --architecture" in refused(densescope(*run), 2)
+    file = ["probe", swept / "run" / "checkpoint0002.pth", *labels, *BACKBONE]
+    assert "--only shortlist is for" in refused(densescope(*file, "--only", "shortlist"), 2)

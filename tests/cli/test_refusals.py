@@ -1,0 +1,138 @@
+"""What was typed or named in error is one sentence and an exit code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from densescope.cli import main
+from tests.cli.running import BACKBONE, SCORING, densescope, refused
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "{run}", "--format", "dimo"], "no format 'dimo'; did you mean dino"),
+        (["sweep", "{empty}", "--format", "dino"], "no checkpoint of format dino in"),
+        (["sweep", "{missing}", "--format", "dino"], "there is no folder"),
+        (["check", "{missing}", "--format", "dino"], "there is no checkpoint at"),
+        (["select", "{empty}"], "holds no scored run"),
+        (["report", "{missing}"], "holds no scored run"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    words: list[str], message: str, tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"run": tiny_run, "empty": tmp_path / "empty", "missing": tmp_path / "missing"}
+    filled = [word.format(**places) for word in words]
+    if filled[0] == "sweep":
+        filled += ["--images", str(tiny_images), "--output", str(tmp_path / "out")]
+    result = densescope(*filled)
+    assert result.returncode != 0
+    said = " ".join((result.stdout + result.stderr).split())
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_a_reason_that_fails_every_checkpoint_is_said_once_and_its_folder_can_be_used_again(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    wrong = [word.replace("depth=2", "depth=3") for word in BACKBONE]
+    words = ["sweep", tiny_run, *SCORING, "--images", tiny_images, "--output", tmp_path / "out"]
+    result = densescope(*words, *wrong)
+    said = refused(result, code=3)
+    assert said.count("tensors") == 1
+    assert "checkpoint0000.pth, checkpoint0001.pth, checkpoint0002.pth: " in said
+    assert "next:" not in result.stdout
+    first, *others = [line for line in result.stdout.splitlines() if line.startswith("[")]
+    assert "[1/3] checkpoint0000.pth: failed: " in first
+    assert "tensors" in first
+    assert others == [
+        f"[{n + 1}/3] checkpoint000{n}.pth: failed: same reason as checkpoint0000.pth"
+        for n in (1, 2)
+    ]
+    mended = densescope(*words, *BACKBONE)
+    assert mended.returncode == 0, mended.stderr
+    assert "3 of 3 checkpoints scored" in mended.stdout
+
+
+def test_a_typo_in_an_architecture_option_names_the_right_one(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["sweep", tiny_run, "--format", "dino", "--architecture-option", "embd_dim=24"]
+    result = densescope(*words, "--images", tiny_images, "--output", tmp_path / "out")
+    assert "has no option 'embd_dim'; did you mean embed_dim?" in refused(result, 2)
+
+
+def test_an_unknown_table_format_is_refused_before_the_work(swept: Path, tmp_path: Path) -> None:
+    result = densescope("select", swept / "scores", "--write", tmp_path / "table.xls")
+    assert "end it in .json, .csv, .parquet" in refused(result, 2)
+    assert result.stdout == ""
+
+
+def test_an_unknown_architecture_is_one_sentence(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["sweep", tiny_run, "--format", "dino", "--architecture", "vit_smal_patch16_224"]
+    result = densescope(*words, "--images", tiny_images, "--output", tmp_path / "out")
+    assert "vit_small_patch16_224" in refused(result, 2)
+
+
+def test_a_missing_image_folder_is_one_sentence(tiny_run: Path, tmp_path: Path) -> None:
+    words = ["sweep", tiny_run, *BACKBONE, "--images", tmp_path / "none"]
+    result = densescope(*words, "--output", tmp_path / "out")
+    assert "does not exist: name a folder of images" in refused(result)
+
+
+def test_a_folder_that_no_demo_made_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    result = densescope("demo", "--output", tmp_path)
+    assert "is not empty and no demo made it" in refused(result)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path) -> None:
+    said = refused(densescope("select", tmp_path / "a run"))
+    folder = shlex.quote(str(tmp_path / "a run"))
+    wanted = "densescope sweep RUN_FOLDER --format FORMAT --architecture NAME --images DIR"
+    assert f"make one with: {wanted} --output {folder}" in said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--no-such-option"],
+        ["--precision", "float8"],
+        ["--images-count", "many"],
+        ["--batch-size", "0"],
+        ["--layers", "last"],
+        ["--format", "dimo"],
+        ["--architecture", "vit_smal_patch16_224"],
+        ["--weights", "techer"],
+        ["--loader", "loader.py"],
+        ["--device", "gpu"],
+        ["--round-size", "64"],
+        ["--shard", "3/2"],
+    ],
+)
+def test_one_code_for_whatever_is_wrong_with_the_options(
+    wrong: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "sweep",
+        tmp_path,
+        "--format",
+        "dino",
+        "--images",
+        tmp_path,
+        "--output",
+        tmp_path / "o",
+    ]
+    monkeypatch.setattr(sys, "argv", ["densescope", *map(str, words), *wrong])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
