@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from densescope.errors import CheckpointError, InputError
 from densescope.features.architectures import parse_architecture_options
-from densescope.features.backbones import Backbone, LoadedBackbone, load_backbone
+from densescope.features.backbones import Backbone, load_backbone
+from densescope.features.loaded import LoadedBackbone
 from tests.features.plain_models import (
     DIM,
     RESNET_OPTIONS,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from densescope.features.backbones import Features, load_backbone, size_of
+from densescope.features.backbones import Features, load_backbone
 from densescope.features.checking import check_checkpoint
-from densescope.features.checkpoints import fingerprint, read_checkpoint
+from densescope.features.checkpoints import fingerprint, read_checkpoint, size_of
 from densescope.features.discovery import find_checkpoints
 from tests.features import fsdp_writer, plain_models
 from tests.features.plain_models import random_images, vit_features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,65 +13,22 @@ from torch import Tensor, nn
 
 from densescope.errors import NOT_FINITE, CheckpointError
 from densescope.features.architectures import build_architecture, visible_options
-from densescope.features.checkpoints import Container, files_of, fingerprint, read_checkpoint
+from densescope.features.checkpoints import Container, fingerprint, read_checkpoint, size_of
 from densescope.features.flat_parameters import unflatten
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.formats import Format, Weights, find_format
 from densescope.features.layouts import (
     LAYOUT_STEPS,
-    Coverage,
     StepError,
     fitting_formats,
     listing,
     unpack,
     with_positions,
 )
+from densescope.features.loaded import LoadedBackbone
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
 from densescope.features.timm_backbone import TimmBackbone
-
-
-@dataclass(frozen=True)
-class LoadedBackbone:
-    """A backbone and where it came from.
-
-    Attributes:
-        backbone: in evaluation mode, without gradients.
-        coverage: what of the file was used.
-        sha256: of the file, or of the files of a folder or of all ranks.
-        bytes: size of the same.
-        epoch_inside: the file's own counter, or ``None``.
-        format, architecture, options: what it was loaded as.
-        foreign: classes of the file that were replaced by inert placeholders.
-        note: a warning that should travel with the numbers, or ``None``.
-    """
-
-    backbone: Backbone
-    coverage: Coverage
-    sha256: str
-    bytes: int
-    epoch_inside: int | None
-    format: str
-    architecture: str
-    options: Mapping[str, Any]
-    foreign: tuple[str, ...] = ()
-    note: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Provenance for a record, in plain values."""
-        return {
-            "sha256": self.sha256,
-            "bytes": self.bytes,
-            "format": self.format,
-            "architecture": self.architecture,
-            "options": dict(self.options),
-            "weights": self.coverage.weights,
-            "coverage": self.coverage.to_json(),
-            "epoch_inside": self.epoch_inside,
-            "foreign": list(self.foreign),
-            "image_size": self.backbone.image_size,
-            "note": self.note,
-        }
 
 
 def load_backbone(
@@ -339,8 +296,3 @@ def _counter_note(path: Path, row: Format, inside: int | None) -> str | None:
         f"{path.name} says {row.unit} {inside} inside, its name leads to expect "
         f"{number + row.counter_offset}: renamed, or resumed with another schedule"
     )
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, of all files of a folder, or of the files of all ranks."""
-    return sum(member.stat().st_size for member in files_of(path))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from densescope.errors import CheckpointError
-from densescope.features.backbones import LoadedBackbone, load_backbone
+from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.formats import find_format
 from densescope.features.layouts import LAYOUT_STEPS, fitting_formats
 from densescope.features.layouts import STEPS as STEPS
+from densescope.features.loaded import LoadedBackbone
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,11 @@ def _read_one(path: Path) -> Container:
         raise CheckpointError(_why_unreadable(path, kind, cause)) from cause
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, of all files of a folder, or of the files of all ranks."""
+    return sum(member.stat().st_size for member in files_of(path))
+
+
 def fingerprint(path: str | Path) -> str:
     """SHA-256 of a file; of a folder or rank files, that of the names and contents of all files."""
     path = Path(path)

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from densescope.errors import CheckpointError
-from densescope.features.backbones import Backbone, Features, LoadedBackbone, size_of
-from densescope.features.checkpoints import fingerprint
+from densescope.features.checkpoints import fingerprint, size_of
 from densescope.features.layouts import Coverage
+from densescope.features.loaded import LoadedBackbone
+from densescope.features.protocol import Backbone, Features
 
 _NEEDED = ("features", "patch_size", "mean", "std", "image_size")
 

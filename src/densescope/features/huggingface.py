@@ -13,10 +13,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from densescope.errors import CheckpointError, InputError
-from densescope.features.backbones import Backbone, Features, LoadedBackbone, size_of
-from densescope.features.checkpoints import fingerprint
+from densescope.features.checkpoints import fingerprint, size_of
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, Format
 from densescope.features.layouts import Coverage, StepError, listing
+from densescope.features.loaded import LoadedBackbone
+from densescope.features.protocol import Backbone, Features
 
 # Made anew by AutoModel where a pre-training checkpoint has none, and not used for features.
 _UNUSED = ("pooler.", "mask_token", "embeddings.mask_token")

@@ -12,8 +12,8 @@ from typing import Generic, Self, TypeVar
 
 import torch
 
-from densescope.features.backbones import LoadedBackbone
 from densescope.features.checkpoints import files_of
+from densescope.features.loaded import LoadedBackbone
 
 Done = TypeVar("Done")
 

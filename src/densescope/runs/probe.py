@@ -33,9 +33,9 @@ from densescope.evaluation.probes import (
 )
 from densescope.evaluation.probes.patch_head import QuickHead
 from densescope.evaluation.probes.predict import predict_masks
-from densescope.features.backbones import LoadedBackbone
 from densescope.features.extraction import resolve_device
 from densescope.features.format_words import sweep_command
+from densescope.features.loaded import LoadedBackbone
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
 from densescope.runs.scorer import BackboneSpec, Compute

@@ -21,12 +21,13 @@ from densescope.evaluation.backbone import (
 )
 from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scoring import ScoreSettings
-from densescope.features.backbones import LoadedBackbone, load_backbone, size_of
+from densescope.features.backbones import load_backbone
 from densescope.features.batching import Batching
-from densescope.features.checkpoints import fingerprint
+from densescope.features.checkpoints import fingerprint, size_of
 from densescope.features.extraction import resolve_device
 from densescope.features.formats import find_format
 from densescope.features.images import ImageSubset
+from densescope.features.loaded import LoadedBackbone
 from densescope.records import ScoreRecord, plain
 from densescope.runs.ahead import ReadCheckpoint, modified, read_checkpoint
 from densescope.runs.environment import device_name, versions

@@ -15,9 +15,10 @@ from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.probes.data import ProbeData
 from densescope.evaluation.probes.row import ProbeProtocol, ProbeTask
 from densescope.evaluation.probes.table import find_protocol
-from densescope.features.backbones import Backbone, LoadedBackbone
+from densescope.features.backbones import Backbone
 from densescope.features.batching import Batching
 from densescope.features.extraction import PRECISIONS
+from densescope.features.loaded import LoadedBackbone
 from densescope.records import plain
 
 

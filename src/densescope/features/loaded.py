@@ -1,0 +1,53 @@
+"""A backbone that was loaded, with what its records say of where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from densescope.features.layouts import Coverage
+from densescope.features.protocol import Backbone
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A backbone and where it came from.
+
+    Attributes:
+        backbone: in evaluation mode, without gradients.
+        coverage: what of the file was used.
+        sha256: of the file, or of the files of a folder or of all ranks.
+        bytes: size of the same.
+        epoch_inside: the file's own counter, or ``None``.
+        format, architecture, options: what it was loaded as.
+        foreign: classes of the file that were replaced by inert placeholders.
+        note: a warning that should travel with the numbers, or ``None``.
+    """
+
+    backbone: Backbone
+    coverage: Coverage
+    sha256: str
+    bytes: int
+    epoch_inside: int | None
+    format: str
+    architecture: str
+    options: Mapping[str, Any]
+    foreign: tuple[str, ...] = ()
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Provenance for a record, in plain values."""
+        return {
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "format": self.format,
+            "architecture": self.architecture,
+            "options": dict(self.options),
+            "weights": self.coverage.weights,
+            "coverage": self.coverage.to_json(),
+            "epoch_inside": self.epoch_inside,
+            "foreign": list(self.foreign),
+            "image_size": self.backbone.image_size,
+            "note": self.note,
+        }
