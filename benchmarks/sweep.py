@@ -119,7 +119,7 @@ def bare(options: argparse.Namespace, images: ScoringImages, batch_size: int) ->
     model, dtype = network(0).to(device), PRECISIONS[options.precision]
     mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     cast = nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-    pixels = [images.pixels] if images.views is None else [images.pixels, images.views]
+    pixels = [part[:] for part in (images.pixels, images.views) if part is not None]
     with cast:
         model(torch.zeros(batch_size, 3, SIDE, SIDE, device=device))
         for batch in (piece for whole in pixels for piece in torch.split(whole, batch_size)):

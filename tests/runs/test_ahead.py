@@ -345,8 +345,9 @@ def test_on_a_gpu_they_overlap_and_the_records_stay_the_same(
     assert [replace(r, timing={}) for r in found] == [replace(r, timing={}) for r in expected]
 
 
+@pytest.mark.parametrize("kept", [False, True])
 def test_an_interrupt_stops_the_checkpoint_that_is_being_shown_the_images(
-    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     run = write_checkpoints(tmp_path / "run", range(3))
     batches = threading.Semaphore(0)
@@ -383,7 +384,7 @@ def test_an_interrupt_stops_the_checkpoint_that_is_being_shown_the_images(
             tiny_images,
             tmp_path / "out",
             executor=Here(overlap=True),
-            compute=Compute(batch_size=4),
+            compute=Compute(batch_size=4, image_cache=tmp_path / "kept" if kept else None),
         )
     assert len(shown) == first + 1
     assert helpers() == []

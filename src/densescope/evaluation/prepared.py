@@ -117,7 +117,7 @@ def _kept(
     cache: FeatureCache, subset: ImageSubset, image_size: int, settings: ScoreSettings
 ) -> ScoringImages | None:
     found = {name: cache.find(key) for name, key in _keys(subset, image_size, settings).items()}
-    arrays = {name: array.mapped() for name, array in found.items() if array is not None}
+    arrays = {name: Filling(array.mapped()) for name, array in found.items() if array is not None}
     if len(arrays) < len(found):
         return None
     if "views" not in arrays:

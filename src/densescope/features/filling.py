@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ class Filling:
 
     Args:
         rows: memory for the whole.
-        fill: writes the rows of a slice; called once for each piece, from several threads.
+        fill: writes the rows of a slice; called once for each piece, from several threads. ``None``
+            where all rows are there.
         step: rows of a piece; the last one may have fewer.
         workers: threads.
 
@@ -30,12 +31,19 @@ class Filling:
     """
 
     def __init__(
-        self, rows: Tensor, fill: Callable[[slice], object], *, step: int = 1, workers: int = 1
+        self,
+        rows: Tensor,
+        fill: Callable[[slice], object] | None = None,
+        *,
+        step: int = 1,
+        workers: int = 1,
     ) -> None:
         self._rows, self._step, self._waited, self._closed = rows, step, 0.0, False
-        parts = [slice(i, min(i + step, len(rows))) for i in range(0, len(rows), step)]
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="densescope-images")
-        self._made = [self._pool.submit(fill, part) for part in parts]
+        self._made: list[Future[object]] = []
+        if fill is not None:
+            parts = [slice(i, min(i + step, len(rows))) for i in range(0, len(rows), step)]
+            self._made = [self._pool.submit(fill, part) for part in parts]
         self._pool.shutdown(wait=False)  # its threads end with the last piece
 
     @property
