@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,52 @@ def test_a_checkpoint_that_kills_every_process_is_given_up_and_the_others_are_no
     records = swept(run, tiny_images, tmp_path / "out", Processes(2), **deadly(tmp_path, "x.ever"))
     assert [record.status for record in records] == ["scored", "failed", "scored", "scored"]
     assert "died 3 times without a word: most likely it ran out of memory" in records[1].error
+
+
+# A loader that says which process it is in, and is never done.
+ENDLESS = """
+import os, time
+from pathlib import Path
+
+def load_backbone(path, pids, **options):
+    (Path(pids) / str(os.getpid())).touch()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_sweep_that_was_killed(
+    run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    arguments = ["--format", "custom", "--loader", str(tmp_path / "endless.py"), "--processes", "2"]
+    arguments += ["--images", str(tiny_images), "--output", str(tmp_path / "out")]
+    arguments += ["--architecture-option", f"pids={pids}"]
+    command = [sys.executable, "-m", "densescope", "sweep", str(run), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as sweeping:
+        until(lambda: len(list(pids.iterdir())) == 2 or sweeping.poll() is not None)
+        sweeping.kill()
+    workers = [int(path.name) for path in pids.iterdir()]
+    assert len(workers) == 2
+    until(lambda: not any(is_running(worker) for worker in workers))
+
+
+def until(happened: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is at work; one that has ended and was not buried yet is not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_an_image_that_cannot_be_read_stops_all_processes(

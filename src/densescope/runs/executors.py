@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -302,11 +303,20 @@ def _scored(
 
 def _settle(threads: int, turns: Any, devices: int) -> None:
     """Give a new process its share of the cores, and its GPU where there are several."""
+    threading.Thread(target=_end_with_parent, name="densescope-parent", daemon=True).start()
     torch.set_num_threads(threads)
     if devices > 1:
         with turns.get_lock():
             _device[:] = [f"cuda:{turns.value % devices}"]
             turns.value += 1
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its processes to stop: they would stay for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _finished(
