@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ from densescope.errors import DataError, InputError
 from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import draw_subset, open_images
+from densescope.locks import exclusive
+from densescope.runs import executors
 from densescope.runs.executors import Executor, Here, Processes, Ray
 from densescope.runs.scorer import Compute
 from densescope.runs.store import RunStore
-from densescope.runs.sweep import Shard, sweep
+from densescope.runs.sweep import Shard, SweepEvent, sweep
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, write_checkpoints
 
 SCORING = ScoreSettings(**SETTINGS)
@@ -104,9 +108,17 @@ def deadly(tmp_path: Path, flag: str) -> dict[str, Any]:
 def test_what_a_dead_process_was_at_work_on_is_scored_again(
     run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
-    records = swept(run, tiny_images, tmp_path / "out", Processes(2), **deadly(tmp_path, "x.once"))
+    again: list[str] = []
+
+    def told(event: SweepEvent) -> None:
+        if event.kind == "again":
+            again.append(event.name)
+
+    given = deadly(tmp_path, "x.once")
+    records = swept(run, tiny_images, tmp_path / "out", Processes(2), **given, on_event=told)
     assert (tmp_path / "x.once").exists()
     assert [record.status for record in records] == ["scored"] * 4
+    assert "checkpoint0001.pth" in again
 
 
 @pytest.mark.slow
@@ -130,8 +142,9 @@ def load_backbone(path, pids, **options):
 
 
 @pytest.mark.slow
-def test_processes_end_with_the_sweep_that_was_killed(
-    run: Path, tiny_images: Path, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_the_sweep_that_was_stopped(
+    run: Path, tiny_images: Path, tmp_path: Path, how: int
 ) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS)
     pids = tmp_path / "pids"
@@ -142,10 +155,27 @@ def test_processes_end_with_the_sweep_that_was_killed(
     command = [sys.executable, "-m", "densescope", "sweep", str(run), *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as sweeping:
         until(lambda: len(list(pids.iterdir())) == 2 or sweeping.poll() is not None)
-        sweeping.kill()
+        sweeping.send_signal(how)
+        ended = sweeping.wait(60)
+    assert ended == (130 if how == signal.SIGINT else -how)
     workers = [int(path.name) for path in pids.iterdir()]
     assert len(workers) == 2
     until(lambda: not any(is_running(worker) for worker in workers))
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_images_of_a_sweep_that_was_killed_are_removed_by_the_next_one(
+    run: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_work: bool
+) -> None:
+    left = tmp_path / "out" / ".images-1"
+    left.mkdir(parents=True)
+    (left / "pixels.npy").write_bytes(b"many")
+    monkeypatch.setattr(executors, "YOUNG_SECONDS", -1.0)
+    with exclusive(left / "in-use.lock", wait=False) if at_work else nullcontext():
+        swept(run, tiny_images, tmp_path / "out", Processes(1), shard=Shard(1, 4))
+    assert left.exists() == at_work
+    kept = [left] if at_work else []
+    assert sorted((tmp_path / "out").glob(".images-*")) == kept
 
 
 def until(happened: Callable[[], bool], seconds: float = 120.0) -> None:

@@ -107,6 +107,9 @@ class SweepProgress(_Bar):
             self._bar.update(self._task, total=self._left)
         elif event.kind == "scoring":
             self._bar.update(self._task, description=f"{stage}{event.name}")
+        elif event.kind == "again":
+            line = f"a process died, perhaps for lack of memory: {event.name} is scored again alone"
+            self._console.print(line, markup=False, soft_wrap=True)
         else:
             self._bar.advance(self._task)
             if not self._console.is_terminal and not self._quiet:

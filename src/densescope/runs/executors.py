@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing.connection
 import os
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,8 +15,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
@@ -22,16 +25,19 @@ from densescope.errors import DensescopeError, InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
+from densescope.locks import exclusive
 from densescope.records import ScoreRecord
 from densescope.runs.ahead import Ahead
 from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute, SeenCheckpoint
 from densescope.runs.store import RunStore
 
+Told = Callable[[Literal["scoring", "again"], "Job"], None]
 LOST_TWICE = (
     "the process that scored it died {count} times without a word: most likely it ran out of "
     "memory; try fewer processes or a smaller batch size"
 )
 TRIES = 3
+SHARED, IN_USE, YOUNG_SECONDS = ".images-", "in-use.lock", 10.0
 Result = TypeVar("Result")
 
 
@@ -79,14 +85,15 @@ class Executor(Protocol):
     """Scores checkpoints somewhere. Records are written where they are made, each at once."""
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+        self, jobs: Sequence[Job], plan: Plan, told: Told
     ) -> Iterator[tuple[Job, ScoreRecord]]:
         """Every job with its record, in the order in which they are done.
 
         Args:
             jobs: what to score.
             plan: of the run.
-            begun: told of a job when its work begins, where that is known.
+            told: ``"scoring"`` and a job when its work begins, where that is known; ``"again"``
+                when it begins again because the process died that did it.
         """
         ...
 
@@ -108,7 +115,7 @@ class Here:
     overlap: bool | None = None
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+        self, jobs: Sequence[Job], plan: Plan, told: Told
     ) -> Iterator[tuple[Job, ScoreRecord]]:
         """As :meth:`Executor.score`, in the order of the jobs."""
         scorer = plan.scorer()
@@ -126,7 +133,7 @@ class Here:
                 reading.begin(jobs[0].path)
                 scorer.prepare()
             for job in jobs:
-                begun(job)
+                told("scoring", job)
                 if self._overlaps(plan):
                     seen = partial(seeing.take, job.path, after.get(job.path))
                 else:
@@ -154,9 +161,9 @@ class Processes:
             raise InputError(f"{self.count} processes cannot score anything: use at least 1")
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+        self, jobs: Sequence[Job], plan: Plan, told: Told
     ) -> Iterator[tuple[Job, ScoreRecord]]:
-        """As :meth:`Executor.score`; ``begun`` is not called.
+        """As :meth:`Executor.score`; told of nothing but what begins again.
 
         When a process dies, what was in work then is scored again alone, so that only the
         checkpoint to blame is given up.
@@ -168,6 +175,7 @@ class Processes:
                 yield from _finished(futures, waiting)
             suspects, waiting = waiting[: self.count], waiting[self.count :]
             for job in suspects:
+                told("again", job)
                 yield job, replace(self, count=1)._alone(job, plan)
 
     def _alone(self, job: Job, plan: Plan) -> ScoreRecord:
@@ -179,7 +187,9 @@ class Processes:
                     continue
         return _given_up(plan, job)
 
-    def _pool(self, plan: Plan) -> ProcessPoolExecutor:
+    @contextmanager
+    def _pool(self, plan: Plan) -> Iterator[ProcessPoolExecutor]:
+        """Processes that end with this block: at once where an error or an interrupt ends it."""
         # Forking a process whose threads hold locks, or that uses a GPU, can hang.
         context = multiprocessing.get_context("spawn")
         threads = max(torch.get_num_threads() // self.count, 1)
@@ -187,9 +197,20 @@ class Processes:
         device = resolve_device(plan.compute.device)
         several = plan.compute.device in ("auto", "cuda") and device.type == "cuda"
         devices = torch.cuda.device_count() if several else 1
-        return ProcessPoolExecutor(
-            self.count, context, initializer=_settle, initargs=(threads, turns, devices)
-        )
+        leash, held = context.Pipe(duplex=False)
+        settings = (leash, threads, turns, devices)
+        with (
+            leash,
+            held,
+            ProcessPoolExecutor(
+                self.count, context, initializer=_settle, initargs=settings
+            ) as pool,
+        ):
+            try:
+                yield pool
+            except BaseException:
+                held.close()
+                raise
 
 
 @dataclass(frozen=True)
@@ -210,9 +231,9 @@ class Ray:
     address: str | None = None
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, begun: Callable[[Job], None]
+        self, jobs: Sequence[Job], plan: Plan, told: Told
     ) -> Iterator[tuple[Job, ScoreRecord]]:
-        """As :meth:`Executor.score`; ``begun`` is not called."""
+        """As :meth:`Executor.score`; told of nothing."""
         there = replace(plan, output=plan.output.resolve())
         work = [(there, replace(job, path=job.path.resolve()), self.threads) for job in jobs]
         for index, record in self.each(score_task, work):
@@ -265,11 +286,28 @@ def shared_images(plan: Plan, executor: Executor) -> Iterator[Plan]:
     if isinstance(executor, Here) or plan.compute.image_cache is not None:
         yield plan
         return
-    folder = plan.output.resolve() / f".images-{os.getpid()}"
+    output = plan.output.resolve()
+    for left in output.glob(f"{SHARED}*"):
+        _remove_abandoned(left)
+    folder = output / f"{SHARED}{os.getpid()}"
+    with exclusive(folder / IN_USE, wait=True):
+        try:
+            yield replace(plan, compute=replace(plan.compute, image_cache=folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the images of a sweep that was killed; those of one at work are locked."""
     try:
-        yield replace(plan, compute=replace(plan.compute, image_cache=folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        young = time.time() - folder.stat().st_mtime < YOUNG_SECONDS  # perhaps not locked yet
+    except FileNotFoundError:
+        return
+    if young:
+        return
+    with exclusive(folder / IN_USE, wait=False) as free:
+        if free:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def score_task(plan: Plan, job: Job, threads: int) -> ScoreRecord:
@@ -301,9 +339,11 @@ def _scored(
     return record
 
 
-def _settle(threads: int, turns: Any, devices: int) -> None:
+def _settle(leash: Connection, threads: int, turns: Any, devices: int) -> None:
     """Give a new process its share of the cores, and its GPU where there are several."""
-    threading.Thread(target=_end_with_parent, name="densescope-parent", daemon=True).start()
+    # Ctrl-C goes to all processes of a terminal, and it is for the first one to end the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(leash,), name="densescope-end", daemon=True).start()
     torch.set_num_threads(threads)
     if devices > 1:
         with turns.get_lock():
@@ -311,11 +351,9 @@ def _settle(threads: int, turns: Any, devices: int) -> None:
             turns.value += 1
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot tell its processes to stop: they would stay for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
+def _end_with(leash: Connection) -> None:
+    """End this process when the other end is let go, also by the death of who holds it."""
+    multiprocessing.connection.wait([leash])
     os._exit(1)
 
 

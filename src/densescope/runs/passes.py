@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import ImageSubset
@@ -21,7 +21,7 @@ class SweepEvent:
 
     Attributes:
         kind: ``"start"`` (``total`` is known), ``"kept"`` (scored before), ``"scoring"``,
-            ``"scored"`` or ``"failed"``.
+            ``"again"`` (its process died), ``"scored"`` or ``"failed"``.
         name: the checkpoint, empty for ``"start"``.
         index: how many checkpoints are behind it.
         total: how many there are.
@@ -110,11 +110,11 @@ def score_pass(
         sweep.compute,
     )
 
-    def begun(job: Job) -> None:
-        sweep.report(SweepEvent("scoring", job.name, len(records), len(jobs)))
+    def told(kind: Literal["scoring", "again"], job: Job) -> None:
+        sweep.report(SweepEvent(kind, job.name, len(records), len(jobs)))
 
     with shared_images(plan, sweep.executor) as plan:
-        for job, record in sweep.executor.score(left, plan, begun):
+        for job, record in sweep.executor.score(left, plan, told):
             records[job.name] = record
             sweep.report(SweepEvent(record.status, job.name, len(records), len(jobs), record))
     return records
