@@ -33,8 +33,8 @@ from .numerics.structure import DenseStructure as DenseStructure
 from .numerics.structure import dense_structure as dense_structure
 from .records import ScoreRecord as ScoreRecord
 from .report.run import report_run as report_run
+from .runs.cluster import Ray as Ray
 from .runs.executors import Processes as Processes
-from .runs.executors import Ray as Ray
 from .runs.scorer import Compute as Compute
 from .runs.sweep import score_checkpoint as score_checkpoint
 from .runs.sweep import sweep as sweep

@@ -23,7 +23,8 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import draw_subset, open_images
 from densescope.locks import exclusive
 from densescope.runs import executors
-from densescope.runs.executors import Executor, Here, Processes, Ray
+from densescope.runs.cluster import Ray
+from densescope.runs.executors import Executor, Here, Processes
 from densescope.runs.scorer import Compute
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Shard, SweepEvent, sweep

@@ -13,7 +13,7 @@ import pytest
 
 from densescope.features.discovery import find_checkpoints
 from densescope.pretraining.resume import KEY
-from densescope.runs.executors import Ray
+from densescope.runs.cluster import Ray
 from densescope.runs.store import RunStore
 from densescope.study.run import StudyEvent, run_study
 from densescope.study.spec import Cell, StudySpec, read_spec

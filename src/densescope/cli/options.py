@@ -13,7 +13,8 @@ from densescope.cli.grouping import Only, from_options
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
-    from densescope.runs.executors import Executor, Ray
+    from densescope.runs.cluster import Ray
+    from densescope.runs.executors import Executor
     from densescope.runs.scorer import BackboneSpec, Compute
     from densescope.runs.sweep import Shard
     from densescope.selection.race import Race
@@ -206,7 +207,7 @@ class ClusterOptions:
 
     def ray(self) -> Ray | None:
         """The cluster, if one was asked for."""
-        from densescope.runs.executors import Ray
+        from densescope.runs.cluster import Ray
 
         if self.executor == "local":
             return None

@@ -1,4 +1,4 @@
-"""Where the checkpoints of a sweep are scored: here, in processes beside this one, or on Ray."""
+"""Where the checkpoints of a sweep are scored: here, or in processes beside this one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 
-from densescope.errors import DensescopeError, InputError
+from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
@@ -38,7 +38,6 @@ LOST_TWICE = (
 )
 TRIES = 3
 SHARED, IN_USE, YOUNG_SECONDS = ".images-", "in-use.lock", 10.0
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ class Processes:
                     return pool.submit(score_job, plan, job).result()
                 except BrokenProcessPool:
                     continue
-        return _given_up(plan, job)
+        return given_up(plan, job)
 
     @contextmanager
     def _pool(self, plan: Plan) -> Iterator[ProcessPoolExecutor]:
@@ -211,73 +210,6 @@ class Processes:
             except BaseException:
                 held.close()
                 raise
-
-
-@dataclass(frozen=True)
-class Ray:
-    """Tasks of a Ray cluster, one per checkpoint; one is started here where none is found.
-
-    The nodes must see the checkpoints, the images and the folder of the records under the same
-    paths, and have this package installed. A task whose worker or node is lost runs again.
-
-    Attributes:
-        cpus: cores of a task.
-        gpus: its share of a GPU; shares below 1 put several tasks on one.
-        address: of the cluster; ``RAY_ADDRESS`` or a local one by default.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    address: str | None = None
-
-    def score(
-        self, jobs: Sequence[Job], plan: Plan, told: Told
-    ) -> Iterator[tuple[Job, ScoreRecord]]:
-        """As :meth:`Executor.score`; told of nothing."""
-        there = replace(plan, output=plan.output.resolve())
-        work = [(there, replace(job, path=job.path.resolve()), self.threads) for job in jobs]
-        for index, record in self.each(score_task, work):
-            yield jobs[index], _given_up(plan, jobs[index]) if record is None else record
-
-    @property
-    def threads(self) -> int:
-        """Of a task."""
-        return max(int(self.cpus), 1)
-
-    def each(
-        self, function: Callable[..., Result], work: Sequence[tuple[Any, ...]]
-    ) -> Iterator[tuple[int, Result | None]]:
-        """Call a function with every tuple of arguments, each call a task of the cluster.
-
-        Returns:
-            Place in ``work`` and result, in the order in which they are done; ``None`` for a task
-            whose worker was lost every time.
-
-        Raises:
-            DensescopeError: as the function raises it.
-            InputError: ray is not installed.
-        """
-        ray = _ray()
-        if not ray.is_initialized():
-            ray.init(address=self.address, log_to_driver=False, configure_logging=False)
-        task = ray.remote(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=TRIES - 1, retry_exceptions=False
-        )(function)
-        lost = (
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.NodeDiedError,
-            ray.exceptions.OutOfMemoryError,
-        )
-        running = {task.remote(*arguments): index for index, arguments in enumerate(work)}
-        while running:
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            index = running.pop(done)
-            try:
-                yield index, ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause if isinstance(error.cause, DensescopeError) else error from None
-            except lost:
-                yield index, None
 
 
 @contextmanager
@@ -308,12 +240,6 @@ def _remove_abandoned(folder: Path) -> None:
     with exclusive(folder / IN_USE, wait=False) as free:
         if free:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def score_task(plan: Plan, job: Job, threads: int) -> ScoreRecord:
-    """:func:`score_job` with a number of threads, as a task of a cluster."""
-    torch.set_num_threads(threads)
-    return score_job(plan, job)
 
 
 _scorers: dict[str, CheckpointScorer] = {}
@@ -376,16 +302,9 @@ def _finished(
             future.cancel()
 
 
-def _given_up(plan: Plan, job: Job) -> ScoreRecord:
+def given_up(plan: Plan, job: Job) -> ScoreRecord:
+    """The record of a checkpoint whose process died every time; it is written."""
     scorer = plan.scorer()
     record = scorer.failed(job.name, job.step, InputError(LOST_TWICE.format(count=TRIES)))
     RunStore(plan.output).write(record)
     return record
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as cause:
-        raise InputError("scoring on a cluster needs ray: pip install 'densescope[ray]'") from cause
-    return ray

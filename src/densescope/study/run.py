@@ -14,7 +14,7 @@ from densescope.features.discovery import find_checkpoints
 from densescope.features.images import decode_subset, draw_subset, open_images
 from densescope.pretraining.trainer import Start, pretrain
 from densescope.records import plain, read_json, write_json
-from densescope.runs.executors import Ray
+from densescope.runs.cluster import Ray
 from densescope.runs.probe import probe_run
 from densescope.runs.scorer import BackboneSpec, Compute
 from densescope.runs.store import differences
