@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -196,20 +195,34 @@ class Processes:
         device = resolve_device(plan.compute.device)
         several = plan.compute.device in ("auto", "cuda") and device.type == "cuda"
         devices = torch.cuda.device_count() if several else 1
-        leash, held = context.Pipe(duplex=False)
-        settings = (leash, threads, turns, devices)
-        with (
-            leash,
-            held,
-            ProcessPoolExecutor(
-                self.count, context, initializer=_settle, initargs=settings
-            ) as pool,
-        ):
+        others = set(multiprocessing.active_children())
+        given = (threads, turns, devices)
+        processes = ProcessPoolExecutor(self.count, context, initializer=_settle, initargs=given)
+        with processes as pool:
             try:
+                with _deaf_to_interrupts():
+                    pool.submit(os.getpid)  # the first piece of work starts all of them
                 yield pool
             except BaseException:
-                held.close()
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
                 raise
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in here ignore Ctrl-C, which a terminal sends to all of them.
+
+    It is for the first one to end the others, each of which would print a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -265,11 +278,9 @@ def _scored(
     return record
 
 
-def _settle(leash: Connection, threads: int, turns: Any, devices: int) -> None:
+def _settle(threads: int, turns: Any, devices: int) -> None:
     """Give a new process its share of the cores, and its GPU where there are several."""
-    # Ctrl-C goes to all processes of a terminal, and it is for the first one to end the others
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(leash,), name="densescope-end", daemon=True).start()
+    threading.Thread(target=_end_with_parent, name="densescope-end", daemon=True).start()
     torch.set_num_threads(threads)
     if devices > 1:
         with turns.get_lock():
@@ -277,9 +288,11 @@ def _settle(leash: Connection, threads: int, turns: Any, devices: int) -> None:
             turns.value += 1
 
 
-def _end_with(leash: Connection) -> None:
-    """End this process when the other end is let go, also by the death of who holds it."""
-    multiprocessing.connection.wait([leash])
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its processes to stop: they would stay for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 
@@ -297,9 +310,6 @@ def _finished(
                 yield futures[future], record
     except BrokenProcessPool:
         return
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 def given_up(plan: Plan, job: Job) -> ScoreRecord:
