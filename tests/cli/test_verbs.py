@@ -156,3 +156,25 @@ def test_a_collapsed_run_is_scored_or_named(
     assert "Traceback" not in result.stderr
     assert densescope("select", tmp_path / "out").returncode == 0
     assert densescope("report", tmp_path / "out").returncode == 0
+
+
+# The second is a string of code, where Python would end by the signal whoever catches it.
+@pytest.mark.parametrize("moment", ["raise KeyboardInterrupt", "exec('raise KeyboardInterrupt')"])
+def test_control_c_while_the_command_is_loaded_is_a_sentence_too(
+    moment: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import sys
+
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "densescope.cli.app":
+            {moment}
+
+sys.meta_path.insert(0, Interrupted())
+""")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
+    command = [sys.executable, "-m", "densescope"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.stderr == "densescope: stopped; what was finished is kept\n"
+    assert result.returncode == 130

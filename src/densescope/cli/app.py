@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from densescope._version import __version__
 from densescope.cli import (
+    Stopped,
     agreement,
     checkpoints,
     demonstration,
@@ -19,20 +20,16 @@ from densescope.cli import (
     watching,
 )
 
-STOPPED = "stopped; what was finished is kept"
-INTERRUPTED = 130
-
 
 class Verbs(TyperGroup):
     """The verbs, each with the whole first sentence of its help; Ctrl-C ends any of them."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a verb; Click itself would say nothing, or only "Aborted"."""
+        """Run a verb; Typer itself would say nothing, or only "Aborted"."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            typer.echo(f"densescope: {str(stopped) or STOPPED}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise Stopped(str(stopped)) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List them; Click itself would cut sentences off at the width of the terminal."""
