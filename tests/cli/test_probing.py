@@ -125,7 +125,14 @@ def test_a_scored_run_knows_its_model_and_a_file_has_no_shortlist(
     swept: Path, tmp_path: Path
 ) -> None:
     labels = ["--dataset", "scenes", "--root", tmp_path]
-    run = ["probe", swept / "scores", *labels, "--architecture", ARCHITECTURE]
-    assert "leave out --format, --architecture" in refused(densescope(*run), 2)
+    run = ["probe", swept / "scores", *labels]
+    said = refused(densescope(*run, "--architecture", ARCHITECTURE, "--weights", "teacher"), 2)
+    assert said.endswith(
+        "which knows its format and its model: leave out --architecture, --weights"
+    )
+    said = refused(densescope(*run, "--image-size", 64), 2)
+    assert said.endswith("leave out --image-size; the size of the probe's images is --probe-size")
+    unscored = ["probe", swept / "run", *labels, "--image-size", 64]
+    assert "holds no scored run" in refused(densescope(*unscored))
     file = ["probe", swept / "run" / "checkpoint0002.pth", *labels, *BACKBONE]
     assert "--only shortlist is for" in refused(densescope(*file, "--only", "shortlist"), 2)

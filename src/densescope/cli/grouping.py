@@ -42,7 +42,7 @@ class Only:
 
     def words(self) -> str:
         """``only with --images-count auto``, ``only without --once``."""
-        other = _flag(self.option)
+        other = flag(self.option)
         if isinstance(self.value, str):
             return f"only with {other} {self.value}"
         return f"only {'with' if self.value else 'without'} {other}"
@@ -119,11 +119,12 @@ def _refuse_without_effect(conditions: Mapping[str, list[Only]], values: Mapping
             given = typed(name) or (name in in_file and not typed(only.option))
             if given and not only.holds(values):
                 raise UsageError(
-                    f"{_flag(name)} has an effect {only.words()}: leave it out, or change that"
+                    f"{flag(name)} has an effect {only.words()}: leave it out, or change that"
                 )
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """The option of a parameter: ``--image-size`` of ``image_size``."""
     return "--" + name.replace("_", "-")
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
-from densescope.cli.grouping import from_options, grouped
+from densescope.cli.grouping import flag, from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 from densescope.records import ProbeRecord
@@ -35,6 +35,21 @@ class FileOptions(o.BackboneOptions):
     format: Annotated[
         str | None, typer.Option(help="For a single file: its layout; a run knows its own.")
     ] = None  # type: ignore[assignment]
+
+    def refuse(self, run: Path) -> None:
+        """Say which of these options were given for a scored run in vain.
+
+        Raises:
+            UsageError: any was.
+        """
+        given = [flag(name) for name, value in vars(self).items() if value]
+        if not given:
+            return
+        size = "; the size of the probe's images is --probe-size" if self.image_size else ""
+        raise UsageError(
+            f"{run} is a scored run, which knows its format and its model: leave out "
+            f"{', '.join(given)}{size}"
+        )
 
 
 @dataclass(frozen=True)
@@ -130,12 +145,10 @@ def probe(
     device, batch_size = o.device_name(probing.device), o.images_at_once(probing.batch_size)
     compute = Compute(device, batch_size, probing.workers)
     console = make_console()
-    if (target / MANIFEST).is_file() or (target.is_dir() and backbone.format is None):
-        if any(vars(backbone).values()):
-            raise UsageError(
-                f"{target} is a scored run, which knows its format and its model: leave out "
-                "--format, --architecture and what belongs to them"
-            )
+    scored = (target / MANIFEST).is_file()
+    if scored or (target.is_dir() and backbone.format is None):
+        if scored:
+            backbone.refuse(target)
         with SweepProgress(console) as progress:
             records = probe_run(
                 target, data, request, only=only, compute=compute, on_event=progress
