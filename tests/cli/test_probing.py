@@ -26,7 +26,17 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     labels = ["--dataset", "scenes", "--root", tmp_path, "--probe-size", 32, "--seeds", "0,1"]
     run = densescope("probe", scores, *labels, "--test-split", "test")
     assert run.returncode == 0, run.stderr
+    said = run.stdout.splitlines()
+    assert said[0] == "reading the images and labels of scenes"
+    assert said[1] == (
+        "probing 6 of 6 checkpoints on scenes (quick-linear): 16 training and 16 test images at "
+        "32 pixels"
+    )
+    assert said[2].startswith("[1/6] checkpoint0000.pth: probed in ")
     assert run.stdout.count("checkpoint000") == 12
+    again = densescope("probe", scores, *labels, "--test-split", "test").stdout
+    assert "6 checkpoints were probed before and are kept" in again
+    assert "probing 6" not in again
     file = swept / "run" / "checkpoint0003.pth"
     one = densescope("probe", file, *labels, "--test-split", "test", *BACKBONE)
     assert one.returncode == 0, one.stderr

@@ -12,7 +12,8 @@ from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.records import ProbeRecord
 from densescope.runs.agree import agree_run
-from densescope.runs.probe import LabelledData, ProbeRequest, probe_file, probe_run, spec_of
+from densescope.runs.labels import LabelledData
+from densescope.runs.probe import ProbeRequest, probe_file, probe_run, spec_of
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import SweepEvent, sweep
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
@@ -102,14 +103,20 @@ def test_a_checkpoint_that_was_scored_anew_is_probed_anew(
     )
     events: list[SweepEvent] = []
     after = probed(scored, labelled, on_event=events.append)
-    assert [event.name for event in events if event.kind == "scored"] == ["checkpoint0001.pth"]
+    assert [event.name for event in events if event.kind == "probed"] == ["checkpoint0001.pth"]
     assert after[1].values != before[1].values
 
 
 def test_one_file_probes_like_it_does_in_a_run(scored: Path, labelled: LabelledData) -> None:
     whole = probed(scored, labelled)
     path = scored.parent / "run" / "checkpoint0002.pth"
-    alone = probe_file(path, spec_of(RunStore(scored)), labelled, REQUEST)
+    said: list[str] = []
+    alone = probe_file(path, spec_of(RunStore(scored)), labelled, REQUEST, say=said.append)
+    numbers = "24 training and 12 test images at 32 pixels"
+    assert said == [
+        "reading the images and labels of scenes",
+        f"probing checkpoint0002.pth on scenes (quick-linear): {numbers}",
+    ]
     assert alone.values == whole[2].values
 
 

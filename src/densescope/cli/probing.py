@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +24,8 @@ from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
     from densescope.evaluation.probes import ProbeOutcome
-    from densescope.runs.probe import LabelledData, ProbeRequest
+    from densescope.runs.labels import LabelledData
+    from densescope.runs.probe import ProbeRequest
 
 MOST_CLASSES = 30
 
@@ -99,7 +101,7 @@ class ProbeOptions:
     def data(self) -> LabelledData:
         """Where the labels come from."""
         from densescope.evaluation.probes import find_protocol
-        from densescope.runs.probe import LabelledData
+        from densescope.runs.labels import LabelledData
 
         data = LabelledData(
             self.dataset,
@@ -145,13 +147,14 @@ def probe(
     device, batch_size = o.device_name(probing.device), o.images_at_once(probing.batch_size)
     compute = Compute(device, batch_size, probing.workers)
     console = make_console()
+    say = partial(console.print, soft_wrap=True)
     scored = (target / MANIFEST).is_file()
     if scored or (target.is_dir() and backbone.format is None):
         if scored:
             backbone.refuse(target)
-        with SweepProgress(console) as progress:
+        with SweepProgress(console, done="probed") as progress:
             records = probe_run(
-                target, data, request, only=only, compute=compute, on_event=progress
+                target, data, request, only=only, compute=compute, on_event=progress, say=say
             )
         console.print(_table(records))
         _finish(records, target)
@@ -160,7 +163,7 @@ def probe(
         raise UsageError(f"{target} is one file: name its layout with --format")
     if only != "all":
         raise UsageError(f"{target} is one file: --only {only} is for a scored run")
-    outcome = probe_file(target, backbone.spec(), data, request, compute=compute)
+    outcome = probe_file(target, backbone.spec(), data, request, compute=compute, say=say)
     _print_outcome(console, target.name, outcome)
 
 

@@ -78,9 +78,10 @@ class TrainingProgress(_Bar):
 class SweepProgress(_Bar):
     """Shows a :class:`SweepEvent` stream; lines instead of a bar where there is no terminal."""
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console, *, quiet: bool = False, done: str = "scored") -> None:
         super().__init__(console)
         self._quiet = quiet
+        self._done = done
         self._kept: set[str] = set()
         self._left = 0
         self._reasons = Reasons()
@@ -93,19 +94,21 @@ class SweepProgress(_Bar):
     ) -> None:
         super().__exit__(kind, error, trace)
         if self._kept and kind is None:
-            self._console.print(f"{len(self._kept)} checkpoints were scored before and are kept")
+            self._console.print(
+                f"{len(self._kept)} checkpoints were {self._done} before and are kept"
+            )
 
     def __call__(self, event: SweepEvent) -> None:
         """Take one event."""
         stage = f"{event.stage}, " if event.stage else ""
         if event.kind == "start":
             self._left = event.total
-            self._start(event.stage or "scoring", event.total)
+            self._start(event.stage or "beginning", event.total)
         elif event.kind == "kept":
             self._kept.add(event.name)
             self._left -= 1
             self._bar.update(self._task, total=self._left)
-        elif event.kind == "scoring":
+        elif event.kind in ("scoring", "probing"):
             self._bar.update(self._task, description=f"{stage}{event.name}")
         elif event.kind == "again":
             line = f"a process died, perhaps for lack of memory: {event.name} is scored again alone"

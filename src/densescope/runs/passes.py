@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import ImageSubset
-from densescope.records import ScoreRecord, plain
+from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.executors import Executor, Job, Plan, shared_images
 from densescope.runs.scorer import BackboneSpec, Compute, is_current, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
@@ -17,11 +17,12 @@ from densescope.runs.store import PLACE, RunStore
 
 @dataclass(frozen=True)
 class SweepEvent:
-    """What a sweep says while it goes on.
+    """What a sweep, or the probing of a run, says while it goes on.
 
     Attributes:
         kind: ``"start"`` (``total`` is known), ``"kept"`` (scored before), ``"scoring"``,
-            ``"again"`` (its process died), ``"scored"`` or ``"failed"``.
+            ``"again"`` (its process died), ``"scored"`` or ``"failed"``; of a probe ``"probing"``
+            and ``"probed"``.
         name: the checkpoint, empty for ``"start"``.
         index: how many checkpoints are behind it.
         total: how many there are.
@@ -33,7 +34,7 @@ class SweepEvent:
     name: str
     index: int
     total: int
-    record: ScoreRecord | None = None
+    record: ScoreRecord | ProbeRecord | None = None
     stage: str = ""
 
 

@@ -10,25 +10,14 @@ from typing import Any, Literal
 
 import torch
 
-from densescope.errors import DataError, DensescopeError, InputError, RecordError
+from densescope.errors import DataError, DensescopeError, RecordError
 from densescope.evaluation.backbone import PREVIEW_IMAGES
-from densescope.evaluation.datasets import (
-    SegmentationSet,
-    check_unit,
-    decode_split,
-    find_dataset,
-    find_split,
-    open_dataset,
-    open_depth,
-    open_labelled_images,
-)
+from densescope.evaluation.datasets import SegmentationSet, decode_split
 from densescope.evaluation.probes import (
-    PROTOCOLS,
     ProbeData,
     ProbeOutcome,
     find_protocol,
     probe_checkpoint,
-    probe_data,
     protocol_settings,
 )
 from densescope.evaluation.probes.patch_head import QuickHead
@@ -38,87 +27,11 @@ from densescope.features.format_words import sweep_command
 from densescope.features.loaded import LoadedBackbone
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
+from densescope.runs.labels import LabelledData
 from densescope.runs.scorer import BackboneSpec, Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
 from densescope.selection import select_checkpoints
-
-TEST_SPLITS = ("test", "val")
-
-
-@dataclass(frozen=True)
-class LabelledData:
-    """Where labels come from.
-
-    Attributes:
-        dataset: row of ``DATASETS``; a name of your own for image-level labels and depth.
-        root: its folder; for image-level labels the training images.
-        train_split: what probes are fitted on.
-        test_split: what is reported; ``None`` takes the row's ``test``, else its ``val``.
-        test_root: for image-level labels the test images; for depth the root of the test half
-            (each root holds ``images`` and ``depths``).
-        depth_unit: of integer depth maps, as :func:`~densescope.evaluation.datasets.open_depth`
-            names them; ``None`` for ``.npy`` files, which are in meters.
-    """
-
-    dataset: str
-    root: Path
-    train_split: str = "train"
-    test_split: str | None = None
-    test_root: Path | None = None
-    depth_unit: str | None = None
-
-    @property
-    def splits(self) -> tuple[str, str]:
-        """Training and test split of labels for segmentation."""
-        if self.test_split is not None:
-            return self.train_split, self.test_split
-        known = find_dataset(self.dataset).splits
-        return self.train_split, next((split for split in TEST_SPLITS if split in known), "val")
-
-    def check(self, task: str) -> None:
-        """Refuse wrong names, and what does not go with the task; no file is looked for.
-
-        Raises:
-            InputError: no such data set, split or unit, a test root is missing, or a part of
-                this would have no effect.
-        """
-        if self.depth_unit is not None:
-            if task != "depth":
-                raise InputError(f"a depth unit goes with labels for depth, not for {task}")
-            check_unit(self.depth_unit)
-        if task == "segmentation":
-            row = find_dataset(self.dataset)
-            for split in self.splits:
-                find_split(row, split)
-            if self.test_root is not None:
-                raise InputError(
-                    f"{self.dataset} has its test half below its root: leave the test root out"
-                )
-        elif self.test_root is None:
-            raise InputError(f"labels for {task} need --test-root: the folder of the test images")
-
-    def open(self, task: str) -> ProbeData:
-        """Both halves, checked against each other.
-
-        Raises:
-            InputError: as :meth:`check`.
-            DataError: a folder is missing, or holds something else.
-        """
-        self.check(task)
-        if task == "segmentation":
-            halves = [open_dataset(self.dataset, self.root, split) for split in self.splits]
-            return probe_data(self.dataset, *halves)
-        assert self.test_root is not None
-        if task == "classification":
-            train = open_labelled_images(self.root)
-            test_images = open_labelled_images(self.test_root, classes=train.classes)
-            return probe_data(self.dataset, train, test_images)
-        pairs = [
-            open_depth(root / "images", root / "depths", unit=self.depth_unit)
-            for root in (self.root, self.test_root)
-        ]
-        return probe_data(self.dataset, *pairs)
 
 
 @dataclass(frozen=True)
@@ -140,6 +53,11 @@ class ProbeRequest:
     cache_folder: Path | None = None
 
     @property
+    def pixels(self) -> int:
+        """Side of the images the backbone sees."""
+        return self.image_size or find_protocol(self.protocol).image_size
+
+    @property
     def changes(self) -> dict[str, Any]:
         """Numbers in place of the protocol's."""
         asked = {"steps": self.steps, "image_size": self.image_size}
@@ -158,15 +76,17 @@ def probe_file(
     request: ProbeRequest,
     *,
     compute: Compute | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> ProbeOutcome:
-    """Probe one checkpoint file.
+    """Probe one checkpoint file; ``say`` is told what is about to be done, before it takes time.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit its format.
         DataError: the labelled images cannot be read.
         InputError: no such protocol, or data and numbers do not fit it.
     """
-    opened = data.open(find_protocol(request.protocol).task)
+    opened = _open(data, request, say)
+    say(_words(Path(path).name, opened, request))
     loaded = _load(Path(path), spec, request)
     return _probe(loaded, opened, request, compute or Compute())
 
@@ -179,6 +99,7 @@ def probe_run(
     only: Literal["all", "shortlist"] = "all",
     compute: Compute | None = None,
     on_event: Callable[[SweepEvent], None] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> list[ProbeRecord]:
     """Add a probe to every scored checkpoint of a run, or to its shortlist.
 
@@ -193,6 +114,7 @@ def probe_run(
         only: ``"shortlist"`` probes the shortlist of DSE and the last checkpoint.
         compute: device, batch size and threads.
         on_event: called as the work goes on.
+        say: told in sentences what is about to be done, before it takes time.
 
     Returns:
         The records in order of step, old and new ones.
@@ -206,23 +128,29 @@ def probe_run(
     report = on_event or (lambda event: None)
     spec = spec_of(store)
     scored = _asked_for(store, only)
-    opened = data.open(find_protocol(request.protocol).task)
+    opened = _open(data, request, say)
     settings = protocol_settings(
         request.protocol, opened, seeds=request.seeds, changes=request.changes
     )
     room = request.room(data.dataset)
     records, total = [], len(scored)
+    kept = {
+        score.name: record
+        for score in scored
+        if (record := store.probe(room, score.name)) and _is_current(record, score, settings)
+    }
+    if len(kept) < total:
+        say(_words(f"{total - len(kept)} of {total} checkpoints", opened, request))
     report(SweepEvent("start", "", 0, total))
     for index, score in enumerate(scored):
-        record = store.probe(room, score.name)
-        if record is not None and _is_current(record, score, settings):
+        record = kept.get(score.name)
+        if record is not None:
             report(SweepEvent("kept", score.name, index + 1, total))
         else:
-            report(SweepEvent("scoring", score.name, index, total))
+            report(SweepEvent("probing", score.name, index, total))
             record = _record(store, score, spec, opened, request, compute)
             store.write_probe(room, record)
-            kind = "scored" if record.status == "probed" else "failed"
-            report(SweepEvent(kind, score.name, index + 1, total))
+            report(SweepEvent(record.status, score.name, index + 1, total, record))
         records.append(record)
     return records
 
@@ -242,6 +170,19 @@ def spec_of(store: RunStore) -> BackboneSpec:
         )
     loader = stored["loader"]
     return BackboneSpec(**{**stored, "loader": None if loader is None else Path(loader)})
+
+
+def _open(data: LabelledData, request: ProbeRequest, say: Callable[[str], None]) -> ProbeData:
+    task = find_protocol(request.protocol).task
+    say(f"reading the images and labels of {data.dataset}")
+    return data.open(task)
+
+
+def _words(what: str, data: ProbeData, request: ProbeRequest) -> str:
+    return (
+        f"probing {what} on {data.name} ({request.protocol}): {len(data.train):,} training and "
+        f"{len(data.test):,} test images at {request.pixels} pixels"
+    )
 
 
 def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
@@ -264,8 +205,7 @@ def _is_current(record: ProbeRecord, score: ScoreRecord, settings: dict[str, Any
 
 
 def _load(path: Path, spec: BackboneSpec, request: ProbeRequest) -> LoadedBackbone:
-    size = request.image_size or PROTOCOLS[request.protocol].image_size
-    return replace(spec, image_size=size).load(path)
+    return replace(spec, image_size=request.pixels).load(path)
 
 
 def _probe(

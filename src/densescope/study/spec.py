@@ -18,7 +18,8 @@ from densescope.pretraining.settings import (
     PretrainSettings,
     RegularizerSettings,
 )
-from densescope.runs.probe import LabelledData, ProbeRequest
+from densescope.runs.labels import LabelledData
+from densescope.runs.probe import ProbeRequest
 from densescope.toml import read_toml
 
 Section = TypeVar("Section")

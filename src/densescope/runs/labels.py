@@ -1,0 +1,94 @@
+"""Which labelled data a run is probed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from densescope.errors import InputError
+from densescope.evaluation.datasets import (
+    check_unit,
+    find_dataset,
+    find_split,
+    open_dataset,
+    open_depth,
+    open_labelled_images,
+)
+from densescope.evaluation.probes import ProbeData, probe_data
+
+TEST_SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """Where labels come from.
+
+    Attributes:
+        dataset: row of ``DATASETS``; a name of your own for image-level labels and depth.
+        root: its folder; for image-level labels the training images.
+        train_split: what probes are fitted on.
+        test_split: what is reported; ``None`` takes the row's ``test``, else its ``val``.
+        test_root: for image-level labels the test images; for depth the root of the test half
+            (each root holds ``images`` and ``depths``).
+        depth_unit: of integer depth maps, as :func:`~densescope.evaluation.datasets.open_depth`
+            names them; ``None`` for ``.npy`` files, which are in meters.
+    """
+
+    dataset: str
+    root: Path
+    train_split: str = "train"
+    test_split: str | None = None
+    test_root: Path | None = None
+    depth_unit: str | None = None
+
+    @property
+    def splits(self) -> tuple[str, str]:
+        """Training and test split of labels for segmentation."""
+        if self.test_split is not None:
+            return self.train_split, self.test_split
+        known = find_dataset(self.dataset).splits
+        return self.train_split, next((split for split in TEST_SPLITS if split in known), "val")
+
+    def check(self, task: str) -> None:
+        """Refuse wrong names, and what does not go with the task; no file is looked for.
+
+        Raises:
+            InputError: no such data set, split or unit, a test root is missing, or a part of
+                this would have no effect.
+        """
+        if self.depth_unit is not None:
+            if task != "depth":
+                raise InputError(f"a depth unit goes with labels for depth, not for {task}")
+            check_unit(self.depth_unit)
+        if task == "segmentation":
+            row = find_dataset(self.dataset)
+            for split in self.splits:
+                find_split(row, split)
+            if self.test_root is not None:
+                raise InputError(
+                    f"{self.dataset} has its test half below its root: leave the test root out"
+                )
+        elif self.test_root is None:
+            raise InputError(f"labels for {task} need --test-root: the folder of the test images")
+
+    def open(self, task: str) -> ProbeData:
+        """Both halves, checked against each other.
+
+        Raises:
+            InputError: as :meth:`check`.
+            DataError: a folder is missing, or holds something else.
+        """
+        self.check(task)
+        if task == "segmentation":
+            halves = [open_dataset(self.dataset, self.root, split) for split in self.splits]
+            return probe_data(self.dataset, *halves)
+        assert self.test_root is not None
+        if task == "classification":
+            train = open_labelled_images(self.root)
+            test_images = open_labelled_images(self.test_root, classes=train.classes)
+            return probe_data(self.dataset, train, test_images)
+        pairs = [
+            open_depth(root / "images", root / "depths", unit=self.depth_unit)
+            for root in (self.root, self.test_root)
+        ]
+        return probe_data(self.dataset, *pairs)
