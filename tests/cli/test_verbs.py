@@ -24,6 +24,19 @@ def test_a_second_sweep_keeps_everything(swept: Path, tiny_images: Path) -> None
     assert "6 checkpoints were scored before and are kept" in result.stdout
 
 
+def test_a_part_of_a_sweep_says_that_it_is_one(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["sweep", tiny_run, *BACKBONE, *SCORING, "--images", tiny_images]
+    half = densescope(*words, "--output", tmp_path / "out", "--shard", "1/2")
+    assert half.returncode == 0, half.stderr
+    assert "part 1 of 2: these 2 of the run's 3 checkpoints" in half.stdout
+    assert "2 of 2 checkpoints scored" in half.stdout
+    none = densescope(*words, "--output", tmp_path / "out", "--shard", "4/4")
+    assert none.returncode == 0, none.stderr
+    assert none.stdout == "part 4 of 4: nothing to do, none of the run's 3 checkpoints\n"
+
+
 def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> None:
     targets = [tmp_path / f"choice.{suffix}" for suffix in ("json", "csv", "parquet")]
     words = [word for target in targets for word in ("--write", target)]

@@ -31,10 +31,11 @@ def sweep(
     Exit code 3 when some checkpoints could not be scored; they are named, the rest is kept.
     """
     from densescope.cli.progress import SweepProgress
+    from densescope.features.discovery import find_checkpoints
     from densescope.runs.sweep import NO_SHARDS, sweep_run
 
     console = make_console()
-    count, part = scoring.count(), execution.part()
+    spec, count, part = backbone.spec(), scoring.count(), execution.part()
     if not isinstance(count, int) and part.count > 1:
         raise UsageError(NO_SHARDS)
     with SweepProgress(console) as progress:
@@ -42,7 +43,7 @@ def sweep(
             run_folder,
             images=scoring.images,
             output=output,
-            spec=backbone.spec(),
+            spec=spec,
             images_count=count,
             settings=scoring.settings(),
             compute=scoring.compute(),
@@ -50,6 +51,14 @@ def sweep(
             shard=part,
             on_event=progress,
         )
+    if part.count > 1:
+        whole = len(find_checkpoints(run_folder, spec.format))
+        does = f"these {len(records)}" if records else "nothing to do, none"
+        console.print(
+            f"part {part.number} of {part.count}: {does} of the run's {whole} checkpoints"
+        )
+    if not records:
+        return
     console.print(sweep_table(records))
     _note_fewer(console, records, scoring.images_count)
     _finish(console, output, records)
