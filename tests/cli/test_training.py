@@ -104,7 +104,10 @@ def test_a_run_its_next_command_and_going_on(
     assert "already holds checkpoints" in refused(densescope(*words))
     again = densescope(*words, "--resume")
     assert again.returncode == 0, again.stderr
-    assert "2 checkpoints in" in again.stdout
+    assert again.stdout.startswith(
+        f"already finished: {output} has done its 4 steps\n2 checkpoints in"
+    )
+    assert f"next: densescope {command}" in again.stdout
     sentence = refused(densescope(*words, "--resume", "--steps", "9"))
     assert "steps was 4 and is 9" in sentence
     lines = [json.loads(line) for line in (output / "log.txt").read_text().splitlines()]
@@ -169,6 +172,8 @@ def test_other_settings_are_refused_before_any_image_is_read(
     assert densescope(*pretrain("mocov3", tiny_images, output, *SMALL)).returncode == 0
     nowhere = pretrain("mocov3", tmp_path / "no images", output, *SMALL, "--resume")
     assert "steps was 4 and is 9." in refused(densescope(*nowhere, "--steps", 9))
+    assert densescope(*nowhere).stdout.startswith("already finished: ")
+    (output / "checkpoint_0001.pth.tar").unlink()
     assert "does not exist" in refused(densescope(*nowhere))
     others = pretrain("mocov3", tiny_images, output, *SMALL, "--resume", "--images-count", 16)
     assert "images was " in refused(densescope(*others))

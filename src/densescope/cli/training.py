@@ -10,6 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from densescope.cli.grouping import Only, from_options, grouped
@@ -237,7 +238,10 @@ def look_line(number: int, seen: Observation) -> str:
 def pretrain(
     context: typer.Context,
     images: Annotated[
-        Path, typer.Option(help="A folder of images, tar shards, or a saved image set.")
+        Path,
+        typer.Option(
+            help="A folder of images, tar shards, or a saved image set; --resume knows its own."
+        ),
     ],
     output: OutputOption,
     network: NetworkOptions,
@@ -255,8 +259,6 @@ def pretrain(
     A run that was stopped goes on with --output RUN --resume.
     """
     from densescope.cli.progress import TrainingProgress
-    from densescope.features.format_words import sweep_command
-    from densescope.features.formats import find_format
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
     from densescope.pretraining.methods import find_method, settled
@@ -272,7 +274,11 @@ def pretrain(
     row = find_method(settings.method)
     resumed = check_folder(output, row, start)
     if resumed is not None:
-        newest_state(output, row, settings.to_json())  # refuses other settings
+        state = newest_state(output, row, settings.to_json())  # refuses other settings
+        if state.step >= settings.steps:
+            console.print(f"already finished: {output} has done its {settings.steps:,} steps")
+            _finish(console, settings.method, output, looking)
+            return
     console.print(f"working with {settle_threads()} thread(s)")
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)
@@ -283,7 +289,7 @@ def pretrain(
     loggers = run.loggers(output)
     try:
         with TrainingProgress(console) as progress:
-            files = run_pretraining(
+            run_pretraining(
                 settings,
                 pixels,
                 output,
@@ -298,11 +304,19 @@ def pretrain(
     except KeyboardInterrupt:
         again = f"stopped; go on with: densescope pretrain --output {quote(str(output))} --resume"
         raise KeyboardInterrupt(again) from None
-    console.print(f"{len(files)} checkpoints in {output}")
-    if watchers:
+    _finish(console, settings.method, output, looking)
+
+
+def _finish(console: Console, method: str, output: Path, looking: MonitorOptions) -> None:
+    from densescope.features.discovery import find_checkpoints
+    from densescope.features.format_words import sweep_command
+    from densescope.features.formats import find_format
+
+    console.print(f"{len(find_checkpoints(output, method))} checkpoints in {output}")
+    if looking.monitor is not None:
         console.print(f"seen on the way: densescope select {quote(str(looking.folder(output)))}")
     # no architecture: these files say what they hold
-    command = sweep_command(find_format(settings.method), run=output)
+    command = sweep_command(find_format(method), run=output)
     console.print(f"next: {command}", soft_wrap=True)
 
 
