@@ -78,7 +78,10 @@ def test_a_run_its_next_command_and_going_on(
     result = densescope(*words)
     assert result.returncode == 0, result.stderr
     assert "training on 32 images" in result.stdout
-    assert "[4/4] checkpoint_0001.pth.tar: loss" in result.stdout
+    logged = [json.loads(line) for line in (output / "log.txt").read_text().splitlines()]
+    for step, name, line in zip((2, 4), ("0000", "0001"), logged, strict=True):
+        loss = f"mean loss {line['train_loss']:.3f}"
+        assert f"[{step}/4] checkpoint_{name}.pth.tar: {loss}, " in result.stdout
     assert (output / "log" / "metrics.csv").is_file()
 
     command = result.stdout.split("next: densescope ")[1].splitlines()[0]
@@ -151,7 +154,7 @@ def test_a_run_goes_on_with_its_own_options(
     monkeypatch.chdir(tmp_path)
     again = densescope("pretrain", "--resume", "--output", "run")
     assert again.returncode == 0, again.stderr
-    assert "[4/4] checkpoint_0001.pth.tar: loss" in again.stdout
+    assert "[4/4] checkpoint_0001.pth.tar: mean loss" in again.stdout
     assert same(content(last), whole)
     assert (output / "pretrain.json").read_text() == kept
     config = tmp_path / "c.toml"

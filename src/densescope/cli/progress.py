@@ -65,11 +65,13 @@ class TrainingProgress(_Bar):
         """Take one step."""
         if self._task is None:
             self._start("pretraining", progress.steps)
-        speed = f"loss {progress.loss:.3f}, {progress.images_per_second:.0f} images/s"
-        self._bar.update(self._task, completed=progress.step, description=f"pretraining ({speed})")
+        speed = f"{progress.images_per_second:.0f} images/s"
+        shown = f"pretraining (loss {progress.loss:.3f}, {speed})"
+        self._bar.update(self._task, completed=progress.step, description=shown)
         if progress.checkpoint is not None and not self._console.is_terminal:
             name = progress.checkpoint.name
-            line = f"[{progress.step}/{progress.steps}] {name}: {speed}"
+            loss = f"mean loss {progress.mean_loss:.3f}"
+            line = f"[{progress.step}/{progress.steps}] {name}: {loss}, {speed}"
             self._console.print(line, markup=False)
         if progress.step == progress.steps:
             self._bar.stop()

@@ -33,6 +33,7 @@ class Progress:
         loss: of the last step.
         images_per_second: mean since the start.
         checkpoint: the file written after this step, or ``None``.
+        mean_loss: with a checkpoint, the mean since the one before, as in ``log.txt``.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Progress:
     loss: float
     images_per_second: float
     checkpoint: Path | None = None
+    mean_loss: float | None = None
 
 
 class Watcher(Protocol):
@@ -101,12 +103,14 @@ class Journal:
                 "lengthen the warm-up"
             )
         self.losses.append(loss)
-        path = None
+        path, mean = None, None
         if step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
-            path = self._write(loop, step)
+            mean = statistics.fmean(self.losses)
+            self.losses.clear()
+            path = self._write(loop, step, mean)
         seen = (step - self.first) * self.settings.batch_size
         rate = seen / (perf_counter() - self.began)
-        progress = Progress(step, self.settings.steps, loss, rate, path)
+        progress = Progress(step, self.settings.steps, loss, rate, path, mean)
         for watcher in self.watchers:
             if path is not None:
                 watcher.on_checkpoint(loop.learner, progress)
@@ -114,13 +118,12 @@ class Journal:
         if self.progress is not None and loop.trainer.is_global_zero:
             self.progress(progress)
 
-    def _write(self, loop: Loop, step: int) -> Path:
+    def _write(self, loop: Loop, step: int, mean_loss: float) -> Path:
         number, counter = self.method.numbers(-(-step // self.settings.checkpoint_every))
         path = self.folder / self.method.file_name.format(number)
         if loop.trainer.is_global_zero:
             write_checkpoint(self._content(loop, step, counter), path)
-            self._log(number, step)
-        self.losses.clear()
+            self._log(number, step, mean_loss)
         return path
 
     def _content(self, loop: Loop, step: int, counter: int) -> dict[str, Any]:
@@ -135,9 +138,9 @@ class Journal:
         )
         return {**loop.learner.content(counter, optimizer), KEY: state.to_content()}
 
-    def _log(self, number: int, step: int) -> None:
+    def _log(self, number: int, step: int, mean_loss: float) -> None:
         line = {
-            "train_loss": statistics.fmean(self.losses),
+            "train_loss": mean_loss,
             "epoch": number,
             "step": step,
             "seconds": round(perf_counter() - self.began, 3),
