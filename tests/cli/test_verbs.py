@@ -109,6 +109,10 @@ def test_formats_lists_all_and_shows_one() -> None:
     assert "class_token=False" in one.stdout
     assert '  target: file["target_encoder"]; names that begin with module.' in one.stdout
     assert "Weights(" not in one.stdout
+    assert "every tensor with such a name is used, none is left out" in one.stdout.splitlines()
+    some = densescope("formats", "mae").stdout
+    assert "of these, left out on purpose:\n  decoder*: decoder\n" in some
+    assert "none is left out" not in some
 
 
 def test_check_says_that_a_file_loads(swept: Path) -> None:

@@ -21,11 +21,11 @@ def format_lines(row: Format) -> list[str]:
     if row.reader == "weights":
         lines += ["weights, the first unless --weights names another:"]
         lines += _indented([f"{weights.name}: {_place(weights)}" for weights in row.weights])
-        lines += ["left out on purpose:"]
-        lines += _indented(
-            [f"{pattern}: {reason}" for pattern, reason in row.drop]
-            or ["nothing of what begins so"]
-        )
+        if row.drop:
+            lines.append("of these, left out on purpose:")
+            lines += _indented([f"{pattern}: {reason}" for pattern, reason in row.drop])
+        else:
+            lines.append("every tensor with such a name is used, none is left out")
         if row.conversion is not None:
             lines.append(f"converted: {str(row.conversion.__doc__).splitlines()[0]}")
     lines += [f"architecture: {_architecture(row)}", f"normalization: {_normalization(row)}"]
