@@ -89,6 +89,13 @@ def test_differences_names_added_and_nested_keys() -> None:
     ]
 
 
+def test_images_that_differ_are_told_in_words() -> None:
+    stored, asked = ({"images": {"count": 8, "fingerprint": letter * 64}} for letter in "ab")
+    assert differences(stored, asked) == [
+        "the images differ in name or content: fingerprint aaaaaaaaaaaa stored, bbbbbbbbbbbb asked"
+    ]
+
+
 def test_a_cut_off_record_counts_as_none(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.open(MANIFEST)

@@ -99,7 +99,7 @@ def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> R
 def _refuse_differences(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = flat(old), flat(new)
     differing = [
-        f"{key} was {before.get(key)} and is {now.get(key)}"
+        _told(key, before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
@@ -108,6 +108,12 @@ def _refuse_differences(path: Path, old: Mapping[str, Any], new: Mapping[str, An
             f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "
             "those it had, or begin a new run from it with --start-from"
         )
+
+
+def _told(key: str, old: Any, new: Any) -> str:
+    if key == IMAGES:
+        return f"the images differ (their fingerprint was {str(old)[:12]} and is {str(new)[:12]})"
+    return f"{key} was {old} and is {new}"
 
 
 def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
