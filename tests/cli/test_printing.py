@@ -37,6 +37,8 @@ def test_help_cuts_off_no_option_and_no_sentence(columns: str) -> None:
         )
         assert not missing, name
         assert "…" not in shown
+        options = [line for line in shown.splitlines() if line.lstrip().startswith("-")]
+        assert not [line for line in options if "list[" in line]
         assert " ".join(str(verb.help).split("\n\n")[0].split()) in " ".join(listed.split())
 
 

@@ -249,6 +249,8 @@ def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
     ("method", "more", "sentence"),
     [
         ("mocov2", [], "there is no method 'mocov2'; did you mean mocov3?"),
+        ("nope", [], "there is no method 'nope'; there are mocov3, "),
+        ("dino", ["--set", "nope=3"], "no 'nope'; there are "),
         ("dino", ["--set", "prototype=3"], "no 'prototype'; did you mean prototypes?"),
         ("mae", ["--architecture", "resnet18"], "MAE cannot train resnet18"),
         ("byol", ["--batch-size", "1"], "BYOL needs at least 2 images at once on a device, not 1"),

@@ -121,7 +121,9 @@ def select(
     layer: o.LayerOption = -1,
     write: Annotated[
         list[Path] | None,
-        typer.Option("--write", help="Also write the table: FILE.json, .csv or .parquet."),
+        typer.Option(
+            "--write", metavar="<path>", help="Also write the table: FILE.json, .csv or .parquet."
+        ),
     ] = None,
 ) -> None:
     """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise."""

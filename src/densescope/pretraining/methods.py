@@ -43,7 +43,7 @@ def find_method(name: str) -> Method:
         InputError: there is none of that name.
     """
     if name not in METHODS:
-        close = difflib.get_close_matches(name.lower(), METHODS, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(name.lower(), METHODS, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(METHODS)}"
         raise InputError(f"there is no method {name!r}; {hint}")
     return METHODS[name]

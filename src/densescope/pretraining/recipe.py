@@ -172,7 +172,7 @@ def change_recipe(recipe: AnyRecipe, assignments: Iterable[str]) -> AnyRecipe:
 def _changed(thing: Any, path: list[str], text: str, key: str) -> Any:
     names = [part.name for part in fields(thing)]
     if path[0] not in names:
-        close = difflib.get_close_matches(path[0], names, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(path[0], names, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
         raise InputError(f"this recipe has no {key!r}; {hint}")
     old = getattr(thing, path[0])
