@@ -15,7 +15,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from densescope.cli.failures import Reasons
 from densescope.runs.sweep import SweepEvent
 
 if TYPE_CHECKING:
@@ -86,7 +85,6 @@ class SweepProgress(_Bar):
         self._done = done
         self._kept: set[str] = set()
         self._left = 0
-        self._reasons = Reasons()
 
     def __exit__(
         self,
@@ -118,14 +116,13 @@ class SweepProgress(_Bar):
         else:
             self._bar.advance(self._task)
             if not self._console.is_terminal and not self._quiet:
-                line = f"[{stage}{event.index}/{event.total}] {event.name}: {self._outcome(event)}"
+                line = f"[{stage}{event.index}/{event.total}] {event.name}: {_outcome(event)}"
                 self._console.print(line, markup=False, soft_wrap=True)
 
-    def _outcome(self, event: SweepEvent) -> str:
-        """What became of a checkpoint: in how many seconds, or why not."""
-        record = event.record
-        if record is not None and record.error is not None:
-            return f"{event.kind}: {self._reasons.told(event.name, record.error)}"
-        timing = {} if record is None else record.timing
-        seconds = sum(value for name, value in timing.items() if name.endswith("_seconds"))
-        return event.kind + (f" in {seconds:.1f} s" if seconds else "")
+
+def _outcome(event: SweepEvent) -> str:
+    """What became of a checkpoint, and in how many seconds; why not, is said at the end."""
+    record = event.record
+    timing = {} if record is None else record.timing
+    seconds = sum(value for name, value in timing.items() if name.endswith("_seconds"))
+    return event.kind + (f" in {seconds:.1f} s" if seconds else "")
