@@ -171,6 +171,20 @@ def test_a_folder_of_another_run_is_refused_before_the_training(
         DenseMonitor(**given)
 
 
+def test_a_folder_of_images_of_another_size_is_refused_before_the_training(
+    tiny_images: Path, tmp_path: Path
+) -> None:
+    def monitor(image_size: int) -> DenseMonitor:
+        return DenseMonitor(
+            tiny_images, count=16, image_size=image_size, settings=SETTINGS, output=tmp_path
+        )
+
+    watch(monitor(32), range(1))
+    assert len(monitor(32).records) == 1
+    with pytest.raises(RecordError, match="images of 32 pixels, and these have 24; .* output"):
+        monitor(24)
+
+
 def test_another_model_is_not_mixed_in(tmp_path: Path) -> None:
     monitor = DenseMonitor(pixels(), settings=SETTINGS, output=tmp_path)
     watch(monitor)

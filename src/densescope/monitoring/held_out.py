@@ -32,6 +32,11 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def image_size(self) -> int:
+        """Side in pixels, as a record says it: the columns."""
+        return self.pixels.shape[-1]
+
     def to_json(self) -> dict[str, object]:
         """What a record says of its images, under the names a sweep uses."""
         return {

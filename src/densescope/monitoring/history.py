@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,16 @@ class History:
         """All of them in order of step."""
         return [self._by_step[step] for step in sorted(self._by_step)]
 
-    def open(self, manifest: Mapping[str, Any]) -> None:
+    def open(self, manifest: Mapping[str, Any], image_size: int | None = None) -> None:
         """Start the run, or go on with what an earlier job wrote.
 
+        Args:
+            manifest: what all records share.
+            image_size: side of the images in pixels, where it is known before the first look.
+
         Raises:
-            RecordError: the folder holds a run on other images or with other settings.
+            RecordError: the folder holds a run on other images, of another size or with other
+                settings.
         """
         if self.store is None:
             return
@@ -46,7 +51,9 @@ class History:
         self.is_open = True
         folder = self.store.folder / "records"
         if any(not path.name.startswith(".") for path in folder.glob("*.json")):
-            self.take(self.store.records())
+            records = self.store.records()
+            _check_size(records, image_size, self.store.folder)
+            self.take(records)
 
     def take(self, records: list[ScoreRecord]) -> None:
         """Take over records of an earlier job; what is here already stays."""
@@ -95,3 +102,15 @@ class History:
         if "records" not in document:
             raise RecordError("the state holds no records of a monitor")
         self.take([ScoreRecord.from_json(record) for record in document["records"]])
+
+
+def _check_size(records: Sequence[ScoreRecord], asked: int | None, folder: Path) -> None:
+    """The manifest of live weights names no size; the records do."""
+    for record in records:
+        held = record.provenance.get("image_size") if record.status == "scored" else None
+        if None not in (asked, held) and held != asked:
+            raise RecordError(
+                f"{folder} holds a run on images of {held} pixels, and these have {asked}; "
+                "numbers of two sizes do not compare. Give another output, or images of "
+                f"{held} pixels"
+            )

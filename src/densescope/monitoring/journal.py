@@ -87,14 +87,18 @@ class Journal:
         self._stands = False
         self._problems: list[str] = []
 
-    def open(self, images: Mapping[str, Any]) -> None:
+    def open(self, images: Mapping[str, Any], image_size: int | None = None) -> None:
         """Start the run folder, or go on with it.
 
+        Args:
+            images: source, count and fingerprint, as in the manifest of a sweep.
+            image_size: their side in pixels, where it is known before the first look.
+
         Raises:
-            RecordError: it holds a run on other images or with other settings.
+            RecordError: it holds a run on other images, of another size or with other settings.
         """
         folder = "" if self.checkpoint is None else str(self.checkpoint.folder.resolve())
-        self.history.open({**self._manifest(images), PLACE: folder})
+        self.history.open({**self._manifest(images), PLACE: folder}, image_size)
 
     def enter(
         self, step: int, reading: DenseReading | None, problem: str | None, look: Look, began: float

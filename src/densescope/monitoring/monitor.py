@@ -88,7 +88,8 @@ class DenseMonitor:
     Raises:
         InputError: an argument is impossible.
         DataError: the images cannot be read.
-        RecordError: ``output`` holds a run on other images or with other settings.
+        RecordError: ``output`` holds a run on other images, of another size or with other
+            settings.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class DenseMonitor:
             seed = self.settings.seed
             self.held_out = held_out(images, count=count, seed=seed, image_size=image_size)
             if self.metric.ranks.rank == 0:
-                self.journal.open(self.held_out.to_json())
+                self.journal.open(self.held_out.to_json(), self.held_out.image_size)
         self._problem: str | None = None
         self._about: dict[str, Any] = {}
 
