@@ -36,10 +36,12 @@ from .report.run import report_run as report_run
 from .runs.cluster import Ray as Ray
 from .runs.executors import Processes as Processes
 from .runs.scorer import Compute as Compute
+from .runs.sweep import Shard as Shard
 from .runs.sweep import score_checkpoint as score_checkpoint
 from .runs.sweep import sweep as sweep
 from .selection import Alarm as Alarm
 from .selection import AlarmSettings as AlarmSettings
+from .selection import Race as Race
 from .selection import Selection as Selection
 from .selection import find_alarm as find_alarm
 from .selection import readings_of as readings_of

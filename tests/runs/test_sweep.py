@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,10 @@ import torch
 from densescope.errors import CheckpointError, DataError, InputError, RecordError
 from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.records import ScoreRecord
+from densescope.runs.executors import Ray
 from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import RunStore
-from densescope.runs.sweep import SweepEvent, score_checkpoint, sweep
+from densescope.runs.sweep import Race, SweepEvent, score_checkpoint, sweep
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
 
 SPEC = {"format": "dino", "architecture": ARCHITECTURE, "architecture_options": OPTIONS}
@@ -223,6 +225,29 @@ def test_global_chance_is_left_alone(tiny_run: Path, tiny_images: Path, tmp_path
 def test_impossible_settings_are_sentences(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ScoreSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"run_folder": None}, "run_folder is None: give the folder of checkpoints"),
+        ({"images": ["a"]}, "images is ['a']: give a folder of images, tar shards"),
+        ({"output": None}, "output is None: give a folder for the records"),
+        ({"images_count": "auto"}, "images_count is 'auto': give a number such as 2048, or Race()"),
+        ({"images_count": Race}, "or Race()"),
+        ({"shard": "1/2"}, "shard is '1/2': give Shard(1, 2) for the first of two parts"),
+        ({"executor": "ray"}, "executor is 'ray': give Processes(2) or Ray()"),
+        ({"executor": Ray}, "give Processes(2) or Ray()"),
+        ({"settings": {"seed": 1}}, "settings is {'seed': 1}: give ScoreSettings("),
+        ({"compute": "cpu"}, "compute is 'cpu': give Compute("),
+    ],
+)
+def test_arguments_of_another_kind_are_sentences(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    given = {"run_folder": tiny_run, "images": tiny_images, "output": tmp_path, **SPEC, **wrong}
+    with pytest.raises(InputError, match=re.escape(message)):
+        sweep(**given)
 
 
 KILLED = """

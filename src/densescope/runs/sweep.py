@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, runtime_checkable
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
@@ -82,7 +85,8 @@ def sweep(
         DataError: no checkpoint in the folder, or the images cannot be read.
         CheckpointError: an unknown format or architecture.
         RecordError: ``output`` holds a run made with other settings.
-        InputError: a race in parts, or images or settings that do not make one.
+        InputError: an argument of another kind, a race in parts, or images or settings that do not
+            make one.
     """
     spec = BackboneSpec(
         format=format,
@@ -120,6 +124,16 @@ def sweep_run(
     on_event: Callable[[SweepEvent], None] | None = None,
 ) -> list[ScoreRecord]:
     """:func:`sweep` with the backbone's options in one object."""
+    _check_kinds(
+        run_folder=run_folder,
+        images=images,
+        output=output,
+        images_count=images_count,
+        settings=settings,
+        compute=compute,
+        executor=executor,
+        shard=shard,
+    )
     check_architecture(
         format=spec.format, architecture=spec.architecture, options=spec.architecture_options
     )
@@ -186,8 +200,30 @@ def score_checkpoint(
         DataError: the images cannot be read.
         InputError: features that cannot be scored.
     """
+    _check_kinds(images=images, settings=settings, compute=compute)
     settings, path = settings or ScoreSettings(), Path(path)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     step = number_of(path, find_format(spec.format))
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
         return scorer.score_or_raise(path, path.name, 0 if step is None else step)
+
+
+_PATHS = (str, os.PathLike)
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "run_folder": (_PATHS, "the folder of checkpoints"),
+    "images": (_PATHS, "a folder of images, tar shards or a Hugging Face image set"),
+    "output": (_PATHS, "a folder for the records"),
+    "images_count": ((Integral, Race), "a number such as 2048, or Race()"),
+    "settings": ((ScoreSettings, NoneType), "ScoreSettings(layers=(-1,))"),
+    "compute": ((Compute, NoneType), "Compute(batch_size=64)"),
+    "executor": ((runtime_checkable(Executor), NoneType), "Processes(2) or Ray()"),
+    "shard": ((Shard, NoneType), "Shard(1, 2) for the first of two parts"),
+}
+
+
+def _check_kinds(**given: object) -> None:
+    """Refuse arguments of kinds that only a later line would stumble over."""
+    for name, value in given.items():
+        kinds, wanted = _KINDS[name]
+        if isinstance(value, type) or not isinstance(value, kinds):
+            raise InputError(f"{name} is {value!r}: give {wanted}")
