@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
 
 from densescope.errors import InputError
 from densescope.numerics.checks import at_least, enough_rows, floating, labels_like, shaped
+from densescope.numerics.clustering import kmeans
+from densescope.numerics.structure import dense_structure
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -39,6 +42,15 @@ def test_shapes_are_named() -> None:
         shaped(torch.ones(2, 3), "images patches dim", "features")
     with pytest.raises(InputError, match="features has no patches"):
         shaped(torch.ones(2, 0, 3), "images patches dim", "features")
+
+
+@pytest.mark.parametrize("wrong", [0, 5, "0"])
+def test_chance_is_a_generator(wrong: Any) -> None:
+    said = rf"generator is {wrong!r}: give one of the CPU, such as torch.Generator\(\).man"
+    with pytest.raises(InputError, match=said):
+        dense_structure(torch.randn(8, 16, 4), generator=wrong)
+    with pytest.raises(InputError, match=said):
+        kmeans(torch.randn(2, 16, 4), 2, generator=wrong)
 
 
 def test_counts_have_bounds() -> None:

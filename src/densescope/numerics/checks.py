@@ -53,6 +53,20 @@ def shaped(tensor: Tensor, axes: str, name: str) -> None:
             raise InputError(f"{name} has no {axis}: its shape {tuple(tensor.shape)} is {axes}")
 
 
+def chance(generator: torch.Generator) -> torch.Generator:
+    """The generator; numbers are drawn on the CPU, the same for every device of the features.
+
+    Raises:
+        InputError: not a generator, or one of another device.
+    """
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        found = f"on {generator.device}" if hasattr(generator, "device") else repr(generator)
+        raise InputError(
+            f"generator is {found}: give one of the CPU, such as torch.Generator().manual_seed(0)"
+        )
+    return generator
+
+
 def at_least(value: int, least: int, name: str) -> None:
     """Hold a count to its lower bound.
 

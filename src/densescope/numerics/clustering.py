@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densescope.numerics.checks import at_least, enough_rows, floating, full_precision, shaped
+from densescope.numerics.checks import (
+    at_least,
+    chance,
+    enough_rows,
+    floating,
+    full_precision,
+    shaped,
+)
 
 ITERATIONS = 20
 TOLERANCE = 1e-4
@@ -54,7 +61,8 @@ def kmeans(
         :class:`Clustering` on the device of ``points``; no gradients.
 
     Raises:
-        InputError: wrong shape, NaN or infinity, more clusters than points.
+        InputError: wrong shape, NaN or infinity, more clusters than points, or no generator of the
+            CPU.
 
     Source: Dai et al. (2025), arXiv 2510.17299, released code (rules only).
 
@@ -72,7 +80,7 @@ def kmeans(
     at_least(clusters, 1, "clusters")
     at_least(iterations, 1, "iterations")
     enough_rows(points.shape[1], clusters, "an element of points")
-    draws = seed_draws(points.shape[0], clusters, generator).to(points.device)
+    draws = seed_draws(points.shape[0], clusters, chance(generator)).to(points.device)
     with full_precision(points):
         return cluster(points, draws, iterations, tolerance)
 

@@ -13,6 +13,7 @@ from densescope.errors import InputError
 from densescope.numerics.assignment import Assignment, assign, group_count
 from densescope.numerics.checks import (
     at_least,
+    chance,
     enough_rows,
     floating,
     full_precision,
@@ -110,8 +111,8 @@ def dense_structure(
         and the released definition divides by ``s = 0``.
 
     Raises:
-        InputError: wrong shape, NaN or infinity, one image, fewer patches than clusters, or
-            labels that do not fit.
+        InputError: wrong shape, NaN or infinity, one image, fewer patches than clusters, labels
+            that do not fit, or no generator of the CPU.
 
     Source: Dai et al. (2025), arXiv 2510.17299, sections on DSE and the released code.
 
@@ -129,6 +130,7 @@ def dense_structure(
     """
     features = floating(features, "features")
     check_features(features, (definition,), local_clusters, global_clusters, group_size)
+    source = torch.Generator().manual_seed(0) if generator is None else chance(generator)
     given = _given(
         features,
         (local_labels, global_labels, global_centroids, permutations),
@@ -141,7 +143,7 @@ def dense_structure(
             global_clusters=global_clusters,
             group_size=group_size,
             normalize=normalize,
-            generator=generator or torch.Generator().manual_seed(0),
+            generator=source,
         )
     images, patches, _ = features.shape
     if dim_patches is not None and definition != "paper":
