@@ -63,7 +63,7 @@ def test_ssl_rows_normalize_as_they_were_trained_not_as_timm_says(file: Path) ->
 
 def test_the_timm_row_takes_timms_normalization(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     torch.save(weights, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="fixes no architecture: name a timm model"):
+    with pytest.raises(CheckpointError, match="a timm model with --architecture, such as"):
         load(tmp_path / "a.pth", format="timm")
     loaded = load(tmp_path / "a.pth", format="timm", architecture="vit_small_patch16_224")
     assert loaded.backbone.mean == (0.5, 0.5, 0.5)
@@ -190,8 +190,22 @@ def test_other_options_are_read_off_the_shapes(file: Path) -> None:
         load(file, architecture_options={})
     assert str(caught.value).endswith(
         "By its shapes the file has embed_dim=48, depth=2, patch_size=8, img_size=32 (heads "
-        "cannot be seen)"
+        "cannot be seen): give --architecture-option embed_dim=48,depth=2,patch_size=8,img_size=32"
     )
+    with pytest.raises(CheckpointError, match="--architecture-option depth=2,img_size=32$"):
+        load(file, architecture_options={**SMALL_VIT, "depth": 3, "img_size": 64})
+
+
+def test_a_prefix_in_the_way_is_named(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    path, timm = tmp_path / "a.pth", {"format": "timm", "architecture": "vit_small_patch16_224"}
+    named = {**prefixed("backbone.", weights), "head.bias": torch.ones(3)}
+    torch.save(named, path)
+    with pytest.raises(
+        CheckpointError, match=r"begin with 'backbone\.', which is in the way: save"
+    ):
+        load(path, **timm)
+    torch.save({"state_dict": named}, path)
+    assert load(path, **{**timm, "format": "lightning", "weights": "backbone."}).coverage.matched
 
 
 def test_a_diverged_run_is_refused(tmp_path: Path, weights: dict[str, Tensor]) -> None:

@@ -255,7 +255,37 @@ def test_steps_of_a_check(tmp_path: Path, generator: torch.Generator) -> None:
     report = check_checkpoint(empty, format="dino")
     assert report.step == "prefix"
     assert "begins with 'module.backbone.' or 'backbone.'; there are other.w" in report.message
-    assert report.message.endswith("No known format fits")
+    assert "No known format fits: format custom reads it" in report.message
+    assert report.message.endswith("--format custom --loader LOADER.py)")
+
+
+def test_a_plain_state_dict_is_timms_first(tmp_path: Path, generator: torch.Generator) -> None:
+    path = tmp_path / "epoch_100.pth"
+    torch.save(vit_weights(generator), path)
+    report = check_checkpoint(path, format="dino")
+    assert report.text.endswith("Formats that would fit: timm, dino-release, ibot-release")
+    report = check_checkpoint(path, format="timm", architecture="vit_small_patch16_224")
+    assert report.text.endswith("this file: timm, dino-release, ibot-release")
+    torch.save({"net": vit_weights(generator)}, path)
+    report = check_checkpoint(path, format="timm", architecture="vit_small_patch16_224")
+    assert "No known format fits: format custom reads it" in report.message
+
+
+@pytest.mark.parametrize("name", ["dinov2-release", "mae", "esvit", "ijepa", "byol"])
+def test_timm_is_not_named_where_its_names_are_not(
+    name: str, tmp_path: Path, generator: torch.Generator
+) -> None:
+    written = LAYOUTS[name](tmp_path, generator)
+    assert "timm" not in fitting_formats(read_checkpoint(written.path))
+
+
+def test_the_format_of_safetensors_is_named_for_such_files_alone(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    written = LAYOUTS["safetensors"](tmp_path, generator)
+    assert fitting_formats(read_checkpoint(written.path))[:2] == ["timm", "safetensors"]
+    torch.save(vit_weights(generator), tmp_path / "a.pth")
+    assert "safetensors" not in fitting_formats(read_checkpoint(tmp_path / "a.pth"))
 
 
 def test_a_good_check_says_what_was_loaded(tmp_path: Path, generator: torch.Generator) -> None:

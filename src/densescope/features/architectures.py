@@ -21,6 +21,10 @@ _OPTIONS = (
     *("init_values", "class_token", "global_pool", "fc_norm", "reg_tokens", "norm_eps"),
     *("window_size", "depths", "dynamic_img_size", "output_stride"),
 )
+_NO_ARCHITECTURE = (
+    "this format fixes no architecture: name a timm model with --architecture, such as "
+    "--architecture vit_small_patch16_224"
+)
 _FORBIDDEN = {"pretrained", "checkpoint_path", "pretrained_cfg", "num_classes", "features_only"}
 
 
@@ -118,7 +122,7 @@ def build_architecture(
     import timm
 
     if not name:
-        raise StepError("architecture", "this format fixes no architecture: name a timm model")
+        raise StepError("architecture", _NO_ARCHITECTURE)
     if not timm.is_model(name):
         close = _alike(name, timm.list_models())
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -162,20 +166,21 @@ def _alike(name: str, known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(close))[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
 
 
-def visible_options(tensors: Mapping[str, Tensor]) -> str:
+def visible_options(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """What the shapes of a file say of its vision transformer; head counts cannot be seen.
 
     Returns:
-        ``"embed_dim=128, depth=5, patch_size=8, img_size=64"``, or ``""`` for another family.
+        ``embed_dim``, ``depth``, ``patch_size`` and, where it can be told, ``img_size``; nothing
+        for another family.
     """
     patch, position = tensors.get("patch_embed.proj.weight"), tensors.get("pos_embed")
     if patch is None or patch.ndim != 4 or "blocks.0.attn.qkv.weight" not in tensors:
-        return ""
+        return {}
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-    seen = f"embed_dim={patch.shape[0]}, depth={depth}, patch_size={patch.shape[-1]}"
+    seen = {"embed_dim": patch.shape[0], "depth": depth, "patch_size": patch.shape[-1]}
     if position is not None and position.ndim == 3:
         patches = position.shape[1] - ("cls_token" in tensors and "reg_token" not in tensors)
         side = round(patches**0.5)
         if side * side == patches:
-            seen += f", img_size={side * patch.shape[-1]}"
+            seen["img_size"] = side * patch.shape[-1]
     return seen

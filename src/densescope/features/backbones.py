@@ -22,6 +22,7 @@ from densescope.features.layouts import (
     StepError,
     fitting_formats,
     listing,
+    prefix_in_the_way,
     unpack,
     with_positions,
 )
@@ -29,6 +30,11 @@ from densescope.features.loaded import LoadedBackbone
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
 from densescope.features.timm_backbone import TimmBackbone
+
+_NONE_FITS = (
+    "No known format fits: format custom reads it, by a short Python file of yours that takes the "
+    "tensors out (--format custom --loader LOADER.py)"
+)
 
 
 def load_backbone(
@@ -167,7 +173,7 @@ def _advice(error: StepError, container: Container) -> str:
     if error.step not in LAYOUT_STEPS:
         return ""
     fits = fitting_formats(container)
-    return f". Formats that would fit: {', '.join(fits)}" if fits else ". No known format fits"
+    return f". Formats that would fit: {', '.join(fits)}" if fits else f". {_NONE_FITS}"
 
 
 def _load(
@@ -233,8 +239,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, pa
         if names
     ]
     if complaints:
-        seen = visible_options(tensors)
-        hint = f". By its shapes the file has {seen} (heads cannot be seen)" if seen else ""
+        hint = _prefix_hint(unexpected, missing) or _option_hint(tensors, wanted)
         raise StepError(
             "load",
             f"{path} does not fill {architecture}: of its {len(wanted)} tensors "
@@ -246,6 +251,31 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, pa
             "load", f"{path} holds {NOT_FINITE} weights ({listing(broken)}): the run diverged"
         )
     model.load_state_dict(dict(tensors), strict=True)
+
+
+def _prefix_hint(unexpected: list[str], missing: list[str]) -> str:
+    prefix = prefix_in_the_way(unexpected, missing)
+    if not prefix:
+        return ""
+    return (
+        f". The names in the file begin with {prefix!r}, which is in the way: save the tensors "
+        f"without it, or take it off with --format lightning --weights {prefix} (of a file with a "
+        "'state_dict') or in a loader of yours (--format custom --loader LOADER.py)"
+    )
+
+
+def _option_hint(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    seen, built = visible_options(tensors), visible_options(wanted)
+    if not seen:
+        return ""
+    hint = f". By its shapes the file has {_assigned(seen)} (heads cannot be seen)"
+    other = {key: value for key, value in seen.items() if built.get(key) != value}
+    give = f": give --architecture-option {_assigned(other, ',')}" if built and other else ""
+    return f"{hint}{give}"
+
+
+def _assigned(options: Mapping[str, int], between: str = ", ") -> str:
+    return between.join(f"{key}={value}" for key, value in options.items())
 
 
 def _resize(model: Any, trained_size: int, size: int, architecture: str) -> bool:

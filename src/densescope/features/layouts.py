@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -31,6 +31,7 @@ _FAMILIES = {
     "resnet": ("layer1.0.conv1.weight", r"(conv1|bn1|layer[1-4]\.\d+)\.[\w.]+"),
     "swin": ("layers.0.blocks.0.attn.qkv.weight", r"(patch_embed|layers\.\d+|norm)\.[\w.]+"),
 }
+_NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens"}  # timm drops or renames them
 
 
 class StepError(CheckpointError):
@@ -111,12 +112,17 @@ def unpack(
 def fitting_formats(container: Container) -> list[str]:
     """Formats whose path and prefix lead to tensors with the names of their architecture.
 
+    Formats that belong to no method come first: a method's own normalization and options are of
+    use only to whoever knows that the file is of that method.
+
     Returns:
         ``"name"``, or ``"name (weights=...)"`` where only another set of weights fits.
     """
     fits = []
-    for row in FORMATS.values():
-        if row.reader != "weights" or not row.architecture:
+    for row in sorted(FORMATS.values(), key=lambda row: bool(row.architecture)):
+        if row.reader != "weights":
+            continue
+        if row.name == "safetensors" and container.kind != "safetensors":
             continue
         names = [chosen.name for chosen in row.weights if _fits(container, row, chosen)]
         if names:
@@ -130,6 +136,15 @@ def listing(names: list[str]) -> str:
     shown = ", ".join(names[:_SHOWN])
     rest = len(names) - _SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def prefix_in_the_way(names: Collection[str], wanted: Collection[str]) -> str:
+    """A beginning without which these names hold most of those that are wanted, or ``""``."""
+    found = set(names)
+    begun = {name[: dot.end()] for name in names for dot in re.finditer(r"\.", name)}
+    hits = {prefix: sum(prefix + name in found for name in wanted) for prefix in sorted(begun)}
+    best = max(hits, key=hits.__getitem__, default="")
+    return best if best and 2 * hits[best] > len(wanted) else ""
 
 
 def _place(chosen: Weights) -> str:
@@ -236,8 +251,13 @@ def _fits(container: Container, row: Format, chosen: Weights) -> bool:
         return False
     if container.ranks:
         return any(name.endswith(FLAT_NAMES) for name in tensors)
-    needed, allowed = _FAMILIES[_family(row)]
-    if needed not in tensors or not all(re.fullmatch(allowed, name) for name in tensors):
+    if not row.architecture and not _NOT_TIMM.isdisjoint(tensors):
+        return False
+    families = [_FAMILIES[_family(row)]] if row.architecture else _FAMILIES.values()
+    if not any(
+        needed in tensors and all(re.fullmatch(allowed, name) for name in tensors)
+        for needed, allowed in families
+    ):
         return False
     return "cls_token" not in tensors or row.options.get("class_token", True)
 
