@@ -129,6 +129,21 @@ def test_a_cut_off_shard_is_one_sentence(tmp_path: Path, kept: int) -> None:
         open_images(tmp_path)
 
 
+def test_checkpoints_are_no_shards(tmp_path: Path, folder: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    checkpoint = run / "checkpoint_0000.pth.tar"
+    checkpoint.write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=f"{run} holds no image: looked for"):
+        open_images(run)
+    with pytest.raises(DataError, match="no .tar file matches"):
+        open_images(f"{run}/*.tar")
+    with pytest.raises(DataError, match=r"checkpoint_0000.pth.tar is one file: name a folder"):
+        open_images(checkpoint)
+    folder.rename(run / "images")
+    assert len(open_images(run)) == 6
+
+
 def test_shards_beside_images_are_refused(folder: Path) -> None:
     write_tar(folder / "a.tar", {"1.png": encoded(picture())})
     (folder / "b.png").write_bytes(encoded(picture()))

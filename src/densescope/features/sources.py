@@ -45,7 +45,8 @@ def open_images(location: str | os.PathLike[str]) -> ImageSource:
 
     - a folder: every image below it, to any depth, by extension; hidden files are left out and
       symbolic links followed (each real folder once);
-    - a ``.tar`` file, a folder of them, or a glob such as ``"train/*.tar"``: WebDataset shards.
+    - a ``.tar`` file, a folder of them, or a glob such as ``"train/*.tar"``: WebDataset shards;
+      ``.pth.tar`` is no shard but a checkpoint.
       Of one sample (the file name up to its first dot), a file whose whole extension is that of
       an image is taken before one with a longer extension such as ``.seg.png``;
     - a folder written by ``datasets.Dataset.save_to_disk`` (needs the ``huggingface`` extra).
@@ -64,17 +65,17 @@ def open_images(location: str | os.PathLike[str]) -> ImageSource:
     if path.is_dir():
         if any((path / mark).is_file() for mark in HUGGINGFACE_MARKS):
             return _huggingface(path)
-        shards = sorted(path.glob("*.tar"))
+        shards = [found for found in sorted(path.glob("*.tar")) if _is_shard(found)]
         return _shards(text, shards) if shards else _folder(path)
     if path.is_file():
-        if path.suffix.lower() != ".tar":
+        if not _is_shard(path):
             raise DataError(
                 f"{text} is one file: name a folder of images, a .tar shard or a glob of shards"
             )
         return _shards(text, [path])
     if glob.has_magic(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-        return _shards(text, [match for match in matches if match.suffix.lower() == ".tar"])
+        return _shards(text, [match for match in matches if _is_shard(match)])
     raise DataError(f"{text} does not exist: name a folder of images, a .tar shard or a glob")
 
 
@@ -82,6 +83,12 @@ def is_image(name: str) -> bool:
     """Whether a file name is one of an image: a known extension, and not hidden."""
     base = name.rpartition("/")[2]
     return base.lower().endswith(IMAGE_EXTENSIONS) and not base.startswith(".")
+
+
+def _is_shard(path: Path) -> bool:
+    """By its name; ``.pth.tar`` is what training codes call their checkpoints, which are no tar."""
+    name = path.name.lower()
+    return name.endswith(".tar") and not name.endswith(".pth.tar")
 
 
 def _folder(root: Path) -> ImageSource:
