@@ -243,7 +243,13 @@ def test_fewer_images_make_fewer_rounds(place: Path, tmp_path: Path) -> None:
     [
         ({"shard": Shard(1, 2)}, InputError, "a race cannot be run in parts"),
         ({"images_count": Race(15)}, InputError, "round of 15 images is no whole number of groups"),
+        (
+            {"images_count": Race(15)},
+            InputError,
+            r"make --round-size or Race\(round_size=...\) a mul",
+        ),
         ({"images_count": Race(66)}, DataError, "holds 64 images, fewer than one round of 66"),
+        ({"images_count": Race(66)}, DataError, r"--round-size or Race\(round_size=...\), or give"),
     ],
 )
 def test_what_makes_no_race_is_a_sentence(

@@ -83,13 +83,14 @@ def _drawn(settings: ScoreSettings, source: ImageSource, race: Race) -> tuple[Ra
     if race.round_size % settings.group_size:
         raise InputError(
             f"a round of {race.round_size} images is no whole number of groups of "
-            f"{settings.group_size}: make it a multiple of group_size"
+            f"{settings.group_size}: make --round-size or Race(round_size=...) a multiple of it"
         )
     rounds = min(race.rounds, len(source) // race.round_size)
     if rounds < 1:
         raise DataError(
             f"{source.location} holds {len(source)} images, fewer than one round of "
-            f"{race.round_size}: make the rounds smaller"
+            f"{race.round_size}: make the rounds smaller, --round-size or Race(round_size=...), or "
+            "give more images"
         )
     race = replace(race, rounds=rounds)
     return race, draw_subset(source, race.images, settings.seed)
