@@ -363,10 +363,14 @@ def test_a_last_group_too_small_is_left_out() -> None:
     assert slope[:8].flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize("features", [tokens(1), tokens(1, 4)])
-def test_a_batch_of_one_image_is_zero_and_says_so(features: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("features", "found"),
+    [(tokens(1), r"1 image\(s\) with 12"), (tokens(1, 4), r"1 image\(s\) with 4")],
+)
+def test_a_batch_of_too_little_is_zero_and_says_so(features: Tensor, found: str) -> None:
     features.requires_grad_()
-    with pytest.warns(UserWarning, match="got 1 image.*its term is 0 for this batch; drop the"):
+    said = f"got {found} patches in all and needs at least 2 images and 5 patches: its term is 0"
+    with pytest.warns(UserWarning, match=said):
         term = DenseStructureLoss(**SMALL)(features)
     term.backward()
     assert term == 0

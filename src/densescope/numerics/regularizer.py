@@ -113,7 +113,7 @@ class DenseStructureLoss(nn.Module):
         Returns:
             0-d, float32 (float64 for such features), on their device, differentiable once.
             Exactly 0 on the calls that ``every`` leaves out, for collapsed features, and, with a
-            warning, for a batch of fewer than two images.
+            warning, for a batch of fewer than two images or than ``global_clusters`` patches.
 
         Raises:
             InputError: wrong shape or dtype, or fewer patches than clusters.
@@ -139,8 +139,10 @@ class DenseStructureLoss(nn.Module):
             rows = self._sample(features, chance)
             if len(rows) < 2:
                 warnings.warn(
-                    f"DenseStructureLoss got {len(features)} image(s) with too few patches to "
-                    "compare: its term is 0 for this batch; drop the last batch or enlarge it",
+                    f"DenseStructureLoss got {len(features)} image(s) with "
+                    f"{features.shape[:2].numel()} patches in all and needs at least 2 images and "
+                    f"{self.global_clusters} patches: its term is 0 for this batch; drop the last "
+                    "batch or enlarge it",
                     stacklevel=2,
                 )
                 return _nothing(features)
