@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,16 @@ def test_the_numbers_are_those_of_a_sweep() -> None:
     expected = score_backbone(backbone, images, settings, batch_size=8, device="cpu")
     assert look.reading is not None
     assert look.reading.scores == expected.scores
+
+
+def test_a_look_prints_as_one_line() -> None:
+    monitor = DenseMonitor(pixels(), settings=SETTINGS, device="cpu")
+    look = only(monitor.observe(vit(), step=15))
+    number = r"-?\d\.\d{3}"
+    line = rf"step 15: separability {number}, dim {number}, DSE {number} ± {number}"
+    assert re.fullmatch(line, str(look))
+    failed = only(monitor.observe(object(), step=16))
+    assert str(failed) == f"step 16: {failed.problems[0]}"
 
 
 def test_a_folder_is_drawn_from_as_a_sweep_does(tiny_images: Path) -> None:

@@ -227,6 +227,21 @@ def test_impossible_settings_are_sentences(wrong: dict[str, Any], message: str) 
         ScoreSettings(**wrong)
 
 
+def test_events_print_as_lines(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in NAMES[1:]:
+        (tiny_run / name).write_bytes(b"")
+    run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=print)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "3 checkpoints"
+    assert f"[1/3] {NAMES[0]} scored" in lines
+    assert any(line.startswith(f"[2/3] {NAMES[1]} failed: ") for line in lines)
+    assert max(map(len, lines)) < 300
+    event = SweepEvent("scoring", "a.pth", 1, 3, stage="round 2 of 8")
+    assert str(event) == "round 2 of 8: [1/3] a.pth scoring"
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -65,7 +65,7 @@ class DenseMonitor:
         mean, std: normalization the model was trained with.
         settings: what the numbers depend on; the seed also draws the images. LiDAR is left out.
         output: run folder for records, previews and ``monitor.jsonl``; ``None`` writes nothing.
-        every: :meth:`observe` acts on steps that are multiples of this.
+        every: :meth:`observe` acts on steps that are multiples of this, step 0 too.
         unit: of steps, ``"step"`` or ``"epoch"``.
         backbone: where in the model the backbone is, see
             :func:`~densescope.monitoring.models.find_backbone`.

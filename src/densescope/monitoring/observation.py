@@ -9,6 +9,8 @@ from densescope.errors import DensescopeError
 from densescope.monitoring.reading import PREFIX, DenseReading
 from densescope.selection.alarm import Alarm
 
+_SHOWN = ("inter", "intra", "dim", "dse")
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -29,6 +31,19 @@ class Observation:
     problems: tuple[str, ...] = ()
     numbers: dict[str, float] = field(default_factory=dict)
     name: str = ""
+
+    def __str__(self) -> str:
+        """One line: name, separability, dimension and DSE with its standard error."""
+        said = [self._line()] if self.numbers else []
+        said += self.problems
+        said += [] if self.alarm is None else [self.alarm.sentence]
+        return f"{self.name or self.step}: {'; '.join(said)}"
+
+    def _line(self) -> str:
+        inter, intra, dim, dse = (self.numbers[f"{PREFIX}{name}"] for name in _SHOWN)
+        error = self.numbers.get(f"{PREFIX}dse_error")
+        doubt = "" if error is None else f" ± {error:.3f}"
+        return f"separability {inter - intra:.3f}, dim {dim:.3f}, DSE {dse:.3f}{doubt}"
 
     @property
     def for_checkpoints(self) -> dict[str, float]:

@@ -37,6 +37,15 @@ class SweepEvent:
     record: ScoreRecord | ProbeRecord | None = None
     stage: str = ""
 
+    def __str__(self) -> str:
+        """One line, such as ``"[3/21] checkpoint0040.pth scored"``."""
+        stage = f"{self.stage}: " if self.stage else ""
+        if self.kind == "start":
+            return f"{stage}{self.total} checkpoints"
+        error = None if self.record is None else self.record.error
+        reason = f": {error}" if error else ""
+        return f"{stage}[{self.index}/{self.total}] {self.name} {self.kind}{reason}"
+
 
 @dataclass(frozen=True)
 class Sweep:
