@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,16 @@ def test_broken_checkpoints_give_exit_code_3_and_the_rest_is_kept(
     assert "2 of 3 checkpoints scored" in result.stdout
     assert densescope("select", tmp_path / "out").returncode == 0
     assert densescope("report", tmp_path / "out").returncode == 0
+
+
+def test_a_sweep_names_the_files_it_passes_over(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tiny_run / "checkpoint0001.pth", tiny_run / "last.pt")
+    words = ["sweep", tiny_run, *BACKBONE, *SCORING, "--images", tiny_images]
+    result = densescope(*words, "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "passed over, as the format has no such names: last.pt" in result.stdout
 
 
 def test_a_hostile_checkpoint_is_inert(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> None:

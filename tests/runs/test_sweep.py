@@ -227,6 +227,18 @@ def test_impossible_settings_are_sentences(wrong: dict[str, Any], message: str) 
         ScoreSettings(**wrong)
 
 
+def test_files_that_are_passed_over_are_named(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    for name in ("last.pt", "checkpoint.pth", "checkpoint0009.pth.tmp", "log.txt", ".hidden.pth"):
+        (tiny_run / name).write_bytes(b"x")
+    events: list[SweepEvent] = []
+    records = run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=events.append)
+    assert [record.name for record in records] == NAMES
+    assert [event.name for event in events if event.kind == "passed over"] == ["last.pt"]
+    assert str(events[0]) == "passed over, as the format has no such names: last.pt"
+
+
 def test_events_print_as_lines(
     tiny_run: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,8 @@ class SweepProgress(_Bar):
         if event.kind == "start":
             self._left = event.total
             self._start(event.stage or "beginning", event.total)
+        elif event.kind == "passed over":
+            self._console.print(str(event), markup=False, soft_wrap=True)
         elif event.kind == "kept":
             self._kept.add(event.name)
             self._left -= 1

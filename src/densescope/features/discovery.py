@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from densescope.errors import DataError
@@ -11,6 +12,7 @@ from densescope.features.formats import FORMATS, Format, find_format
 from densescope.features.ranks import rank_files
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".incomplete", ".lock", "~")
+_ENDINGS = (".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".safetensors")
 
 
 def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
@@ -46,6 +48,29 @@ def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
     if latest:
         return latest[:1]
     raise DataError(_nothing(folder, row))
+
+
+def passed_over(
+    folder: str | Path, format: str, checkpoints: Iterable[tuple[Path, int]]
+) -> list[str]:
+    """Files that look like checkpoints and are none of those that were found.
+
+    Args:
+        folder, format: as for :func:`find_checkpoints`.
+        checkpoints: what it found there.
+
+    Returns:
+        Names of files that lie directly in the folder and end as checkpoints do, sorted. The files
+        that the format's training code is known to overwrite are not among them.
+    """
+    row, folder = find_format(format), Path(folder)
+    expected = {part for path, _ in checkpoints for part in rank_files(path)}
+    expected |= {path for name in row.latest for path in folder.glob(name)}
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name.endswith(_ENDINGS) and path not in expected and _whole(path)
+    )
 
 
 def number_of(path: Path, row: Format) -> int | None:

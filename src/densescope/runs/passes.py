@@ -22,8 +22,9 @@ class SweepEvent:
     Attributes:
         kind: ``"start"`` (``total`` is known), ``"kept"`` (scored before), ``"scoring"``,
             ``"again"`` (its process died), ``"scored"`` or ``"failed"``; of a probe ``"probing"``
-            and ``"probed"``.
-        name: the checkpoint, empty for ``"start"``.
+            and ``"probed"``; before all of them ``"passed over"``, where files of the folder end as
+            checkpoints do and have no name of the format.
+        name: the checkpoint, empty for ``"start"``; the files passed over.
         index: how many checkpoints are behind it.
         total: how many there are.
         record: the record, once there is one.
@@ -42,6 +43,8 @@ class SweepEvent:
         stage = f"{self.stage}: " if self.stage else ""
         if self.kind == "start":
             return f"{stage}{self.total} checkpoints"
+        if self.kind == "passed over":
+            return f"passed over, as the format has no such names: {self.name}"
         error = None if self.record is None else self.record.error
         reason = f": {error}" if error else ""
         return f"{stage}[{self.index}/{self.total}] {self.name} {self.kind}{reason}"

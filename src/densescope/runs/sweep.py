@@ -14,9 +14,10 @@ from typing import Any, runtime_checkable
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import check_architecture
-from densescope.features.discovery import find_checkpoints, number_of
+from densescope.features.discovery import find_checkpoints, number_of, passed_over
 from densescope.features.formats import find_format
 from densescope.features.images import draw_subset, open_images
+from densescope.features.layouts import listing
 from densescope.records import ScoreRecord
 from densescope.runs.executors import Executor, Here
 from densescope.runs.passes import Sweep, score_pass
@@ -146,6 +147,9 @@ def sweep_run(
         on_event or (lambda event: None),
     )
     checkpoints = find_checkpoints(run.folder, spec.format)
+    others = passed_over(run.folder, spec.format, checkpoints)
+    if others:
+        run.report(SweepEvent("passed over", listing(others), 0, len(checkpoints)))
     store = RunStore(Path(output))
     if isinstance(images_count, Race):
         if shard is not None and shard.count > 1:
