@@ -104,7 +104,7 @@ class SweepProgress(_Bar):
         if event.kind == "start":
             self._left = event.total
             self._start(event.stage or "beginning", event.total)
-        elif event.kind == "passed over":
+        elif event.kind in ("passed over", "again"):
             self._console.print(str(event), markup=False, soft_wrap=True)
         elif event.kind == "kept":
             self._kept.add(event.name)
@@ -112,9 +112,6 @@ class SweepProgress(_Bar):
             self._bar.update(self._task, total=self._left)
         elif event.kind in ("scoring", "probing"):
             self._bar.update(self._task, description=f"{stage}{event.name}")
-        elif event.kind == "again":
-            line = f"a process died, perhaps for lack of memory: {event.name} is scored again alone"
-            self._console.print(line, markup=False, soft_wrap=True)
         else:
             self._bar.advance(self._task)
             if not self._console.is_terminal and not self._quiet:

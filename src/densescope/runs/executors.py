@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -79,6 +79,7 @@ class Plan:
         return CheckpointScorer(self.spec, subset, self.settings, self.compute, store)
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Scores checkpoints somewhere. Records are written where they are made, each at once."""
 

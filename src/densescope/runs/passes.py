@@ -45,6 +45,8 @@ class SweepEvent:
             return f"{stage}{self.total} checkpoints"
         if self.kind == "passed over":
             return f"passed over, as the format has no such names: {self.name}"
+        if self.kind == "again":
+            return f"{stage}the process that scored {self.name} died: it is scored again alone"
         error = None if self.record is None else self.record.error
         reason = f": {error}" if error else ""
         return f"{stage}[{self.index}/{self.total}] {self.name} {self.kind}{reason}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from types import NoneType
-from typing import Any, runtime_checkable
+from typing import Any
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
@@ -220,7 +220,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "images_count": ((Integral, Race), "a number such as 2048, or Race()"),
     "settings": ((ScoreSettings, NoneType), "ScoreSettings(layers=(-1,))"),
     "compute": ((Compute, NoneType), "Compute(batch_size=64)"),
-    "executor": ((runtime_checkable(Executor), NoneType), "Processes(2) or Ray()"),
+    "executor": ((Executor, NoneType), "Processes(2) or Ray()"),
     "shard": ((Shard, NoneType), "Shard(1, 2) for the first of two parts"),
 }
 
