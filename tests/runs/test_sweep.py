@@ -19,7 +19,7 @@ import torch
 from densescope.errors import CheckpointError, DataError, InputError, RecordError
 from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.records import ScoreRecord
-from densescope.runs.executors import Ray
+from densescope.runs.cluster import Ray
 from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Race, SweepEvent, score_checkpoint, sweep
