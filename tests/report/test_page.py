@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from densescope.errors import NOT_FINITE as NAN
 from densescope.estimate import Estimate
-from densescope.report import build_report_data, page, render_report, write_report
+from densescope.records import ScoreRecord
+from densescope.report import ReportData, build_report_data, page, render_report, write_report
 from densescope.report.readings import NOT_FINITE, Column
 from densescope.selection import Alarm
 from tests.report.synthetic import choose, records, report
@@ -99,6 +101,10 @@ def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
     text = render_report(build_report_data(run, selection, alarm=later))
     assert f'Use <span class="name" id="pick">{pick.name}</span>' in text
     assert "The pick by DSE," not in text
+    assert "By DSE over the whole run, the fallen checkpoints included: " in text
+    unscored = replace(alarm, since_step=selection.rows[-1].step + 1)
+    text = render_report(build_report_data(run, selection, alarm=unscored))
+    assert "By DSE over the scored checkpoints: " in text
     assert 'id="alarm"' not in render_report(build_report_data(run, selection))
 
 
@@ -219,6 +225,28 @@ def test_one_checkpoint_by_the_released_definition_is_kept() -> None:
     text = render_report(report(1))
     assert heading(text) == "Keep the last checkpoint, checkpoint0010.pth"
     assert 'id="change"' not in text
+
+
+def ended(rows: list[ScoreRecord], error: str) -> ReportData:
+    """A run whose last two checkpoints were not scored for that reason."""
+    names = [replace(row, status="failed", scores={}, error=error) for row in rows[-2:]]
+    return report(rows=[*rows[:-2], *names])
+
+
+def test_a_run_that_diverged_says_so_first() -> None:
+    rows = records(5)
+    data = ended(rows, f"holds {NAN} weights: the run diverged")
+    text = render_report(data)
+    pick = data.view.pick
+    assert pick is not None
+    assert heading(text).startswith(f"Training diverged; use {pick.name}")
+    assert data.view.lead.startswith("Training diverged after checkpoint")
+    assert f"Use {pick.name}" not in data.view.lead
+    rising = choose(rows[:1])
+    assert rising.pick == rows[0].name
+    only = render_report(ended(rows[:3], "cut off"))
+    assert heading(only) == f"Keep the last scored checkpoint, {rows[0].name}"
+    assert "last scored</td>" in only
 
 
 def test_a_run_in_which_all_failed() -> None:

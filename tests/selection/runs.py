@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from densescope.errors import NOT_FINITE
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 
@@ -37,6 +38,11 @@ def record(
 
 def failed(step: int) -> ScoreRecord:
     return ScoreRecord(f"epoch{step}.pth", step, status="failed", error="cut off")
+
+
+def diverged(step: int) -> ScoreRecord:
+    error = f"epoch{step}.pth holds {NOT_FINITE} weights (norm.weight): the run diverged"
+    return ScoreRecord(f"epoch{step}.pth", step, status="failed", error=error)
 
 
 def plain_run(

@@ -181,6 +181,8 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
     assert select_checkpoints(records).pick == "epoch9.pth"
     assert standing.overrules(select_checkpoints(records))
     assert not standing.overrules(select_checkpoints(records[:8]))
+    assert standing.weighs_in(select_checkpoints(records))
+    assert not standing.weighs_in(select_checkpoints(records[:8]))
 
 
 @pytest.mark.parametrize(

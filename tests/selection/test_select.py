@@ -87,7 +87,7 @@ def test_failed_and_nonfinite_checkpoints_are_left_out_and_named() -> None:
     assert selection.failed == ("epoch5.pth", "epoch200.pth")
     assert len(selection.rows) == len(CURVE)
     assert selection.last == "epoch70.pth"
-    assert "Left out without a score: epoch5.pth and epoch200.pth (2)." in selection.verdict
+    assert "2 checkpoints were left out without a score: epoch5.pth and ep" in selection.verdict
 
 
 def test_a_failed_checkpoint_of_other_settings_does_not_matter() -> None:

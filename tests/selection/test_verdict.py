@@ -7,9 +7,9 @@ import pytest
 from densescope.estimate import Estimate
 from densescope.selection import select_checkpoints
 from densescope.selection.change import moved_otherwise
-from densescope.selection.result import Change, Part
+from densescope.selection.result import Change, Part, Selection
 from densescope.selection.verdict import verdict
-from tests.selection.runs import failed, noisy_run, plain_run, record
+from tests.selection.runs import diverged, failed, noisy_run, plain_run, record
 
 PEAK = [0.0, 3.0, 2.0, 1.0, 0.5, 0.0]
 UNKNOWN = (
@@ -96,7 +96,33 @@ def test_a_part_that_moved_the_other_way_is_named(
 def test_many_left_out_are_counted() -> None:
     run = [*plain_run(PEAK), *(failed(100 + step) for step in range(7))]
     verdict = select_checkpoints(run).verdict
-    assert verdict.endswith("epoch103.pth, epoch104.pth and 2 more (7).")
+    assert "7 checkpoints were left out without a score: epoch100.pth, epoch101" in verdict
+    assert verdict.endswith("epoch103.pth, epoch104.pth and 2 more.")
+
+
+def test_an_end_without_finite_numbers_comes_first() -> None:
+    rising = plain_run([0.0, 1.0, 2.0, 3.0])
+    selection = select_checkpoints([*rising, diverged(50), failed(60)])
+    assert selection.unscored_after == ("epoch50.pth", "epoch60.pth")
+    assert selection.diverged == ("epoch50.pth",)
+    assert selection.verdict.startswith(
+        "Training diverged after epoch40.pth (epoch 40): the weights or features of epoch50.pth "
+        "are NaN or infinite. Use epoch40.pth (epoch 40). It is the last scored "
+        "checkpoint and DSE is highest there: no degradation is seen up to there. "
+    )
+    assert Selection.from_json(selection.to_json()) == selection
+    gone = record(50, float("nan"), 1.0, 1.0)
+    assert select_checkpoints([*rising, gone]).verdict.startswith(
+        "The features collapsed after epoch40.pth (epoch 40): those of epoch50.pth have no dense"
+    )
+
+
+def test_what_could_not_be_scored_for_another_reason_is_no_divergence() -> None:
+    verdict = select_checkpoints([*plain_run(PEAK), failed(70)]).verdict
+    assert verdict.startswith("Use epoch20.pth (epoch 20). From the pick to the last scored check")
+    assert verdict.endswith("1 checkpoint was left out without a score: epoch70.pth.")
+    within = select_checkpoints([*plain_run(PEAK), diverged(15)]).verdict
+    assert within.startswith("Use epoch20.pth (epoch 20). From the pick to the last checkpoint")
 
 
 def test_when_the_last_checkpoint_is_as_good() -> None:

@@ -37,6 +37,7 @@ class ReportData:
         run: groups of settings and provenance as (heading, ((key, text), ...)).
         rooms: what labelled probes say, one entry per data set and protocol.
         alarm: what the alarm says of the run as a whole; empty where it is silent.
+        by_dse: what the pick beside an alarm rests on, in words.
         go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
     """
 
@@ -51,6 +52,7 @@ class ReportData:
     run: tuple[Group, ...]
     rooms: tuple[Room, ...] = ()
     alarm: str = ""
+    by_dse: str = ""
     go_back_to: str = ""
 
     @property
@@ -114,6 +116,7 @@ def build_report_data(
         run=_groups(settings),
         rooms=_rooms(rooms, ordered, selection),
         alarm="" if alarm is None else alarm.sentence,
+        by_dse=_by_dse(alarm, selection),
         go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",
     )
 
@@ -121,6 +124,12 @@ def build_report_data(
 def preview_names(records: Sequence[ScoreRecord], selection: Selection) -> tuple[str, ...]:
     """The checkpoints whose previews are shown: the first scored one, the pick and the last."""
     return tuple(_roles(sorted(records, key=_place), selection))
+
+
+def _by_dse(alarm: Alarm | None, selection: Selection | None) -> str:
+    if alarm and selection and alarm.weighs_in(selection):
+        return "the whole run, the fallen checkpoints included"
+    return "the scored checkpoints"
 
 
 def _place(record: ScoreRecord) -> tuple[int, str]:

@@ -40,6 +40,7 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = _cell
+    environment.filters["first_upper"] = lambda text: text[:1].upper() + text[1:]
     script = _asset("page.js")
     library, payload = _plotting_library()
     figures = build_figures(data)

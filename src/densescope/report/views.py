@@ -34,6 +34,7 @@ class Checkpoint:
         is_candidate: a local maximum of DSE.
         is_pick: the checkpoint to use.
         is_last: the last scored one.
+        is_unscored_end: it comes after the last scored one.
         against_pick: ``"within noise"``, ``"higher"`` or ``"lower"``; ``None`` for the pick itself
             and without one.
         images: how many it was scored on, where its record says so.
@@ -48,6 +49,7 @@ class Checkpoint:
     is_candidate: bool = False
     is_pick: bool = False
     is_last: bool = False
+    is_unscored_end: bool = False
     against_pick: str | None = None
     images: int | None = None
 
@@ -77,6 +79,8 @@ class View:
         layer: which layer's features; -1 is the last.
         weight: lambda as text, or ``None`` where it is not defined.
         weight_note: a sentence about it, or ``None``.
+        broken_end: what became of the run after its last scored checkpoint, in two or three
+            words; empty where nothing is known to be wrong.
         verdict: the choice in words.
         lead: the same without the sentence that the heading of the page says already.
         level: confidence of the intervals, as text.
@@ -93,6 +97,7 @@ class View:
     layer: int
     weight: str | None
     weight_note: str | None
+    broken_end: str
     verdict: str
     lead: str
     level: str
@@ -112,6 +117,12 @@ class View:
     def last(self) -> Checkpoint | None:
         """The last scored checkpoint, if any."""
         return next((row for row in self.checkpoints if row.is_last), None)
+
+    @property
+    def last_words(self) -> str:
+        """``"last"``, or ``"last scored"`` where checkpoints without a score follow."""
+        unscored = any(row.is_unscored_end for row in self.checkpoints)
+        return "last scored" if unscored else "last"
 
     @property
     def shortlist(self) -> tuple[Checkpoint, ...]:
@@ -151,6 +162,7 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
         layer=selection.layer,
         weight=None if selection.weight is None else _weight(selection.weight),
         weight_note=selection.weight_note,
+        broken_end=_broken_end(selection),
         verdict=selection.verdict,
         lead=_lead(selection, pick),
         level=f"{100 * selection.level:.4g}%",
@@ -176,6 +188,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
         layer=-1,
         weight=None,
         weight_note=None,
+        broken_end="",
         verdict=verdict,
         lead=verdict,
         level=f"{100 * LEVEL:.4g}%",
@@ -207,6 +220,7 @@ def _checkpoint(
             record.unit,
             error=None if scored else record.error or "no reason was recorded",
             left_out=NOT_FINITE_SCORE if scored else None,
+            is_unscored_end=selection is not None and record.name in selection.unscored_after,
         )
     return Checkpoint(
         record.name,
@@ -232,7 +246,14 @@ def _against(row: SelectionRow, pick: SelectionRow | None) -> str | None:
 
 def _lead(selection: Selection, pick: SelectionRow | None) -> str:
     said = f"Use {place(pick)}." if pick else "No checkpoint is picked."
-    return selection.verdict.removeprefix(said).lstrip()
+    before, _, after = selection.verdict.partition(said)
+    return f"{before}{after.lstrip()}" if said in selection.verdict else selection.verdict
+
+
+def _broken_end(selection: Selection) -> str:
+    if selection.diverged:
+        return "Training diverged"
+    return "The features collapsed" if selection.collapsed else ""
 
 
 def _moved(selection: Selection) -> str | None:

@@ -66,6 +66,13 @@ class Alarm:
             return False
         return selection.row(selection.pick).step >= self.since_step
 
+    def weighs_in(self, selection: Selection) -> bool:
+        """Whether lambda of a selection is taken over fallen checkpoints too.
+
+        It is not where all that fell were left out, as they have no finite numbers.
+        """
+        return any(row.step >= self.since_step for row in selection.rows)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
         document = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -10,6 +10,7 @@ from densescope.errors import RecordError
 from densescope.estimate import Estimate
 
 SCHEMA = 1
+NAMES = ("candidates", "shortlist", "failed", "unscored_after", "diverged", "collapsed")
 Part = Literal["dimension", "separability", "both", "neither"]
 
 
@@ -114,6 +115,9 @@ class Selection:
         verdict: the choice in words.
         change: last checkpoint minus pick; ``None`` when they are the same or there is no pick.
         failed: names of the checkpoints left out: not scored, or a score that is not finite.
+        unscored_after: those of them that come after the last scored one.
+        diverged: those of ``unscored_after`` whose weights or features are NaN or infinite.
+        collapsed: those of ``unscored_after`` whose features are finite, but not their score.
         level: confidence of an interval of one number.
         comparison_level: confidence of each comparison with the pick, ``1 - (1 - level) / m``
             for ``m`` comparisons, so that all hold together at ``level``.
@@ -137,6 +141,9 @@ class Selection:
     comparison_level: float = 0.95
     images: int | None = None
     saving: str | None = None
+    unscored_after: tuple[str, ...] = ()
+    diverged: tuple[str, ...] = ()
+    collapsed: tuple[str, ...] = ()
 
     @property
     def images_differ(self) -> bool:
@@ -179,7 +186,7 @@ class Selection:
             )
         try:
             values = {field.name: document[field.name] for field in fields(cls)}
-            for key in ("candidates", "shortlist", "failed"):
+            for key in NAMES:
                 values[key] = tuple(values[key])
             values["rows"] = tuple(SelectionRow.from_json(row) for row in values["rows"])
             change = values["change"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from densescope.errors import InputError, RecordError
+from densescope.errors import NOT_FINITE, InputError, RecordError
 from densescope.records import ScoreRecord
 from densescope.selection.change import change_between, exceeds_noise
 from densescope.selection.parts import measured_rows
@@ -78,6 +78,7 @@ def select_checkpoints(
     change = None
     if pick is not None and weight is not None and pick != len(rows) - 1:
         change = change_between(rows[pick], rows[-1], weight, comparison_level)
+    after = [record for record in failed if _position(record) > _position(scored[-1])]
     selection = Selection(
         definition=definition,
         layer=layer,
@@ -90,7 +91,10 @@ def select_checkpoints(
         last=rows[-1].name,
         verdict="",
         change=change,
-        failed=failed,
+        failed=_names(failed),
+        unscored_after=_names(after),
+        diverged=_names([record for record in after if NOT_FINITE in str(record.error)]),
+        collapsed=_names([record for record in after if record.status == "scored"]),
         level=level,
         comparison_level=comparison_level,
         images=max((row.images for row in rows if row.images is not None), default=None),
@@ -110,9 +114,9 @@ def _check_arguments(definition: str, level: float) -> None:
 
 def _usable(
     records: Sequence[ScoreRecord], definition: str, layer: int
-) -> tuple[list[ScoreRecord], tuple[str, ...]]:
-    """Scored records with finite parts in order of step, and the names of the others."""
-    ordered = sorted(records, key=lambda record: (record.step, record.name))
+) -> tuple[list[ScoreRecord], list[ScoreRecord]]:
+    """Scored records with finite parts, and the others, both in order of step."""
+    ordered = sorted(records, key=_position)
     scored: list[ScoreRecord] = []
     failed: list[ScoreRecord] = []
     for record in ordered:
@@ -124,7 +128,15 @@ def _usable(
     if not scored:
         raise RecordError(_nothing_to_choose(failed))
     check_same_run(scored)
-    return scored, tuple(record.name for record in failed)
+    return scored, failed
+
+
+def _position(record: ScoreRecord) -> tuple[int, str]:
+    return record.step, record.name
+
+
+def _names(records: Sequence[ScoreRecord]) -> tuple[str, ...]:
+    return tuple(record.name for record in records)
 
 
 def _nothing_to_choose(failed: Sequence[ScoreRecord]) -> str:

@@ -16,12 +16,30 @@ def verdict(selection: Selection, *, window: int) -> str:
         sentences = _too_few(selection)
     else:
         sentences = _with_pick(selection, window)
+    sentences = [*_broken_end(selection), *sentences]
     if selection.saving is not None:
         sentences.append(selection.saving)
     if selection.failed:
         count = len(selection.failed)
-        sentences.append(f"Left out without a score: {listed(selection.failed)} ({count}).")
+        were = "checkpoint was" if count == 1 else "checkpoints were"
+        sentences.append(f"{count} {were} left out without a score: {listed(selection.failed)}.")
     return " ".join(sentences)
+
+
+def _broken_end(selection: Selection) -> list[str]:
+    """What weighs more than any choice: the run has no numbers at its end."""
+    said, last = [], place(selection.rows[-1])
+    if selection.diverged:
+        said.append(
+            f"Training diverged after {last}: the weights or features of "
+            f"{listed(selection.diverged)} are NaN or infinite."
+        )
+    if selection.collapsed:
+        said.append(
+            f"The features collapsed after {last}: those of {listed(selection.collapsed)} have no "
+            "dense structure left to measure."
+        )
+    return said
 
 
 def _without_pick(selection: Selection) -> list[str]:
@@ -58,8 +76,9 @@ def _shape(selection: Selection, position: int, window: int) -> list[str]:
     if max(values) == min(values):
         return ["DSE is the same in all checkpoints and chooses none of them; this is the first."]
     if position == len(rows) - 1:
+        seen = "up to there" if selection.unscored_after else "so far"
         return [
-            "It is the last checkpoint and DSE is highest there: no degradation is seen so far."
+            f"It is {_the_last(selection)} and DSE is highest there: no degradation is seen {seen}."
         ]
     if not seen_to_fall(position, len(rows), window):
         return [
@@ -87,7 +106,7 @@ def _against_last(selection: Selection) -> list[str]:
     change = selection.change
     if change is None:
         return []
-    last = place(selection.rows[-1], "the last checkpoint")
+    last = place(selection.rows[-1], _the_last(selection))
     level = selection.comparison_level
     interval = change.dse.interval(level)
     amount = size(change.dse, level)
@@ -104,6 +123,10 @@ def _against_last(selection: Selection) -> list[str]:
         f"{'' if interval is None else f' ({selection.level:.0%}, all comparisons together)'}.",
         _moved(change, level),
     ]
+
+
+def _the_last(selection: Selection) -> str:
+    return f"the last {'scored ' if selection.unscored_after else ''}checkpoint"
 
 
 def _moved(change: Change, level: float) -> str:
