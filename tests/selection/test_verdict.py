@@ -14,7 +14,8 @@ from tests.selection.runs import diverged, failed, noisy_run, plain_run, record
 PEAK = [0.0, 3.0, 2.0, 1.0, 0.5, 0.0]
 UNKNOWN = (
     "The noise is not known, as there are too few images to cut 2,048 images into blocks: do not "
-    "rest a choice on small differences; score more images."
+    "rest a choice on small differences; score more images, or a larger set if these were all "
+    "of it."
 )
 
 
@@ -134,7 +135,7 @@ def test_when_the_last_checkpoint_is_as_good() -> None:
 def test_when_the_shortlist_cannot_be_told_apart() -> None:
     verdict = said([0.0, 3.0, 1.0, 0.0, 2.95, 1.0, 0.0], noise=0.4)
     assert "Of the shortlist, epoch50.pth (epoch 50) cannot be told apart from the pick" in verdict
-    assert "below the noise of 2,048 images; score more images." in verdict
+    assert "below the noise of 2,048 images; score more images, or a larger set if" in verdict
 
 
 def test_ties_outside_the_shortlist_are_counted() -> None:
@@ -152,6 +153,23 @@ def test_when_nothing_can_be_told_apart() -> None:
     verdict = said([1.0, 1.01, 1.0, 1.02, 1.0], noise=1.0)
     assert "No checkpoint at all can be told apart from the pick: every difference" in verdict
     assert "Of the shortlist" not in verdict
+
+
+def test_a_file_under_two_names_is_said_to_be_one() -> None:
+    run = noisy_run(PEAK, PEAK, noise=0.01)
+    run[2] = replace(run[2], scores=run[1].scores)
+    run = [replace(r, checkpoint={"sha256": f"{max(i, 2)}"[:1]}) for i, r in enumerate(run)]
+    run[0] = replace(run[0], checkpoint={})
+    selection = select_checkpoints(run)
+    assert [row.is_file_of_pick for row in selection.rows] == [False, False, True] + [False] * 3
+    assert "epoch30.pth (epoch 30) is the same file as the pick." in selection.verdict
+    assert "cannot be told apart" not in selection.verdict
+    ends = select_checkpoints(run[:3]).verdict
+    assert "The last checkpoint (epoch 30) is the same file as the pick." in ends
+    assert ends.count("same file") == 1
+    assert "below the noise" not in ends
+    unknown = [replace(r, checkpoint={}) for r in run]
+    assert "same file" not in select_checkpoints(unknown).verdict
 
 
 def test_when_dse_is_highest_at_the_end() -> None:

@@ -125,7 +125,9 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
             place = f"PICK, {place}" if place else "PICK"
         elif not place and row.is_candidate:
             place = "candidate"
-        noise = "within noise of the pick" if row.below_noise_of_pick and not row.is_pick else ""
+        noise = "within noise of the pick" if row.below_noise_of_pick else ""
+        if row.is_file_of_pick:
+            noise = "same file as the pick"
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
         cells = [with_error(row.separability), with_error(row.dim), with_error(row.dse)]

@@ -69,6 +69,7 @@ class SelectionRow:
         below_noise_of_pick: its DSE and the pick's differ by less than their noise; ``False``
             for the pick itself and where the noise is not known.
         images: how many it was scored on, where its record says so.
+        is_file_of_pick: another name of the pick: its file has the same sha256.
     """
 
     name: str
@@ -82,6 +83,7 @@ class SelectionRow:
     is_pick: bool
     below_noise_of_pick: bool
     images: int | None = None
+    is_file_of_pick: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""

@@ -75,6 +75,7 @@ def select_checkpoints(
     comparison_level = 1 - (1 - level) / max(1, len(rows) - 1)
     if pick is not None:
         rows = _marked(rows, candidates, listed, pick, comparison_level)
+        rows = _same_files(rows, [record.checkpoint.get("sha256") for record in scored], pick)
     change = None
     if pick is not None and weight is not None and pick != len(rows) - 1:
         change = change_between(rows[pick], rows[-1], weight, comparison_level)
@@ -164,6 +165,15 @@ def _marked(
             below_noise_of_pick=i != pick and _below_noise(rows[pick], row, level),
         )
         for i, row in enumerate(rows)
+    )
+
+
+def _same_files(
+    rows: Sequence[SelectionRow], files: Sequence[str | None], pick: int
+) -> tuple[SelectionRow, ...]:
+    return tuple(
+        replace(row, is_file_of_pick=i != pick and file is not None and file == files[pick])
+        for i, (row, file) in enumerate(zip(rows, files, strict=True))
     )
 
 

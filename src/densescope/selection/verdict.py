@@ -7,6 +7,9 @@ from densescope.selection.peaks import seen_to_fall
 from densescope.selection.result import Change, Selection
 from densescope.selection.words import listed, place, signed, size
 
+# Records say how many images were scored, not how many there are.
+MORE = "score more images, or a larger set if these were all of it"
+
 
 def verdict(selection: Selection, *, window: int) -> str:
     """A few sentences: which checkpoint, against the last, what moved, and what is not known."""
@@ -64,6 +67,7 @@ def _with_pick(selection: Selection, window: int) -> list[str]:
         f"Use {place(pick)}.",
         *_shape(selection, position, window),
         *_against_last(selection),
+        *_same_files(selection),
         *_ties(selection),
         *_noise_unknown(selection),
     ]
@@ -110,6 +114,8 @@ def _against_last(selection: Selection) -> list[str]:
     level = selection.comparison_level
     interval = change.dse.interval(level)
     amount = size(change.dse, level)
+    if selection.rows[-1].is_file_of_pick:
+        return [f"{last[0].upper()}{last[1:]} is the same file as the pick."]
     if interval is None and change.dse.value == 0:
         return [f"Its DSE is that of {last}."]
     if interval is not None and interval[0] <= 0 <= interval[1]:
@@ -150,17 +156,25 @@ def _moved(change: Change, level: float) -> str:
     return f"Separability moved it: the pseudo-classes stand {word} apart ({parts})."
 
 
+def _same_files(selection: Selection) -> list[str]:
+    """Checkpoints that are the pick under another name; of the last it is said already."""
+    same = [place(row) for row in selection.rows[:-1] if row.is_file_of_pick]
+    if not same:
+        return []
+    return [f"{listed(same)} {'is' if len(same) == 1 else 'are'} the same file as the pick."]
+
+
 def _ties(selection: Selection) -> list[str]:
     """Checkpoints that cannot be told from the pick: those of the shortlist by name."""
-    others = [row for row in selection.rows if not row.is_pick]
-    if all(row.below_noise_of_pick for row in others):
+    others = [row for row in selection.rows if not row.is_pick and not row.is_file_of_pick]
+    if others and all(row.below_noise_of_pick for row in others):
         return [
             "No checkpoint at all can be told apart from the pick: every difference is below the "
-            f"noise of {_images(selection)}; score more images."
+            f"noise of {_images(selection)}; {MORE}."
         ]
     tied = [
         place(row)
-        for row in selection.rows
+        for row in others
         if row.rank_in_shortlist is not None and row.below_noise_of_pick
     ]
     count = sum(row.below_noise_of_pick for row in others) - len(tied)
@@ -173,7 +187,7 @@ def _ties(selection: Selection) -> list[str]:
         return []
     return [
         f"{which} cannot be told apart from the pick: the difference is below the noise of "
-        f"{_images(selection)}; score more images."
+        f"{_images(selection)}; {MORE}."
     ]
 
 
@@ -182,7 +196,7 @@ def _noise_unknown(selection: Selection) -> list[str]:
         return []
     return [
         f"The noise is not known, as there are too few images to cut {_images(selection)} into "
-        "blocks: do not rest a choice on small differences; score more images."
+        f"blocks: do not rest a choice on small differences; {MORE}."
     ]
 
 
