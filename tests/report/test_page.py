@@ -233,6 +233,21 @@ def ended(rows: list[ScoreRecord], error: str) -> ReportData:
     return report(rows=[*rows[:-2], *names])
 
 
+def test_where_nothing_can_be_told_apart_the_heading_says_so() -> None:
+    rows = records(6)
+    selection = choose(rows)
+    alike = [replace(row, below_noise_of_pick=not row.is_pick) for row in selection.rows]
+    text = render_report(build_report_data(rows, replace(selection, rows=tuple(alike))))
+    said = f"o checkpoint can be told apart from the pick, {selection.pick}"
+    assert heading(text) == f"N{said}"
+    broken = replace(selection, rows=tuple(alike), diverged=("later.pth",))
+    text = render_report(build_report_data(rows, broken))
+    assert heading(text) == f"Training diverged; n{said}"
+    one = replace(alike[0], is_pick=False, below_noise_of_pick=False)
+    apart = replace(selection, rows=(one, *alike[1:]))
+    assert "told apart" not in heading(render_report(build_report_data(rows, apart)))
+
+
 def test_a_run_that_diverged_says_so_first() -> None:
     rows = records(5)
     data = ended(rows, f"holds {NAN} weights: the run diverged")

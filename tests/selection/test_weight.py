@@ -5,7 +5,8 @@ import statistics
 import pytest
 
 from densescope.errors import InputError
-from densescope.selection import run_weight
+from densescope.selection import run_weight, select_checkpoints
+from tests.selection.runs import plain_run
 
 
 def test_the_weight_is_the_ratio_of_spreads_whatever_the_ddof() -> None:
@@ -48,6 +49,17 @@ def test_where_the_ratio_means_nothing(
     weight, note = run_weight(separability, dim, definition="paper")
     assert weight is None
     assert "only its parts are shown" in note
+
+
+def test_a_dimension_that_hardly_varies_is_a_warning() -> None:
+    separability = [0.1, 0.5, 0.2]
+    note = run_weight(separability, [0.4620, 0.4621, 0.4620])[1]
+    assert "The dimension hardly varies over the run (0.462 to 0.4621), and the weight" in note
+    assert "hardly" not in run_weight(separability, [0.45, 0.47, 0.46])[1]
+    flat = plain_run(separability, [0.4620, 0.4621, 0.4620])
+    assert "The dimension hardly varies" in select_checkpoints(flat).verdict
+    for steady in (plain_run(separability), plain_run(separability, [0.46] * 3)):
+        assert "hardly varies" not in select_checkpoints(steady).verdict
 
 
 def test_refusals() -> None:

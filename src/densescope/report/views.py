@@ -136,6 +136,12 @@ class View:
         return len({row.images for row in self.checkpoints if not row.error}) > 1
 
     @property
+    def nothing_told_apart(self) -> bool:
+        """Whether the pick is within noise of every other checkpoint that is another file."""
+        placed = {row.against_pick for row in self.checkpoints} - {None, "same file"}
+        return placed == {"within noise"}
+
+    @property
     def noise_known(self) -> bool:
         """Whether the DSE of the pick has an interval."""
         pick = self.pick

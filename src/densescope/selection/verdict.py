@@ -5,6 +5,7 @@ from __future__ import annotations
 from densescope.selection.change import moved_otherwise
 from densescope.selection.peaks import seen_to_fall
 from densescope.selection.result import Change, Selection
+from densescope.selection.weight import weight_warning
 from densescope.selection.words import listed, place, signed, size
 
 # Records say how many images were scored, not how many there are.
@@ -70,6 +71,7 @@ def _with_pick(selection: Selection, window: int) -> list[str]:
         *_same_files(selection),
         *_ties(selection),
         *_noise_unknown(selection),
+        *_weight_unsure(selection),
     ]
 
 
@@ -198,6 +200,11 @@ def _noise_unknown(selection: Selection) -> list[str]:
         f"The noise is not known, as there are too few images to cut {_images(selection)} into "
         f"blocks: do not rest a choice on small differences; {MORE}."
     ]
+
+
+def _weight_unsure(selection: Selection) -> list[str]:
+    warning = weight_warning([row.dim.value for row in selection.rows])
+    return [warning] if warning is not None and warning in str(selection.weight_note) else []
 
 
 def _images(selection: Selection) -> str:

@@ -10,6 +10,7 @@ from densescope.errors import InputError
 DEFINITIONS = ("released", "paper")
 LEAST_CHECKPOINTS = 3
 NO_SPREAD = 1e-9  # of the largest value: below it a spread is rounding
+LITTLE_SPREAD = 0.01  # of the largest dimension: below it the weight is mostly chance
 
 
 def run_weight(
@@ -31,7 +32,8 @@ def run_weight(
         definition: ``"released"`` or ``"paper"``.
 
     Returns:
-        The weight or ``None``, and a sentence for the reader.
+        The weight or ``None``, and a sentence or two for the reader, with that of
+        :func:`weight_warning` where it applies.
 
     Raises:
         InputError: an unknown definition, or two lengths.
@@ -60,10 +62,31 @@ def run_weight(
         if _spread(values) <= NO_SPREAD * max(abs(value) for value in values):
             return _undefined(definition, f"where the {name} is the same in all checkpoints")
     weight = _spread(separability) / _spread(dim)
-    return weight, (
+    warning = weight_warning(dim)
+    note = (
         f"DSE is separability + {weight:.4g} x dimension; the weight is "
         f"std(separability) / std(dimension) over the {count} scored checkpoints, "
         "so it changes when more of them arrive."
+    )
+    return weight, note if warning is None else f"{note} {warning}"
+
+
+def weight_warning(dim: Sequence[float]) -> str | None:
+    """A sentence where the dimension hardly varies, so that the weight blows up what it does.
+
+    Args:
+        dim: ``M_dim`` of each checkpoint of a run that has a weight.
+
+    Returns:
+        The sentence, where the standard deviation is below 1% of the largest value; else ``None``.
+    """
+    low, high = min(dim), max(dim)
+    if _spread(dim) >= LITTLE_SPREAD * max(abs(low), abs(high)):
+        return None
+    return (
+        f"The dimension hardly varies over the run ({low:.4g} to {high:.4g}), and the weight makes "
+        "these small differences count as much as those of separability: look at separability "
+        "alone, too."
     )
 
 
