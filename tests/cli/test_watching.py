@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def test_watch_prints_a_line_per_checkpoint_and_keeps_table_and_report(
     assert line.startswith("checkpoint0002.pth (epoch 2): separability -0.")
     assert " ± " in line
     assert "DSE " in line
-    assert "; pick so far: checkpoint000" in line
+    assert "DSE (weight 1) " in line
+    picked = r"; pick so far: checkpoint000\d\.pth, by DSE at the run's weight, now \d"
+    assert re.search(picked, line)
     assert f"3 of 3 checkpoints scored; records in {output}" in result.stdout
     assert (output / "table.csv").read_text().count("\n") == 4
     assert (output / "report.html").stat().st_size > 100_000

@@ -154,6 +154,8 @@ def _line(event: WatchEvent) -> str:
         return f"{place}: its features have no dense structure to measure"
     row = selection.row(event.name)
     pick = "none yet" if selection.pick is None else selection.pick
+    if selection.pick is not None and selection.weight is not None:
+        pick = f"{pick}, by DSE at the run's weight, now {selection.weight:.3g}"
     parts = f"separability {with_error(row.separability)}, dim {with_error(row.dim)}"
     if selection.definition == "released":
         # at the definition's own weight: the run's changes with every checkpoint
