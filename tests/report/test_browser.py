@@ -134,6 +134,26 @@ def test_nothing_sticks_out_sideways(chromium: Any, tmp_path: Path) -> None:
             wait_until(page, f"document.documentElement.scrollWidth <= {width}")
 
 
+def test_a_table_wider_than_its_place_says_so(chromium: Any, tmp_path: Path) -> None:
+    rows = [
+        replace(row, scores={"-1": {k: v for k, v in row.scores["-1"].items() if k != "lidar"}})
+        for row in records(8)
+    ]
+    data = report(rows=rows, alternatives=False)
+    with opened(chromium, data, tmp_path / "run.html") as (page, _):
+        table, hint = page.locator("#checkpoints"), page.locator(".more").first
+        cut = "box => [box.parentElement.scrollWidth - box.parentElement.clientWidth, "
+        cut += "box.parentElement.classList.contains('cut')]"
+        for width, fits in ((1280, True), (700, False)):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(200)
+            hidden, shaded = table.evaluate(cut)
+            assert (hidden <= 1, hint.is_hidden(), not shaded) == (fits, fits, fits)
+        table.evaluate("box => { box.parentElement.scrollLeft = 9999; }")
+        page.wait_for_timeout(200)
+        assert table.evaluate(cut)[1] is False
+
+
 def test_hostile_names_stay_text(chromium: Any, tmp_path: Path) -> None:
     hostile = "<script>document.title='owned'</script><img src=http://example.invalid/x>.pth"
     rows = [replace(row, name=f"{row.step}{hostile}") for row in records(6, failed=(1,))]

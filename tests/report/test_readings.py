@@ -56,3 +56,14 @@ def test_a_curve_without_a_finite_number_is_empty() -> None:
     column = Column("key", "Title", "unit")
     assert Curve(column, (None, Reading(math.nan))).empty
     assert not Curve(column, (None, Reading(1.0))).empty
+
+
+def test_a_column_shows_two_digits_of_its_smallest_error() -> None:
+    readings = (Reading(14.06132, 0.75743), Reading(14.06571, 0.8), None, Reading(math.nan, 0.1))
+    curve = Curve(Column("dse", "DSE", ""), readings)
+    assert decimals_for([14.06132, 14.06571]) == 5
+    assert readings[0].text(curve.decimals) == "14.06 ± 0.76"
+    wide = (Reading(1.0, 0.0004), Reading(9.0))
+    assert Curve(Column("dse", "DSE", ""), wide).decimals == decimals_for([1.0, 9.0]) == 2
+    sure = (Reading(1.01, 0.0), Reading(1.02, 0.0))
+    assert Curve(Column("dse", "DSE", ""), sure).decimals == 4

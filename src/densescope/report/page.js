@@ -42,6 +42,21 @@ async function draw() {
   window.addEventListener("afterprint", fit);
 }
 
+// A table that is wider than its place says so, and shows at which side it goes on.
+function hint(box) {
+  const note = document.createElement("p");
+  note.className = "note more";
+  note.textContent = "More columns to the right: scroll the table sideways. →";
+  box.before(note);
+  const look = () => {
+    const hidden = box.scrollWidth - box.clientWidth;
+    note.hidden = hidden <= 1;
+    box.classList.toggle("cut", hidden - box.scrollLeft > 1);
+  };
+  box.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(box);
+}
+
 function compare(a, b) {
   if (a === "" || b === "") return (a === "") - (b === "");
   const [x, y] = [Number(a), Number(b)];
@@ -71,6 +86,7 @@ function sortable(table) {
 }
 
 document.querySelectorAll("table.sortable").forEach(sortable);
+document.querySelectorAll(".wide").forEach(hint);
 draw().catch((error) => {
   document.documentElement.classList.add("undrawn");
   console.warn(`The figures could not be drawn: ${error}`);

@@ -109,8 +109,14 @@ class Curve:
 
     @functools.cached_property
     def decimals(self) -> int:
-        """Decimals that show three digits of the differences within this series."""
-        return decimals_for(r.value for r in self.readings if r is not None and r.finite)
+        """Decimals that show three digits of the differences within this series.
+
+        Fewer where the surest of its numbers has an error that needs fewer to show two digits.
+        """
+        shown = [r for r in self.readings if r is not None and r.finite]
+        halves = [r.half for r in shown if r.half]
+        most = decimals_for(r.value for r in shown)
+        return min(most, decimals_of_error(min(halves))) if halves else most
 
     @property
     def empty(self) -> bool:
@@ -132,6 +138,16 @@ def decimals_for(values: Iterable[float]) -> int:
     if not spread or not math.isfinite(spread):
         return 3
     return min(6, max(0, 2 - math.floor(math.log10(spread))))
+
+
+def decimals_of_error(half: float) -> int:
+    """Decimals that show two digits of an error above 0.
+
+    Example:
+        >>> decimals_of_error(0.75743), decimals_of_error(0.0031), decimals_of_error(40.0)
+        (2, 4, 0)
+    """
+    return min(6, max(0, 1 - math.floor(math.log10(half))))
 
 
 def plain(value: float, decimals: int) -> str:

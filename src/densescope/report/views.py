@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.report.columns import part_column
-from densescope.report.readings import LEVEL, Curve, Reading, plain
+from densescope.report.readings import (
+    LEVEL,
+    Curve,
+    Reading,
+    decimals_for,
+    decimals_of_error,
+    plain,
+)
 
 if TYPE_CHECKING:
     from densescope.selection import Selection, SelectionRow
@@ -68,6 +75,13 @@ class PartChange:
     last: Reading
     change: Reading
     moved: bool
+
+    @property
+    def decimals(self) -> int:
+        """Those of the curve, or more: a paired difference is surer than either number."""
+        half = self.change.half
+        own = decimals_of_error(half) if half else decimals_for([self.change.value])
+        return max(self.curve.decimals, own)
 
 
 @dataclass(frozen=True)
