@@ -11,6 +11,8 @@ import pytest
 
 from densescope.cli import main
 from densescope.evaluation.scenes import make_scenes, save_scenes
+from densescope.runs.store import RunStore
+from tests.agreement.runs import run_of
 from tests.cli.running import BACKBONE, densescope, refused
 from tests.tiny_run import ARCHITECTURE
 
@@ -52,6 +54,29 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     assert several.returncode == 0, several.stderr
     assert "mean Kendall tau-b over the runs" in several.stdout
     assert densescope("report", scores).returncode == 0
+
+
+def test_agree_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.open({})
+    scores, probes = run_of([0.1, 0.3, 0.2], [0.5, 0.6])
+    for record in scores:
+        store.write(record)
+    unread = refused(densescope("agree", store.folder, "--losses", tmp_path / "nope.txt"))
+    assert "has no probes; make some with" in unread
+    for record in probes:
+        store.write_probe("voc2012-linear", record)
+    agreed = densescope("agree", store.folder)
+    assert agreed.returncode == 0, agreed.stderr
+    assert "needs at least 3 checkpoints with a score and a probe: probe more than the 2 so" in (
+        agreed.stdout
+    )
+    assert "95 % interval" not in agreed.stdout
+    assert "a probe on every checkpoint" in agreed.stdout
+    assert agreed.stdout.count("the last checkpoint, checkpoint0002.pth, was not probed") == 1
+    assert "of several ways: " in agreed.stdout
+    unread = refused(densescope("agree", store.folder, "--losses", tmp_path / "nope.txt"))
+    assert unread.endswith("nope.txt: No such file or directory")
 
 
 def test_losses_are_kept_for_the_report(swept: Path, tmp_path: Path) -> None:

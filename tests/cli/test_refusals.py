@@ -20,7 +20,7 @@ from tests.cli.running import BACKBONE, SCORING, densescope, refused
         (["sweep", "{missing}", "--format", "dino"], "there is no folder"),
         (["check", "{missing}", "--format", "dino"], "there is no checkpoint at"),
         (["select", "{empty}"], "holds no scored run"),
-        (["report", "{missing}"], "holds no scored run"),
+        (["report", "{missing}"], "there is no folder"),
     ],
 )
 def test_wrong_input_is_one_sentence(

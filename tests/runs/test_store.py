@@ -17,6 +17,8 @@ MANIFEST = {"backbone": {"format": "dino"}, "settings": {"seed": 0}}
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="holds no scored run .*densescope sweep"):
         RunStore(tmp_path).manifest()
+    with pytest.raises(RecordError, match="there is no folder .*nope: check the path, or make it"):
+        RunStore(tmp_path / "nope").manifest()
 
 
 def test_records_come_back_in_order_of_step(tmp_path: Path) -> None:

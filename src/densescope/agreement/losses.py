@@ -105,8 +105,10 @@ def losses_by_checkpoint(
 def _rows(path: Path) -> list[Mapping[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as cause:
-        raise RecordError(f"cannot read the log {path}: {cause}") from cause
+    except OSError as cause:
+        raise RecordError(f"cannot read the log {path}: {cause.strerror}") from cause
+    except UnicodeDecodeError as cause:
+        raise RecordError(f"cannot read the log {path}: it is not a text in UTF-8") from cause
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise RecordError(f"{path} is empty; give the log of a training run")

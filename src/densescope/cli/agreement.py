@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +18,9 @@ from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
 if TYPE_CHECKING:
-    from densescope.agreement import Agreement, MeanAgreement, RegretTable
+    from densescope.agreement import Agreement, MeanAgreement, RegretRow, RegretTable
+
+SHARED_BY = 3  # ways: a note that so many have is printed once, below the table
 
 
 @grouped
@@ -40,7 +44,8 @@ def agree(
     Stores everything it prints in OUTPUT/agreement/<dataset>-<protocol>.json.
     """
     from densescope.agreement import losses_by_checkpoint, mean_agreement, read_losses
-    from densescope.runs.agree import agree_run
+    from densescope.agreement.kendall import LEAST_CHECKPOINTS
+    from densescope.runs.agree import agree_run, probed_rooms
     from densescope.runs.store import RunStore
 
     if losses is not None and len(outputs) > 1:
@@ -49,18 +54,47 @@ def agree(
     agreements = []
     for output in outputs:
         store = RunStore(output)
+        probed_rooms(store)  # refused before a log is read
         by_name = None
         if losses is not None:
             read = read_losses(losses)
             by_name = losses_by_checkpoint(read, store.records(), offset=losses_offset)
         for room, found in agree_run(store, losses=by_name, layer=layer).items():
-            console.print(_agreement_table(f"{output.name}, {room}", found.agreement))
+            where = f"{output.name}, {room}"
+            if len(found.agreement.checkpoints) < LEAST_CHECKPOINTS:
+                console.print(_too_few(where, found.agreement))
+            else:
+                console.print(_agreement_table(where, found.agreement))
             console.print(Text(found.degradation.verdict))
-            console.print(_regret_table(found.regret))
+            shared = _shared_notes(found.regret)
+            console.print(_regret_table(found.regret, shared))
+            if shared:
+                console.print(f"of several ways: {'; '.join(shared)}", soft_wrap=True)
             console.print(f"stored in {found.path}")
             agreements.append(found.agreement)
     if len(outputs) > 1:
         console.print(mean_table(mean_agreement(agreements)))
+
+
+def _too_few(where: str, agreement: Agreement) -> str:
+    from densescope.agreement.kendall import LEAST_CHECKPOINTS
+    from densescope.agreement.measures import measure_of
+
+    return (
+        f"Kendall's tau with {measure_of(agreement.measure).title} needs at least "
+        f"{LEAST_CHECKPOINTS} checkpoints with a score and a probe: probe more than the "
+        f"{len(agreement.checkpoints)} so far ({where})."
+    )
+
+
+def _shared_notes(regret: RegretTable) -> list[str]:
+    """Notes that three ways or more have, each once."""
+    counts = Counter(part for row in regret.rows for part in _notes(row))
+    return [part for part, count in counts.items() if count >= SHARED_BY]
+
+
+def _notes(row: RegretRow) -> list[str]:
+    return [] if row.note is None else row.note.split("; ")
 
 
 def _agreement_table(room: str, agreement: Agreement) -> Table:
@@ -97,7 +131,7 @@ def mean_table(mean: MeanAgreement) -> Table:
     return made
 
 
-def _regret_table(regret: RegretTable) -> Table:
+def _regret_table(regret: RegretTable, shared: Sequence[str]) -> Table:
     from densescope.agreement.measures import measure_of
 
     measure = measure_of(regret.measure)
@@ -111,5 +145,6 @@ def _regret_table(regret: RegretTable) -> Table:
             for value in (row.value, row.regret, row.gain)
         ]
         seconds = "–" if row.seconds is None else f"{row.seconds:.0f}"
-        made.add_row(row.title, Text(row.name or "–"), *numbers, seconds, Text(row.note or ""))
+        note = "; ".join(part for part in _notes(row) if part not in shared)
+        made.add_row(row.title, Text(row.name or "–"), *numbers, seconds, Text(note))
     return made

@@ -69,12 +69,7 @@ def agree_run(
     Raises:
         RecordError: the run has no probes, or they do not fit its records.
     """
-    scores, rooms = store.records(), store.probes()
-    if not rooms:
-        raise RecordError(
-            f"{store.folder} has no probes; make some with: densescope probe "
-            f"{quote(str(store.folder))} --dataset NAME --root DIR"
-        )
+    scores, rooms = store.records(), probed_rooms(store)
     if losses is None:
         losses = store.losses()
     else:
@@ -91,3 +86,19 @@ def agree_run(
         write_json(document, path)
         found[room] = Judgement(judged.agreement, judged.degradation, judged.regret, path)
     return found
+
+
+def probed_rooms(store: RunStore) -> dict[str, list[ProbeRecord]]:
+    """The probes of a scored run by room.
+
+    Raises:
+        RecordError: the folder holds no scored run, or the run has no probes.
+    """
+    store.manifest()
+    rooms = store.probes()
+    if not rooms:
+        raise RecordError(
+            f"{store.folder} has no probes; make some with: densescope probe "
+            f"{quote(str(store.folder))} --dataset NAME --root DIR"
+        )
+    return rooms

@@ -53,9 +53,13 @@ class RunStore:
             RecordError: the folder holds no run.
         """
         if not self.manifest_path.is_file():
+            command = sweep_command(output=self.folder)
+            if not self.folder.is_dir():
+                raise RecordError(
+                    f"there is no folder {self.folder}: check the path, or make it with: {command}"
+                )
             raise RecordError(
-                f"{self.folder} holds no scored run (no {MANIFEST}); "
-                f"make one with: {sweep_command(output=self.folder)}"
+                f"{self.folder} holds no scored run (no {MANIFEST}); make one with: {command}"
             )
         return read_json(self.manifest_path)
 
