@@ -91,11 +91,15 @@ def test_a_folder_that_no_demo_made_is_not_emptied(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path, is_there: bool) -> None:
+    if is_there:
+        (tmp_path / "a run").mkdir()
     said = refused(densescope("select", tmp_path / "a run"))
     folder = shlex.quote(str(tmp_path / "a run"))
     wanted = "densescope sweep RUN_FOLDER --format FORMAT --architecture NAME --images DIR"
-    assert f"make one with: {wanted} --output {folder}" in said
+    assert f"{wanted} --output {folder}" in said
+    assert ("there is no folder" in said) != is_there
 
 
 @pytest.mark.parametrize(
