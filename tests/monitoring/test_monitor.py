@@ -171,7 +171,10 @@ def test_a_restarted_job_without_a_folder_goes_on_from_a_state() -> None:
 
 @pytest.mark.parametrize(
     ("more", "text"),
-    [({"images": pixels(seed=1)}, "images.fingerprint"), ({"settings": ScoreSettings()}, "global")],
+    [
+        ({"images": pixels(seed=1)}, "the images differ in name or content: fingerprint"),
+        ({"settings": ScoreSettings()}, "global"),
+    ],
 )
 def test_a_folder_of_another_run_is_refused_before_the_training(
     tmp_path: Path, more: dict[str, Any], text: str
