@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench gpu docs clean
 
 demo: $(STAMP)  ## pretrain, sweep, select and report on images the package makes itself
 	$(BIN)/densescope demo --output demo
@@ -28,6 +28,9 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.regularizer
 	$(BIN)/python -m benchmarks.monitor
+
+gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-records
+	$(BIN)/python -m benchmarks.gpu
 
 docs: $(STAMP)  ## the API pages, into site/
 	$(BIN)/python -m pip install -q "pdoc>=14"

@@ -13,6 +13,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -27,8 +29,20 @@ PARTS = ("inter", "intra", "dim", "dse")
 Row = dict[str, object]
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Sides of the crops in pixels, and width of the head."""
+
+    large: int = 224
+    small: int = 96
+    prototypes: int = 65536
+
+
+TRIAL = Sizes(64, 32, 512)
+
+
 class Network(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, prototypes: int) -> None:
         from lightly.models.modules import DINOProjectionHead
 
         super().__init__()
@@ -36,7 +50,7 @@ class Network(nn.Module):
         self.backbone = timm.create_model(name, num_classes=0, dynamic_img_size=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            self.head = DINOProjectionHead(384, 2048, 256, 65536)
+            self.head = DINOProjectionHead(384, 2048, 256, prototypes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         out = self.backbone.forward_features(images)
@@ -46,20 +60,20 @@ class Network(nn.Module):
 class Step:
     """One training step of DINO, with or without a term on the patch tokens."""
 
-    def __init__(self, batch: int, device: str) -> None:
+    def __init__(self, batch: int, device: str, sizes: Sizes) -> None:
         from lightly.loss import DINOLoss
 
         torch.default_generator.manual_seed(0)
         self.student, self.teacher = (
-            Network().to(device),
-            Network().to(device).requires_grad_(False),
+            Network(sizes.prototypes).to(device),
+            Network(sizes.prototypes).to(device).requires_grad_(False),
         )
         self.teacher.load_state_dict(self.student.state_dict())
-        self.criterion = DINOLoss(output_dim=65536).to(device)
+        self.criterion = DINOLoss(output_dim=sizes.prototypes).to(device)
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-4)
         chance = seeded()
-        self.large = torch.randn(2 * batch, 3, 224, 224, generator=chance).to(device)
-        self.small = torch.randn(8 * batch, 3, 96, 96, generator=chance).to(device)
+        self.large = torch.randn(2 * batch, 3, sizes.large, sizes.large, generator=chance).to(device)
+        self.small = torch.randn(8 * batch, 3, sizes.small, sizes.small, generator=chance).to(device)
         self.half = torch.autocast(device, torch.bfloat16, enabled=device != "cpu")
 
     def __call__(self, dense: DenseStructureLoss | None) -> None:
@@ -101,9 +115,9 @@ def term_seconds(dense: DenseStructureLoss, tokens: Tensor, device: str, repeats
     return statistics.median(seconds(work, device) for _ in range(repeats)) / dense.every
 
 
-def measure_steps(batch: int, device: str, repeats: int) -> tuple[Row, float]:
+def measure_steps(batch: int, device: str, repeats: int, sizes: Sizes) -> tuple[Row, float]:
     """Steps with and without the term in turn, so that load falls on both."""
-    step = Step(batch, device)
+    step = Step(batch, device, sizes)
     choices: dict[str, Any] = {"without": None, "with": DenseStructureLoss()}
     times: dict[str, list[float]] = {name: [] for name in choices}
     if device == "cuda":
@@ -128,9 +142,9 @@ def measure_terms(batch: int, device: str, repeats: int, step: float) -> list[Ro
     return rows
 
 
-def measure_bias(images: int, draws: int) -> list[Row]:
+def measure_bias(images: int, draws: int, device: str) -> list[Row]:
     """What a sample says of the batch: its numbers, and where its mean gradient points."""
-    tokens = vit_like(images, 196, 384)
+    tokens = vit_like(images, 196, 384).to(device)
     rows, reference = [], torch.empty(0)
     for count in (images, images // 2, images // 4, images // 8):
         dense = DenseStructureLoss(1.0, images=count)
@@ -157,27 +171,32 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="a trial of the harness itself")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     about = environment()
     batch = options.batch or (256 if options.device == "cuda" else 16)
-    step, plain = measure_steps(batch, options.device, options.repeats)
-    text = "\n\n".join(
-        [
-            "# The regularizer's share of a DINO step, ViT-S/16, 2 x 224 + 8 x 96",
-            table([step]),
-            "The term alone, forward and backward, mean per step, against the step without it",
-            table(measure_terms(batch, options.device, options.repeats, plain)),
+    step, plain = measure_steps(
+        batch, options.device, options.repeats, TRIAL if options.small else Sizes()
+    )
+    parts = [
+        "# The regularizer's share of a DINO step, ViT-S/16, 2 x 224 + 8 x 96",
+        table([step]),
+        "The term alone, forward and backward, mean per step, against the step without it",
+        table(measure_terms(batch, options.device, options.repeats, plain)),
+    ]
+    if not options.small:
+        parts += [
             "A sample against the whole batch: mean +- standard deviation over 16 calls; cosine "
             "and relative length of the mean gradient over them (the whole batch's own is 1)",
-            table(measure_bias(64, 16)),
-            ", ".join(f"{name} {value}" for name, value in about.items()),
+            table(measure_bias(64, 16, options.device)),
         ]
-    )
+    text = "\n\n".join([*parts, ", ".join(f"{name} {value}" for name, value in about.items())])
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"regularizer-{options.device}.md").write_text(text + "\n")
+    options.output.mkdir(exist_ok=True)
+    (options.output / f"regularizer-{options.device}.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -110,6 +110,8 @@ class Labels:
         steps: optimizer steps in place of the published number.
         image_size: pixels in place of the published number.
         test_root: for image-level labels and depth.
+        train_split, test_split: for segmentation, as in
+            :class:`~densescope.runs.labels.LabelledData`.
         only: ``"all"`` checkpoints or the ``"shortlist"``.
     """
 
@@ -120,13 +122,17 @@ class Labels:
     steps: int | None = None
     image_size: int | None = None
     test_root: str | None = None
+    train_split: str = "train"
+    test_split: str | None = None
     only: str = "all"
 
     @property
     def data(self) -> LabelledData:
         """Where the labels come from."""
         test = None if self.test_root is None else Path(self.test_root)
-        return LabelledData(self.dataset, Path(self.root), test_root=test)
+        return LabelledData(
+            self.dataset, Path(self.root), self.train_split, self.test_split, test_root=test
+        )
 
     @property
     def request(self) -> ProbeRequest:

@@ -1,0 +1,32 @@
+"""``make gpu`` is rehearsed on the CPU, so that a GPU at hand is not lost to a slip."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import RECORDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
+    command += ["--data", str(shared / "data"), "--output", str(tmp_path)]
+    command += ["--training-seconds", "600", "--probing-seconds", "600"]
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    run = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    for table in ("estimator-cpu.md", "regularizer-cpu.md", "sweep-cpu.md", "tests.log"):
+        assert (tmp_path / table).is_file(), table
+    with tarfile.open(tmp_path / RECORDS) as archive:
+        names = archive.getnames()
+    for folder, least in (("records", 4), ("probes", 8)):
+        assert sum(f"/{folder}/" in name for name in names) == least
