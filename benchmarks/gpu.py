@@ -128,9 +128,7 @@ def run_method(options: argparse.Namespace) -> None:
     if options.steps:
         training = replace(training, steps=options.steps)
     probes = spec.labels
-    spec = replace(
-        spec, methods=(options.run,), by_method={options.run: training}, labels=()
-    )
+    spec = replace(spec, methods=(options.run,), by_method={options.run: training}, labels=())
     began, compute = time.monotonic(), Compute(options.device)
 
     def told(event: object) -> None:

@@ -72,8 +72,12 @@ class Step:
         self.criterion = DINOLoss(output_dim=sizes.prototypes).to(device)
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-4)
         chance = seeded()
-        self.large = torch.randn(2 * batch, 3, sizes.large, sizes.large, generator=chance).to(device)
-        self.small = torch.randn(8 * batch, 3, sizes.small, sizes.small, generator=chance).to(device)
+        self.large = torch.randn(2 * batch, 3, sizes.large, sizes.large, generator=chance).to(
+            device
+        )
+        self.small = torch.randn(8 * batch, 3, sizes.small, sizes.small, generator=chance).to(
+            device
+        )
         self.half = torch.autocast(device, torch.bfloat16, enabled=device != "cpu")
 
     def __call__(self, dense: DenseStructureLoss | None) -> None:

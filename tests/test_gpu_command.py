@@ -9,7 +9,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
 from benchmarks.gpu import RECORDS
 
 ROOT = Path(__file__).resolve().parents[1]
