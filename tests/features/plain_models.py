@@ -238,7 +238,9 @@ def dinov3_features(weights: Weights, images: Tensor) -> Features:
     kernel = weights["patch_embed.proj.weight"]
     grid = F.conv2d(images, kernel, weights["patch_embed.proj.bias"], stride=kernel.shape[-1])
     rows, columns = grid.shape[-2:]
-    first = torch.cat([weights["cls_token"], weights["storage_tokens"]], 1)
+    first = torch.cat(
+        [weights[name] for name in ("cls_token", "storage_tokens") if name in weights], 1
+    )
     tokens = torch.cat([first.expand(len(images), -1, -1), grid.flatten(2).transpose(1, 2)], 1)
     angles = _rotary_angles(rows, columns)
     for block in range(DEPTH):

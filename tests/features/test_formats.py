@@ -123,19 +123,27 @@ def test_dinov3_rows(release: bool, tmp_path: Path, generator: torch.Generator) 
     assert loaded.coverage.positions is None
 
 
-def test_a_key_bias_that_timm_cannot_hold_is_refused(
-    tmp_path: Path, generator: torch.Generator
-) -> None:
+def test_a_key_bias_that_was_trained_is_used(tmp_path: Path, generator: torch.Generator) -> None:
+    """As in DINOv3's default configuration, ``mask_k_bias: false`` and no registers."""
     weights = dinov3_weights(generator, masked=True)
-    del weights["blocks.1.attn.qkv.bias_mask"]
+    del weights["storage_tokens"]
+    for block in range(2):
+        del weights[f"blocks.{block}.attn.qkv.bias_mask"]
+        weights[f"blocks.{block}.attn.qkv.bias"] *= 3
     torch.save(weights, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"blocks\.1\.attn\.qkv\.bias has a bias for the key"):
-        load_backbone(
-            tmp_path / "a.pth",
-            format="dinov3-release",
-            architecture="vit_small_patch16_dinov3_qkvb",
-            architecture_options=SMALL_VIT,
-        )
+    loaded = load_backbone(
+        tmp_path / "a.pth",
+        format="dinov3-release",
+        architecture="vit_small_patch16_dinov3_qkvb",
+        architecture_options={**SMALL_VIT, "num_reg_tokens": 0},
+    )
+    images = random_images(generator)
+    found = loaded.backbone.features(images)
+    assert_same(found, dinov3_features(weights, images))
+    for block in range(2):
+        weights[f"blocks.{block}.attn.qkv.bias"][48:96] = 0
+    without = dinov3_features(weights, images)
+    assert not torch.allclose(found.image, without.image, atol=0.01)
 
 
 def test_a_sharded_dinov3_folder_loads(tmp_path: Path, generator: torch.Generator) -> None:
@@ -254,7 +262,7 @@ def test_steps_of_a_check(tmp_path: Path, generator: torch.Generator) -> None:
     torch.save({"teacher": {"other.w": torch.ones(1)}}, empty)
     report = check_checkpoint(empty, format="dino")
     assert report.step == "prefix"
-    assert "begins with 'module.backbone.' or 'backbone.'; there are other.w" in report.message
+    assert "begins with 'backbone.'; there are other.w" in report.message
     assert "No known format fits: format custom reads it" in report.message
     assert report.message.endswith("--format custom --loader LOADER.py)")
 
@@ -311,8 +319,8 @@ def test_an_unknown_format_names_close_ones() -> None:
 
 
 def test_unknown_weights_name_the_known_ones() -> None:
-    with pytest.raises(CheckpointError, match="no weights 'ema'; it has: teacher, student"):
-        FORMATS["dino"].choose("ema")
+    with pytest.raises(CheckpointError, match="no weights 'mean'; it has: teacher, student"):
+        FORMATS["dino"].choose("mean")
 
 
 def test_the_table_has_a_line_of_text_for_every_format() -> None:

@@ -21,6 +21,7 @@ from densescope.features.layouts import (
     LAYOUT_STEPS,
     StepError,
     fitting_formats,
+    for_network,
     listing,
     prefix_in_the_way,
     unpack,
@@ -30,6 +31,7 @@ from densescope.features.loaded import LoadedBackbone
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
 from densescope.features.timm_backbone import TimmBackbone
+from densescope.features.wrappers import as_named
 
 _NONE_FITS = (
     "No known format fits: format custom reads it, by a short Python file of yours that takes the "
@@ -84,12 +86,13 @@ def load_backbone(
 
         return load_huggingface(path, row, image_size)
     container = read_checkpoint(path)
-    name = architecture or row.architecture
-    options = {**row_options(row, name), **(architecture_options or {})}
-    if architecture is None and not architecture_options:
-        name, options = _noted(container) or (name, options)
+    chosen = row.choose(weights)
     try:
-        return _load(container, row, _chosen(row, weights), name, options, image_size)
+        row = row.of(architecture) if architecture else for_network(container, row, chosen)
+        name, options = row.architecture, {**row.options, **(architecture_options or {})}
+        if architecture is None and not architecture_options:
+            name, options = _noted(container) or (name, options)
+        return _load(container, row, chosen, name, options, image_size)
     except StepError as error:
         raise StepError(error.step, f"{error}{_advice(error, container)}") from error
 
@@ -117,8 +120,8 @@ def check_architecture(
     row = find_format(format)
     if row.reader in ("custom", "huggingface"):
         return
-    name = architecture or row.architecture
-    build_architecture(name, {**row_options(row, name), **(options or {})})
+    row = row.of(architecture or row.architecture)
+    build_architecture(row.architecture, {**row.options, **(options or {})})
 
 
 def check_choices(
@@ -153,20 +156,7 @@ def check_choices(
             "format=custom needs a loader: a Python file with load_backbone(path, **options)"
         )
     if row.reader == "weights":
-        _chosen(row, weights)
-
-
-def row_options(row: Format, architecture: str) -> Mapping[str, Any]:
-    """The row's options hold for every architecture of its family, such as another ViT."""
-    same_family = architecture.split("_")[0] == row.architecture.split("_")[0]
-    return row.options if same_family else {}
-
-
-def _chosen(row: Format, weights: str | None) -> Weights:
-    if row.name == "lightning" and weights is not None:
-        prefix = weights if not weights or weights.endswith(".") else f"{weights}."
-        return Weights(prefix, ("state_dict",), (prefix,))
-    return row.choose(weights)
+        row.choose(weights)
 
 
 def _advice(error: StepError, container: Container) -> str:
@@ -193,6 +183,7 @@ def _load(
         model, trained_size = build_architecture(architecture, options)
     if row.conversion is not None:
         tensors = row.conversion(tensors, model)
+    tensors = as_named(tensors, model.state_dict())
     _fill(model, tensors, architecture, container.path)
     coverage = replace(coverage, matched=len(tensors))
     size = image_size or trained_size

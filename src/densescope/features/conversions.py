@@ -23,6 +23,27 @@ _DINOV2_BLOCK = (
     *("norm1", "attn.qkv", "attn.proj", "ls1"),
     *("norm2", "mlp.fc1", "mlp.fc2", "ls2"),
 )
+_CONVNEXT = (
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.pwconv", ".mlp.fc"),
+    (r"^norm\.", "norm_pre."),
+)
+_CLIP = (
+    (r"^conv1\.", "patch_embed.proj."),
+    (r"^class_embedding$", "cls_token"),
+    (r"^positional_embedding$", "pos_embed"),
+    (r"^ln_pre\.", "norm_pre."),
+    (r"^ln_post\.", "norm."),
+    (r"^transformer\.resblocks\.", "blocks."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.attn\.in_proj_", ".attn.qkv."),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+)
 _DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
 
 
@@ -33,6 +54,33 @@ def swin_downsampling(tensors: Tensors, model: Any) -> dict[str, Tensor]:
         return f"layers.{int(found.group(1)) + 1}.downsample."
 
     return {_DOWNSAMPLE.sub(later, name): tensor for name, tensor in tensors.items()}
+
+
+def convnext_names(tensors: Tensors, model: Any) -> dict[str, Tensor]:
+    """ConvNeXt's code in timm's words; without layer scale, timm's is set to one."""
+    import torch
+
+    out = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in _CONVNEXT:
+            name = re.sub(pattern, replacement, name)
+        out[name] = tensor
+    gammas = {name: value for name, value in model.state_dict().items() if ".gamma" in name}
+    if not any(name in out for name in gammas):
+        out.update({name: torch.ones_like(value) for name, value in gammas.items()})
+    return out
+
+
+def clip_names(tensors: Tensors, model: Any) -> dict[str, Tensor]:
+    """CLIP's vision transformer in timm's words, without the projection to the text's space."""
+    out = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in _CLIP:
+            name = re.sub(pattern, replacement, name)
+        if name == "cls_token":
+            tensor = tensor[None, None]
+        out[name] = tensor[None] if name == "pos_embed" else tensor
+    return out
 
 
 def dinov2_tokens(tensors: Tensors, model: Any) -> dict[str, Tensor]:
@@ -86,10 +134,8 @@ def _dinov2_place(name: str) -> tuple[int, int, int, bool]:
 def dinov3_tokens(tensors: Tensors, model: Any) -> dict[str, Tensor]:
     """DINOv3 in timm's words: registers, layer scale, and a joint bias in three parts.
 
-    The key's bias is masked out in the released recipes and timm has no place for another.
-
-    Raises:
-        CheckpointError: the key's bias is there, not masked, and not zero.
+    The key's bias is masked out in the released recipes, and timm keeps zeros in its place that no
+    file holds. Of a run with ``mask_k_bias: false`` they become part of the model, to be filled.
     """
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -97,18 +143,18 @@ def dinov3_tokens(tensors: Tensors, model: Any) -> dict[str, Tensor]:
         if name == "storage_tokens":
             out["reg_token"] = tensor
         elif name.endswith(".qkv.bias"):
-            out.update(_joint_bias(name, tensor, tensors))
+            out.update(_joint_bias(name, tensor, tensors, model))
         elif not name.endswith(".qkv.bias_mask"):
             out[name] = tensor
     return out
 
 
-def _joint_bias(name: str, bias: Tensor, tensors: Tensors) -> dict[str, Tensor]:
+def _joint_bias(name: str, bias: Tensor, tensors: Tensors, model: Any) -> dict[str, Tensor]:
     query, key, value = bias.chunk(3)
-    if f"{name}_mask" not in tensors and bool(key.any()):
-        raise CheckpointError(
-            f"{name} has a bias for the key (mask_k_bias was off), which timm's DINOv3 cannot "
-            "hold; load this model with format=custom"
-        )
     stem = name.removesuffix("qkv.bias")
-    return {f"{stem}q_bias": query, f"{stem}v_bias": value}
+    parts = {f"{stem}q_bias": query, f"{stem}v_bias": value}
+    if f"{name}_mask" in tensors or not bool(key.any()):
+        return parts
+    attention = model.get_submodule(stem.removesuffix("."))
+    attention.register_buffer("k_bias", attention.k_bias)  # now part of its state
+    return {**parts, f"{stem}k_bias": key}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -44,14 +44,35 @@ class Weights:
         name: what a user asks for: ``"teacher"``, ``"student"``, ``"online"``, ...
         path: keys to walk from the top of the file.
         prefixes: beginnings of tensor names, most specific first; the first one found is kept
-            and stripped. ``""`` takes every tensor.
+            and stripped. ``""`` takes every tensor. Names are matched without wrappers
+            (:mod:`~densescope.features.wrappers`), whether a prefix is written with them or not.
         nested: keys one of which may or may not wrap what the path leads to.
+        needed: one of ``nested`` must be there.
     """
 
     name: str
     path: tuple[str, ...]
     prefixes: tuple[str, ...] = ("",)
     nested: tuple[str, ...] = ()
+    needed: bool = False
+
+
+EMA = Weights("ema", (), nested=("state_dict_ema", "model_ema", "ema"), needed=True)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Another network that a training code trains.
+
+    Attributes:
+        name: timm model name.
+        options, drop, conversion: as in :class:`Format`; ``drop`` comes in addition.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    drop: tuple[tuple[str, str], ...] = ()
+    conversion: Conversion | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,10 @@ class Format:
         drop: (pattern, reason) of tensors inside the prefix that are left out on purpose.
         renames: (regular expression, replacement), applied in order after the prefix is gone.
         conversion: what renaming cannot say, or ``None``.
+        others: other networks that the code trains. Their names in a file tell them apart from
+            the default one, so they are taken where no architecture is named.
+        by_prefix: the weights may also be named by the beginning of their names, such as
+            ``"teacher.backbone."``.
         registration: names and shapes of the backbone's parameters in the order in which they
             were registered, for codes that write the flat parameters of FSDP; else ``None``.
         files: names of numbered files below the run's folder, best first.
@@ -91,6 +116,8 @@ class Format:
     drop: tuple[tuple[str, str], ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     conversion: Conversion | None = None
+    others: tuple[Architecture, ...] = ()
+    by_prefix: bool = False
     registration: Registration | None = None
     files: tuple[FileNames, ...] = ()
     latest: tuple[str, ...] = ()
@@ -107,6 +134,9 @@ class Format:
     def choose(self, weights: str | None) -> Weights:
         """The named set of weights, or the default one.
 
+        Every format knows ``"ema"``: the averaged weights that many training loops keep beside
+        the plain ones, under names that are those of the default set.
+
         Raises:
             CheckpointError: this format has no set of that name.
         """
@@ -115,8 +145,36 @@ class Format:
         for row in self.weights:
             if row.name == weights:
                 return row
+        if weights == EMA.name:
+            return replace(EMA, prefixes=self.weights[0].prefixes)
+        if self.by_prefix:
+            prefix = weights if not weights or weights.endswith(".") else f"{weights}."
+            first = self.weights[0]
+            return Weights(prefix, first.path, (prefix,), first.nested)
         known = ", ".join(row.name for row in self.weights)
         raise CheckpointError(f"format {self.name} has no weights {weights!r}; it has: {known}")
+
+    def of(self, architecture: str) -> Format:
+        """This row as it is for another architecture.
+
+        Options, drops and conversion are those of the network of the same family that the code
+        is known to train; for a family that it does not train there are no options.
+        """
+        for other in self.others:
+            if _family(other.name) == _family(architecture):
+                return replace(
+                    self,
+                    architecture=architecture,
+                    options=other.options,
+                    drop=(*self.drop, *other.drop),
+                    conversion=other.conversion,
+                )
+        known = _family(architecture) == _family(self.architecture)
+        return replace(self, architecture=architecture, options=self.options if known else {})
+
+
+def _family(architecture: str) -> str:
+    return re.split(r"[_\d]", architecture)[0]
 
 
 # Patterns and places that several code bases share.

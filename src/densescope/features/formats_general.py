@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from densescope.features.format_row import WHOLE, FileNames, Format, Weights, any_number
+from densescope.features.format_row import EMA, WHOLE, FileNames, Format, Weights, any_number
 
 # Not "head.*": in some architectures the last norm is called head.norm.
-_CLASSIFIERS = tuple(
-    (pattern, "classifier")
-    for pattern in ("head.weight", "head.bias", "head.fc.*", "fc.*", "classifier.*")
+_LEFT_OUT = (
+    *((name, "classifier") for name in ("head.weight", "head.bias", "head.fc.*", "fc.*")),
+    ("classifier.*", "classifier"),
+    ("n_averaged", "counter of torch's AveragedModel"),
 )
 
 GENERAL_ROWS = (
@@ -16,10 +17,11 @@ GENERAL_ROWS = (
         "state dict of a timm model",
         "huggingface/pytorch-image-models",
         (
-            Weights("model", (), ("module.", ""), nested=("state_dict", "model")),
-            Weights("ema", ("state_dict_ema",), ("module.", "")),
+            Weights("model", (), nested=("state_dict", "model")),
+            EMA,
         ),
-        drop=_CLASSIFIERS,
+        by_prefix=True,
+        drop=_LEFT_OUT,
         files=any_number("checkpoint-N.pth.tar"),
         latest=("last.pth.tar", "model_best.pth.tar"),
         counter_offset=None,
@@ -31,7 +33,8 @@ GENERAL_ROWS = (
         "safetensors file of a timm model",
         "huggingface/safetensors",
         WHOLE,
-        drop=_CLASSIFIERS,
+        by_prefix=True,
+        drop=_LEFT_OUT,
         files=any_number("model_N.safetensors", "safetensors"),
         latest=("model.safetensors",),
         counter="",
@@ -43,7 +46,8 @@ GENERAL_ROWS = (
         "Lightning .ckpt; weights names the sub-module, such as model.backbone.",
         "Lightning-AI/pytorch-lightning",
         (Weights("backbone.", ("state_dict",), ("backbone.",)),),
-        drop=_CLASSIFIERS,
+        by_prefix=True,
+        drop=_LEFT_OUT,
         files=(FileNames(r".*epoch=(\d+).*\.ckpt", "epoch=N-step=400.ckpt"),),
         latest=("last.ckpt",),
         counter_offset=0,

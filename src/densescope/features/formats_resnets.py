@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from densescope.features.conversions import convnext_names
 from densescope.features.format_row import (
     CLASSIFIER,
     PTH_TAR,
     WHOLE,
+    Architecture,
     FileNames,
     Format,
     Weights,
     any_number,
 )
+
+# VICRegL's code normalizes before it pools; ConvNeXt-S is its default.
+_CONVNEXT = Architecture("convnext_small", {"head_norm_first": True}, conversion=convnext_names)
 
 RESNET_ROWS = (
     Format(
@@ -18,8 +23,8 @@ RESNET_ROWS = (
         "BYOL (PyTorch re-implementation)",
         "yaox12/BYOL-PyTorch, arXiv 2006.07733",
         (
-            Weights("target", ("model",), ("module.target_network.encoder.",)),
-            Weights("online", ("model",), ("module.online_network.encoder.",)),
+            Weights("target", ("model",), ("target_network.encoder.",)),
+            Weights("online", ("model",), ("online_network.encoder.",)),
         ),
         "resnet50",
         renames=(
@@ -39,7 +44,7 @@ RESNET_ROWS = (
         "byol-release",
         "BYOL, released online backbone",
         "yaox12/BYOL-PyTorch, arXiv 2006.07733",
-        (Weights("online", ("online_backbone",), ("module.", "")),),
+        (Weights("online", ("online_backbone",)),),
         "resnet50",
         drop=(CLASSIFIER,),
         verified=False,
@@ -48,7 +53,7 @@ RESNET_ROWS = (
         "simsiam",
         "SimSiam, training and release",
         "facebookresearch/simsiam, arXiv 2011.10566",
-        (Weights("encoder", ("state_dict",), ("module.encoder.",)),),
+        (Weights("encoder", ("state_dict",), ("encoder.",)),),
         "resnet50",
         drop=(CLASSIFIER,),
         files=PTH_TAR,
@@ -58,8 +63,8 @@ RESNET_ROWS = (
         "MEC",
         "xinliu20/MEC, arXiv 2210.11464",
         (
-            Weights("encoder", ("state_dict",), ("module.encoder.",)),
-            Weights("teacher", ("state_dict",), ("module.teacher.",)),
+            Weights("encoder", ("state_dict",), ("encoder.",)),
+            Weights("teacher", ("state_dict",), ("teacher.",)),
         ),
         "resnet50",
         drop=(CLASSIFIER,),
@@ -71,8 +76,8 @@ RESNET_ROWS = (
         "ReSA",
         "winci-ai/resa, arXiv 2501.18452",
         (
-            Weights("encoder", ("state_dict",), ("module.encoder.",)),
-            Weights("momentum", ("state_dict",), ("module.momentum_encoder.",)),
+            Weights("encoder", ("state_dict",), ("encoder.",)),
+            Weights("momentum", ("state_dict",), ("momentum_encoder.",)),
         ),
         "resnet50",
         drop=(CLASSIFIER,),
@@ -136,7 +141,7 @@ RESNET_ROWS = (
         "barlowtwins",
         "Barlow Twins",
         "facebookresearch/barlowtwins, arXiv 2103.03230",
-        (Weights("backbone", ("model",), ("module.backbone.",)),),
+        (Weights("backbone", ("model",), ("backbone.",)),),
         "resnet50",
         files=any_number("checkpoint_N.pth"),
         latest=("checkpoint.pth",),
@@ -148,7 +153,7 @@ RESNET_ROWS = (
         "vicreg",
         "VICReg",
         "facebookresearch/vicreg, arXiv 2105.04906",
-        (Weights("backbone", ("model",), ("module.backbone.",)),),
+        (Weights("backbone", ("model",), ("backbone.",)),),
         "resnet50",
         files=any_number("model_N.pth"),
         latest=("model.pth",),
@@ -160,8 +165,9 @@ RESNET_ROWS = (
         "vicregl",
         "VICRegL",
         "facebookresearch/VICRegL, arXiv 2210.01571",
-        (Weights("backbone", ("model",), ("module.backbone.",)),),
+        (Weights("backbone", ("model",), ("backbone.",)),),
         "resnet50",
+        others=(_CONVNEXT,),
         files=any_number("model_N.pth"),
         latest=("model.pth",),
         offset=0,
@@ -175,6 +181,7 @@ RESNET_ROWS = (
         WHOLE,
         "resnet50",
         drop=(CLASSIFIER,),
+        others=(_CONVNEXT,),
         latest=("resnet50.pth", "resnet50_alpha0.9.pth"),
     ),
 )

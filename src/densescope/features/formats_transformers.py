@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 from densescope.features.conversions import swin_downsampling
-from densescope.features.format_row import PTH, PTH_TAR, WHOLE, FileNames, Format, Weights
+from densescope.features.format_row import (
+    PTH,
+    PTH_TAR,
+    WHOLE,
+    Architecture,
+    FileNames,
+    Format,
+    Weights,
+)
 
 _VIT_S = "vit_small_patch16_224"
 _VIT_B = "vit_base_patch16_224"
-_SWIN_HEADS = (
-    ("head.*", "projection head"),
-    ("head_dense.*", "dense projection head"),
+_SWIN_T = "swin_tiny_patch4_window7_224"
+_HEADS = (("head.*", "projection head"), ("head_dense.*", "dense projection head"))
+_SWIN_FIXED = (
     ("*relative_position_index", "fixed by the window size"),
     ("*attn_mask", "fixed by the window size"),
 )
 
 
-def _teacher_and_student() -> tuple[Weights, ...]:
-    prefixes = ("module.backbone.", "backbone.")
-    return tuple(Weights(name, (name,), prefixes) for name in ("teacher", "student"))
+_RESNET = Architecture("resnet50", drop=(("fc.*", "projector in place of the classifier"),))
+_SWIN = Architecture(_SWIN_T, {"norm_eps": 1e-6}, drop=_SWIN_FIXED, conversion=swin_downsampling)
+
+
+def _teacher_and_student(prefix: str = "backbone.") -> tuple[Weights, ...]:
+    return tuple(Weights(name, (name,), (prefix,)) for name in ("teacher", "student"))
 
 
 TRANSFORMER_ROWS = (
     Format(
         "mocov3",
-        "MoCo v3 on a ViT",
+        "MoCo v3",
         "facebookresearch/moco-v3, arXiv 2104.02057",
         (
-            Weights("momentum", ("state_dict",), ("module.momentum_encoder.",)),
-            Weights("base", ("state_dict",), ("module.base_encoder.",)),
+            Weights("momentum", ("state_dict",), ("momentum_encoder.",)),
+            Weights("base", ("state_dict",), ("base_encoder.",)),
         ),
         _VIT_S,
         {"num_heads": 12},
         drop=(("head.*", "projector"),),
+        others=(_RESNET,),
         files=PTH_TAR,
     ),
     Format(
         "mocov3-release",
-        "MoCo v3, released weights (base encoder)",
+        "MoCo v3, released weights (base encoder), also as convert_to_deit.py writes them",
         "facebookresearch/moco-v3, arXiv 2104.02057",
-        (Weights("base", ("state_dict",), ("module.base_encoder.",)),),
+        (Weights("base", (), ("base_encoder.", ""), nested=("state_dict", "model"), needed=True),),
         _VIT_S,
         {"num_heads": 12},
         drop=(("head.*", "projector"),),
+        others=(_RESNET,),
         latest=("vit-s-300ep.pth.tar", "vit-b-300ep.pth.tar"),
     ),
     Format(
@@ -50,6 +63,7 @@ TRANSFORMER_ROWS = (
         "facebookresearch/dino, arXiv 2104.14294",
         _teacher_and_student(),
         _VIT_S,
+        others=(Architecture("resnet50"),),
         files=PTH,
         latest=("checkpoint.pth",),
         foreign="argparse.Namespace, pathlib.PosixPath, NumPy scalars",
@@ -69,6 +83,7 @@ TRANSFORMER_ROWS = (
         _teacher_and_student(),
         _VIT_S,
         drop=(("masked_embed", "mask token of the student"),),
+        others=(_SWIN,),
         files=PTH,
         latest=("checkpoint.pth",),
         foreign="argparse.Namespace, NumPy scalars",
@@ -80,6 +95,7 @@ TRANSFORMER_ROWS = (
         (Weights("teacher", (), nested=("state_dict",)),),
         _VIT_S,
         drop=(("masked_embed", "mask token"), ("head.*", "projection head")),
+        others=(_SWIN,),
         latest=("checkpoint_teacher.pth",),
     ),
     Format(
@@ -106,10 +122,10 @@ TRANSFORMER_ROWS = (
         "esvit",
         "EsViT on a Swin",
         "microsoft/esvit, arXiv 2106.09785",
-        tuple(Weights(name, (name,), ("module.", "")) for name in ("teacher", "student")),
-        "swin_tiny_patch4_window7_224",
-        {"norm_eps": 1e-6},
-        drop=_SWIN_HEADS,
+        _teacher_and_student(""),
+        _SWIN_T,
+        _SWIN.options,
+        drop=(*_HEADS, *_SWIN_FIXED),
         conversion=swin_downsampling,
         files=PTH,
         latest=("checkpoint.pth",),
@@ -139,8 +155,8 @@ TRANSFORMER_ROWS = (
         "I-JEPA",
         "facebookresearch/ijepa, arXiv 2301.08243",
         (
-            Weights("target", ("target_encoder",), ("module.", "")),
-            Weights("context", ("encoder",), ("module.", "")),
+            Weights("target", ("target_encoder",)),
+            Weights("context", ("encoder",)),
         ),
         _VIT_B,
         {"class_token": False, "global_pool": "avg", "fc_norm": False},

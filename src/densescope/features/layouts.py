@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
+from densescope.features.format_row import EMA
 from densescope.features.formats import FORMATS, Format, Weights
 from densescope.features.ranks import FLAT_NAMES
+from densescope.features.wrappers import unwrap, unwrapped
 
 _SHOWN = 4
 STEPS = ("read", "path", "prefix", "architecture", "load")
@@ -30,8 +32,13 @@ _FAMILIES = {
     ),
     "resnet": ("layer1.0.conv1.weight", r"(conv1|bn1|layer[1-4]\.\d+)\.[\w.]+"),
     "swin": ("layers.0.blocks.0.attn.qkv.weight", r"(patch_embed|layers\.\d+|norm)\.[\w.]+"),
+    "convnext": ("stages.0.0.dwconv.weight", r"(downsample_layers|stages|norm)\.[\w.]+"),
 }
-_NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens"}  # timm drops or renames them
+# DeepSpeed keeps the state of what it trains under this key, beside its own settings.
+_ENGINE = "module"
+_STATE = ("state_dict", "model")
+# timm drops or renames them
+_NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens", "stages.0.0.dwconv.weight"}
 
 
 class StepError(CheckpointError):
@@ -87,7 +94,8 @@ def unpack(
     Raises:
         StepError: a key of the path is missing, or no tensor has the prefix.
     """
-    found = walk(container, row, chosen)
+    found, place = _descend(container, row, chosen)
+    found = unwrap(found)
     tensors = _tensors(found)
     prefix = find_prefix(found, container, row, chosen)
     inside = {
@@ -100,7 +108,7 @@ def unpack(
         raise StepError("prefix", f"{container.path}: every tensor at {_place(chosen)} is dropped")
     coverage = Coverage(
         weights=chosen.name,
-        path=chosen.path,
+        path=place,
         prefix=prefix,
         matched=len(kept),
         dropped=dropped,
@@ -124,7 +132,8 @@ def fitting_formats(container: Container) -> list[str]:
             continue
         if row.name == "safetensors" and container.kind != "safetensors":
             continue
-        names = [chosen.name for chosen in row.weights if _fits(container, row, chosen)]
+        sets = {chosen.name: chosen for chosen in (*row.weights, row.choose(EMA.name))}
+        names = [name for name, chosen in sets.items() if _fits(container, row, chosen)]
         if names:
             default = names[0] == row.weights[0].name
             fits.append(row.name if default else f"{row.name} (weights={names[0]})")
@@ -152,33 +161,64 @@ def _place(chosen: Weights) -> str:
 
 
 def walk(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any]:
-    """The dictionary that a set of weights lies in.
+    """The dictionary that a set of weights lies in, under names without wrappers.
 
     Raises:
         StepError: a key of its path is missing, or something else lies there.
     """
-    here = container.content
+    return unwrap(_descend(container, row, chosen)[0])
+
+
+def _descend(
+    container: Container, row: Format, chosen: Weights
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What lies at the end of the path, and the keys that led to it."""
+    here: Any = container.content
     walked: list[str] = []
     for key in chosen.path:
+        inside = _engine(here)
+        if inside is not None and key not in here:
+            here, walked = inside, [*walked, _ENGINE]
+            if key in _STATE and key not in inside:
+                continue
         if not isinstance(here, Mapping) or key not in here:
-            raise StepError(
-                "path",
-                f"{container.path} does not fit format {row.name} (weights {chosen.name}): there "
-                f"is no {key!r} at {'/'.join(walked) or 'the top of the file'}, which holds "
-                f"{_contents(here)}",
-            )
+            raise StepError("path", _lacks(container, row, chosen, [key], walked, here))
         here = here[key]
         walked.append(key)
     if isinstance(here, Mapping):
         wrapped = [key for key in chosen.nested if isinstance(here.get(key), Mapping)]
-        here = here[wrapped[0]] if wrapped else here
+        if chosen.needed and not wrapped:
+            raise StepError("path", _lacks(container, row, chosen, chosen.nested, walked, here))
+        here, walked = (here[wrapped[0]], [*walked, wrapped[0]]) if wrapped else (here, walked)
+    while (inside := _engine(here)) is not None:
+        here, walked = inside, [*walked, _ENGINE]
     if not isinstance(here, Mapping):
         raise StepError(
             "path",
             f"{container.path} does not fit format {row.name}: {_place(chosen)} is a "
             f"{type(here).__name__}, not a dictionary of tensors",
         )
-    return {str(name): value for name, value in here.items()}
+    return {str(name): value for name, value in here.items()}, tuple(walked)
+
+
+def _engine(here: Any) -> Mapping[str, Any] | None:
+    inside = here.get(_ENGINE) if isinstance(here, Mapping) else None
+    return inside if isinstance(inside, Mapping) else None
+
+
+def _lacks(
+    container: Container,
+    row: Format,
+    chosen: Weights,
+    keys: Sequence[str],
+    walked: Sequence[str],
+    here: Any,
+) -> str:
+    return (
+        f"{container.path} does not fit format {row.name} (weights {chosen.name}): there is no "
+        f"{' or '.join(map(repr, keys))} at {'/'.join(walked) or 'the top of the file'}, which "
+        f"holds {_contents(here)}"
+    )
 
 
 def _contents(here: Any) -> str:
@@ -200,7 +240,8 @@ def find_prefix(
         StepError: there is none, or there are no tensors.
     """
     tensors = _tensors(found)
-    for prefix in chosen.prefixes:
+    prefixes = list(dict.fromkeys(unwrapped(prefix) for prefix in chosen.prefixes))
+    for prefix in prefixes:
         if any(name.startswith(prefix) for name in tensors):
             return prefix
     if not tensors:
@@ -209,7 +250,7 @@ def find_prefix(
             f"{container.path} does not fit format {row.name} (weights {chosen.name}): there are "
             f"no tensors at {_place(chosen)}, which holds {_contents(found)}",
         )
-    wanted = " or ".join(repr(prefix) for prefix in chosen.prefixes)
+    wanted = " or ".join(map(repr, prefixes))
     raise StepError(
         "prefix",
         f"{container.path} does not fit format {row.name} (weights {chosen.name}): no tensor at "
@@ -242,18 +283,37 @@ def _rename(tensors: Mapping[str, Tensor], row: Format) -> dict[str, Tensor]:
     return renamed
 
 
+def for_network(container: Container, row: Format, chosen: Weights) -> Format:
+    """The row for that of its networks whose names are in the file, else for its default one.
+
+    Raises:
+        StepError: a key of the path is missing, or no tensor has the prefix.
+    """
+    if not row.others or container.ranks:
+        return row
+    found = walk(container, row, chosen)
+    prefix = find_prefix(found, container, row, chosen)
+    for other in row.others:
+        if prefix + _FAMILIES[_family(other.name)][0] in found:
+            return row.of(other.name)
+    return row
+
+
 def _fits(container: Container, row: Format, chosen: Weights) -> bool:
     if container.ranks and row.registration is None:
         return False
     try:
+        row = for_network(container, row, chosen)
         tensors, _ = unpack(container, row, chosen)
-    except StepError:
+    except CheckpointError:
         return False
     if container.ranks:
         return any(name.endswith(FLAT_NAMES) for name in tensors)
     if not row.architecture and not _NOT_TIMM.isdisjoint(tensors):
         return False
-    families = [_FAMILIES[_family(row)]] if row.architecture else _FAMILIES.values()
+    if not _begins_as_written(container, row, chosen):
+        return False
+    families = [_FAMILIES[_family(row.architecture)]] if row.architecture else _FAMILIES.values()
     if not any(
         needed in tensors and all(re.fullmatch(allowed, name) for name in tensors)
         for needed, allowed in families
@@ -262,10 +322,18 @@ def _fits(container: Container, row: Format, chosen: Weights) -> bool:
     return "cls_token" not in tensors or row.options.get("class_token", True)
 
 
-def _family(row: Format) -> str:
-    if "dinov" in row.architecture:
+def _begins_as_written(container: Container, row: Format, chosen: Weights) -> bool:
+    """Where a wrapper is all that a prefix consists of, a file without it is likelier another's."""
+    if not all(prefix and not unwrapped(prefix) for prefix in chosen.prefixes):
+        return True
+    names, _ = _descend(container, row, chosen)
+    return any(name.startswith(chosen.prefixes) for name in names)
+
+
+def _family(architecture: str) -> str:
+    if "dinov" in architecture:
         return "dino2"
-    return row.architecture.split("_")[0].removesuffix("50")
+    return re.split(r"[_\d]", architecture)[0]
 
 
 def with_positions(coverage: Coverage, trained: int, evaluated: int) -> Coverage:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.inert import SHARDED, InertTensor, fields
+from densescope.features.wrappers import unwrapped
 
 FLAT_NAMES = ("flat_param", "_flat_param")  # before and since torch 2.0
 _RANK = re.compile(r"(.+\.rank_)(\d+)(\.\w+)")
-_WRAPPERS = re.compile(r"(?:_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module)\.")
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,6 @@ def _without_wrappers(content: Any) -> Any:
     if not isinstance(content, Mapping):
         return content
     return {
-        _WRAPPERS.sub("", key) if isinstance(key, str) else key: _without_wrappers(value)
+        unwrapped(key) if isinstance(key, str) else key: _without_wrappers(value)
         for key, value in content.items()
     }

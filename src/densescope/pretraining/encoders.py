@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from densescope.errors import InputError
 from densescope.features.architectures import build_architecture
-from densescope.features.backbones import row_options
 from densescope.features.formats import find_format
 from densescope.pretraining.settings import BackboneSettings
 
@@ -108,7 +107,7 @@ def build_encoder(method: str, backbone: BackboneSettings, *, fixed_positions: b
     """
     row = find_format(method)
     name, family = backbone.architecture, family_of(backbone.architecture)
-    options = {**row_options(row, name), **backbone.loader_options}
+    options = {**row.of(name).options, **backbone.loader_options}
     _check_options(backbone, family, options)
     dynamic = {} if family == "resnet" else {"dynamic_img_size": True}
     model, _ = build_architecture(name, {**options, **dynamic}, initialized=True)

@@ -1,0 +1,69 @@
+"""Names of tensors without what was put around a network while it trained.
+
+``DistributedDataParallel``, ``torch.compile``, FSDP, activation checkpointing and DeepSpeed's
+strategy each insert one component into the names of the tensors inside them, in any order and at
+any depth: ``module._orig_mod.backbone.blocks.0._checkpoint_wrapped_module.attn.qkv.weight``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from densescope.errors import CheckpointError
+
+Value = TypeVar("Value")
+
+WRAPPERS = frozenset(
+    {
+        "module",  # DistributedDataParallel, DataParallel, AveragedModel
+        "_orig_mod",  # torch.compile
+        "_fsdp_wrapped_module",
+        "_fpw_module",  # FSDP before torch 2.0
+        "_checkpoint_wrapped_module",
+        "_forward_module",  # Lightning's DeepSpeed strategy
+    }
+)
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name, or the beginning of one, without the components that wrappers insert.
+
+    Only whole components are taken out, never a part of one, and never the last.
+
+    Example:
+        >>> unwrapped("module._orig_mod.backbone.blocks.0._checkpoint_wrapped_module.norm1.bias")
+        'backbone.blocks.0.norm1.bias'
+        >>> unwrapped("submodule.weight"), unwrapped("module.")
+        ('submodule.weight', '')
+    """
+    *parts, last = name.split(".")
+    return ".".join([*(part for part in parts if part not in WRAPPERS), last])
+
+
+def unwrap(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Values under the names that they have without wrappers.
+
+    Raises:
+        CheckpointError: two of them have the same name then.
+    """
+    found: dict[str, Value] = {}
+    whose: dict[str, str] = {}
+    for name, value in values.items():
+        plain = unwrapped(name)
+        if plain in found:
+            raise CheckpointError(
+                f"{whose[plain]} and {name} are both named {plain} without their wrappers, so it "
+                "cannot be told which to take: save one of the two networks"
+            )
+        found[plain], whose[plain] = value, name
+    return found
+
+
+def as_named(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
+    """Values without wrappers under those of the names that agree with theirs.
+
+    A few architectures have a part of their own that is called like a wrapper (timm's iFormer).
+    """
+    own = {unwrapped(name): name for name in names}
+    return {own.get(name, name): value for name, value in values.items()}

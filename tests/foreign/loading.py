@@ -1,0 +1,14 @@
+"""The one place where these tests ask for a backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from densescope.features.backbones import load_backbone
+from densescope.features.loaded import LoadedBackbone
+
+
+def load(path: Path, **settings: Any) -> LoadedBackbone:
+    """A checkpoint as a backbone; settings are those of ``load_backbone``."""
+    return load_backbone(path, **settings)
