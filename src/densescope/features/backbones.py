@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from densescope.errors import NOT_FINITE, CheckpointError
 from densescope.features.architectures import build_architecture, visible_options
-from densescope.features.checkpoints import Container, fingerprint, read_checkpoint, size_of
+from densescope.features.checkpoints import Container, read_checkpoint, size_of
 from densescope.features.flat_parameters import unflatten
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.formats import Format, Weights, find_format
@@ -30,6 +30,7 @@ from densescope.features.layouts import (
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
+from densescope.features.stored import identity, in_memory
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.wrappers import as_named
 
@@ -184,7 +185,7 @@ def _load(
     if row.conversion is not None:
         tensors = row.conversion(tensors, model)
     tensors = as_named(tensors, model.state_dict())
-    _fill(model, tensors, architecture, container.path)
+    tensors = _fill(model, tensors, architecture, container.path)
     coverage = replace(coverage, matched=len(tensors))
     size = image_size or trained_size
     if _resize(model, trained_size, size, architecture):
@@ -200,7 +201,7 @@ def _load(
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=coverage,
-        sha256=fingerprint(container.path),
+        sha256=identity(tensors),
         bytes=size_of(container.path),
         epoch_inside=inside,
         format=row.name,
@@ -211,7 +212,10 @@ def _load(
     )
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, path: Path) -> None:
+def _fill(
+    model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, path: Path
+) -> dict[str, Tensor]:
+    """Load the tensors of a file, which are read now that their shapes are found to fit."""
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
@@ -236,12 +240,14 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, pa
             f"{path} does not fill {architecture}: of its {len(wanted)} tensors "
             f"{'; '.join(complaints)}{hint}",
         )
-    broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    held = in_memory(dict(tensors))
+    broken = [name for name, value in held.items() if not bool(value.isfinite().all())]
     if broken:
         raise StepError(
             "load", f"{path} holds {NOT_FINITE} weights ({listing(broken)}): the run diverged"
         )
-    model.load_state_dict(dict(tensors), strict=True)
+    model.load_state_dict(held, strict=True)
+    return held
 
 
 def _prefix_hint(unexpected: list[str], missing: list[str]) -> str:

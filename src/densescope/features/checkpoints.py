@@ -9,6 +9,7 @@ and each unknown one is answered by an inert class that only remembers what it w
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import pickletools
 import re
@@ -23,6 +24,7 @@ from typing import Any, BinaryIO
 import torch
 
 from densescope.errors import CheckpointError
+from densescope.features.archives import TorchArchive, read_safetensors
 from densescope.features.inert import (
     Inert,
     InertAttribute,
@@ -67,14 +69,15 @@ def read_checkpoint(path: str | Path) -> Container:
     weights is read together with the files of all other ranks beside it.
 
     Nothing in a file is executed: classes and functions it names become inert placeholders, and
-    names from ``os`` or ``sys`` are refused. Tensors of a ``torch.save`` file are mapped from disk,
-    not copied.
+    names from ``os`` or ``sys`` are refused. Tensors stay in the file and are read where they are
+    used (:class:`~densescope.features.stored.StoredTensor`), so a large file costs what is used of
+    it; a file as torch wrote them before 1.6 is read whole.
 
     Args:
         path: the file or folder; of rank files any one.
 
     Returns:
-        Its content with tensors on the CPU.
+        Its content with stored tensors.
 
     Raises:
         CheckpointError: it is missing, cut off, empty, a text or HTML file, a Git LFS pointer, a
@@ -96,7 +99,7 @@ def _read_one(path: Path) -> Container:
 
             return Container(path, kind, *read_distributed(path))
         if kind == "safetensors":
-            return Container(path, kind, _read_safetensors(path))
+            return Container(path, kind, read_safetensors(path))
         return Container(path, kind, *_read_torch(path, kind))
     except CheckpointError:
         raise
@@ -190,20 +193,10 @@ def _why_unreadable(path: Path, kind: str, cause: Exception) -> str:
     return f"{path} looks like a {kind} checkpoint but cannot be read: {first}"
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(str(path)))
-    except SafetensorError as cause:
-        raise CheckpointError(
-            f"{path} is a cut off or damaged safetensors file ({cause}): copy it again"
-        ) from cause
-
-
 def _read_torch(path: Path, kind: str) -> tuple[Any, tuple[str, ...]]:
-    names = sorted(set(_names_in(path, kind)))
+    archive = TorchArchive(path) if kind == "zip" else None
+    program = _names_in_legacy(path) if archive is None else _names_in(archive)
+    names = sorted(set(program))
     bases: dict[str, type] = {}
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -215,9 +208,7 @@ def _read_torch(path: Path, kind: str) -> tuple[Any, tuple[str, ...]]:
             stand_ins.append((InertAttribute, f"{__name__}.inside"))
             try:
                 with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-                    content = torch.load(
-                        path, map_location="cpu", weights_only=True, mmap=kind == "zip"
-                    )
+                    content = _load_legacy(path) if archive is None else archive.unpickle()
                 return content, tuple(names)
             except pickle.UnpicklingError as cause:
                 name, base = _foreign_container(str(cause))
@@ -225,6 +216,11 @@ def _read_torch(path: Path, kind: str) -> tuple[Any, tuple[str, ...]]:
                     raise
                 bases[name] = base
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _load_legacy(path: Path) -> Any:
+    with path.open("rb") as stream:
+        return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def _names_unknown_to_torch(names: list[str]) -> list[str]:
@@ -243,23 +239,14 @@ def _foreign_container(message: str) -> tuple[str, type]:
     return found.group(2), InertMapping if "SETITEM" in found.group(1) else InertSequence
 
 
-def _names_in(path: Path, kind: str) -> Iterator[str]:
-    if kind == "legacy":
-        with path.open("rb") as stream:
-            for _ in range(_LEGACY_PICKLES):
-                yield from names_in_pickle(stream)
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-        programs = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
-        if any(name.endswith("/constants.pkl") for name in members):
-            raise CheckpointError(
-                f"{path} is a TorchScript archive, which holds code; save the model's state_dict"
-            )
-        if not programs:
-            raise CheckpointError(f"{path} is a zip file, but not one that torch.save wrote")
-        with archive.open(programs[0]) as member:
-            yield from names_in_pickle(member)
+def _names_in(archive: TorchArchive) -> Iterator[str]:
+    return names_in_pickle(io.BytesIO(archive.program))
+
+
+def _names_in_legacy(path: Path) -> Iterator[str]:
+    with path.open("rb") as stream:
+        for _ in range(_LEGACY_PICKLES):
+            yield from names_in_pickle(stream)
 
 
 def names_in_pickle(stream: BinaryIO | Any) -> Iterator[str]:

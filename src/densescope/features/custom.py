@@ -63,6 +63,7 @@ def load_custom(
         backbone=backbone,
         coverage=Coverage(weights or "custom", (), "", held),
         sha256=fingerprint(path),
+        hashed="file",
         bytes=size_of(path),
         epoch_inside=None,
         format="custom",

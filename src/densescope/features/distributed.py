@@ -19,6 +19,7 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.inert import Inert, placeholder
+from densescope.features.stored import StoredTensor
 
 _PLAIN = {
     ("torch", "Size"): tuple,
@@ -41,6 +42,8 @@ class _IndexUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
         self.foreign.add(f"{module}.{name}")
         return placeholder(f"{module}.{name}")
 
@@ -54,7 +57,7 @@ class _Piece:
 
 
 def read_distributed(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Tensors of a distributed checkpoint, whole and nested as they were saved.
+    """Tensors of a distributed checkpoint, stored ones, nested as they were saved.
 
     Args:
         folder: holds ``.metadata`` and the ``.distcp`` files of all ranks.
@@ -80,13 +83,28 @@ def read_distributed(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         if str(where[0]) in _LEFT_OUT:
             continue
         if "size" in _fields(about):
-            value: Any = _assemble(name, tuple(_fields(about)["size"]), pieces.get(name, []))
+            value: Any = _stored(name, about, pieces.get(name, []))
         elif name in _COUNTERS:
             value = _load_piece(pieces[name][0])
         else:
             continue
         _put(content, tuple(where), value)
     return content, tuple(sorted(unpickler.foreign))
+
+
+def _stored(name: str, about: Any, pieces: list[_Piece]) -> Tensor:
+    size = tuple(_fields(about)["size"])
+    dtype = _dtype(_fields(about).get("properties"))
+    if dtype is None:
+        return _assemble(name, size, pieces)
+    return StoredTensor(lambda: _assemble(name, size, pieces).to(dtype), size, dtype)
+
+
+def _dtype(properties: Any) -> torch.dtype | None:
+    """The data type, where the index says it as any known torch does."""
+    state = properties.state if isinstance(properties, Inert) else None
+    first = state[0] if isinstance(state, tuple) and state else _fields(properties).get("dtype")
+    return first if isinstance(first, torch.dtype) else None
 
 
 def _fields(thing: Any) -> Mapping[str, Any]:

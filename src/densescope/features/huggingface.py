@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from densescope.errors import CheckpointError, InputError
-from densescope.features.checkpoints import fingerprint, size_of
+from densescope.features.checkpoints import size_of
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, Format
 from densescope.features.layouts import Coverage, StepError, listing
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.protocol import Backbone, Features
+from densescope.features.stored import identity
 
 # Made anew by AutoModel where a pre-training checkpoint has none, and not used for features.
 _UNUSED = ("pooler.", "mask_token", "embeddings.mask_token")
@@ -122,13 +123,19 @@ def load_huggingface(folder: Path, row: Format, image_size: int | None) -> Loade
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=Coverage("model", (), "", len(model.state_dict()) - len(report["missing_keys"])),
-        sha256=fingerprint(folder),
+        sha256=identity(_read(model, report["missing_keys"])),
         bytes=size_of(folder),
         epoch_inside=None,
         format=row.name,
         architecture=type(model).__name__,
         options={},
     )
+
+
+def _read(model: nn.Module, missing: Collection[Any]) -> dict[str, Tensor]:
+    """The tensors that the folder holds, without those that were made anew."""
+    new = set(map(str, missing))
+    return {name: value for name, value in model.state_dict().items() if name not in new}
 
 
 def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,12 +17,14 @@ class LoadedBackbone:
     Attributes:
         backbone: in evaluation mode, without gradients.
         coverage: what of the file was used.
-        sha256: of the file, or of the files of a folder or of all ranks.
-        bytes: size of the same.
+        sha256: of the names, dtypes, shapes and values of the tensors that fill the backbone, so
+            the same weights have the same in any file; with a loader of the user's, of the file.
+        bytes: size of the file, or of the files of a folder or of all ranks.
         epoch_inside: the file's own counter, or ``None``.
         format, architecture, options: what it was loaded as.
         foreign: classes of the file that were replaced by inert placeholders.
         note: a warning that should travel with the numbers, or ``None``.
+        hashed: what ``sha256`` is of, ``"tensors"`` or ``"file"``.
     """
 
     backbone: Backbone
@@ -35,11 +37,13 @@ class LoadedBackbone:
     options: Mapping[str, Any]
     foreign: tuple[str, ...] = ()
     note: str | None = None
+    hashed: str = "tensors"
 
     def to_json(self) -> dict[str, Any]:
         """Provenance for a record, in plain values."""
         return {
             "sha256": self.sha256,
+            "hashed": self.hashed,
             "bytes": self.bytes,
             "format": self.format,
             "architecture": self.architecture,

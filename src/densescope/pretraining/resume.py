@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import CheckpointError, InputError
-from densescope.features.checkpoints import fingerprint, read_checkpoint
+from densescope.features.checkpoints import read_checkpoint
 from densescope.features.discovery import find_checkpoints
 from densescope.features.layouts import StepError, unpack
+from densescope.features.stored import identity, in_memory
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
@@ -67,6 +68,7 @@ def state_in(path: Path) -> RunState | None:
     found = content.get(KEY) if isinstance(content, Mapping) else None
     if found is None:
         return None
+    found = in_memory(found)
     return RunState(**{**found, "settings": json.loads(found["settings"])})
 
 
@@ -131,13 +133,14 @@ def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
     state = state_in(path)
     what = "backbones" if state is None else "all weights"
     if state is None:
-        _fill_backbones(path, learner, method)
+        taken = _fill_backbones(path, learner, method)
     else:
-        _fill(path, learner, state.learner)
-    return f"{what} of {path.name}, sha256 {fingerprint(path)}"
+        taken = state.learner
+        _fill(path, learner, taken)
+    return f"{what} of {path.name}, sha256 {identity(taken)}"
 
 
-def _fill_backbones(path: Path, learner: Learner[Any], method: Method) -> None:
+def _fill_backbones(path: Path, learner: Learner[Any], method: Method) -> dict[str, Tensor]:
     container, row = read_checkpoint(path), method.format
     taken: dict[str, dict[str, Tensor]] = {}
     for name, encoder in learner.backbones().items():
@@ -148,10 +151,11 @@ def _fill_backbones(path: Path, learner: Learner[Any], method: Method) -> None:
                 raise
             # A released file may hold one network: the student then begins as the teacher.
             tensors = next(iter(taken.values()))
-        taken[name] = dict(tensors)
+        taken[name] = in_memory(dict(tensors))
         if row.conversion is not None:
             tensors = row.conversion(tensors, encoder.model)
         _fill(path, encoder.model, tensors)
+    return {f"{name}.{key}": value for name, of in taken.items() for key, value in of.items()}
 
 
 def _fill(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -110,7 +110,7 @@ def score_pass(
     sweep.report(SweepEvent("start", "", 0, len(jobs)))
     for job in jobs:
         record = store.record(job.name)
-        if record is not None and is_current(record, job.path):
+        if record is not None and is_current(record, job.path, sweep.spec):
             records[job.name] = record
             sweep.report(SweepEvent("kept", job.name, len(records), len(jobs), record))
     left = [job for job in jobs if job.name not in records]

@@ -23,7 +23,7 @@ from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
 from densescope.features.batching import Batching
-from densescope.features.checkpoints import fingerprint, size_of
+from densescope.features.checkpoints import size_of
 from densescope.features.extraction import resolve_device
 from densescope.features.formats import find_format
 from densescope.features.images import ImageSubset
@@ -117,17 +117,23 @@ def without_images(spec: BackboneSpec, settings: ScoreSettings) -> dict[str, Any
     return {"backbone": spec.to_json(), "settings": settings.to_json()}
 
 
-def is_current(record: ScoreRecord, path: Path) -> bool:
-    """Whether a record still speaks of the file as it is now.
+def is_current(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
+    """Whether a record still speaks of the checkpoint as it is now.
 
-    Size and time of change decide; where only the time differs (a copied folder), the hash.
+    Size and time of change decide; where only the time differs (a copied folder), the backbone is
+    read and its hash compared. A record whose hash is of the whole file, as they were before, is
+    of no use beside later ones.
     """
-    if record.status != "scored":
+    if record.status != "scored" or "hashed" not in record.checkpoint:
         return False
-    stored = record.timing.get("checkpoint_modified")
     if record.checkpoint.get("bytes") != size_of(path):
         return False
-    return bool(stored == modified(path) or record.checkpoint.get("sha256") == fingerprint(path))
+    if record.timing.get("checkpoint_modified") == modified(path):
+        return True
+    try:
+        return bool(record.checkpoint.get("sha256") == spec.load(path).sha256)
+    except DensescopeError:
+        return False
 
 
 @dataclass(frozen=True)

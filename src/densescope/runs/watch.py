@@ -193,7 +193,7 @@ class _Watch:
         if tries is not None and tries.signature == arrival.signature:
             return time.monotonic() >= tries.next_at
         record = self.store.record(arrival.name)
-        if record is not None and is_current(record, arrival.path):
+        if record is not None and is_current(record, arrival.path, self.scorer.spec):
             self._done[arrival.name] = arrival.signature
             return False
         return True
