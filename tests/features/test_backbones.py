@@ -14,6 +14,7 @@ from densescope.errors import CheckpointError, InputError
 from densescope.features.architectures import parse_architecture_options
 from densescope.features.backbones import Backbone, load_backbone
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.stored import identity
 from tests.features.plain_models import (
     DIM,
     RESNET_OPTIONS,
@@ -70,12 +71,12 @@ def test_the_timm_row_takes_timms_normalization(tmp_path: Path, weights: dict[st
 
 
 def test_provenance_is_plain(file: Path) -> None:
-    import hashlib
     import json
 
     document = load(file).to_json()
     assert json.loads(json.dumps(document)) is not None
-    assert document["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    state = load(file).backbone.model.state_dict()  # type: ignore[attr-defined]
+    assert (document["sha256"], document["hashed"]) == (identity(state), "tensors")
     assert document["bytes"] == file.stat().st_size
     assert document["options"]["num_heads"] == 4
     assert document["coverage"]["prefix"] == "backbone."

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,26 @@ def test_a_copied_folder_is_recognized_by_its_hashes(
     events: list[SweepEvent] = []
     run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=events.append)
     assert [event.kind for event in events] == ["start", "kept", "kept", "kept"]
+
+
+def test_only_other_weights_make_a_record_stale(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "out")
+    first, second, third = run_sweep(tiny_run, tiny_images, store.folder)
+    assert first.checkpoint["hashed"] == "tensors"
+    for epoch, changed in enumerate(("teacher", "student")):
+        content: Any = checkpoint(epoch)
+        content[changed] = {key: value + 1 for key, value in content[changed].items()}
+        torch.save(content, tiny_run / NAMES[epoch])
+    unhashed = {key: value for key, value in third.checkpoint.items() if key != "hashed"}
+    store.write(replace(third, checkpoint=unhashed))
+    events: list[SweepEvent] = []
+    records = run_sweep(tiny_run, tiny_images, store.folder, on_event=events.append)
+    kinds = {event.name: event.kind for event in events if event.name}
+    assert kinds == {NAMES[0]: "scored", NAMES[1]: "kept", NAMES[2]: "scored"}
+    assert records[0].checkpoint["sha256"] != first.checkpoint["sha256"]
+    assert records[2].checkpoint == third.checkpoint
 
 
 def test_broken_checkpoints_are_named_and_the_rest_goes_on(
