@@ -106,7 +106,7 @@ def test_only_other_weights_make_a_record_stale(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     store = RunStore(tmp_path / "out")
-    first, second, third = run_sweep(tiny_run, tiny_images, store.folder)
+    first, _, third = run_sweep(tiny_run, tiny_images, store.folder)
     assert first.checkpoint["hashed"] == "tensors"
     for epoch, changed in enumerate(("teacher", "student")):
         content: Any = checkpoint(epoch)
