@@ -58,6 +58,7 @@ HEAVY = (
     "typer",
     "scipy",
     "pyarrow",
+    "pandas",
     "PIL",
 )
 

@@ -66,6 +66,7 @@ def test_one_order_and_the_opposite(sign: int, tau: float) -> None:
     assert row.tau.value == pytest.approx(tau)
     assert row.interval is None
     assert row.note == (
+        "too few checkpoints to judge by tau (8 of at least 10); "
         "tau is the same whichever block of checkpoints is left out: its interval is not known"
     )
 
@@ -131,10 +132,15 @@ def test_few_checkpoints_have_no_tau_or_no_interval() -> None:
     five = agreement_of_run(scores, probes[:5]).row("released.separability")
     assert five.tau is not None
     assert five.interval is None
-    assert five.note == "5 checkpoints are too few for an interval; it needs 6"
+    assert five.note == (
+        "too few checkpoints to judge by tau (5 of at least 10); 5 are too few for an interval; "
+        "it needs 6"
+    )
     eight = agreement_of_run(scores, probes).row("released.separability")
     assert eight.interval is not None
-    assert eight.note is None
+    assert eight.note == "too few checkpoints to judge by tau (8 of at least 10)"
+    ten = [0.1, 0.5, 0.3, 0.9, 0.7, 0.8, 0.6, 0.4, 0.2, 0.0]
+    assert agreement_of_run(*run_of(ten, ten[::-1])).row("released.separability").note is None
 
 
 def test_checkpoints_with_one_of_the_two_are_named() -> None:

@@ -47,6 +47,7 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     agreed = densescope("agree", scores)
     assert agreed.returncode == 0, agreed.stderr
     assert "DSE (released)" in agreed.stdout
+    assert "Too few checkpoints: 6 have a score and a probe, and below 10 tau is" in agreed.stdout
     assert "a probe on every checkpoint" in agreed.stdout
     assert "mean Kendall" not in agreed.stdout
     shutil.copytree(scores, tmp_path / "again")

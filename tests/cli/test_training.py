@@ -236,10 +236,11 @@ def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
         "look 4 at step 3",
         "look 5 at step 4 (checkpoint_0001.pth.tar)",
     ]
-    numbers = r"DSE \(weight 1\) \d\S+ ± \S+, separability -?\d\S+ ± \S+, dim \d\S+ ± \S+"
+    numbers = r"separability -?\d\S+ ± \S+, dim \d\S+ ± \S+, DSE \(lambda = 1\) \d\S+ ± [^;]+"
     assert all(re.search(rf": {numbers}; no alarm$", line) for line in looks)
     seen = densescope("select", tmp_path / "run" / "monitor").stdout
-    assert re.search(r"Use (step [013]\.|checkpoint_000[01]\.pth\.tar \(step [24]\)\.)", seen)
+    named = r"(step [013]|checkpoint_000[01]\.pth\.tar \(step [24]\))\."
+    assert re.search(rf"(Use|the earliest peak is) {named}", seen)
     labels = ["--dataset", "scenes", "--root", tmp_path]
     sentence = refused(densescope("probe", tmp_path / "run" / "monitor", *labels))
     assert "but no weights to probe. Score the checkpoints of that run" in sentence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.backbones import load_backbone
+from densescope.monitoring import DenseMonitor
+from densescope.monitoring.observation import Observation
 from tests.cli.running import BACKBONE, SCORING, densescope, refused
 from tests.conftest import ROOT
-from tests.tiny_run import checkpoint
+from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint
 
 
 def test_a_second_sweep_keeps_everything(swept: Path, tiny_images: Path) -> None:
@@ -51,6 +56,9 @@ def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> Non
     document = json.loads(targets[0].read_text())
     assert [row["name"] for row in document["rows"] if row["pick"]] == picked
     assert len(picked) == 1
+    for metric in ("released.inter", "paper.dim", "rankme"):
+        assert all(float(row[f"{metric}_low"]) < float(row[metric]) for row in rows)
+    assert {row["lambda"] for row in rows} == {str(document["weight"])}
     assert targets[2].stat().st_size > 0
 
 
@@ -71,6 +79,57 @@ def test_the_paper_definition_can_lead(swept: Path) -> None:
     result = densescope("select", swept / "scores", "--definition", "paper")
     assert result.returncode == 0, result.stderr
     assert "DSE (paper)" in result.stdout
+
+
+def numbers_in(text: str, row: str) -> list[str]:
+    """The numbers, each with half its interval, of the first line that begins with a name."""
+    line = next(line for line in text.splitlines() if line.strip().startswith(row))
+    return re.findall(r"-?[\d.e-]+ ± [\d.e-]+", line.strip().removeprefix(row))
+
+
+def test_the_dse_of_one_checkpoint_is_the_same_wherever_it_is_shown(
+    swept: Path, tiny_images: Path
+) -> None:
+    """Lambda is 1 for a checkpoint by itself: score, sweep, select and the monitor agree."""
+    file, name = swept / "run" / "checkpoint0002.pth", "checkpoint0002.pth"
+    alone = densescope("score", file, *BACKBONE, *SCORING, "--images", tiny_images).stdout
+    (dse,) = numbers_in(alone, "released.dse (lambda = 1)")
+    words = ["sweep", swept / "run", *BACKBONE, *SCORING, "--images", tiny_images]
+    scored = densescope(*words, "--output", swept / "scores").stdout
+    assert numbers_in(scored, name)[2] == dse
+    assert re.search(r"^ *checkpoint .* DSE \(lambda = 1\) ", scored, re.MULTILINE)
+    chosen = densescope("select", swept / "scores").stdout
+    header = next(line for line in chosen.splitlines() if "checkpoint " in line)
+    weights = re.findall(r"DSE \(lambda = ([\d.e+-]+)\)", header)
+    assert weights[0] == "1"
+    assert len(weights) == 2
+    separability, dim, single, of_run = numbers_in(chosen, name)
+    assert single == dse
+    parts = [float(text.split()[0]) for text in (separability, dim, of_run)]
+    assert parts[0] + float(weights[1]) * parts[1] == pytest.approx(parts[2], rel=0.01)
+    assert str(observed(file, tiny_images)).endswith(f"DSE (lambda = 1) {dse}")
+
+
+def observed(file: Path, images: Path) -> Observation:
+    """What a monitor sees of the network in a file."""
+    loaded = load_backbone(
+        file, format="dino", architecture=ARCHITECTURE, architecture_options=OPTIONS
+    )
+    settings = ScoreSettings(**SETTINGS)
+    monitor = DenseMonitor(images, image_size=32, settings=settings, device="cpu")
+    seen = monitor.observe(loaded.backbone.model, step=2)
+    assert seen is not None
+    return seen
+
+
+def test_a_sweep_ends_with_the_headline_of_select(swept: Path, tiny_images: Path) -> None:
+    words = ["sweep", swept / "run", *BACKBONE, *SCORING, "--images", tiny_images]
+    scored = densescope(*words, "--output", swept / "scores").stdout.splitlines()
+    chosen = densescope("select", swept / "scores").stdout
+    headline = scored[-2]
+    assert re.match(r"(Use|No clear winner:) ", headline)
+    assert headline in chosen
+    assert scored[-1].startswith("next: densescope select")
 
 
 def test_report_writes_one_file(swept: Path) -> None:

@@ -46,9 +46,13 @@ def test_watch_prints_a_line_per_checkpoint_and_keeps_table_and_report(
     assert line.startswith("checkpoint0002.pth (epoch 2): separability -0.")
     assert " ± " in line
     assert "DSE " in line
-    assert "DSE (weight 1) " in line
-    picked = r"; pick so far: checkpoint000\d\.pth, by DSE at the run's weight, now \d"
-    assert re.search(picked, line)
+    assert "DSE (lambda = 1) " in line
+    by = r"by DSE \(lambda = \d\S*\)"
+    assert re.search(
+        rf"; (pick so far: checkpoint000\d\.pth, {by}|no clear winner so far, {by}: .* are tied; "
+        r"earliest peak checkpoint000\d\.pth)$",
+        line,
+    )
     assert f"3 of 3 checkpoints scored; records in {output}" in result.stdout
     assert (output / "table.csv").read_text().count("\n") == 4
     assert (output / "report.html").stat().st_size > 100_000

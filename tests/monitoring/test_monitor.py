@@ -78,8 +78,8 @@ def test_the_numbers_are_those_of_a_sweep() -> None:
 def test_a_look_prints_as_one_line() -> None:
     monitor = DenseMonitor(pixels(), settings=SETTINGS, device="cpu")
     look = only(monitor.observe(vit(), step=15))
-    number = r"-?\d\.\d{3}"
-    line = rf"step 15: separability {number}, dim {number}, DSE {number} ± {number}"
+    number = r"-?\d\.\d+ ± \d\.\d+"
+    line = rf"step 15: separability {number}, dim {number}, DSE \(lambda = 1\) {number}"
     assert re.fullmatch(line, str(look))
     failed = only(monitor.observe(object(), step=16))
     assert str(failed) == f"step 16: {failed.problems[0]}"

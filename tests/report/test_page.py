@@ -22,6 +22,7 @@ from densescope.records import ScoreRecord
 from densescope.report import ReportData, build_report_data, page, render_report, write_report
 from densescope.report.readings import NOT_FINITE, Column
 from densescope.selection import Alarm
+from densescope.selection.headline import headline
 from tests.report.synthetic import choose, records, report
 
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>.pth"
@@ -112,8 +113,8 @@ def test_the_heading_is_not_said_twice_but_an_alternative_names_its_pick() -> No
     rows = records(24)
     sentence = "Use checkpoint"
     assert render_report(report(rows=rows, alternatives=False)).count(sentence) == 0
-    other = choose(rows, "paper")
-    assert render_report(report(rows=rows)).count(f"Use {other.pick} (epoch ") == 1
+    other = headline(choose(rows, "paper"))
+    assert render_report(report(rows=rows)).count(other) == 1
 
 
 def test_every_number_can_be_read_without_scripts() -> None:
@@ -233,19 +234,24 @@ def ended(rows: list[ScoreRecord], error: str) -> ReportData:
     return report(rows=[*rows[:-2], *names])
 
 
-def test_where_nothing_can_be_told_apart_the_heading_says_so() -> None:
+def test_tied_checkpoints_head_the_page_in_place_of_a_pick() -> None:
     rows = records(6)
     selection = choose(rows)
     alike = [replace(row, below_noise_of_pick=not row.is_pick) for row in selection.rows]
-    text = render_report(build_report_data(rows, replace(selection, rows=tuple(alike))))
-    said = f"o checkpoint can be told apart from the pick, {selection.pick}"
-    assert heading(text) == f"N{said}"
-    broken = replace(selection, rows=tuple(alike), diverged=("later.pth",))
+    tied = replace(selection, rows=tuple(alike))
+    first, last = rows[0].step, rows[-1].step
+    peak = tied.row(str(tied.earliest_peak))
+    said = (
+        f"o clear winner: all 6 checkpoints (epochs {first}-{last}) are tied; the earliest peak is "
+        f"{peak.name}, epoch {peak.step}"
+    )
+    assert heading(render_report(build_report_data(rows, tied))) == f"N{said}"
+    broken = replace(tied, diverged=("later.pth",))
     text = render_report(build_report_data(rows, broken))
     assert heading(text) == f"Training diverged; n{said}"
-    one = replace(alike[0], is_pick=False, below_noise_of_pick=False)
-    apart = replace(selection, rows=(one, *alike[1:]))
-    assert "told apart" not in heading(render_report(build_report_data(rows, apart)))
+    alone = tuple(replace(row, below_noise_of_pick=False) for row in alike)
+    apart = render_report(build_report_data(rows, replace(selection, rows=alone)))
+    assert "No clear winner" not in heading(apart)
 
 
 def test_a_run_that_diverged_says_so_first() -> None:

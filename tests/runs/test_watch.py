@@ -62,7 +62,8 @@ def without_time(record: ScoreRecord) -> dict[str, Any]:
 
 
 def table_of(output: Path, to: Path) -> str:
-    write_table(select_checkpoints(RunStore(output).records()), to)
+    records = RunStore(output).records()
+    write_table(select_checkpoints(records), to, records)
     return to.read_text()
 
 

@@ -180,8 +180,21 @@ def test_notes_and_seed_spread_travel_along() -> None:
     assert (untouched.seed_spread, untouched.note) == (None, None)
 
 
-def test_where_noise_is_not_known_nothing_is_called_below_it() -> None:
-    assert not any(r.below_noise_of_pick for r in select_checkpoints(plain_run([1.0] * 4)).rows)
+def test_where_noise_is_not_known_only_equal_values_are_tied() -> None:
+    equal = select_checkpoints(plain_run([1.0] * 4))
+    assert [row.below_noise_of_pick for row in equal.rows] == [False, True, True, True]
+    other = select_checkpoints(plain_run([1.0, 3.0, 2.999, 1.0, 1.0]))
+    assert (other.tied, other.noise_known) == ((), False)
+
+
+def test_the_tied_and_their_earliest_peak() -> None:
+    curve = [0.0, 2.95, 1.0, 0.0, 3.3, 1.0, 0.0]
+    selection = select_checkpoints(noisy_run(curve, curve, noise=0.4))
+    assert selection.pick == "epoch50.pth"
+    assert selection.tied == ("epoch20.pth", "epoch50.pth")
+    assert selection.earliest_peak == "epoch20.pth"
+    clear = select_checkpoints(noisy_run(CURVE, CURVE, noise=0.01))
+    assert (clear.tied, clear.earliest_peak) == ((), clear.pick)
 
 
 def sure(value: float) -> Estimate:
@@ -190,6 +203,14 @@ def sure(value: float) -> Estimate:
 
 def unsure(value: float) -> Estimate:
     return Estimate(value, (value - 9, value, value + 9))
+
+
+def swinging(value: float) -> Estimate:
+    return Estimate(value, (value - 1, value, value + 1))
+
+
+def opposed(value: float, sign: int) -> Estimate:
+    return Estimate(value, tuple(value + sign * x for x in (-9.0, 0.0, 9.0)))
 
 
 @pytest.mark.parametrize(
@@ -202,9 +223,11 @@ def unsure(value: float) -> Estimate:
         (sure(-0.1), sure(-60.0), 0.1, "dimension"),
         (sure(-1.0), sure(0.8), 1.0, "separability"),  # the dimension went the other way
         (sure(0.5), sure(-0.8), 1.0, "dimension"),
-        (unsure(-1.0), sure(-0.1), 1.0, "dimension"),  # the larger one is noise
+        (opposed(-1.0, 1), opposed(-1.1, -1), 1.0, "neither"),  # only the sum is sure
+        (swinging(-0.5), sure(-9.0), 1.0, "dimension"),
         (unsure(-1.0), unsure(-1.0), 1.0, "neither"),
-        (Estimate(-1.0), Estimate(-0.1), 1.0, "separability"),  # noise not known
+        (Estimate(-1.0), Estimate(-0.1), 1.0, "neither"),  # noise not known
+        (sure(-0.1), unsure(-1.0), 1.0, "neither"),  # DSE itself did not move beyond its noise
         (Estimate(0.0), Estimate(0.0), 1.0, "neither"),
     ],
 )

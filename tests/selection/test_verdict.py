@@ -6,9 +6,7 @@ import pytest
 
 from densescope.estimate import Estimate
 from densescope.selection import select_checkpoints
-from densescope.selection.change import moved_otherwise
-from densescope.selection.result import Change, Part, Selection
-from densescope.selection.verdict import verdict
+from densescope.selection.result import Selection
 from tests.selection.runs import diverged, failed, noisy_run, plain_run, record
 
 PEAK = [0.0, 3.0, 2.0, 1.0, 0.5, 0.0]
@@ -26,9 +24,10 @@ def said(separability: list[float], dim: list[float] | None = None, noise: float
 
 def test_a_clear_peak_and_a_degraded_end() -> None:
     assert select_checkpoints(plain_run(PEAK)).verdict == (
-        "Use epoch20.pth (epoch 20). "
+        "The pick is epoch20.pth (epoch 20); whether others are as good is not known. "
         "From the pick to the last checkpoint (epoch 60) DSE fell by 6. "
-        "Both parts moved it (separability -3, dimension -3). " + UNKNOWN
+        "Which part moved it is not known without its noise (separability -3, dimension -3). "
+        + UNKNOWN
     )
 
 
@@ -65,35 +64,6 @@ def test_when_only_the_sum_exceeds_its_noise() -> None:
     assert "Neither part alone moved beyond its noise (separability -1 [" in verdict
 
 
-def test_a_part_that_rose_while_dse_fell_is_said() -> None:
-    selection = select_checkpoints(noisy_run(PEAK, PEAK, noise=0.1))
-    rose, unsure = Estimate(0.5, (0.5,) * 3), Estimate(-1.0, (-9.0, -1.0, 7.0))
-    fell = Estimate(-0.5, (-0.5,) * 3)
-    selection = replace(selection, change=Change(rose, unsure, fell, "neither"))
-    said = verdict(selection, window=1)
-    assert "DSE fell by 0.5 [0.5, 0.5]" in said
-    assert "Separability rose beyond its noise, which is not the way DSE went; the other" in said
-
-
-@pytest.mark.parametrize(
-    ("separability", "dim", "moved", "expected"),
-    [
-        (0.5, None, "neither", "separability rose"),
-        (None, -0.5, "neither", "the dimension fell"),
-        (None, None, "neither", None),
-        (0.5, None, "separability", None),
-    ],
-)
-def test_a_part_that_moved_the_other_way_is_named(
-    separability: float | None, dim: float | None, moved: Part, expected: str | None
-) -> None:
-    unsure = Estimate(-1.0, (-9.0, -1.0, 7.0))
-    parts = [
-        unsure if part is None else Estimate(part, (part,) * 3) for part in (separability, dim)
-    ]
-    assert moved_otherwise(Change(*parts, unsure, moved), 0.95) == expected
-
-
 def test_many_left_out_are_counted() -> None:
     run = [*plain_run(PEAK), *(failed(100 + step) for step in range(7))]
     verdict = select_checkpoints(run).verdict
@@ -102,7 +72,7 @@ def test_many_left_out_are_counted() -> None:
 
 
 def test_an_end_without_finite_numbers_comes_first() -> None:
-    rising = plain_run([0.0, 1.0, 2.0, 3.0])
+    rising = noisy_run([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0], noise=0.01)
     selection = select_checkpoints([*rising, diverged(50), failed(60)])
     assert selection.unscored_after == ("epoch50.pth", "epoch60.pth")
     assert selection.diverged == ("epoch50.pth",)
@@ -112,17 +82,18 @@ def test_an_end_without_finite_numbers_comes_first() -> None:
         "checkpoint and DSE is highest there: no degradation is seen up to there. "
     )
     assert Selection.from_json(selection.to_json()) == selection
-    gone = record(50, float("nan"), 1.0, 1.0)
+    gone = record(50, Estimate(float("nan"), (0.0,) * 16), 1.0, 1.0)
     assert select_checkpoints([*rising, gone]).verdict.startswith(
         "The features collapsed after epoch40.pth (epoch 40): those of epoch50.pth have no dense"
     )
 
 
 def test_what_could_not_be_scored_for_another_reason_is_no_divergence() -> None:
-    verdict = select_checkpoints([*plain_run(PEAK), failed(70)]).verdict
+    run = noisy_run(PEAK, PEAK, noise=0.01)
+    verdict = select_checkpoints([*run, failed(70)]).verdict
     assert verdict.startswith("Use epoch20.pth (epoch 20). From the pick to the last scored check")
     assert verdict.endswith("1 checkpoint was left out without a score: epoch70.pth.")
-    within = select_checkpoints([*plain_run(PEAK), diverged(15)]).verdict
+    within = select_checkpoints([*run, diverged(15)]).verdict
     assert within.startswith("Use epoch20.pth (epoch 20). From the pick to the last checkpoint")
 
 
@@ -132,27 +103,33 @@ def test_when_the_last_checkpoint_is_as_good() -> None:
     assert "is below the noise of 2,048 images." in verdict
 
 
-def test_when_the_shortlist_cannot_be_told_apart() -> None:
+def test_a_tied_peak_is_no_clear_winner() -> None:
     verdict = said([0.0, 3.0, 1.0, 0.0, 2.95, 1.0, 0.0], noise=0.4)
-    assert "Of the shortlist, epoch50.pth (epoch 50) cannot be told apart from the pick" in verdict
-    assert "below the noise of 2,048 images; score more images, or a larger set if" in verdict
+    assert verdict.startswith(
+        "No clear winner: epochs 20 and 50 are tied; the earliest peak is epoch20.pth (epoch 20). "
+        "It is also the pick by the rule; the differences from it are below the noise of 2,048 "
+        "images: score more images, or a larger set if these were all of it. From the pick to"
+    )
+    assert "Use " not in verdict
 
 
-def test_ties_outside_the_shortlist_are_counted() -> None:
-    verdict = said([0.0, 3.0, 2.99, 0.0, 2.95, 2.94, 0.0], noise=0.4)
-    assert (
-        "Of the shortlist, epoch50.pth (epoch 50), and 2 checkpoints outside the shortlist, cannot "
-        "be told apart from the pick: the difference"
-    ) in verdict
-    verdict = said([0.0, 3.0, 2.99, 0.0, 0.0, 0.0], noise=0.4)
-    assert "1 checkpoint outside the shortlist cannot be told apart from the pick: the" in verdict
-    assert "Of the shortlist" not in verdict
+def test_the_pick_is_named_where_it_is_not_the_earliest_peak() -> None:
+    verdict = said([0.0, 2.95, 2.94, 0.0, 3.3, 3.2, 0.0, 0.0], noise=0.4)
+    assert verdict.startswith(
+        "No clear winner: epochs 20, 50 and 60 are tied; the earliest peak is epoch20.pth "
+        "(epoch 20). epoch50.pth (epoch 50) is the pick by the rule; the differences from it "
+    )
+
+
+def test_a_stretch_of_tied_checkpoints_is_a_range() -> None:
+    verdict = said([3.0, 3.01, 3.02, 3.0, 0.0, 3.01, 0.0], noise=0.4)
+    assert verdict.startswith("No clear winner: epochs 10-40 and 60 are tied; the earliest peak is")
 
 
 def test_when_nothing_can_be_told_apart() -> None:
     verdict = said([1.0, 1.01, 1.0, 1.02, 1.0], noise=1.0)
-    assert "No checkpoint at all can be told apart from the pick: every difference" in verdict
-    assert "Of the shortlist" not in verdict
+    assert verdict.startswith("No clear winner: all 5 checkpoints (epochs 10-50) are tied; the ear")
+    assert "moved it" not in verdict
 
 
 def test_a_file_under_two_names_is_said_to_be_one() -> None:
@@ -163,7 +140,7 @@ def test_a_file_under_two_names_is_said_to_be_one() -> None:
     selection = select_checkpoints(run)
     assert [row.is_file_of_pick for row in selection.rows] == [False, False, True] + [False] * 3
     assert "epoch30.pth (epoch 30) is the same file as the pick." in selection.verdict
-    assert "cannot be told apart" not in selection.verdict
+    assert selection.verdict.startswith("Use epoch20.pth (epoch 20).")
     ends = select_checkpoints(run[:3]).verdict
     assert "The last checkpoint (epoch 30) is the same file as the pick." in ends
     assert ends.count("same file") == 1
@@ -200,6 +177,7 @@ def test_when_dse_only_falls() -> None:
 
 def test_a_constant_curve_chooses_nothing() -> None:
     verdict = select_checkpoints(plain_run([1.0] * 5)).verdict
+    assert verdict.startswith("No clear winner: all 5 checkpoints (epochs 10-50) are tied; the ")
     assert "DSE is the same in all checkpoints and chooses none of them" in verdict
     assert "Its DSE is that of the last checkpoint (epoch 50)." in verdict
 

@@ -147,7 +147,9 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     text = markdown(found)
     assert text.count("\n") == 5
     assert "| simsiam | dse | scenes-quick-linear-image-size32 | 2 |" in text
-    assert "| DSE (weight 1) | separability | dimension | effect on labels | effect on DSE" in text
+    assert (
+        "| DSE (lambda = 1) | separability | dimension | effect on labels | effect on DSE" in text
+    )
     json.loads(json.dumps(found.to_json(), allow_nan=False))
     write_figure(found, tmp_path / "figure.html")
     page = (tmp_path / "figure.html").read_text()
@@ -164,7 +166,7 @@ def test_a_table_has_no_empty_columns() -> None:
         effect={},
     )
     assert markdown(StudySummary((row,), (), None, ())).splitlines() == [
-        "| method | arm | runs | DSE (weight 1) | separability | dimension |",
+        "| method | arm | runs | DSE (lambda = 1) | separability | dimension |",
         "| --- | --- | --- | --- | --- | --- |",
         "| dino | plain | 1 | 0.250 | 0.250 | 0.250 |",
     ]

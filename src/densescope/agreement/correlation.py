@@ -11,6 +11,7 @@ from densescope.agreement.curves import Curve, curves_of_run
 from densescope.agreement.kendall import (
     LEAST_CHECKPOINTS,
     LEAST_FOR_INTERVAL,
+    LEAST_TO_JUDGE,
     kendall_tau,
     tau_interval,
     tau_over_checkpoints,
@@ -248,8 +249,13 @@ def _why(
     if tau is None:
         what = "the number" if len(set(numbers)) == 1 else "the measure"
         return f"{what} is the same for all {count} checkpoints"
-    if interval is not None:
-        return None
-    if count < LEAST_FOR_INTERVAL:
-        return f"{count} checkpoints are too few for an interval; it needs {LEAST_FOR_INTERVAL}"
-    return "tau is the same whichever block of checkpoints is left out: its interval is not known"
+    notes = []
+    if count < LEAST_TO_JUDGE:
+        notes.append(f"too few checkpoints to judge by tau ({count} of at least {LEAST_TO_JUDGE})")
+    if interval is None and count < LEAST_FOR_INTERVAL:
+        notes.append(f"{count} are too few for an interval; it needs {LEAST_FOR_INTERVAL}")
+    elif interval is None:
+        notes.append(
+            "tau is the same whichever block of checkpoints is left out: its interval is not known"
+        )
+    return "; ".join(notes) or None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from densescope.agreement.measures import measure_of
 from densescope.selection import Change
+from densescope.selection.change import is_beyond_noise
 
 if TYPE_CHECKING:
     from densescope.agreement.degradation import Degradation
@@ -91,12 +92,19 @@ def _moved(found: Degradation) -> list[str]:
     change = found.change
     if change is None or found.degraded is False:
         return []
-    return [_part(change)]
+    return [_part(change, found.level)]
 
 
-def _part(change: Change) -> str:
+def _part(change: Change, level: float) -> str:
     if change.dse.value >= 0:
         return "DSE did not fall between the two: without labels this would not have been seen."
+    if change.dse.interval(level) is None:
+        return "Between the two DSE fell; whether by more than its noise is not known."
+    if not is_beyond_noise(change.dse, level):
+        return (
+            "DSE did not fall beyond its noise between the two: without labels this would not "
+            "have been seen."
+        )
     return {
         "dimension": "Between the two the dimension moved DSE: the features use fewer directions.",
         "separability": "Between the two separability moved DSE: pseudo-classes stand less apart.",

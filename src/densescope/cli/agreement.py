@@ -44,7 +44,7 @@ def agree(
     Stores everything it prints in OUTPUT/agreement/<dataset>-<protocol>.json.
     """
     from densescope.agreement import losses_by_checkpoint, mean_agreement, read_losses
-    from densescope.agreement.kendall import LEAST_CHECKPOINTS
+    from densescope.agreement.kendall import LEAST_CHECKPOINTS, LEAST_TO_JUDGE
     from densescope.runs.agree import agree_run, probed_rooms
     from densescope.runs.store import RunStore
 
@@ -65,6 +65,8 @@ def agree(
                 console.print(_too_few(where, found.agreement))
             else:
                 console.print(_agreement_table(where, found.agreement))
+                if len(found.agreement.checkpoints) < LEAST_TO_JUDGE:
+                    console.print(_few(found.agreement))
             console.print(Text(found.degradation.verdict))
             shared = _shared_notes(found.regret)
             console.print(_regret_table(found.regret, shared))
@@ -84,6 +86,15 @@ def _too_few(where: str, agreement: Agreement) -> str:
         f"Kendall's tau with {measure_of(agreement.measure).title} needs at least "
         f"{LEAST_CHECKPOINTS} checkpoints with a score and a probe: probe more than the "
         f"{len(agreement.checkpoints)} so far ({where})."
+    )
+
+
+def _few(agreement: Agreement) -> str:
+    from densescope.agreement.kendall import LEAST_TO_JUDGE
+
+    return (
+        f"Too few checkpoints: {len(agreement.checkpoints)} have a score and a probe, and below "
+        f"{LEAST_TO_JUDGE} tau is mostly chance. Judge by the intervals, or probe more checkpoints."
     )
 
 

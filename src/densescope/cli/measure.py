@@ -14,6 +14,7 @@ from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failur
 from densescope.cli.grouping import from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table
+from densescope.errors import RecordError
 from densescope.records import ScoreRecord, write_record
 from densescope.selection.rounds import images_of, saving
 
@@ -61,7 +62,7 @@ def sweep(
         return
     console.print(sweep_table(records))
     _note_fewer(console, records, scoring.images_count)
-    _finish(console, output, records)
+    _finish(console, output, records, choose=part.count == 1)
 
 
 def _note_fewer(console: Console, records: list[ScoreRecord], asked: str) -> None:
@@ -71,7 +72,7 @@ def _note_fewer(console: Console, records: list[ScoreRecord], asked: str) -> Non
         console.print(f"scored on {held:,} images: there are no more of them")
 
 
-def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
+def _finish(console: Console, output: Path, records: list[ScoreRecord], *, choose: bool) -> None:
     failed = [record for record in records if record.status == "failed"]
     scored = len(records) - len(failed)
     console.print(f"{scored} of {len(records)} checkpoints scored; records in {output}")
@@ -79,11 +80,25 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord]) -> None:
     if saved is not None:
         console.print(saved)
     if scored:
+        if choose:
+            console.print(_choice(records), soft_wrap=True)
         folder = quote(str(output))
         console.print(f"next: densescope select {folder}; densescope report {folder}")
     print_failures(failed)
     if failed:
         raise typer.Exit(FAILED_CHECKPOINTS)
+
+
+def _choice(records: list[ScoreRecord]) -> str:
+    """What the scores say so far, in one sentence."""
+    from densescope.selection import select_checkpoints
+    from densescope.selection.headline import headline
+
+    layer = next(int(list(record.scores)[-1]) for record in records if record.scores)
+    try:
+        return headline(select_checkpoints(records, layer=layer))
+    except RecordError as error:
+        return f"no choice can be made: {error}"
 
 
 @grouped
@@ -107,8 +122,8 @@ def score(
     console = make_console()
     console.print(score_table(record))
     console.print(
-        "released.dse is separability + 1 x dim here; within a run, densescope select finds the "
-        "weight over all its checkpoints"
+        "DSE is separability + lambda x dim, with lambda = 1 for a checkpoint by itself; within a "
+        "run, densescope select finds lambda over all its checkpoints"
     )
     if json is not None:
         write_record(record, json)
@@ -127,15 +142,15 @@ def select(
     ] = None,
 ) -> None:
     """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise."""
-    from densescope.runs.store import RunStore
-    from densescope.selection import select_checkpoints, standing_alarm, write_table
+    from densescope.runs.reading import read_run
+    from densescope.selection import standing_alarm, write_table
     from densescope.selection.table import check_suffix
 
     for path in write or []:
         from_options(check_suffix)(path)
-    records = RunStore(output).records()
-    selection = select_checkpoints(records, definition=definition, layer=layer)
-    alarm = standing_alarm(records, definition=definition, layer=layer)
+    run = read_run(output)
+    selection = run.selection(definition=definition, layer=layer)
+    alarm = standing_alarm(run.records, definition=definition, layer=layer)
     console = make_console()
     console.print(selection_table(selection, alarm))
     if alarm is not None:
@@ -144,7 +159,7 @@ def select(
         console.print(f"By DSE alone{fallen if alarm.weighs_in(selection) else ''}:")
     console.print(selection.verdict, soft_wrap=True)
     for path in write or []:
-        write_table(selection, path)
+        write_table(selection, path, run.records, run.probes)
         console.print(f"wrote {path}")
 
 

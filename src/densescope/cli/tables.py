@@ -14,7 +14,9 @@ from rich.text import Text
 
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
+from densescope.selection.parts import weighted_sum
 from densescope.selection.rounds import images_of
+from densescope.selection.words import SINGLE_LAMBDA, dse_title, with_error
 
 if TYPE_CHECKING:
     from densescope.selection import Alarm, Selection
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 SWEEP_COLUMNS = {
     "separability": None,
     "dim": "released.dim",
+    dse_title(SINGLE_LAMBDA): "released.dse",
     "dense RankMe": "dense_rankme",
     "RankMe": "rankme",
     "alpha-ReQ": "alpha_req",
@@ -53,15 +56,6 @@ def console() -> Screen:
     """A console as wide as the terminal, or wide enough for the tables when piped."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
     return Screen(width=width, highlight=False)
-
-
-def with_error(estimate: Estimate | None, digits: int = 4) -> str:
-    """``0.6203 ± 0.0012``: a number and the half-width of its 95 % interval."""
-    if estimate is None or estimate.value != estimate.value:
-        return "–"
-    bounds = estimate.interval()
-    value = f"{estimate.value:.{digits}g}"
-    return value if bounds is None else f"{value} ± {(bounds[1] - bounds[0]) / 2:.2g}"
 
 
 def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
@@ -102,7 +96,7 @@ def score_table(record: ScoreRecord) -> Table:
         estimates = [record.scores[layer][metric] for layer in layers]
         spread = estimates[-1].seed_spread
         made.add_row(
-            metric,
+            f"{metric} (lambda = 1)" if metric == "released.dse" else metric,
             *(with_error(estimate) for estimate in estimates),
             "" if spread is None else f"{spread:.2g}",
         )
@@ -112,12 +106,18 @@ def score_table(record: ScoreRecord) -> Table:
 def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
     """One line per checkpoint with its DSE, its parts and its place in the choice.
 
-    Those from which on an alarm stands are marked as fallen.
+    Of the released definition DSE is shown as that of the checkpoint by itself, too. Those from
+    which on an alarm stands are marked as fallen.
     """
+    weights = _lambdas(selection)
     images = ["images"] if selection.images_differ else []
     made = table(
         f"DSE ({selection.definition}) at layer {selection.layer}",
-        ["checkpoint", selection.rows[0].unit, *images, "separability", "dim", "DSE", "", ""],
+        [
+            *("checkpoint", selection.rows[0].unit, *images, "separability", "dim"),
+            *(map(dse_title, weights) if weights else ("DSE",)),
+            *("", ""),
+        ],
     )
     for row in selection.rows:
         place = "" if row.rank_in_shortlist is None else f"shortlist {row.rank_in_shortlist}"
@@ -130,11 +130,18 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
             noise = "same file as the pick"
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
-        cells = [with_error(row.separability), with_error(row.dim), with_error(row.dse)]
+        sums = [with_error(weighted_sum(row.separability, row.dim, weight)) for weight in weights]
+        cells = [with_error(row.separability), with_error(row.dim), *(sums or ["–"])]
         known = [f"{row.images:,}"] * len(images)
         style = "bold green" if row.is_pick else ""
         made.add_row(Text(row.name), str(row.step), *known, *cells, place, noise, style=style)
     return made
+
+
+def _lambdas(selection: Selection) -> list[float]:
+    """Of a checkpoint by itself, where that has a meaning, then that of the run."""
+    single = [SINGLE_LAMBDA] if selection.definition == "released" else []
+    return list(dict.fromkeys([*single, *([] if selection.weight is None else [selection.weight])]))
 
 
 def _last(record: ScoreRecord) -> dict[str, Estimate]:

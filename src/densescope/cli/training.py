@@ -17,8 +17,9 @@ from densescope.cli.grouping import Only, from_options, grouped
 from densescope.cli.options import device_name
 from densescope.cli.resuming import KeptOptions, OutputOption, ResumeOption
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import table, with_error
+from densescope.cli.tables import table
 from densescope.cli.watching import ALARM_STANDS
+from densescope.selection.words import parts_line
 
 if TYPE_CHECKING:
     from densescope.monitoring import Observation
@@ -224,12 +225,7 @@ def look_line(number: int, seen: Observation) -> str:
     if seen.reading is None:
         said = f"no numbers: {'; '.join(seen.problems)}"
     else:
-        row = seen.reading.scores["-1"]
-        separability = row["released.inter"].minus(row["released.intra"])
-        said = (
-            f"DSE (weight 1) {with_error(row['released.dse'])}, separability "
-            f"{with_error(separability)}, dim {with_error(row['released.dim'])}"
-        )
+        said = parts_line(seen.reading.scores["-1"])
     alarm = "no alarm" if seen.alarm is None else f"ALARM since {seen.alarm.since}"
     return f"look {number} at {where}: {said}; {alarm}"
 

@@ -13,13 +13,15 @@ from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, Reasons, UsageError, print_failures
 from densescope.cli.grouping import Only, from_options, grouped
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import with_error
+from densescope.selection.headline import tie
 from densescope.selection.parts import weighted_sum
+from densescope.selection.words import SINGLE_LAMBDA, dse_title, with_error
 
 if TYPE_CHECKING:
     from densescope.runs.alarms import Channel
     from densescope.runs.store import RunStore
     from densescope.runs.watch_events import WatchEvent, WatchResult, WatchSettings
+    from densescope.selection import Selection
 
 ALARM_STANDS = 4
 
@@ -153,15 +155,24 @@ def _line(event: WatchEvent) -> str:
     if selection is None or event.name in selection.failed:
         return f"{place}: its features have no dense structure to measure"
     row = selection.row(event.name)
-    pick = "none yet" if selection.pick is None else selection.pick
-    if selection.pick is not None and selection.weight is not None:
-        pick = f"{pick}, by DSE at the run's weight, now {selection.weight:.3g}"
     parts = f"separability {with_error(row.separability)}, dim {with_error(row.dim)}"
     if selection.definition == "released":
-        # at the definition's own weight: the run's changes with every checkpoint
-        total = weighted_sum(row.separability, row.dim, 1.0)
-        parts = f"{parts}, DSE (weight 1) {with_error(total)}"
-    return f"{place}: {parts}; pick so far: {pick}"
+        # that of one checkpoint: lambda of the run changes with every checkpoint
+        total = weighted_sum(row.separability, row.dim, SINGLE_LAMBDA)
+        parts = f"{parts}, {dse_title(SINGLE_LAMBDA)} {with_error(total)}"
+    return f"{place}: {parts}; {_so_far(selection)}"
+
+
+def _so_far(selection: Selection) -> str:
+    """The choice as of now, which may still change."""
+    if selection.pick is None:
+        return "no pick yet"
+    by = "" if selection.weight is None else f", by {dse_title(selection.weight)}"
+    if selection.tied:
+        return (
+            f"no clear winner so far{by}: {tie(selection)}; earliest peak {selection.earliest_peak}"
+        )
+    return f"pick so far: {selection.pick}{by}"
 
 
 def _finish(console: Console, output: Path, result: WatchResult, watching: WatchOptions) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from densescope.errors import DensescopeError
+from densescope.estimate import Estimate
 from densescope.monitoring.reading import PREFIX, DenseReading
 from densescope.selection.alarm import Alarm
-
-_SHOWN = ("inter", "intra", "dim", "dse")
+from densescope.selection.words import parts_line
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,14 @@ class Observation:
     name: str = ""
 
     def __str__(self) -> str:
-        """One line: name, separability, dimension and DSE with its standard error."""
-        said = [self._line()] if self.numbers else []
+        """One line: name, separability, dimension and DSE with half of their 95 % intervals."""
+        said = [] if self.reading is None else [parts_line(self._last_layer(self.reading))]
         said += self.problems
         said += [] if self.alarm is None else [self.alarm.sentence]
         return f"{self.name or self.step}: {'; '.join(said)}"
 
-    def _line(self) -> str:
-        inter, intra, dim, dse = (self.numbers[f"{PREFIX}{name}"] for name in _SHOWN)
-        error = self.numbers.get(f"{PREFIX}dse_error")
-        doubt = "" if error is None else f" ± {error:.3f}"
-        return f"separability {inter - intra:.3f}, dim {dim:.3f}, DSE {dse:.3f}{doubt}"
+    def _last_layer(self, reading: DenseReading) -> Mapping[str, Estimate]:
+        return reading.scores[list(reading.scores)[-1]]
 
     @property
     def for_checkpoints(self) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from densescope.agreement.measures import Measure
 from densescope.report.readings import Column
 
@@ -68,6 +70,12 @@ BASELINES = (
         "Patches with a norm far above the rest; a sign of artifacts. Lower is better.",
     ),
 )
+
+
+def dse_column(definition: str, weight: float | None) -> Column:
+    """The column of DSE with the lambda it has."""
+    column = part_column(definition, "dse")
+    return column if weight is None else replace(column, title=f"DSE (λ = {weight:.3g})")
 
 
 def part_column(definition: str, part: str) -> Column:

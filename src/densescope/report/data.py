@@ -186,8 +186,9 @@ def _stored(records: Sequence[ScoreRecord], level: float) -> tuple[Curve, ...]:
     several = len({layer for layer, _ in keys}) > 1
     curves = []
     for layer, metric in keys:
-        title = f"{metric} (layer {layer})" if several else metric
-        column = Column(title, title, title)
+        where = f" (layer {layer})" if several else ""
+        title = f"{metric}{', λ = 1' if metric == 'released.dse' else ''}{where}"
+        column = Column(f"{metric}{where}", title, title)
         curves.append(_stored_curve(records, column, layer, metric, level))
     return tuple(curves)
 

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING
 
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
-from densescope.report.columns import part_column
+from densescope.report.columns import dse_column, part_column
 from densescope.report.readings import (
     LEVEL,
     Curve,
     Reading,
     decimals_for,
     decimals_of_error,
-    plain,
 )
 
 if TYPE_CHECKING:
     from densescope.selection import Selection, SelectionRow
-from densescope.selection.change import moved_otherwise
-from densescope.selection.words import place
+from densescope.selection.change import is_beyond_noise
+from densescope.selection.headline import headline, tie
 
 NOTHING_SCORED = "No checkpoint has a score to choose by; the table says why."
 NOT_FINITE_SCORE = "left out of the choice: a part of its DSE is not finite"
@@ -97,6 +96,8 @@ class View:
             words; empty where nothing is known to be wrong.
         verdict: the choice in words.
         lead: the same without the sentence that the heading of the page says already.
+        tie: which checkpoints are tied, as ``"epochs 1-21 are tied"``; empty with a clear winner.
+        earliest_peak: name of the earliest peak among them; empty without a pick.
         level: confidence of the intervals, as text.
         dse: the sum; empty where it is not defined.
         separability: its first part.
@@ -114,6 +115,8 @@ class View:
     broken_end: str
     verdict: str
     lead: str
+    tie: str
+    earliest_peak: str
     level: str
     dse: Curve
     separability: Curve
@@ -126,6 +129,11 @@ class View:
     def pick(self) -> Checkpoint | None:
         """The picked checkpoint, if any."""
         return next((row for row in self.checkpoints if row.is_pick), None)
+
+    @property
+    def peak(self) -> Checkpoint | None:
+        """The earliest peak among the tied checkpoints; the pick where it stands alone."""
+        return next((row for row in self.checkpoints if row.name == self.earliest_peak), None)
 
     @property
     def last(self) -> Checkpoint | None:
@@ -148,12 +156,6 @@ class View:
     def images_differ(self) -> bool:
         """Whether some checkpoints were scored on more images than others."""
         return len({row.images for row in self.checkpoints if not row.error}) > 1
-
-    @property
-    def nothing_told_apart(self) -> bool:
-        """Whether the pick is within noise of every other checkpoint that is another file."""
-        placed = {row.against_pick for row in self.checkpoints} - {None, "same file"}
-        return placed == {"within noise"}
 
     @property
     def noise_known(self) -> bool:
@@ -180,11 +182,13 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
     return View(
         definition=selection.definition,
         layer=selection.layer,
-        weight=None if selection.weight is None else _weight(selection.weight),
+        weight=None if selection.weight is None else f"{selection.weight:.3g}",
         weight_note=selection.weight_note,
         broken_end=_broken_end(selection),
         verdict=selection.verdict,
-        lead=_lead(selection, pick),
+        lead=_lead(selection),
+        tie=tie(selection) if selection.tied else "",
+        earliest_peak=selection.earliest_peak or "",
         level=f"{100 * selection.level:.4g}%",
         checkpoints=tuple(
             _checkpoint(record, row, selection, pick)
@@ -211,6 +215,8 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
         broken_end="",
         verdict=verdict,
         lead=verdict,
+        tie="",
+        earliest_peak="",
         level=f"{100 * LEVEL:.4g}%",
         dse=dse,
         separability=separability,
@@ -223,6 +229,8 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
 
 def _curve(selection: Selection, part: str, estimates: Sequence[Estimate | None]) -> Curve:
     readings = tuple(Reading.of(estimate, selection.level) for estimate in estimates)
+    if part == "dse":
+        return Curve(dse_column(selection.definition, selection.weight), readings)
     return Curve(part_column(selection.definition, part), readings)
 
 
@@ -266,10 +274,9 @@ def _against(row: SelectionRow, pick: SelectionRow | None) -> str | None:
     return "higher" if row.dse.value > pick.dse.value else "lower"
 
 
-def _lead(selection: Selection, pick: SelectionRow | None) -> str:
-    said = f"Use {place(pick)}." if pick else "No checkpoint is picked."
-    before, _, after = selection.verdict.partition(said)
-    return f"{before}{after.lstrip()}" if said in selection.verdict else selection.verdict
+def _lead(selection: Selection) -> str:
+    before, _, after = selection.verdict.partition(headline(selection))
+    return f"{before}{after.lstrip()}"
 
 
 def _broken_end(selection: Selection) -> str:
@@ -281,19 +288,14 @@ def _broken_end(selection: Selection) -> str:
 def _moved(selection: Selection) -> str | None:
     if selection.change is None:
         return None
-    otherwise = moved_otherwise(selection.change, selection.comparison_level)
-    if otherwise is not None:
-        return f"{otherwise}, DSE did not"
+    if not is_beyond_noise(selection.change.dse, selection.comparison_level):
+        return "DSE did not move beyond its noise" if selection.noise_known else "noise not known"
     return {
         "dimension": "dimension moved",
         "separability": "separability moved",
         "both": "both parts moved",
         "neither": "no part moved beyond its noise",
     }[selection.change.moved]
-
-
-def _weight(weight: float) -> str:
-    return plain(weight, 2) if abs(weight) >= 0.1 else f"{weight:.2g}".replace("-", "−")
 
 
 def _changes(

@@ -243,7 +243,7 @@ class _Watch:
             if any(record.status == "scored" for record in records):
                 self.report(WatchEvent("note", text=f"no choice can be made: {error}"))
             return None
-        write_table(selection, self.store.folder / TABLE)
+        write_table(selection, self.store.folder / TABLE, records)
         return selection
 
     def _tell(self) -> None:

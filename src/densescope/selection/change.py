@@ -22,13 +22,15 @@ def change_between(
 def leading_part(separability: Estimate, dim: Estimate, weight: float, level: float) -> Part:
     """The part that moved DSE: see :class:`~densescope.selection.result.Change`.
 
-    Where the noise is not known, every change counts as larger than it.
+    No part is named where DSE itself did not move beyond its noise, or the noise is not known.
     """
+    if not is_beyond_noise(weighted_sum(separability, dim, weight), level):
+        return "neither"
     moves = {"separability": separability.value, "dimension": weight * dim.value}
     total = sum(moves.values())
     real = {
-        "separability": exceeds_noise(separability, level),
-        "dimension": exceeds_noise(dim, level),
+        "separability": is_beyond_noise(separability, level),
+        "dimension": is_beyond_noise(dim, level),
     }
     sizes = {part: abs(move) for part, move in moves.items() if real[part] and move * total > 0}
     if not sizes:
@@ -39,18 +41,9 @@ def leading_part(separability: Estimate, dim: Estimate, weight: float, level: fl
     return "separability" if first == "separability" else "dimension"
 
 
-def moved_otherwise(change: Change, level: float) -> str | None:
-    """Where no part moved DSE: the one that moved beyond its noise all the same, and which way.
-
-    Returns:
-        ``"separability rose"``, ``"the dimension fell"``, ..., or ``None``.
-    """
-    if change.moved != "neither":
-        return None
-    for name, part in (("separability", change.separability), ("the dimension", change.dim)):
-        if exceeds_noise(part, level):
-            return f"{name} {'rose' if part.value > 0 else 'fell'}"
-    return None
+def is_beyond_noise(difference: Estimate, level: float) -> bool:
+    """Whether the noise of a difference is known and smaller than the difference."""
+    return difference.interval(level) is not None and exceeds_noise(difference, level)
 
 
 def exceeds_noise(difference: Estimate, level: float) -> bool:

@@ -67,7 +67,7 @@ class SelectionRow:
         rank_in_shortlist: 1 for the highest candidate; ``None`` outside the shortlist.
         is_pick: the checkpoint to use.
         below_noise_of_pick: its DSE and the pick's differ by less than their noise; ``False``
-            for the pick itself and where the noise is not known.
+            for the pick itself. Where the noise is not known, only equal values do.
         images: how many it was scored on, where its record says so.
         is_file_of_pick: another name of the pick: its file has the same sha256.
     """
@@ -151,6 +151,29 @@ class Selection:
     def images_differ(self) -> bool:
         """Whether some checkpoints were scored on more images than others."""
         return len({row.images for row in self.rows}) > 1
+
+    @property
+    def noise_known(self) -> bool:
+        """Whether the numbers of the checkpoints have intervals."""
+        return any(row.separability.standard_error is not None for row in self.rows)
+
+    @property
+    def tied(self) -> tuple[str, ...]:
+        """The pick and all that are not told apart from it, by step; empty where there is none."""
+        if not any(row.below_noise_of_pick and not row.is_file_of_pick for row in self.rows):
+            return ()
+        return tuple(
+            row.name
+            for row in self.rows
+            if row.is_pick or row.below_noise_of_pick or row.is_file_of_pick
+        )
+
+    @property
+    def earliest_peak(self) -> str | None:
+        """The first local maximum of DSE among the tied checkpoints; else the pick."""
+        tied = self.tied
+        peaks = (row.name for row in self.rows if row.is_candidate and row.name in tied)
+        return next(peaks, self.pick)
 
     def row(self, name: str) -> SelectionRow:
         """The row of one checkpoint.

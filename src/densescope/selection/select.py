@@ -180,5 +180,4 @@ def _same_files(
 def _below_noise(pick: SelectionRow, row: SelectionRow, level: float) -> bool:
     if pick.dse is None or row.dse is None:
         return False
-    difference = pick.dse.minus(row.dse)
-    return difference.standard_error is not None and not exceeds_noise(difference, level)
+    return not exceeds_noise(pick.dse.minus(row.dse), level)

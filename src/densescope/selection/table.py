@@ -1,4 +1,4 @@
-"""A selection as a flat table: one row per checkpoint, in JSON, CSV or Parquet."""
+"""A run as a flat table: one row per checkpoint, in JSON, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
-from densescope.records import write_json
+from densescope.records import ProbeRecord, ScoreRecord, write_json
+from densescope.selection.headline import headline
 from densescope.selection.result import Selection, SelectionRow
 
 Row = dict[str, Any]
+Probes = Mapping[str, Sequence[ProbeRecord]]
 
-# Column -> its type; the order is the order of the table.
+# Column of the choice -> its type; the order is the order of the table.
 COLUMNS: dict[str, type] = {
     "step": int,
     "unit": str,
     "name": str,
     "definition": str,
     "layer": int,
+    "lambda": float,
     "dse": float,
     "dse_low": float,
     "dse_high": float,
@@ -39,21 +42,75 @@ COLUMNS: dict[str, type] = {
 }
 
 
-def selection_table(selection: Selection) -> list[Row]:
+def selection_table(
+    selection: Selection, records: Sequence[ScoreRecord], probes: Probes | None = None
+) -> list[Row]:
     """One flat row per scored checkpoint, in order of step.
 
-    The keys are those of ``COLUMNS``. ``..._low`` and ``..._high`` bound each number alone at
-    ``selection.level``; to compare two checkpoints read ``below_noise_of_pick``, which pairs
-    them, not the overlap of two intervals. What is not known is ``None``.
+    The keys are those of :func:`table_columns`. ``..._low`` and ``..._high`` bound each number
+    alone at ``selection.level``; to compare two checkpoints read ``below_noise_of_pick``, which
+    pairs them, not the overlap of two intervals. What is not known is ``None``.
+
+    Args:
+        selection: the choice; ``dse`` is with its ``lambda``, ``released.dse`` with 1.
+        records: of the same run; every stored number at the selection's layer becomes a column.
+        probes: room -> its records; each room becomes a column, its mean over seeds.
     """
-    return [_flat(selection, row) for row in selection.rows]
+    by_name = {record.name: record for record in records}
+    metrics = _metrics(selection, records)
+    labels = _labels(probes or {})
+    table = []
+    for row in selection.rows:
+        scores = by_name[row.name].scores.get(str(selection.layer), {})
+        flat = _flat(selection, row)
+        for metric in metrics:
+            flat |= _bounds(metric, scores.get(metric), selection.level)
+        for column, probed in labels.items():
+            found = probed.get(row.name)
+            flat |= {
+                column: None if found is None else found.value,
+                f"{column}_spread": None if found is None else found.spread,
+            }
+        table.append(flat)
+    return table
 
 
-def write_table(selection: Selection, path: Path | str) -> None:
+def table_columns(
+    selection: Selection, records: Sequence[ScoreRecord], probes: Probes | None = None
+) -> dict[str, type]:
+    """Columns of :func:`selection_table` with their types, in order."""
+    columns = dict(COLUMNS)
+    for metric in _metrics(selection, records):
+        columns |= dict.fromkeys((metric, f"{metric}_low", f"{metric}_high"), float)
+    for column in _labels(probes or {}):
+        columns |= dict.fromkeys((column, f"{column}_spread"), float)
+    return columns
+
+
+def _metrics(selection: Selection, records: Sequence[ScoreRecord]) -> list[str]:
+    layer = str(selection.layer)
+    return list(dict.fromkeys(name for r in records for name in r.scores.get(layer, {})))
+
+
+def _labels(probes: Probes) -> dict[str, dict[str, ProbeRecord]]:
+    """``camvid-quick-linear.miou`` -> checkpoint -> what was found there."""
+    return {
+        f"{room}.{records[0].measure}": {r.name: r for r in records if r.status == "probed"}
+        for room, records in probes.items()
+        if records
+    }
+
+
+def write_table(
+    selection: Selection,
+    path: Path | str,
+    records: Sequence[ScoreRecord],
+    probes: Probes | None = None,
+) -> None:
     """Write :func:`selection_table` to ``.json``, ``.csv`` or ``.parquet``.
 
-    A reader sees the whole file or the one before it. JSON also holds weight and verdict; its rows
-    are under ``"rows"``.
+    A reader sees the whole file or the one before it. JSON also holds lambda (``weight``),
+    headline, verdict and the tied checkpoints; its rows are under ``"rows"``.
 
     Raises:
         InputError: another suffix.
@@ -61,12 +118,16 @@ def write_table(selection: Selection, path: Path | str) -> None:
     document = {
         "weight": selection.weight,
         "weight_note": selection.weight_note,
+        "headline": headline(selection),
+        "tied": list(selection.tied),
+        "earliest_peak": selection.earliest_peak,
         "verdict": selection.verdict,
         "level": selection.level,
         "comparison_level": selection.comparison_level,
         "failed": list(selection.failed),
     }
-    write_rows(selection_table(selection), COLUMNS, path, document=document)
+    columns = table_columns(selection, records, probes)
+    write_rows(selection_table(selection, records, probes), columns, path, document=document)
 
 
 def write_rows(
@@ -117,6 +178,7 @@ def _flat(selection: Selection, row: SelectionRow) -> Row:
         "name": row.name,
         "definition": selection.definition,
         "layer": selection.layer,
+        "lambda": selection.weight,
         **_bounds("dse", row.dse, selection.level),
         **_bounds("separability", row.separability, selection.level),
         **_bounds("dim", row.dim, selection.level),

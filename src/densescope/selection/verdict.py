@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from densescope.selection.change import moved_otherwise
+from densescope.selection.headline import headline
 from densescope.selection.peaks import seen_to_fall
 from densescope.selection.result import Change, Selection
 from densescope.selection.weight import weight_warning
@@ -15,12 +15,12 @@ MORE = "score more images, or a larger set if these were all of it"
 def verdict(selection: Selection, *, window: int) -> str:
     """A few sentences: which checkpoint, against the last, what moved, and what is not known."""
     if selection.pick is None:
-        sentences = _without_pick(selection)
+        sentences = [str(selection.weight_note)]
     elif len(selection.rows) < 3:
         sentences = _too_few(selection)
     else:
         sentences = _with_pick(selection, window)
-    sentences = [*_broken_end(selection), *sentences]
+    sentences = [*_broken_end(selection), headline(selection), *sentences]
     if selection.saving is not None:
         sentences.append(selection.saving)
     if selection.failed:
@@ -46,16 +46,10 @@ def _broken_end(selection: Selection) -> list[str]:
     return said
 
 
-def _without_pick(selection: Selection) -> list[str]:
-    return [f"No checkpoint is picked. {selection.weight_note}"]
-
-
 def _too_few(selection: Selection) -> list[str]:
-    rows, pick = selection.rows, selection.row(str(selection.pick))
-    if len(rows) == 1:
-        return [f"Only {place(pick)} was scored: there is nothing to choose from yet."]
+    if len(selection.rows) == 1:
+        return []
     return [
-        f"Only two checkpoints were scored; {place(pick)} has the higher DSE.",
         *_against_last(selection),
         "A peak cannot be told from a slope: score more checkpoints of the run.",
     ]
@@ -65,11 +59,10 @@ def _with_pick(selection: Selection, window: int) -> list[str]:
     rows, pick = selection.rows, selection.row(str(selection.pick))
     position = rows.index(pick)
     return [
-        f"Use {place(pick)}.",
+        *_ties(selection),
         *_shape(selection, position, window),
         *_against_last(selection),
         *_same_files(selection),
-        *_ties(selection),
         *_noise_unknown(selection),
         *_weight_unsure(selection),
     ]
@@ -80,7 +73,7 @@ def _shape(selection: Selection, position: int, window: int) -> list[str]:
     rows = selection.rows
     values = [row.dse.value for row in rows if row.dse is not None]
     if max(values) == min(values):
-        return ["DSE is the same in all checkpoints and chooses none of them; this is the first."]
+        return ["DSE is the same in all checkpoints and chooses none of them."]
     if position == len(rows) - 1:
         seen = "up to there" if selection.unscored_after else "so far"
         return [
@@ -141,12 +134,8 @@ def _moved(change: Change, level: float) -> str:
     parts = (
         f"separability {signed(change.separability, level)}, dimension {signed(change.dim, level)}"
     )
-    otherwise = moved_otherwise(change, level)
-    if otherwise is not None:
-        return (
-            f"{otherwise[0].upper()}{otherwise[1:]} beyond its noise, which is not the way DSE "
-            f"went; the other part did not move beyond its noise ({parts})."
-        )
+    if change.dse.interval(level) is None:
+        return f"Which part moved it is not known without its noise ({parts})."
     if change.moved == "neither":
         return f"Neither part alone moved beyond its noise ({parts})."
     if change.moved == "both":
@@ -167,34 +156,19 @@ def _same_files(selection: Selection) -> list[str]:
 
 
 def _ties(selection: Selection) -> list[str]:
-    """Checkpoints that cannot be told from the pick: those of the shortlist by name."""
-    others = [row for row in selection.rows if not row.is_pick and not row.is_file_of_pick]
-    if others and all(row.below_noise_of_pick for row in others):
-        return [
-            "No checkpoint at all can be told apart from the pick: every difference is below the "
-            f"noise of {_images(selection)}; {MORE}."
-        ]
-    tied = [
-        place(row)
-        for row in others
-        if row.rank_in_shortlist is not None and row.below_noise_of_pick
-    ]
-    count = sum(row.below_noise_of_pick for row in others) - len(tied)
-    outside = f"{count} checkpoint{'s' * (count != 1)} outside the shortlist"
-    if tied:
-        which = f"Of the shortlist, {listed(tied)}" + (f", and {outside}," if count else "")
-    elif count:
-        which = outside
-    else:
+    """What the pick of the rule is worth beside the checkpoints tied with it."""
+    if not selection.tied or not selection.noise_known:
         return []
+    is_peak = selection.pick == selection.earliest_peak
+    pick = "It is also" if is_peak else f"{place(selection.row(str(selection.pick)))} is"
     return [
-        f"{which} cannot be told apart from the pick: the difference is below the noise of "
-        f"{_images(selection)}; {MORE}."
+        f"{pick} the pick by the rule; the differences from it are below the noise of "
+        f"{_images(selection)}: {MORE}."
     ]
 
 
 def _noise_unknown(selection: Selection) -> list[str]:
-    if any(row.separability.standard_error is not None for row in selection.rows):
+    if selection.noise_known:
         return []
     return [
         f"The noise is not known, as there are too few images to cut {_images(selection)} into "

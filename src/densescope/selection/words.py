@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from densescope.estimate import Estimate
@@ -28,6 +28,36 @@ def place(row: Placed, name: str = "") -> str:
     """``checkpoint0030.pth (epoch 30)``; what is named for its place is not told it twice."""
     shown, at = name or row.name, f"{row.unit} {row.step}"
     return shown if shown == at else f"{shown} ({at})"
+
+
+SINGLE_LAMBDA = 1.0  # of a checkpoint by itself; a run has its own
+
+
+def dse_title(weight: float) -> str:
+    """``DSE (lambda = 0.43)``: no DSE is shown without the lambda it has."""
+    return f"DSE (lambda = {weight:.3g})"
+
+
+def parts_line(row: Mapping[str, Estimate]) -> str:
+    """Separability, dimension and DSE of one checkpoint by itself, on one line.
+
+    Args:
+        row: its numbers by name, those of the released definition among them.
+    """
+    separability = row["released.inter"].minus(row["released.intra"])
+    return (
+        f"separability {with_error(separability)}, dim {with_error(row['released.dim'])}, "
+        f"{dse_title(SINGLE_LAMBDA)} {with_error(row['released.dse'])}"
+    )
+
+
+def with_error(estimate: Estimate | None, digits: int = 4) -> str:
+    """``0.6203 ± 0.0012``: a number and the half-width of its 95 % interval."""
+    if estimate is None or estimate.value != estimate.value:
+        return "–"
+    bounds = estimate.interval()
+    value = f"{estimate.value:.{digits}g}"
+    return value if bounds is None else f"{value} ± {(bounds[1] - bounds[0]) / 2:.2g}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -14,7 +14,7 @@ from densescope.study.summary import Course, StudySummary
 
 COLORS = ("#1c2128", "#0072b2", "#b8540a", "#00795c", "#a1479e", "#8a6d00")
 TITLES = {
-    "dse": "DSE (weight 1)",
+    "dse": "DSE (lambda = 1)",
     "separability": "separability",
     "dim": "dimension (fraction of full rank)",
 }

@@ -70,7 +70,7 @@ class StudyRow:
         gain: DSE pick minus last.
         regret: best minus DSE pick.
         tau: number -> Kendall's tau with the measure.
-        numbers: DSE (weight 1), separability and dimension of the last checkpoint.
+        numbers: DSE (lambda = 1), separability and dimension of the last checkpoint.
         effect: difference from the first arm at the last checkpoint, seed by seed: the measure
             under its own name, and each of ``numbers``; empty for the first arm.
     """
@@ -283,11 +283,11 @@ def markdown(summary: StudySummary) -> str:
         "degraded",
         "pick - last",
         "tau of DSE",
-        "DSE (weight 1)",
+        "DSE (lambda = 1)",
         "separability",
         "dimension",
         "effect on labels",
-        "effect on DSE (weight 1)",
+        "effect on DSE (lambda = 1)",
     )
     table: list[Sequence[str]] = [head]
     for row in summary.rows:

@@ -1,0 +1,63 @@
+"""The one sentence a reader acts on: a clear winner, or which checkpoints are tied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from densescope.selection.result import Selection, SelectionRow
+from densescope.selection.words import listed, place
+
+
+def headline(selection: Selection) -> str:
+    """What to do with the choice, as far as the noise allows.
+
+    A checkpoint is recommended only where it is told apart from all others. Otherwise the tied ones
+    are named, and the earliest peak among them.
+
+    Args:
+        selection: of the run.
+
+    Returns:
+        ``"Use checkpoint0004.pth (epoch 4)."``, or ``"No clear winner: epochs 1-21 are tied; the
+        earliest peak is checkpoint0004.pth (epoch 4)."``, or what stands in the way of a choice.
+    """
+    if selection.pick is None:
+        return "No checkpoint is picked."
+    pick = selection.row(selection.pick)
+    if len(selection.rows) == 1:
+        return f"Only {place(pick)} was scored: there is nothing to choose from yet."
+    if selection.tied:
+        peak = selection.row(str(selection.earliest_peak))
+        return f"No clear winner: {tie(selection)}; the earliest peak is {place(peak)}."
+    if len(selection.rows) == 2:
+        return f"Only two checkpoints were scored; {place(pick)} has the higher DSE."
+    if not selection.noise_known:
+        return f"The pick is {place(pick)}; whether others are as good is not known."
+    return f"Use {place(pick)}."
+
+
+def tie(selection: Selection) -> str:
+    """``epochs 1-21 are tied``, ``all 12 checkpoints (epochs 1-12) are tied``."""
+    tied = [row.name in selection.tied for row in selection.rows]
+    spans = _spans(selection.rows, tied)
+    if all(tied):
+        return f"all {len(tied)} checkpoints ({spans}) are tied"
+    return f"{spans} are tied"
+
+
+def _spans(rows: Sequence[SelectionRow], kept: Sequence[bool]) -> str:
+    """``epochs 1-21 and 30``; a range is a stretch of checkpoints without one left out."""
+    stretches: list[list[int]] = []
+    for index, row in enumerate(rows):
+        if not kept[index]:
+            continue
+        if stretches and index and kept[index - 1]:
+            stretches[-1].append(row.step)
+        else:
+            stretches.append([row.step])
+    parts = [
+        part
+        for steps in stretches
+        for part in ([f"{steps[0]}-{steps[-1]}"] if len(steps) > 2 else [str(s) for s in steps])
+    ]
+    return f"{rows[0].unit}s {listed(parts, most=8)}"
