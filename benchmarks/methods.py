@@ -31,6 +31,7 @@ from densescope.evaluation.probes import ProbeData, probe_data, run_protocol
 from densescope.features.backbones import load_backbone
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import decode_subset, draw_subset, open_images
+from densescope.features.spec import BackboneSpec
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.pretraining.chance import generator_of
 from densescope.pretraining.encoders import SMALL
@@ -152,9 +153,11 @@ def measure(
         files = pretrain(settings, pixels, folder, watchers=[watching])
         loaded = load_backbone(
             files[-1],
-            format=name,
-            architecture=backbone.architecture,
-            architecture_options=settings.backbone.loader_options,
+            BackboneSpec(
+                format=name,
+                architecture=backbone.architecture,
+                architecture_options=settings.backbone.loader_options,
+            ),
         )
         assert watching.features is not None
         apart = loaded.backbone.features(watching.batch[:8]).patches[0] - watching.features

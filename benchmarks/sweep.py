@@ -32,6 +32,7 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import PRECISIONS, resolve_device
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import draw_subset, open_images
+from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
 from densescope.runs.executors import Processes
 from densescope.runs.scorer import Compute
@@ -96,10 +97,9 @@ def swept(options: argparse.Namespace, folder: Path, settings: ScoreSettings) ->
         last = time.perf_counter()
         records = sweep(
             folder,
+            BackboneSpec(format="timm", architecture=ARCHITECTURE),
             images=options.images,
             output=output,
-            format="timm",
-            architecture=ARCHITECTURE,
             images_count=options.images_count,
             settings=settings,
             compute=Compute(options.device),

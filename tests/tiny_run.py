@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from densescope.features.spec import BackboneSpec
+
 OPTIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 ARCHITECTURE = "vit_small_patch16_224"
+SPEC = BackboneSpec("dino", ARCHITECTURE, OPTIONS)
 IMAGES = 32
 SETTINGS = {"global_clusters": 6, "lidar_images": 8, "lidar_views": 3}
 

@@ -17,16 +17,17 @@ from densescope.errors import InputError
 from densescope.evaluation.probes import ProbeResult, quick_linear_probe
 from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.backbones import load_backbone
 from densescope.features.extraction import extract
 from densescope.features.live import live_backbone
 from densescope.features.protocol import Backbone
+from densescope.features.spec import BackboneSpec
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.learners.dino import SMALL_DINO
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import Progress, pretrain
 from densescope.report.run import report_run
-from densescope.runs.scorer import BackboneSpec
-from densescope.runs.sweep import SweepEvent, sweep_run
+from densescope.runs.sweep import SweepEvent, sweep
 from densescope.selection import Selection, select_checkpoints
 
 MARK = "densescope-demo.txt"
@@ -120,11 +121,11 @@ def run_demo(
     scores = folder / "scores"
     shape = settings.pretrain.backbone
     spec = BackboneSpec("dino", shape.architecture, shape.loader_options)
-    records = sweep_run(
+    records = sweep(
         run,
+        spec,
         images=folder / "scenes" / "images",
         output=scores,
-        spec=spec,
         images_count=settings.score_images,
         settings=settings.score,
         on_event=on_event,
@@ -136,7 +137,9 @@ def run_demo(
 
     labelled = make_scenes(sum(settings.probe_images), size=size, seed=settings.seed + 2)
     names = dict.fromkeys((str(selection.pick), selection.last))
-    probes = {name: _probe(spec.load(run / name).backbone, labelled, settings) for name in names}
+    probes = {
+        name: _probe(load_backbone(run / name, spec).backbone, labelled, settings) for name in names
+    }
     fresh = live_backbone(before.network, image_size=size)
     untrained = _probe(fresh, labelled, settings)
     say(f"probed the pick and the last checkpoint with labels ({clock('probe')})")

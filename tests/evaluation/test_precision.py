@@ -10,8 +10,8 @@ from torch import Tensor
 
 from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.features.extraction import extract
+from densescope.features.spec import BackboneSpec
 from densescope.features.timm_backbone import TimmBackbone
-from densescope.runs.scorer import BackboneSpec
 from densescope.runs.sweep import score_checkpoint
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, write_checkpoints
 

@@ -26,6 +26,7 @@ from densescope.evaluation.probes import (
 from densescope.evaluation.probes.run import identity_of
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.features.backbones import load_backbone
+from densescope.features.spec import BackboneSpec
 from tests.evaluation.worlds import (
     SIZE,
     TINY,
@@ -273,21 +274,23 @@ def test_a_checkpoint_is_probed_by_what_it_is(tiny_run: Path, scenes: ProbeData)
     }
     values = []
     for file in ("checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0000.pth"):
-        loaded = load_backbone(tiny_run / file, **arguments)
+        loaded = load_backbone(tiny_run / file, BackboneSpec(**arguments))
         outcome = probe_checkpoint(
             loaded, "capi-knn", scenes, cache_folder=cache, image_size=SIZE, workers=1
         )
         values.append(outcome.values)
     assert values[0] == values[2]
     assert len(list(cache.glob("*.npy"))) == 10  # two halves: labels, and per file two arrays
-    student = load_backbone(tiny_run / "checkpoint0000.pth", weights="student", **arguments)
+    student = load_backbone(
+        tiny_run / "checkpoint0000.pth", BackboneSpec(weights="student", **arguments)
+    )
     assert identity_of(student) != identity_of(loaded)
     assert protocol_settings("capi-knn", scenes, changes={"image_size": SIZE}) == outcome.settings
 
 
 def test_a_protocol_without_steps_cannot_be_shortened(tiny_run: Path, scenes: ProbeData) -> None:
     loaded = load_backbone(
-        tiny_run / "checkpoint0000.pth", format="dino", architecture_options=OPTIONS
+        tiny_run / "checkpoint0000.pth", BackboneSpec(format="dino", architecture_options=OPTIONS)
     )
     with pytest.raises(InputError, match="protocol capi-knn has no steps to change; it has: image"):
         probe_checkpoint(loaded, "capi-knn", scenes, steps=3)

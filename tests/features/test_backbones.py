@@ -14,6 +14,7 @@ from densescope.errors import CheckpointError, InputError
 from densescope.features.architectures import parse_architecture_options
 from densescope.features.backbones import Backbone, load_backbone
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.spec import BackboneSpec
 from densescope.features.stored import identity
 from tests.features.plain_models import (
     DIM,
@@ -43,7 +44,7 @@ def file(tmp_path: Path, weights: dict[str, Tensor]) -> Path:
 
 def load(path: Path, **changes: Any) -> LoadedBackbone:
     arguments = {"format": "dino", "architecture_options": SMALL_VIT, **changes}
-    return load_backbone(path, **arguments)
+    return load_backbone(path, BackboneSpec(**arguments))
 
 
 def test_a_loaded_backbone_is_frozen_and_in_evaluation_mode(file: Path) -> None:
@@ -139,7 +140,9 @@ def test_swin_is_evaluated_at_another_size(tmp_path: Path, generator: torch.Gene
     weights = swin_weights(generator)
     torch.save({"teacher": weights}, path)
     options = dict(SWIN_OPTIONS)
-    loaded = load_backbone(path, format="esvit", architecture_options=options, image_size=128)
+    loaded = load_backbone(
+        path, BackboneSpec(format="esvit", architecture_options=options, image_size=128)
+    )
     assert loaded.coverage.positions is None
     assert loaded.backbone.patch_size == 8
     images = random_images(generator, 128)
@@ -153,7 +156,10 @@ def test_a_resnet_takes_any_size(tmp_path: Path, generator: torch.Generator) -> 
     torch.save(resnet_weights(generator), path)
     options = {**RESNET_OPTIONS, "img_size": 96}
     loaded = load_backbone(
-        path, format="resnet-release", architecture="resnet18", architecture_options=options
+        path,
+        BackboneSpec(
+            format="resnet-release", architecture="resnet18", architecture_options=options
+        ),
     )
     assert (loaded.backbone.image_size, loaded.backbone.patch_size) == (96, 32)
     assert loaded.coverage.positions is None

@@ -9,6 +9,7 @@ import torch
 
 from densescope.errors import CheckpointError
 from densescope.features.backbones import load_backbone
+from densescope.features.spec import BackboneSpec
 
 GOOD = """
 import torch
@@ -43,10 +44,12 @@ def loader(tmp_path: Path, text: str) -> Path:
 def test_a_good_loader(tmp_path: Path, checkpoint: Path) -> None:
     loaded = load_backbone(
         checkpoint,
-        format="custom",
-        loader=loader(tmp_path, GOOD),
-        architecture_options={"width": 3},
-        weights="teacher",
+        BackboneSpec(
+            format="custom",
+            loader=loader(tmp_path, GOOD),
+            architecture_options={"width": 3},
+            weights="teacher",
+        ),
     )
     backbone = loaded.backbone
     assert isinstance(backbone, torch.nn.Module)
@@ -87,13 +90,15 @@ BAD = {
 def test_a_bad_loader_is_one_sentence(name: str, tmp_path: Path, checkpoint: Path) -> None:
     text, sentence = BAD[name]
     with pytest.raises(CheckpointError, match=sentence):
-        load_backbone(checkpoint, format="custom", loader=loader(tmp_path, text))
+        load_backbone(checkpoint, BackboneSpec(format="custom", loader=loader(tmp_path, text)))
 
 
 def test_the_loader_and_the_checkpoint_must_exist(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="format=custom needs a loader"):
-        load_backbone(checkpoint, format="custom")
+        load_backbone(checkpoint, BackboneSpec(format="custom"))
     with pytest.raises(CheckpointError, match="there is no loader file"):
-        load_backbone(checkpoint, format="custom", loader=tmp_path / "absent.py")
+        load_backbone(checkpoint, BackboneSpec(format="custom", loader=tmp_path / "absent.py"))
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
-        load_backbone(tmp_path / "absent", format="custom", loader=loader(tmp_path, GOOD))
+        load_backbone(
+            tmp_path / "absent", BackboneSpec(format="custom", loader=loader(tmp_path, GOOD))
+        )

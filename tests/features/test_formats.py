@@ -24,6 +24,7 @@ from densescope.features.formats import (
     formats_table,
 )
 from densescope.features.layouts import fitting_formats
+from densescope.features.spec import BackboneSpec
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.methods import METHODS
 from tests.features.plain_models import (
@@ -89,10 +90,12 @@ def test_a_row_gives_the_features_of_the_trained_network(
     for weights, network in written.expected.items():
         loaded = load_backbone(
             written.path,
-            format=name,
-            architecture=written.architecture,
-            architecture_options=written.options,
-            weights=weights,
+            BackboneSpec(
+                format=name,
+                architecture=written.architecture,
+                architecture_options=written.options,
+                weights=weights,
+            ),
         )
         found[weights] = loaded.backbone.features(images)
         assert_same(found[weights], network(images))
@@ -114,9 +117,11 @@ def test_dinov3_rows(release: bool, tmp_path: Path, generator: torch.Generator) 
     torch.save(weights if release else {"teacher": prefixed("backbone.", weights) | heads}, path)
     loaded = load_backbone(
         path,
-        format="dinov3-release" if release else "dinov3",
-        architecture="vit_small_patch16_dinov3_qkvb",
-        architecture_options=SMALL_VIT,
+        BackboneSpec(
+            format="dinov3-release" if release else "dinov3",
+            architecture="vit_small_patch16_dinov3_qkvb",
+            architecture_options=SMALL_VIT,
+        ),
     )
     images = random_images(generator)
     assert_same(loaded.backbone.features(images), dinov3_features(weights, images))
@@ -133,9 +138,11 @@ def test_a_key_bias_that_was_trained_is_used(tmp_path: Path, generator: torch.Ge
     torch.save(weights, tmp_path / "a.pth")
     loaded = load_backbone(
         tmp_path / "a.pth",
-        format="dinov3-release",
-        architecture="vit_small_patch16_dinov3_qkvb",
-        architecture_options={**SMALL_VIT, "num_reg_tokens": 0},
+        BackboneSpec(
+            format="dinov3-release",
+            architecture="vit_small_patch16_dinov3_qkvb",
+            architecture_options={**SMALL_VIT, "num_reg_tokens": 0},
+        ),
     )
     images = random_images(generator)
     found = loaded.backbone.features(images)
@@ -161,10 +168,12 @@ def test_a_sharded_dinov3_folder_loads(tmp_path: Path, generator: torch.Generato
     for name, weights in ((None, teacher), ("student", student)):
         loaded = load_backbone(
             tmp_path / "ckpt" / "99",
-            format="dinov3",
-            architecture="vit_small_patch16_dinov3_qkvb",
-            architecture_options=SMALL_VIT,
-            weights=name,
+            BackboneSpec(
+                format="dinov3",
+                architecture="vit_small_patch16_dinov3_qkvb",
+                architecture_options=SMALL_VIT,
+                weights=name,
+            ),
         )
         assert_same(loaded.backbone.features(images), dinov3_features(weights, images))
         assert loaded.epoch_inside == 99
@@ -177,7 +186,9 @@ def test_the_wrong_head_count_loads_and_gives_other_features(
     written = LAYOUTS["mocov3"](tmp_path, generator)
     images = random_images(generator)
     options = {**written.options, "num_heads": 6}
-    loaded = load_backbone(written.path, format="mocov3", architecture_options=options)
+    loaded = load_backbone(
+        written.path, BackboneSpec(format="mocov3", architecture_options=options)
+    )
     right = written.expected[None](images)
     assert not torch.allclose(loaded.backbone.features(images).image, right.image, atol=0.05)
 
@@ -193,10 +204,10 @@ def test_the_wrong_epsilon_loads_and_gives_other_features(
     torch.save({"teacher": weights}, path)
     images = random_images(generator, SWIN_SIZE)
     right = swin_features(weights, images)
-    row = load_backbone(path, format="esvit", architecture_options=dict(SWIN_OPTIONS))
+    row = load_backbone(path, BackboneSpec(format="esvit", architecture_options=dict(SWIN_OPTIONS)))
     assert_same(row.backbone.features(images), right)
     options = {**SWIN_OPTIONS, "norm_eps": 1e-5}
-    wrong = load_backbone(path, format="esvit", architecture_options=options)
+    wrong = load_backbone(path, BackboneSpec(format="esvit", architecture_options=options))
     difference = wrong.backbone.features(images).image - right.image
     assert difference.abs().max() > 0.01
 
@@ -207,7 +218,7 @@ def test_a_file_of_another_format_is_told_which_would_fit(
 ) -> None:
     written = LAYOUTS[name](tmp_path, generator)
     report = check_checkpoint(
-        written.path, format=wrong, weights="ema" if wrong == "timm" else None
+        written.path, BackboneSpec(format=wrong, weights="ema" if wrong == "timm" else None)
     )
     assert not report.fits
     assert f"Formats that would fit: {name}" in report.message
@@ -219,7 +230,7 @@ def test_a_check_names_the_fitting_formats_once(
     name: str, wrong: str, weights: str | None, tmp_path: Path, generator: torch.Generator
 ) -> None:
     written = LAYOUTS[name](tmp_path, generator)
-    report = check_checkpoint(written.path, format=wrong, weights=weights)
+    report = check_checkpoint(written.path, BackboneSpec(format=wrong, weights=weights))
     assert re.findall(rf"\b{name}\b(?=,|$)", report.text.split("fit")[-1]) == [name]
     assert len(re.findall("[Ff]ormats (?:that would|whose layout)", report.text)) == 1
     assert "No known format fits" not in report.text
@@ -230,7 +241,7 @@ def test_another_set_of_weights_of_the_same_format_may_fit(
 ) -> None:
     path = tmp_path / "a.pth"
     torch.save({"teacher": prefixed("module.backbone.", vit_weights(generator))}, path)
-    report = check_checkpoint(path, format="dino", weights="student")
+    report = check_checkpoint(path, BackboneSpec(format="dino", weights="student"))
     assert "Formats that would fit: dino, ibot" in report.text
 
 
@@ -238,7 +249,7 @@ def test_only_another_set_of_weights_may_fit(tmp_path: Path, generator: torch.Ge
     path = tmp_path / "a.pth"
     torch.save({"student": prefixed("module.backbone.", vit_weights(generator))}, path)
     with pytest.raises(CheckpointError, match=r"fit: dino \(weights=student\), ibot \(weights"):
-        load_backbone(path, format="dino")
+        load_backbone(path, BackboneSpec(format="dino"))
 
 
 def test_steps_of_a_check(tmp_path: Path, generator: torch.Generator) -> None:
@@ -247,7 +258,7 @@ def test_steps_of_a_check(tmp_path: Path, generator: torch.Generator) -> None:
 
     def step(format: str, **changes: object) -> str | None:
         arguments: dict[str, object] = {"architecture_options": options, **changes}
-        return check_checkpoint(written.path, format=format, **arguments).step  # type: ignore[arg-type]
+        return check_checkpoint(written.path, BackboneSpec(format=format, **arguments)).step  # type: ignore[arg-type]
 
     assert step("dino") is None
     assert step("mocov3") == "path"
@@ -258,9 +269,9 @@ def test_steps_of_a_check(tmp_path: Path, generator: torch.Generator) -> None:
     assert step("dino", architecture_options={}) == "load"
     empty = tmp_path / "empty.pth"
     empty.touch()
-    assert check_checkpoint(empty, format="dino").step == "read"
+    assert check_checkpoint(empty, BackboneSpec(format="dino")).step == "read"
     torch.save({"teacher": {"other.w": torch.ones(1)}}, empty)
-    report = check_checkpoint(empty, format="dino")
+    report = check_checkpoint(empty, BackboneSpec(format="dino"))
     assert report.step == "prefix"
     assert "begins with 'backbone.'; there are other.w" in report.message
     assert "No known format fits: format custom reads it" in report.message
@@ -270,12 +281,16 @@ def test_steps_of_a_check(tmp_path: Path, generator: torch.Generator) -> None:
 def test_a_plain_state_dict_is_timms_first(tmp_path: Path, generator: torch.Generator) -> None:
     path = tmp_path / "epoch_100.pth"
     torch.save(vit_weights(generator), path)
-    report = check_checkpoint(path, format="dino")
+    report = check_checkpoint(path, BackboneSpec(format="dino"))
     assert report.text.endswith("Formats that would fit: timm, dino-release, ibot-release")
-    report = check_checkpoint(path, format="timm", architecture="vit_small_patch16_224")
+    report = check_checkpoint(
+        path, BackboneSpec(format="timm", architecture="vit_small_patch16_224")
+    )
     assert report.text.endswith("this file: timm, dino-release, ibot-release")
     torch.save({"net": vit_weights(generator)}, path)
-    report = check_checkpoint(path, format="timm", architecture="vit_small_patch16_224")
+    report = check_checkpoint(
+        path, BackboneSpec(format="timm", architecture="vit_small_patch16_224")
+    )
     assert "No known format fits: format custom reads it" in report.message
 
 
@@ -300,9 +315,7 @@ def test_a_good_check_says_what_was_loaded(tmp_path: Path, generator: torch.Gene
     written = LAYOUTS["mugs"](tmp_path, generator)
     report = check_checkpoint(
         written.path,
-        format="mugs",
-        architecture_options=written.options,
-        image_size=64,
+        BackboneSpec(format="mugs", architecture_options=written.options, image_size=64),
     )
     assert report.fits
     assert report.message == (
@@ -388,7 +401,7 @@ def test_an_empty_file_is_listed_so_that_loading_can_name_it(tmp_path: Path) -> 
     (tmp_path / "checkpoint0100.pth").touch()
     assert find_checkpoints(tmp_path, "dino") == [(tmp_path / "checkpoint0100.pth", 100)]
     with pytest.raises(CheckpointError, match="is empty: it was never written"):
-        load_backbone(tmp_path / "checkpoint0100.pth", format="dino")
+        load_backbone(tmp_path / "checkpoint0100.pth", BackboneSpec(format="dino"))
 
 
 def test_a_lone_overwritten_file_stands_as_step_zero(tmp_path: Path) -> None:
@@ -437,7 +450,7 @@ def test_an_unknown_kind_of_shard_is_refused(tmp_path: Path) -> None:
         shard = kind()
         shard.pieces = torch.ones(3)  # type: ignore[attr-defined]
         torch.save({"model": {"teacher.backbone._flat_param": shard}, "iteration": 1249}, path)
-    report = check_checkpoint(path, format="dinov2")
+    report = check_checkpoint(path, BackboneSpec(format="dinov2"))
     assert report.step == "read"
     assert "teacher.backbone._flat_param is stored in an unknown way" in report.message
     assert "torch.distributed.checkpoint" in report.message

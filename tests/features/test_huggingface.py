@@ -11,6 +11,7 @@ import torch
 
 from densescope.errors import CheckpointError, InputError
 from densescope.features.backbones import load_backbone
+from densescope.features.spec import BackboneSpec
 from tests.features.plain_models import DEPTH, DIM, HEADS, PATCH, SIZE, random_images, vit_features
 
 transformers = pytest.importorskip("transformers")
@@ -80,7 +81,7 @@ def test_a_folder_gives_grids_and_the_image_vector(
     *_, size, cells, prefix = MODELS[name]
     model = save(name, tmp_path)
     loaded = load_backbone(
-        tmp_path, format="huggingface", image_size=size if name == "resnet" else None
+        tmp_path, BackboneSpec(format="huggingface", image_size=size if name == "resnet" else None)
     )
     assert isinstance(loaded.backbone, torch.nn.Module)
     assert not any(module.training for module in loaded.backbone.modules())
@@ -155,7 +156,7 @@ def test_a_vit_agrees_with_a_forward_pass_written_by_hand(
             module.eps = 1e-6
     model.save_pretrained(tmp_path)
     images = random_images(generator)
-    found = load_backbone(tmp_path, format="huggingface").backbone.features(images)
+    found = load_backbone(tmp_path, BackboneSpec(format="huggingface")).backbone.features(images)
     expected = vit_features(plain_names(model.state_dict()), images)
     torch.testing.assert_close(found.patches[0], expected.patches[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.image, expected.image, rtol=1e-4, atol=1e-4)
@@ -165,17 +166,21 @@ def test_positions_are_interpolated_at_another_size(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
     save("dinov2", tmp_path)
-    loaded = load_backbone(tmp_path, format="huggingface", image_size=48)
+    loaded = load_backbone(tmp_path, BackboneSpec(format="huggingface", image_size=48))
     features = loaded.backbone.features(random_images(generator, 48))
     assert features.patches[0].shape == (2, DIM, 6, 6)
 
 
 def test_the_stored_normalization_is_used(tmp_path: Path) -> None:
     save("vit", tmp_path)
-    assert load_backbone(tmp_path, format="huggingface").backbone.mean == (0.485, 0.456, 0.406)
+    assert load_backbone(tmp_path, BackboneSpec(format="huggingface")).backbone.mean == (
+        0.485,
+        0.456,
+        0.406,
+    )
     stored = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.4, 0.4, 0.4]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
-    backbone = load_backbone(tmp_path, format="huggingface").backbone
+    backbone = load_backbone(tmp_path, BackboneSpec(format="huggingface")).backbone
     assert (backbone.mean, backbone.std) == ((0.5, 0.5, 0.5), (0.4, 0.4, 0.4))
 
 
@@ -188,15 +193,15 @@ def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:
     del weights["layernorm.weight"]
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"does not fill ViTModel: layernorm\.weight"):
-        load_backbone(tmp_path, format="huggingface")
+        load_backbone(tmp_path, BackboneSpec(format="huggingface"))
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a Transformers folder: it has no config"):
-        load_backbone(tmp_path, format="huggingface")
+        load_backbone(tmp_path, BackboneSpec(format="huggingface"))
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(CheckpointError, match="Transformers cannot load"):
-        load_backbone(tmp_path, format="huggingface")
+        load_backbone(tmp_path, BackboneSpec(format="huggingface"))
 
 
 def test_intermediate_blocks_go_through_the_final_norm(
@@ -206,6 +211,8 @@ def test_intermediate_blocks_go_through_the_final_norm(
     with torch.no_grad():
         hidden = model(images, output_hidden_states=True).hidden_states[1]
         expected = model.layernorm(hidden)[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
-    found = load_backbone(tmp_path, format="huggingface").backbone.features(images, (0,))
+    found = load_backbone(tmp_path, BackboneSpec(format="huggingface")).backbone.features(
+        images, (0,)
+    )
     torch.testing.assert_close(found.patches[0], expected)
     assert not torch.allclose(expected, hidden[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))

@@ -16,6 +16,7 @@ from densescope.features.backbones import Features, load_backbone
 from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import fingerprint, read_checkpoint, size_of
 from densescope.features.discovery import find_checkpoints
+from densescope.features.spec import BackboneSpec
 from tests.features import fsdp_writer, plain_models
 from tests.features.plain_models import random_images, vit_features
 
@@ -102,7 +103,7 @@ def test_rank_files_give_the_features_of_the_trained_network(
     images = random_images(generator)
     path = runs / str(world_size) / name / NAME
     for which in ("teacher", "student"):
-        loaded = load_backbone(path, weights=which, **arguments(plan))
+        loaded = load_backbone(path, BackboneSpec(weights=which, **arguments(plan)))
         found, wanted = loaded.backbone.features(images), expected(plan, which, images)
         torch.testing.assert_close(found.patches[0], wanted.patches[0], rtol=2e-4, atol=2e-4)
         torch.testing.assert_close(found.image, wanted.image, rtol=2e-4, atol=2e-4)
@@ -122,7 +123,9 @@ def test_trained_weights_are_those_that_torch_gathers(
     for which in ("teacher", "student"):
         start = fsdp_writer.draw(fsdp_writer.network(_USUAL), int(which == "teacher"))
         assert not torch.equal(whole[which]["norm.weight"], start["norm.weight"])
-        loaded = load_backbone(folder / name / NAME, weights=which, **arguments(_USUAL))
+        loaded = load_backbone(
+            folder / name / NAME, BackboneSpec(weights=which, **arguments(_USUAL))
+        )
         found, wanted = (
             loaded.backbone.features(images),
             vit_features(whole[which], images, heads=2),
@@ -135,7 +138,7 @@ def test_the_record_covers_the_files_of_all_ranks(
     runs: Path, tmp_path: Path, world_size: int
 ) -> None:
     path = copied(runs, tmp_path, world_size)
-    loaded = load_backbone(path, **arguments(_USUAL))
+    loaded = load_backbone(path, BackboneSpec(**arguments(_USUAL)))
     files = sorted(tmp_path.iterdir())
     assert len(files) == world_size
     assert loaded.bytes == size_of(path) == sum(file.stat().st_size for file in files)
@@ -147,7 +150,9 @@ def test_the_record_covers_the_files_of_all_ranks(
 
 def test_any_rank_stands_for_all(runs: Path) -> None:
     first, second = sorted((runs / "2" / "usual").iterdir())
-    one, other = (load_backbone(path, **arguments(_USUAL)) for path in (first, second))
+    one, other = (
+        load_backbone(path, BackboneSpec(**arguments(_USUAL))) for path in (first, second)
+    )
     assert one.sha256 == other.sha256
     state = one.backbone.state_dict()  # type: ignore[attr-defined]
     for name, value in other.backbone.state_dict().items():  # type: ignore[attr-defined]
@@ -166,7 +171,7 @@ def test_a_step_is_listed_once(runs: Path, tmp_path: Path) -> None:
 
 
 def refusal(path: Path, **changes: Any) -> tuple[str | None, str]:
-    report = check_checkpoint(path, **(arguments(_USUAL) | changes))
+    report = check_checkpoint(path, BackboneSpec(**arguments(_USUAL) | changes))
     return report.step, report.message
 
 
@@ -234,11 +239,11 @@ def test_a_rank_of_another_step_is_refused(runs: Path, tmp_path: Path) -> None:
 def test_tensors_that_lay_on_gpus_are_read(runs: Path, tmp_path: Path) -> None:
     """An imitation: the device's name is put in place of the CPU's."""
     path = copied(runs, tmp_path)
-    expected = load_backbone(path, **arguments(_USUAL)).backbone
+    expected = load_backbone(path, BackboneSpec(**arguments(_USUAL))).backbone
     for rank, file in enumerate(sorted(tmp_path.iterdir())):
         device = f"cuda:{rank}".encode()
         rewrite(file, b"X\x03\0\0\0cpu", b"X" + len(device).to_bytes(4, "little") + device)
-    found = load_backbone(path, **arguments(_USUAL)).backbone
+    found = load_backbone(path, BackboneSpec(**arguments(_USUAL))).backbone
     wanted = expected.state_dict()  # type: ignore[attr-defined]
     for name, value in found.state_dict().items():  # type: ignore[attr-defined]
         assert torch.equal(value, wanted[name])
@@ -276,7 +281,7 @@ def test_other_formats_say_which_one_knows(runs: Path) -> None:
     step, message = refusal(path, format="dinov3", architecture_options={})
     assert step == "read"
     assert message.endswith("format dinov3 does not know it either; formats that do: dinov2")
-    report = check_checkpoint(path, **arguments(_USUAL))
+    report = check_checkpoint(path, BackboneSpec(**arguments(_USUAL)))
     assert report.fitting == ("dinov2",)
 
 

@@ -19,6 +19,7 @@ from densescope.errors import CheckpointError
 from densescope.features.architectures import build_architecture
 from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
+from densescope.features.spec import BackboneSpec
 from densescope.features.stored import StoredTensor, identity, in_memory
 from tests.features.plain_models import vit_weights
 from tests.features.written_layouts import SMALL_VIT, prefixed
@@ -133,15 +134,21 @@ def test_the_same_weights_have_one_identity(tmp_path: Path, generator: torch.Gen
     torch.save({"model": weights, "optimizer": {"lr": 0.1}}, tmp_path / "b.pth")
     save_file(weights, tmp_path / "c.safetensors")
     named = {"architecture": "vit_small_patch16_224", "architecture_options": SMALL_VIT}
-    first = load_backbone(tmp_path / "a.pth", format="dino", architecture_options=SMALL_VIT)
+    first = load_backbone(
+        tmp_path / "a.pth", BackboneSpec(format="dino", architecture_options=SMALL_VIT)
+    )
     others = [
-        load_backbone(tmp_path / "b.pth", format="mae", **{**named, "architecture": None}),
-        load_backbone(tmp_path / "c.safetensors", format="safetensors", **named),
+        load_backbone(
+            tmp_path / "b.pth", BackboneSpec(format="mae", **{**named, "architecture": None})
+        ),
+        load_backbone(tmp_path / "c.safetensors", BackboneSpec(format="safetensors", **named)),
     ]
     assert {loaded.sha256 for loaded in (first, *others)} == {first.sha256}
     weights["norm.bias"][0] += 1e-6
     torch.save({"teacher": prefixed("backbone.", weights), "epoch": 3}, tmp_path / "a.pth")
-    changed = load_backbone(tmp_path / "a.pth", format="dino", architecture_options=SMALL_VIT)
+    changed = load_backbone(
+        tmp_path / "a.pth", BackboneSpec(format="dino", architecture_options=SMALL_VIT)
+    )
     assert changed.sha256 != first.sha256
 
 
@@ -190,11 +197,11 @@ def fill(path: Path, content: dict[str, Tensor]) -> None:
 
 _CHILD = """
 import resource, sys, time
-from densescope.features.backbones import load_backbone
+from densescope import BackboneSpec, load_backbone
 
 def load(path):
     began = time.process_time()
-    loaded = load_backbone(path, format="dino", architecture_options={options!r})
+    loaded = load_backbone(path, BackboneSpec("dino", architecture_options={options!r}))
     seconds = time.process_time() - began
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return seconds, kibibytes, loaded.sha256, loaded.bytes

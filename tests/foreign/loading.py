@@ -7,8 +7,9 @@ from typing import Any
 
 from densescope.features.backbones import load_backbone
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.spec import BackboneSpec
 
 
 def load(path: Path, **settings: Any) -> LoadedBackbone:
     """A checkpoint as a backbone; settings are those of ``load_backbone``."""
-    return load_backbone(path, **settings)
+    return load_backbone(path, BackboneSpec(**settings))

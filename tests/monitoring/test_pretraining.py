@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from densescope.evaluation.backbone import ScoringImages, score_backbone
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
+from densescope.features.spec import BackboneSpec
 from densescope.monitoring import DenseMonitor, Observation, TrainingStopped
 from densescope.monitoring.pretraining import PretrainingMonitor
 from densescope.pretraining.learner import Learner
@@ -43,9 +44,11 @@ def test_what_is_seen_is_what_a_sweep_of_the_checkpoint_finds(method: str, tmp_p
     shape = settings.backbone
     loaded = load_backbone(
         files[-1],
-        format=method,
-        architecture=shape.architecture,
-        architecture_options=shape.loader_options,
+        BackboneSpec(
+            format=method,
+            architecture=shape.architecture,
+            architecture_options=shape.loader_options,
+        ),
     )
     expected = score_backbone(loaded.backbone, ScoringImages(HELD_OUT), SETTINGS, device="cpu")
     found = records[-1].scores["-1"]

@@ -13,6 +13,7 @@ import torch
 from densescope.errors import InputError
 from densescope.features.backbones import load_backbone
 from densescope.features.discovery import find_checkpoints
+from densescope.features.spec import BackboneSpec
 from densescope.pretraining.encoders import FAMILIES, Tokens
 from densescope.pretraining.journal import Progress
 from densescope.pretraining.learner import Learner
@@ -134,10 +135,12 @@ def test_checkpoints_have_the_layout_of_the_methods_own_code(
     for name, expected in seen.features.items():
         loaded = load_backbone(
             files[-1],
-            format=method,
-            weights=name,
-            architecture=shape.architecture,
-            architecture_options=shape.loader_options,
+            BackboneSpec(
+                format=method,
+                weights=name,
+                architecture=shape.architecture,
+                architecture_options=shape.loader_options,
+            ),
         )
         assert loaded.note is None
         features = loaded.backbone.features(PROBE)

@@ -20,13 +20,12 @@ from densescope.runs import ahead as module
 from densescope.runs import scorer as scoring
 from densescope.runs.ahead import Ahead, ReadCheckpoint, modified
 from densescope.runs.executors import Here
-from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
+from densescope.runs.scorer import CheckpointScorer, Compute
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
-from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
+from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
 
 PATHS = [Path(name) for name in ("one", "two", "three")]
-SPEC = {"format": "dino", "architecture": ARCHITECTURE, "architecture_options": OPTIONS}
 PATIENCE_SECONDS = 60.0
 
 
@@ -106,7 +105,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, hook: Callable[[str, str], None]) -
 
 
 def swept(run: Path, images: Path, output: Path, **more: Any) -> list[Any]:
-    given = {**SPEC, "settings": ScoreSettings(**{**SETTINGS, "lidar_images": 0}), **more}
+    given = {"spec": SPEC, "settings": ScoreSettings(**{**SETTINGS, "lidar_images": 0}), **more}
     return sweep(run, images=images, output=output, **given)
 
 
@@ -196,7 +195,7 @@ def test_images_are_decoded_while_the_first_checkpoint_is_read(
 
     monkeypatch.setattr(scoring, "prepare_images", prepared)
     monkeypatch.setattr(scoring, "read_checkpoint", reading)
-    (record,) = swept(run, tiny_images, tmp_path / "out", image_size=32)
+    (record,) = swept(run, tiny_images, tmp_path / "out", spec=replace(SPEC, image_size=32))
     assert record.status == "scored"
     assert record.timing["batch_size"] == 32
     assert record.timing["images_seconds"] >= 0
@@ -222,7 +221,7 @@ class OnDemand:
 
 def scorer_of(subset: ImageSubset, store: RunStore | None = None) -> CheckpointScorer:
     settings = ScoreSettings(**SETTINGS)
-    return CheckpointScorer(BackboneSpec(**SPEC), subset, settings, Compute(batch_size=4), store)
+    return CheckpointScorer(SPEC, subset, settings, Compute(batch_size=4), store)
 
 
 def test_the_first_images_are_shown_while_later_ones_are_decoded(

@@ -21,6 +21,7 @@ from densescope.errors import DataError, InputError
 from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import draw_subset, open_images
+from densescope.features.spec import BackboneSpec
 from densescope.locks import exclusive
 from densescope.runs import executors
 from densescope.runs.cluster import Ray
@@ -28,16 +29,16 @@ from densescope.runs.executors import Executor, Here, Processes
 from densescope.runs.scorer import Compute
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Shard, SweepEvent, sweep
-from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, write_checkpoints
+from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, SPEC, write_checkpoints
 
 SCORING = ScoreSettings(**SETTINGS)
-DINO = {"format": "dino", "architecture": ARCHITECTURE, "architecture_options": OPTIONS}
 
 # A loader that kills its process at one checkpoint: once, or every time.
 DEADLY = """
 import os, signal
 from pathlib import Path
 from densescope.features.backbones import load_backbone as load
+from densescope.features.spec import BackboneSpec
 
 def load_backbone(path, once, **options):
     flag = Path(once)
@@ -45,7 +46,7 @@ def load_backbone(path, once, **options):
         if flag.suffix == ".once":
             flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return load(path, format="dino", architecture="%s", architecture_options=%r).backbone
+    return load(path, BackboneSpec("dino", "%s", %r)).backbone
 """
 
 
@@ -64,7 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def swept(run: Path, images: Path, output: Path, executor: Executor | None, **more: Any) -> Any:
-    given = {**DINO, "settings": SCORING, **more}
+    given = {"spec": SPEC, "settings": SCORING, **more}
     return sweep(run, images=images, output=output, executor=executor, **given)
 
 
@@ -93,16 +94,11 @@ def test_processes_make_the_records_of_one_process(
         assert all(torch.equal(here[key], there[key]) for key in here)
 
 
-def deadly(tmp_path: Path, flag: str) -> dict[str, Any]:
+def deadly(tmp_path: Path, flag: str) -> BackboneSpec:
     loader = tmp_path / "deadly.py"
     loader.write_text(DEADLY % (ARCHITECTURE, OPTIONS))
     options = {"once": str(tmp_path / flag)}
-    return {
-        "format": "custom",
-        "architecture": None,
-        "architecture_options": options,
-        "loader": loader,
-    }
+    return BackboneSpec("custom", architecture_options=options, loader=loader)
 
 
 @pytest.mark.slow
@@ -116,7 +112,7 @@ def test_what_a_dead_process_was_at_work_on_is_scored_again(
             again.append(event.name)
 
     given = deadly(tmp_path, "x.once")
-    records = swept(run, tiny_images, tmp_path / "out", Processes(2), **given, on_event=told)
+    records = swept(run, tiny_images, tmp_path / "out", Processes(2), spec=given, on_event=told)
     assert (tmp_path / "x.once").exists()
     assert [record.status for record in records] == ["scored"] * 4
     assert "checkpoint0001.pth" in again
@@ -126,7 +122,9 @@ def test_what_a_dead_process_was_at_work_on_is_scored_again(
 def test_a_checkpoint_that_kills_every_process_is_given_up_and_the_others_are_not(
     run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
-    records = swept(run, tiny_images, tmp_path / "out", Processes(2), **deadly(tmp_path, "x.ever"))
+    records = swept(
+        run, tiny_images, tmp_path / "out", Processes(2), spec=deadly(tmp_path, "x.ever")
+    )
     assert [record.status for record in records] == ["scored", "failed", "scored", "scored"]
     assert "died 3 times without a word: most likely it ran out of memory" in records[1].error
 

@@ -16,7 +16,7 @@ from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest, probe_file, probe_run, spec_of
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import SweepEvent, sweep
-from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
+from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
 
 REQUEST = ProbeRequest("quick-linear", seeds=(0, 1), image_size=32)
 ROOM = "scenes-quick-linear-image-size32"
@@ -35,11 +35,9 @@ def scored(tiny_images: Path, tmp_path: Path) -> Path:
     run = write_checkpoints(tmp_path / "run", range(4))
     sweep(
         run,
+        SPEC,
         images=tiny_images,
         output=tmp_path / "scores",
-        format="dino",
-        architecture=ARCHITECTURE,
-        architecture_options=OPTIONS,
         settings=ScoreSettings(**{**SETTINGS, "lidar_images": 0}),
     )
     return tmp_path / "scores"
@@ -91,14 +89,11 @@ def test_a_checkpoint_that_was_scored_anew_is_probed_anew(
 ) -> None:
     before = probed(scored, labelled)
     torch.save(checkpoint(50), scored.parent / "run" / "checkpoint0001.pth")
-    spec = spec_of(RunStore(scored))
     sweep(
         scored.parent / "run",
+        spec_of(RunStore(scored)),
         images=tiny_images,
         output=scored,
-        format=spec.format,
-        architecture=spec.architecture,
-        architecture_options=spec.architecture_options,
         settings=ScoreSettings(**{**SETTINGS, "lidar_images": 0}),
     )
     events: list[SweepEvent] = []

@@ -21,9 +21,8 @@ from densescope.runs.executors import Processes
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Race, Shard, SweepEvent, sweep
 from densescope.selection import select_checkpoints
-from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_images
+from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_images
 
-SPEC = {"format": "dino", "architecture": ARCHITECTURE, "architecture_options": OPTIONS}
 SCORING = ScoreSettings(**SETTINGS, group_size=2)
 RACE = Race(round_size=16, rounds=4, alpha=0.5)
 SCALES = (0.02, 0.1, 0.3, 0.2, 0.05, 0.35)  # of the patch embedding: checkpoints that differ
@@ -53,8 +52,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def race(place: Path, output: Path, **more: Any) -> list[ScoreRecord]:
-    given: dict[str, Any] = {**SPEC, "settings": SCORING, "images_count": RACE, **more}
-    return sweep(given.pop("run", place / "run"), images=place / "images", output=output, **given)
+    given: dict[str, Any] = {"settings": SCORING, "images_count": RACE, **more}
+    return sweep(
+        given.pop("run", place / "run"), SPEC, images=place / "images", output=output, **given
+    )
 
 
 def done(records: list[ScoreRecord]) -> list[int]:

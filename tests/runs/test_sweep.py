@@ -19,19 +19,18 @@ import torch
 
 from densescope.errors import CheckpointError, DataError, InputError, RecordError
 from densescope.evaluation.scoring import METRICS, ScoreSettings
+from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
 from densescope.runs.cluster import Ray
-from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Race, SweepEvent, score_checkpoint, sweep
-from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
+from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
 
-SPEC = {"format": "dino", "architecture": ARCHITECTURE, "architecture_options": OPTIONS}
 NAMES = ["checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0002.pth"]
 
 
 def run_sweep(run: Path, images: Path, output: Path, **more: Any) -> list[ScoreRecord]:
-    given = {**SPEC, "settings": ScoreSettings(**SETTINGS), **more}
+    given = {"spec": SPEC, "settings": ScoreSettings(**SETTINGS), **more}
     return sweep(run, images=images, output=output, **given)
 
 
@@ -194,7 +193,7 @@ def test_an_unknown_format_or_architecture_is_a_sentence(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=r"there is no format 'dimo'; did you mean dino"):
-        run_sweep(tiny_run, tiny_images, tmp_path / "out", format="dimo")
+        run_sweep(tiny_run, tiny_images, tmp_path / "out", spec=BackboneSpec("dimo"))
 
 
 def test_too_few_images_for_the_clusters_is_a_sentence(
@@ -221,8 +220,8 @@ def test_one_checkpoint_scores_like_it_does_in_a_sweep(
     swept = run_sweep(tiny_run, tiny_images, tmp_path / "out")[1]
     alone = score_checkpoint(
         tiny_run / NAMES[1],
+        SPEC,
         images=tiny_images,
-        spec=BackboneSpec(**SPEC),
         settings=ScoreSettings(**SETTINGS),
     )
     assert without_time(alone) == without_time(swept)
@@ -279,6 +278,7 @@ def test_events_print_as_lines(
     ("wrong", "message"),
     [
         ({"run_folder": None}, "run_folder is None: give the folder of checkpoints"),
+        ({"spec": "dino"}, "spec is 'dino': give BackboneSpec(format=\"dino\")"),
         ({"images": ["a"]}, "images is ['a']: give a folder of images, tar shards"),
         ({"output": None}, "output is None: give a folder for the records"),
         ({"images_count": "auto"}, "images_count is 'auto': give a number such as 2048, or Race()"),
@@ -293,7 +293,8 @@ def test_events_print_as_lines(
 def test_arguments_of_another_kind_are_sentences(
     tiny_run: Path, tiny_images: Path, tmp_path: Path, wrong: dict[str, Any], message: str
 ) -> None:
-    given = {"run_folder": tiny_run, "images": tiny_images, "output": tmp_path, **SPEC, **wrong}
+    given = {"run_folder": tiny_run, "images": tiny_images, "output": tmp_path, **wrong}
+    given.setdefault("spec", SPEC)
     with pytest.raises(InputError, match=re.escape(message)):
         sweep(**given)
 

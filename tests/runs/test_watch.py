@@ -20,19 +20,18 @@ import torch
 
 from densescope.errors import CheckpointError, InputError, RecordError
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
 from densescope.runs.alarms import ALARMS, AlarmLog, Command, Webhook, tell
 from densescope.runs.arrivals import Arrivals
-from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
 from densescope.runs.watch import TABLE, watch_run
 from densescope.runs.watch_events import WatchEvent, WatchResult, WatchSettings
 from densescope.selection import AlarmSettings, find_alarm, select_checkpoints, write_table
 from tests.selection.test_alarm import broken, steady, then
-from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint, write_checkpoints
+from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
 
-SPEC = BackboneSpec(format="dino", architecture=ARCHITECTURE, architecture_options=OPTIONS)
 NAMES = ["checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0002.pth"]
 AT_ONCE = {"settle_seconds": 0.0, "poll_seconds": 0.01}
 
@@ -46,11 +45,9 @@ def run_watch(run: Path, images: Path, output: Path, **more: Any) -> WatchResult
 def swept(run: Path, images: Path, output: Path) -> list[ScoreRecord]:
     return sweep(
         run,
+        SPEC,
         images=images,
         output=output,
-        format="dino",
-        architecture=ARCHITECTURE,
-        architecture_options=OPTIONS,
         settings=ScoreSettings(**SETTINGS),
     )
 

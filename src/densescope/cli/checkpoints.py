@@ -57,16 +57,7 @@ def check(
     """
     from densescope.features.checking import STEPS, check_checkpoint
 
-    spec = backbone.spec()
-    report = check_checkpoint(
-        checkpoint,
-        format=spec.format,
-        architecture=spec.architecture,
-        architecture_options=spec.architecture_options,
-        image_size=spec.image_size,
-        weights=spec.weights,
-        loader=spec.loader,
-    )
+    report = check_checkpoint(checkpoint, backbone.spec())
     console = make_console()
     failed_at = STEPS.index(report.step) if report.step in STEPS else len(STEPS)
     for index, step in enumerate(STEPS):

@@ -33,7 +33,8 @@ def sweep(
     """
     from densescope.cli.progress import SweepProgress
     from densescope.features.discovery import find_checkpoints
-    from densescope.runs.sweep import NO_SHARDS, sweep_run
+    from densescope.runs.sweep import NO_SHARDS
+    from densescope.runs.sweep import sweep as sweep_run
 
     console = make_console()
     spec, count, part = backbone.spec(), scoring.count(), execution.part()
@@ -42,9 +43,9 @@ def sweep(
     with SweepProgress(console) as progress:
         records = sweep_run(
             run_folder,
+            spec,
             images=scoring.images,
             output=output,
-            spec=spec,
             images_count=count,
             settings=scoring.settings(),
             compute=scoring.compute(),
@@ -113,8 +114,8 @@ def score(
 
     record = score_checkpoint(
         checkpoint,
+        backbone.spec(),
         images=scoring.images,
-        spec=backbone.spec(),
         images_count=scoring.images_count,
         settings=scoring.settings(),
         compute=scoring.compute(),

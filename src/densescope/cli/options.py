@@ -13,9 +13,10 @@ from densescope.cli.grouping import Only, from_options
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
+    from densescope.features.spec import BackboneSpec
     from densescope.runs.cluster import Ray
     from densescope.runs.executors import Executor
-    from densescope.runs.scorer import BackboneSpec, Compute
+    from densescope.runs.scorer import Compute
     from densescope.runs.sweep import Shard
     from densescope.selection.race import Race
 
@@ -61,21 +62,18 @@ class BackboneOptions:
     def spec(self) -> BackboneSpec:
         """The settings these options stand for."""
         from densescope.features.architectures import parse_architecture_options
-        from densescope.features.backbones import check_choices
-        from densescope.features.formats import find_format
-        from densescope.runs.scorer import BackboneSpec
+        from densescope.features.spec import BackboneSpec
 
-        options = parse_architecture_options(self.architecture_option or ())
-        row = find_format(self.format)
-        check_choices(row, self.architecture, options, self.weights, self.loader)
-        return BackboneSpec(
+        spec = BackboneSpec(
             format=self.format,
             architecture=self.architecture,
-            architecture_options=options,
+            architecture_options=parse_architecture_options(self.architecture_option or ()),
             weights=self.weights,
-            image_size=self.image_size,
             loader=self.loader,
+            image_size=self.image_size,
         )
+        spec.check()
+        return spec
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,9 @@ def watch(
         raise UsageError(f"--layer {watching.layer} is not among --layers {scoring.layers}")
     result = watch_run(
         run_folder,
+        backbone.spec(),
         images=scoring.images,
         output=output,
-        spec=backbone.spec(),
         images_count=scoring.images_count,
         settings=scoring.settings(),
         compute=scoring.compute(),

@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from densescope.errors import NOT_FINITE, CheckpointError
+from densescope.errors import NOT_FINITE
 from densescope.features.architectures import build_architecture, visible_options
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
 from densescope.features.flat_parameters import unflatten
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
-from densescope.features.formats import Format, Weights, find_format
+from densescope.features.formats import Format, Weights
 from densescope.features.layouts import (
     LAYOUT_STEPS,
     StepError,
@@ -30,6 +30,7 @@ from densescope.features.layouts import (
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
+from densescope.features.spec import BackboneSpec as BackboneSpec
 from densescope.features.stored import identity, in_memory
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.wrappers import as_named
@@ -40,32 +41,16 @@ _NONE_FITS = (
 )
 
 
-def load_backbone(
-    path: str | Path,
-    *,
-    format: str,
-    architecture: str | None = None,
-    architecture_options: Mapping[str, Any] | None = None,
-    image_size: int | None = None,
-    weights: str | None = None,
-    loader: str | Path | None = None,
-) -> LoadedBackbone:
+def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
     """Load every tensor of a checkpoint's backbone, or refuse.
 
     The architecture is built at its training size (``img_size`` of the options, else its default)
     and filled strictly: a missing, an unexpected or a misshapen tensor is an error. Only then is
-    it resized to ``image_size``, and the coverage says so.
+    it resized to the spec's ``image_size``, and the coverage says so.
 
     Args:
         path: checkpoint file, or folder for formats that save folders.
-        format: name of a row of ``FORMATS``.
-        architecture: timm model name; the row's by default.
-        architecture_options: arguments of the model, over the row's. Without these and without an
-            architecture, those that ``densescope pretrain`` noted in the file, if it wrote it.
-        image_size: side in pixels to evaluate at; the training size by default.
-        weights: which set of weights, such as ``"student"``; the row's first by default. For
-            ``lightning`` the name of the sub-module, such as ``"model.backbone."``.
-        loader: Python file with ``load_backbone(path, **options)``, for ``format="custom"``.
+        spec: how it becomes a backbone.
 
     Returns:
         The backbone in evaluation mode on the CPU without gradients, and its provenance.
@@ -74,26 +59,26 @@ def load_backbone(
         CheckpointError: the file cannot be read, or does not fit its format or architecture; the
             sentence says which step failed, what was found, and which formats would fit.
     """
-    row = find_format(format)
-    path = Path(path)
-    check_choices(row, architecture, architecture_options, weights, loader)
+    row, path = spec.row, Path(path)
+    spec.check()
     if row.reader == "custom":
         from densescope.features.custom import load_custom
 
-        assert loader is not None
-        return load_custom(path, loader, architecture_options or {}, image_size, weights)
+        return load_custom(path, spec)
     if row.reader == "huggingface":
         from densescope.features.huggingface import load_huggingface
 
-        return load_huggingface(path, row, image_size)
+        return load_huggingface(path, row, spec.image_size)
     container = read_checkpoint(path)
-    chosen = row.choose(weights)
+    chosen = row.choose(spec.weights)
     try:
-        row = row.of(architecture) if architecture else for_network(container, row, chosen)
-        name, options = row.architecture, {**row.options, **(architecture_options or {})}
-        if architecture is None and not architecture_options:
+        row = (
+            row.of(spec.architecture) if spec.architecture else for_network(container, row, chosen)
+        )
+        name, options = row.architecture, {**row.options, **spec.architecture_options}
+        if spec.architecture is None and not spec.architecture_options:
             name, options = _noted(container) or (name, options)
-        return _load(container, row, chosen, name, options, image_size)
+        return _load(container, row, chosen, name, options, spec.image_size)
     except StepError as error:
         raise StepError(error.step, f"{error}{_advice(error, container)}") from error
 
@@ -108,56 +93,6 @@ def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
         return None
     lists = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
     return name, {**options, **lists}
-
-
-def check_architecture(
-    *, format: str, architecture: str | None, options: Mapping[str, Any] | None
-) -> None:
-    """Build the architecture that every checkpoint of a run shares, and drop it again.
-
-    Raises:
-        CheckpointError: no such format or architecture, or the architecture refuses an option.
-    """
-    row = find_format(format)
-    if row.reader in ("custom", "huggingface"):
-        return
-    row = row.of(architecture or row.architecture)
-    build_architecture(row.architecture, {**row.options, **(options or {})})
-
-
-def check_choices(
-    row: Format,
-    architecture: str | None,
-    options: Mapping[str, Any] | None,
-    weights: str | None,
-    loader: str | Path | None,
-) -> None:
-    """Refuse what a format does not know or has no use for; no file is read.
-
-    Args:
-        row: the format.
-        architecture, options, weights, loader: as for :func:`load_backbone`, ``options`` being
-            its ``architecture_options``.
-
-    Raises:
-        CheckpointError: the format has no such weights, an argument would have no effect, or the
-            loader is missing.
-    """
-    if loader is not None and row.reader != "custom":
-        raise CheckpointError(f"a loader file goes with format=custom, not with format={row.name}")
-    if architecture is not None and row.reader != "weights":
-        raise CheckpointError(f"format={row.name} takes no architecture: it comes with the model")
-    if row.reader == "huggingface" and (options or weights):
-        raise CheckpointError(
-            "format=huggingface takes neither architecture options nor weights: the folder's "
-            "config.json says what it is"
-        )
-    if loader is None and row.reader == "custom":
-        raise CheckpointError(
-            "format=custom needs a loader: a Python file with load_backbone(path, **options)"
-        )
-    if row.reader == "weights":
-        row.choose(weights)
 
 
 def _advice(error: StepError, container: Container) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from densescope.errors import CheckpointError
 from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.formats import find_format
 from densescope.features.layouts import LAYOUT_STEPS, fitting_formats
 from densescope.features.layouts import STEPS as STEPS
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.spec import BackboneSpec
 
 
 @dataclass(frozen=True)
@@ -48,37 +46,18 @@ class CheckReport:
         return f"{self.message}\nFormats whose layout fits this file: {', '.join(self.fitting)}"
 
 
-def check_checkpoint(
-    path: str | Path,
-    *,
-    format: str,
-    architecture: str | None = None,
-    architecture_options: Mapping[str, Any] | None = None,
-    image_size: int | None = None,
-    weights: str | None = None,
-    loader: str | Path | None = None,
-) -> CheckReport:
+def check_checkpoint(path: str | Path, spec: BackboneSpec) -> CheckReport:
     """Try to load a checkpoint, and report instead of raising when it does not fit.
 
     Args:
-        path, format, architecture, architecture_options, image_size, weights, loader: as for
-            :func:`~densescope.features.backbones.load_backbone`.
+        path, spec: as for :func:`~densescope.features.backbones.load_backbone`.
 
     Raises:
         CheckpointError: the format itself does not exist.
     """
-    find_format(format)
-    path = Path(path)
+    path, format = Path(path), spec.row.name
     try:
-        loaded = load_backbone(
-            path,
-            format=format,
-            architecture=architecture,
-            architecture_options=architecture_options,
-            image_size=image_size,
-            weights=weights,
-            loader=loader,
-        )
+        loaded = load_backbone(path, spec)
     except CheckpointError as error:
         step = getattr(error, "step", "read")
         return CheckReport(path, format, None, step, str(error), _fitting(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,25 +16,18 @@ from densescope.features.checkpoints import fingerprint, size_of
 from densescope.features.layouts import Coverage
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.protocol import Backbone, Features
+from densescope.features.spec import BackboneSpec
 
 _NEEDED = ("features", "patch_size", "mean", "std", "image_size")
 
 
-def load_custom(
-    path: Path,
-    loader: str | Path,
-    options: Mapping[str, Any],
-    image_size: int | None,
-    weights: str | None,
-) -> LoadedBackbone:
+def load_custom(path: Path, spec: BackboneSpec) -> LoadedBackbone:
     """Run the user's loader file and check what it returns with one blank image.
 
     Args:
         path: checkpoint, given to the loader as it is.
-        loader: Python file; it is executed, because the user named it.
-        options: passed on to its ``load_backbone``, with ``image_size`` and ``weights`` if given.
-        image_size: see ``options``.
-        weights: see ``options``.
+        spec: its loader is executed, because the user named it; its architecture options are
+            passed on to ``load_backbone`` there, with ``image_size`` and ``weights`` if given.
 
     Raises:
         CheckpointError: no such loader, it has no ``load_backbone``, it failed, or what it returned
@@ -43,10 +35,13 @@ def load_custom(
     """
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
-    passed = dict(options)
-    passed.update({"image_size": image_size} if image_size is not None else {})
-    passed.update({"weights": weights} if weights is not None else {})
-    function = _function(Path(loader))
+    given = {"image_size": spec.image_size, "weights": spec.weights}
+    passed = {
+        **spec.architecture_options,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    loader = Path(str(spec.loader))
+    function = _function(loader)
     try:
         backbone = function(path, **passed)
     except Exception as cause:
@@ -61,13 +56,13 @@ def load_custom(
     held = len(backbone.state_dict()) if isinstance(backbone, nn.Module) else 0
     return LoadedBackbone(
         backbone=backbone,
-        coverage=Coverage(weights or "custom", (), "", held),
+        coverage=Coverage(spec.weights or "custom", (), "", held),
         sha256=fingerprint(path),
         hashed="file",
         bytes=size_of(path),
         epoch_inside=None,
         format="custom",
-        architecture=f"{Path(loader).name} sha256 {fingerprint(loader)[:12]}",
+        architecture=f"{loader.name} sha256 {fingerprint(loader)[:12]}",
         options=passed,
     )
 

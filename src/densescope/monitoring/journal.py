@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.spec import BackboneSpec
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.history import History
 from densescope.monitoring.keeping import DenseCheckpoint
@@ -20,7 +21,6 @@ from densescope.monitoring.reading import PREFIX, DenseReading
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel
 from densescope.runs.environment import versions
-from densescope.runs.scorer import BackboneSpec
 from densescope.runs.store import LIVE, PLACE
 from densescope.selection import Alarm, AlarmSettings, find_alarm, readings_of
 

@@ -24,10 +24,11 @@ from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
+from densescope.features.spec import BackboneSpec
 from densescope.locks import exclusive
 from densescope.records import ScoreRecord
 from densescope.runs.ahead import Ahead
-from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute, SeenCheckpoint
+from densescope.runs.scorer import CheckpointScorer, Compute, SeenCheckpoint
 from densescope.runs.store import RunStore
 
 Told = Callable[[Literal["scoring", "again"], "Job"], None]

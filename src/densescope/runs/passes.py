@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import ImageSubset
+from densescope.features.spec import BackboneSpec
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.executors import Executor, Job, Plan, shared_images
-from densescope.runs.scorer import BackboneSpec, Compute, is_current, manifest, without_images
+from densescope.runs.scorer import Compute, is_current, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
 
 

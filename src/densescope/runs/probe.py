@@ -22,13 +22,15 @@ from densescope.evaluation.probes import (
 )
 from densescope.evaluation.probes.patch_head import QuickHead
 from densescope.evaluation.probes.predict import predict_masks
+from densescope.features.backbones import load_backbone
 from densescope.features.extraction import resolve_device
 from densescope.features.format_words import sweep_command
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.spec import BackboneSpec
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
 from densescope.runs.labels import LabelledData
-from densescope.runs.scorer import BackboneSpec, Compute
+from densescope.runs.scorer import Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
 from densescope.selection import select_checkpoints
@@ -168,8 +170,7 @@ def spec_of(store: RunStore) -> BackboneSpec:
             "but no weights to probe. Score the checkpoints of that run, then probe SCORES: "
             f"{sweep_command()}"
         )
-    loader = stored["loader"]
-    return BackboneSpec(**{**stored, "loader": None if loader is None else Path(loader)})
+    return BackboneSpec(**stored)
 
 
 def _open(data: LabelledData, request: ProbeRequest, say: Callable[[str], None]) -> ProbeData:
@@ -205,7 +206,7 @@ def _is_current(record: ProbeRecord, score: ScoreRecord, settings: dict[str, Any
 
 
 def _load(path: Path, spec: BackboneSpec, request: ProbeRequest) -> LoadedBackbone:
-    return replace(spec, image_size=request.pixels).load(path)
+    return load_backbone(path, replace(spec, image_size=request.pixels))
 
 
 def _probe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,59 +25,12 @@ from densescope.features.backbones import load_backbone
 from densescope.features.batching import Batching
 from densescope.features.checkpoints import size_of
 from densescope.features.extraction import resolve_device
-from densescope.features.formats import find_format
 from densescope.features.images import ImageSubset
-from densescope.features.loaded import LoadedBackbone
+from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord, plain
 from densescope.runs.ahead import ReadCheckpoint, modified, read_checkpoint
 from densescope.runs.environment import device_name, versions
 from densescope.runs.store import RunStore
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """How a checkpoint file becomes a backbone; the same for all checkpoints of a run.
-
-    Attributes:
-        format: row of ``FORMATS``.
-        architecture: timm model name; ``None`` takes the row's own.
-        architecture_options: options of that model (``img_size``, ``patch_size``, ...).
-        weights: which of the file's networks (``teacher``, ``student``, ...); ``None`` takes
-            the row's first.
-        image_size: pixels of the square the images are cropped to; ``None`` takes the size
-            the backbone was trained at.
-        loader: a Python file with ``load_backbone``, for ``format="custom"``.
-    """
-
-    format: str
-    architecture: str | None = None
-    architecture_options: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    image_size: int | None = None
-    loader: Path | None = None
-
-    def load(self, path: Path) -> LoadedBackbone:
-        """Read one checkpoint file into a backbone."""
-        return load_backbone(
-            path,
-            format=self.format,
-            architecture=self.architecture,
-            architecture_options=dict(self.architecture_options),
-            image_size=self.image_size,
-            weights=self.weights,
-            loader=self.loader,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a record."""
-        return {
-            "format": self.format,
-            "architecture": self.architecture,
-            "architecture_options": dict(self.architecture_options),
-            "weights": self.weights,
-            "image_size": self.image_size,
-            "loader": None if self.loader is None else str(self.loader),
-        }
 
 
 @dataclass(frozen=True)
@@ -131,7 +84,7 @@ def is_current(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
     if record.timing.get("checkpoint_modified") == modified(path):
         return True
     try:
-        return bool(record.checkpoint.get("sha256") == spec.load(path).sha256)
+        return bool(record.checkpoint.get("sha256") == load_backbone(path, spec).sha256)
     except DensescopeError:
         return False
 
@@ -184,7 +137,7 @@ class CheckpointScorer:
 
     def read(self, path: Path) -> ReadCheckpoint:
         """One checkpoint in memory."""
-        return read_checkpoint(path, self.spec.load)
+        return read_checkpoint(path, lambda path: load_backbone(path, self.spec))
 
     def prepare(self) -> None:
         """Begin to decode the images where their size is known before any checkpoint is read."""
@@ -256,7 +209,7 @@ class CheckpointScorer:
         reason = str(error)
         if not isinstance(error, DensescopeError):
             reason = f"unexpected {type(error).__name__}: {error}"
-        unit = find_format(self.spec.format).unit
+        unit = self.spec.row.unit
         provenance = self._provenance(None)
         return ScoreRecord(name, step, unit, "failed", reason, provenance=provenance)
 
@@ -270,7 +223,7 @@ class CheckpointScorer:
         return ScoreRecord(
             name=name,
             step=step,
-            unit=find_format(self.spec.format).unit,
+            unit=self.spec.row.unit,
             scores=score.scores,
             checkpoint=shown.checkpoint,
             provenance={**self._provenance(shown.image_size), "grid": list(score.grid)},

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from types import NoneType
-from typing import Any
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
-from densescope.features.backbones import check_architecture
 from densescope.features.discovery import find_checkpoints, number_of, passed_over
-from densescope.features.formats import find_format
 from densescope.features.images import draw_subset, open_images
 from densescope.features.layouts import listing
+from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
 from densescope.runs.executors import Executor, Here
 from densescope.runs.passes import Sweep, score_pass
 from densescope.runs.passes import SweepEvent as SweepEvent
 from densescope.runs.race import of_rounds, race_run
-from densescope.runs.scorer import BackboneSpec, CheckpointScorer, Compute
+from densescope.runs.scorer import CheckpointScorer, Compute
 from densescope.runs.store import RunStore
 from densescope.selection.race import Race as Race
 
@@ -35,15 +33,10 @@ NO_SHARDS = (
 
 def sweep(
     run_folder: Path | str,
+    spec: BackboneSpec,
     *,
     images: Path | str,
     output: Path | str,
-    format: str,
-    architecture: str | None = None,
-    architecture_options: Mapping[str, Any] | None = None,
-    weights: str | None = None,
-    image_size: int | None = None,
-    loader: Path | str | None = None,
     images_count: int | Race = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
@@ -60,14 +53,9 @@ def sweep(
 
     Args:
         run_folder: the folder of checkpoints.
+        spec: how a file becomes a backbone.
         images: a folder of images, tar shards or a Hugging Face image set on disk.
         output: folder for the records; made when missing.
-        format: row of ``FORMATS`` (``densescope formats`` lists them).
-        architecture: timm model name; the row's own by default.
-        architecture_options: options of that model, e.g. ``{"img_size": 64, "patch_size": 8}``.
-        weights: which of the file's networks; the row's first by default.
-        image_size: pixels; the size the backbone was trained at by default.
-        loader: a Python file with ``load_backbone``, for ``format="custom"``.
         images_count: size of the fixed subset of images, drawn with ``settings.seed``; or a
             :class:`~densescope.selection.race.Race`, which scores it in rounds and stops
             checkpoints that no longer matter for the choice.
@@ -89,44 +77,9 @@ def sweep(
         InputError: an argument of another kind, a race in parts, or images or settings that do not
             make one.
     """
-    spec = BackboneSpec(
-        format=format,
-        architecture=architecture,
-        architecture_options=architecture_options or {},
-        weights=weights,
-        image_size=image_size,
-        loader=None if loader is None else Path(loader),
-    )
-    return sweep_run(
-        run_folder,
-        images=images,
-        output=output,
-        spec=spec,
-        images_count=images_count,
-        settings=settings,
-        compute=compute,
-        executor=executor,
-        shard=shard,
-        on_event=on_event,
-    )
-
-
-def sweep_run(
-    run_folder: Path | str,
-    *,
-    images: Path | str,
-    output: Path | str,
-    spec: BackboneSpec,
-    images_count: int | Race = 2048,
-    settings: ScoreSettings | None = None,
-    compute: Compute | None = None,
-    executor: Executor | None = None,
-    shard: Shard | None = None,
-    on_event: Callable[[SweepEvent], None] | None = None,
-) -> list[ScoreRecord]:
-    """:func:`sweep` with the backbone's options in one object."""
     _check_kinds(
         run_folder=run_folder,
+        spec=spec,
         images=images,
         output=output,
         images_count=images_count,
@@ -135,9 +88,8 @@ def sweep_run(
         executor=executor,
         shard=shard,
     )
-    check_architecture(
-        format=spec.format, architecture=spec.architecture, options=spec.architecture_options
-    )
+    spec.check()
+    spec.check_architecture()
     run = Sweep(
         Path(run_folder),
         spec,
@@ -190,9 +142,9 @@ class Shard:
 
 def score_checkpoint(
     path: Path | str,
+    spec: BackboneSpec,
     *,
     images: Path | str,
-    spec: BackboneSpec,
     images_count: int = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
@@ -204,10 +156,10 @@ def score_checkpoint(
         DataError: the images cannot be read.
         InputError: features that cannot be scored.
     """
-    _check_kinds(images=images, settings=settings, compute=compute)
+    _check_kinds(spec=spec, images=images, settings=settings, compute=compute)
     settings, path = settings or ScoreSettings(), Path(path)
     subset = draw_subset(open_images(images), images_count, settings.seed)
-    step = number_of(path, find_format(spec.format))
+    step = number_of(path, spec.row)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
         return scorer.score_or_raise(path, path.name, 0 if step is None else step)
 
@@ -215,6 +167,7 @@ def score_checkpoint(
 _PATHS = (str, os.PathLike)
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "run_folder": (_PATHS, "the folder of checkpoints"),
+    "spec": ((BackboneSpec,), 'BackboneSpec(format="dino")'),
     "images": (_PATHS, "a folder of images, tar shards or a Hugging Face image set"),
     "output": (_PATHS, "a folder for the records"),
     "images_count": ((Integral, Race), "a number such as 2048, or Race()"),

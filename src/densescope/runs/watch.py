@@ -10,15 +10,14 @@ from pathlib import Path
 
 from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
 from densescope.evaluation.scoring import ScoreSettings
-from densescope.features.backbones import check_architecture
 from densescope.features.formats import find_format
 from densescope.features.images import draw_subset, open_images
+from densescope.features.spec import BackboneSpec
 from densescope.locks import exclusive
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, Signature
 from densescope.runs.scorer import (
-    BackboneSpec,
     CheckpointScorer,
     Compute,
     is_current,
@@ -44,10 +43,10 @@ PUBLISH_SECONDS = 30.0  # between two reports while checkpoints keep coming
 
 def watch_run(
     run_folder: Path | str,
+    spec: BackboneSpec,
     *,
     images: Path | str,
     output: Path | str,
-    spec: BackboneSpec,
     images_count: int = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
@@ -66,9 +65,9 @@ def watch_run(
 
     Args:
         run_folder: the folder of checkpoints; it may be empty or, but for ``once``, not there yet.
-        images: as for :func:`~densescope.runs.sweep.sweep`, like the next five.
-        output: folder for the records, the table and ``alarms.jsonl``.
         spec: how a file becomes a backbone.
+        images: as for :func:`~densescope.runs.sweep.sweep`, like the next four.
+        output: folder for the records, the table and ``alarms.jsonl``.
         images_count: size of the fixed subset of images.
         settings: what the numbers depend on.
         compute: device, batch size and threads.
@@ -97,9 +96,8 @@ def watch_run(
         raise DataError(
             f"there is no folder {folder}: check the path, or wait for it without --once"
         )
-    check_architecture(
-        format=spec.format, architecture=spec.architecture, options=spec.architecture_options
-    )
+    spec.check()
+    spec.check_architecture()
     store = RunStore(Path(output))
     store.expect(plain({**without_images(spec, settings), "race": None}))
     subset = draw_subset(open_images(images), images_count, settings.seed)

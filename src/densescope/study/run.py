@@ -12,13 +12,14 @@ from torch import Tensor
 from densescope.errors import DataError, InputError, RecordError
 from densescope.features.discovery import find_checkpoints
 from densescope.features.images import decode_subset, draw_subset, open_images
+from densescope.features.spec import BackboneSpec
 from densescope.pretraining.trainer import Start, pretrain
 from densescope.records import plain, read_json, write_json
 from densescope.runs.cluster import Ray
 from densescope.runs.probe import probe_run
-from densescope.runs.scorer import BackboneSpec, Compute
+from densescope.runs.scorer import Compute
 from densescope.runs.store import differences
-from densescope.runs.sweep import sweep_run
+from densescope.runs.sweep import sweep
 from densescope.study.spec import Cell, StudySpec, Training
 
 MANIFEST = "study.json"
@@ -98,11 +99,11 @@ def run_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> Ite
     pretrain(cell.settings, _pixels(training), folder / "run", start=start)
     yield "sweep"
     shape = cell.settings.backbone
-    sweep_run(
+    sweep(
         folder / "run",
+        BackboneSpec(cell.method, shape.architecture, shape.loader_options),
         images=spec.scoring.images,
         output=folder / "scores",
-        spec=BackboneSpec(cell.method, shape.architecture, shape.loader_options),
         images_count=spec.scoring.images_count,
         settings=spec.score_settings(),
         compute=compute,

@@ -1,0 +1,97 @@
+"""How a checkpoint file becomes a backbone: one object that loaders, checks and sweeps share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densescope.errors import CheckpointError
+from densescope.features.architectures import build_architecture
+from densescope.features.format_row import Format
+from densescope.features.formats import find_format
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """How a checkpoint file becomes a backbone; the same for all checkpoints of a run.
+
+    Attributes:
+        format: name of a row of ``FORMATS``.
+        architecture: timm model name; ``None`` takes the row's own.
+        architecture_options: arguments of that model (``img_size``, ``patch_size``, ...), over the
+            row's. Without these and without an architecture, those that ``densescope pretrain``
+            noted in the file, if it wrote it.
+        weights: which of the file's networks, such as ``"student"``; ``None`` takes the row's
+            first. For ``lightning`` the name of the sub-module, such as ``"model.backbone."``.
+        loader: a Python file with ``load_backbone(path, **options)``, for ``format="custom"``.
+        image_size: side in pixels of the images; ``None`` takes the size the backbone was trained
+            at.
+    """
+
+    format: str
+    architecture: str | None = None
+    architecture_options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    loader: Path | str | None = None
+    image_size: int | None = None
+
+    @property
+    def row(self) -> Format:
+        """The row of the format.
+
+        Raises:
+            CheckpointError: no such format.
+        """
+        return find_format(self.format)
+
+    def check(self) -> None:
+        """Refuse what the format does not know or has no use for; no file is read.
+
+        Raises:
+            CheckpointError: no such format, it has no such weights, an argument would have no
+                effect, or the loader is missing.
+        """
+        row = self.row
+        if self.loader is not None and row.reader != "custom":
+            raise CheckpointError(
+                f"a loader file goes with format=custom, not with format={row.name}"
+            )
+        if self.architecture is not None and row.reader != "weights":
+            raise CheckpointError(
+                f"format={row.name} takes no architecture: it comes with the model"
+            )
+        if row.reader == "huggingface" and (self.architecture_options or self.weights):
+            raise CheckpointError(
+                "format=huggingface takes neither architecture options nor weights: the folder's "
+                "config.json says what it is"
+            )
+        if self.loader is None and row.reader == "custom":
+            raise CheckpointError(
+                "format=custom needs a loader: a Python file with load_backbone(path, **options)"
+            )
+        if row.reader == "weights":
+            row.choose(self.weights)
+
+    def check_architecture(self) -> None:
+        """Build the architecture that every checkpoint of a run shares, and drop it again.
+
+        Raises:
+            CheckpointError: no such format or architecture, or it refuses an option.
+        """
+        row = self.row
+        if row.reader == "weights":
+            row = row.of(self.architecture or row.architecture)
+            build_architecture(row.architecture, {**row.options, **self.architecture_options})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return {
+            "format": self.format,
+            "architecture": self.architecture,
+            "architecture_options": dict(self.architecture_options),
+            "weights": self.weights,
+            "image_size": self.image_size,
+            "loader": None if self.loader is None else str(self.loader),
+        }
