@@ -223,7 +223,7 @@ def test_a_cluster_of_two_nodes_loses_a_worker_and_no_record(
         assert numbers(across) == numbers(alone)
         assert len(ray.nodes()) == 2
         lossy = deadly(tmp_path, "x.once")
-        again = swept(run, tiny_images, tmp_path / "three", executor, **lossy)
+        again = swept(run, tiny_images, tmp_path / "three", executor, spec=lossy)
         assert (tmp_path / "x.once").exists()
         assert [record.status for record in again] == ["scored"] * 4
         assert [one.scores for one in again] == [one.scores for one in alone]
