@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from densescope.features.backbones import load_backbone
+from densescope.features.backbones import BackboneSpec, load_backbone
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
 
 
 def load(path: Path, **settings: Any) -> LoadedBackbone:
-    """A checkpoint as a backbone; settings are those of ``load_backbone``."""
+    """A checkpoint as a backbone; settings are fields of ``BackboneSpec``."""
     return load_backbone(path, BackboneSpec(**settings))

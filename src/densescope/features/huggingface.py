@@ -4,87 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from densescope.errors import CheckpointError, InputError
+from densescope.errors import CheckpointError
 from densescope.features.checkpoints import size_of
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, Format
 from densescope.features.layouts import Coverage, StepError, listing
 from densescope.features.loaded import LoadedBackbone
-from densescope.features.protocol import Backbone, Features
+from densescope.features.protocol import Backbone
 from densescope.features.stored import identity
+from densescope.features.transformers_backbone import TransformersBackbone, vision_tower
 
 # Made anew by AutoModel where a pre-training checkpoint has none, and not used for features.
+_CURE = (
+    "read it by a short Python file of yours that returns its grid (--format custom --loader "
+    "LOADER.py)"
+)
 _UNUSED = ("pooler.", "mask_token", "embeddings.mask_token")
-_NO_CLASS_TOKEN = ("ijepa", "siglip_vision_model", "siglip2_vision_model")
-
-
-class TransformersBackbone(nn.Module):
-    """A Transformers vision model as a :class:`Backbone`.
-
-    It shares the model's weights, mode and ``requires_grad``.
-    """
-
-    def __init__(
-        self, model: Any, *, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.image_size, self.mean, self.std = image_size, mean, std
-        config = model.config
-        self.tokens = hasattr(config, "num_hidden_layers") and hasattr(config, "patch_size")
-        self.tokens = self.tokens and not hasattr(config, "depths")
-        self.patch_size = int(config.patch_size) if self.tokens else _stride(config)
-        self.depth = int(config.num_hidden_layers if self.tokens else len(config.depths))
-        self.prefix = _prefix_tokens(config) if self.tokens else 0
-        self.norm = getattr(model, "layernorm", None) or getattr(model, "norm", None)
-        self.resizes = "interpolate_pos_encoding" in signature(model.forward).parameters
-        self.training = model.training
-
-    def features(self, images: Tensor, layers: Sequence[int] = (-1,)) -> Features:
-        """Patch grids of blocks (ViT, after the final norm) or stages, and the image vector.
-
-        Raises:
-            InputError: a layer does not exist.
-        """
-        for layer in layers:
-            if not -self.depth <= layer < self.depth:
-                raise InputError(f"layer {layer} does not exist: this backbone has {self.depth}")
-        extra = {"interpolate_pos_encoding": True} if self.resizes else {}
-        out = self.model(images, output_hidden_states=True, **extra)
-        indices = [layer % self.depth for layer in layers]
-        if self.tokens:
-            return self._from_tokens(images, out, indices)
-        return self._from_grids(out, indices)
-
-    def _from_tokens(self, images: Tensor, out: Any, indices: Sequence[int]) -> Features:
-        rows, columns = (side // self.patch_size for side in images.shape[-2:])
-        grids = []
-        for index in indices:
-            last = index == self.depth - 1
-            tokens = out.last_hidden_state if last else self._normed(out.hidden_states[index + 1])
-            grid = tokens[:, self.prefix :].transpose(1, 2)
-            grids.append(grid.unflatten(2, (rows, columns)).contiguous())
-        final = out.last_hidden_state
-        return Features(tuple(grids), final[:, 0] if self.prefix else final.mean(1))
-
-    def _normed(self, tokens: Tensor) -> Tensor:
-        return tokens if self.norm is None else cast(Tensor, self.norm(tokens))
-
-    def _from_grids(self, out: Any, indices: Sequence[int]) -> Features:
-        states = getattr(out, "reshaped_hidden_states", None) or out.hidden_states
-        final = out.last_hidden_state
-        if final.ndim == 3:
-            side = states[-1].shape[-2:]
-            final = final.transpose(1, 2).unflatten(2, tuple(side))
-        grids = [final if index == self.depth - 1 else states[index + 1] for index in indices]
-        return Features(tuple(grids), final.mean((2, 3)))
 
 
 def load_huggingface(folder: Path, row: Format, image_size: int | None) -> LoadedBackbone:
@@ -96,6 +38,12 @@ def load_huggingface(folder: Path, row: Format, image_size: int | None) -> Loade
     """
     if not (folder / "config.json").is_file():
         raise StepError("read", f"{folder} is not a Transformers folder: it has no config.json")
+    if "architecture" in (config := json.loads((folder / "config.json").read_text("utf-8"))):
+        raise StepError(
+            "architecture",
+            f"{folder} is the folder of a timm model ({config['architecture']}), which timm itself "
+            "reads: give --format timm",
+        )
     try:
         from transformers import AutoModel
     except ImportError as cause:
@@ -116,10 +64,7 @@ def load_huggingface(folder: Path, row: Format, image_size: int | None) -> Loade
             "load",
             f"{folder} does not fill {type(model).__name__}: {listing([*missing, *misfits])}",
         )
-    config = model.config
-    mean, std = _normalization(folder)
-    size = image_size or int(getattr(config, "image_size", None) or 224)
-    backbone = TransformersBackbone(model.float(), image_size=size, mean=mean, std=std)
+    backbone = _backbone(folder, model.float().eval(), image_size)
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=Coverage("model", (), "", len(model.state_dict()) - len(report["missing_keys"])),
@@ -127,7 +72,7 @@ def load_huggingface(folder: Path, row: Format, image_size: int | None) -> Loade
         bytes=size_of(folder),
         epoch_inside=None,
         format=row.name,
-        architecture=type(model).__name__,
+        architecture=type(vision_tower(model)).__name__,
         options={},
     )
 
@@ -136,6 +81,49 @@ def _read(model: nn.Module, missing: Collection[Any]) -> dict[str, Tensor]:
     """The tensors that the folder holds, without those that were made anew."""
     new = set(map(str, missing))
     return {name: value for name, value in model.state_dict().items() if name not in new}
+
+
+def _backbone(folder: Path, model: Any, image_size: int | None) -> nn.Module:
+    """The reader of a model, tried on a pair of images.
+
+    Raises:
+        StepError: the model does not make a square grid of patch features of an image.
+    """
+    config = getattr(model.config, "vision_config", model.config)
+    if getattr(config, "mask_ratio", 0):
+        config.mask_ratio = 0.0  # all patches are looked at
+    own = getattr(config, "image_size", None) or 224
+    own = own if isinstance(own, int) else own[0]
+    mean, std = _normalization(folder)
+    about: dict[str, Any] = {"image_size": image_size or int(own), "mean": mean, "std": std}
+    backbone = TransformersBackbone(model, **about)
+    _try(folder, backbone)
+    return cast(nn.Module, backbone)
+
+
+def _try(folder: Path, backbone: Any) -> None:
+    size = backbone.image_size
+    images = torch.linspace(-1, 1, 6 * size * size).reshape(2, 3, size, size)
+    kind = type(backbone.model).__name__
+    try:
+        with torch.no_grad():
+            grid = backbone.features(images).patches[0]
+    except Exception as cause:
+        raise StepError(
+            "architecture",
+            f"{folder} holds a {kind}, whose patch features cannot be read from an image of {size} "
+            f"x {size} pixels ({type(cause).__name__}: {str(cause).splitlines()[0]}); {_CURE}",
+        ) from cause
+    if grid.ndim != 4 or grid.shape[2] != grid.shape[3] or not 0 < grid.shape[3] <= size:
+        raise StepError(
+            "architecture",
+            f"{folder} holds a {kind}, which makes {tuple(grid.shape[1:])} of an image, not a "
+            f"square grid of patch features; {_CURE}",
+        )
+    cells = grid.shape[3]
+    backbone.patch_size = (
+        size // cells if size % cells == 0 else 1 << (size // cells).bit_length() - 1
+    )
 
 
 def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -147,27 +135,18 @@ def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
-def _stride(config: Any) -> int:
-    if hasattr(config, "patch_size"):
-        return int(config.patch_size) << (len(config.depths) - 1)
-    first = 2 if getattr(config, "downsample_in_first_stage", False) else 1
-    return (4 * first) << (len(config.depths) - 1)
-
-
-def _prefix_tokens(config: Any) -> int:
-    if config.model_type in _NO_CLASS_TOKEN:
-        return 0
-    distilled = config.model_type == "deit"
-    return 1 + int(distilled) + int(getattr(config, "num_register_tokens", 0) or 0)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Transformers from reporting what the returned report says."""
+    """Keep Transformers from reporting what the returned report says, and its progress."""
+    from transformers.utils import logging as transformers_logging
+
     logger = logging.getLogger("transformers")
-    before = logger.level
+    before, shown = logger.level, transformers_logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(before)
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -13,9 +13,9 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from densescope.errors import InputError
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
-from densescope.features.huggingface import TransformersBackbone
 from densescope.features.protocol import Backbone, Features
 from densescope.features.timm_backbone import TimmBackbone
+from densescope.features.transformers_backbone import TransformersBackbone
 
 _CURE = "take its patch tokens yourself, as images patches dim, and hand those on"
 
