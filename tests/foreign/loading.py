@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from densescope.features.backbones import BackboneSpec, load_backbone
+from densescope.features.backbones import load_backbone
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
 
