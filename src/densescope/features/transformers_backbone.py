@@ -76,7 +76,7 @@ class TransformersBackbone(nn.Module):
             extra["interpolate_pos_encoding"] = True
         if "noise" in self.asks and self.model.config.model_type == "vit_mae":
             rows, columns = (side // self.patch_size for side in images.shape[-2:])
-            order = torch.arange(rows * columns, device=images.device, dtype=images.dtype)
+            order = torch.arange(rows * columns, device=images.device, dtype=torch.float32)
             extra["noise"] = order.expand(len(images), -1)
         return extra
 
@@ -101,7 +101,7 @@ class TransformersBackbone(nn.Module):
             return tokens
         rows, columns = (side // self.patch_size for side in images.shape[-2:])
         patches = tokens[:, self.prefix : self.prefix + rows * columns]
-        return patches.transpose(1, 2).unflatten(2, (rows, columns)).contiguous()
+        return patches.mT.reshape(len(tokens), -1, rows, columns)
 
     def _normed(self, tokens: Tensor) -> Tensor:
         return tokens if self.norm is None else cast(Tensor, self.norm(tokens))
@@ -152,9 +152,8 @@ def _square(tokens: Tensor, sides: tuple[int, ...] | None = None) -> Tensor:
     """``images tokens dim`` as a grid of the tokens behind a class token, if there is one."""
     side = isqrt(tokens.shape[1])
     rows, columns = sides or (side, side)
-    return (
-        tokens[:, tokens.shape[1] - rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
-    )
+    patches = tokens[:, tokens.shape[1] - rows * columns :]
+    return patches.mT.reshape(len(tokens), -1, rows, columns)
 
 
 def _stages(config: Any) -> int:
