@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "dinov3-release": "test_dinov3_rows",
     "huggingface": "test_huggingface.py",
     "custom": "test_custom.py",
+    "released": "test_released.py",
 }
 
 

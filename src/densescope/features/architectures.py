@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -124,7 +125,7 @@ def build_architecture(
     if not name:
         raise StepError("architecture", _NO_ARCHITECTURE)
     if not timm.is_model(name):
-        close = _alike(name, timm.list_models())
+        close = alike(name, timm.list_models())
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise StepError("architecture", f"timm has no architecture {name!r}{hint}")
     forbidden = sorted(_FORBIDDEN & set(options))
@@ -155,7 +156,7 @@ def build_architecture(
     return model, int(size[0] if isinstance(size, tuple | list) else size)
 
 
-def _alike(name: str, known: Sequence[str]) -> list[str]:
+def alike(name: str, known: Sequence[str]) -> list[str]:
     """Up to three names that are close to a wrong one, or that begin as it does."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
     for length in range(len(name), 3, -1):
@@ -164,6 +165,39 @@ def _alike(name: str, known: Sequence[str]) -> list[str]:
             close += sorted(begun, key=len)
             break
     return list(dict.fromkeys(close))[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+
+
+def resize(model: Any, trained_size: int, size: int, architecture: str) -> bool:
+    """Prepare a model for another input size; whether any tensor had to be resampled for it.
+
+    Swin keeps its windows, which slide over more of them, so its relative positions stay as they
+    are; rotary positions are computed anew.
+
+    Raises:
+        StepError: the model cannot be evaluated at that size.
+    """
+    cell = int(model.feature_info[-1]["reduction"])
+    if not hasattr(model, "set_input_size"):
+        return False
+    if size % cell:
+        raise StepError(
+            "architecture",
+            f"{architecture} cannot be evaluated at {size} pixels: its cells have {cell} pixels, "
+            f"take {size // cell * cell or cell} or {(size // cell + 1) * cell}",
+        )
+    if size == trained_size:
+        return False
+    before = {name: value.shape for name, value in model.state_dict().items()}
+    layers = getattr(model, "layers", None)
+    windows = {"window_size": layers[0].blocks[0].window_size} if layers else {}
+    try:
+        with torch.no_grad():
+            model.set_input_size(img_size=(size, size), **windows)
+    except Exception as cause:
+        raise StepError(
+            "architecture", f"{architecture} cannot be evaluated at {size} pixels: {cause}"
+        ) from cause
+    return any(value.shape != before[name] for name, value in model.state_dict().items())
 
 
 def visible_options(tensors: Mapping[str, Tensor]) -> dict[str, int]:

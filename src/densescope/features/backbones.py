@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from densescope.errors import NOT_FINITE
-from densescope.features.architectures import build_architecture, visible_options
+from densescope.features.architectures import build_architecture, resize, visible_options
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
 from densescope.features.flat_parameters import unflatten
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
+from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, is_released
 from densescope.features.formats import Format, Weights
 from densescope.features.layouts import (
     LAYOUT_STEPS,
@@ -69,6 +68,10 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         from densescope.features.huggingface import load_huggingface
 
         return load_huggingface(path, row, spec.image_size)
+    if row.reader == "released" or is_released(path):
+        from densescope.features.released import load_released
+
+        return load_released(str(path), row.name, spec.image_size)
     container = read_checkpoint(path)
     chosen = row.choose(spec.weights)
     try:
@@ -123,7 +126,7 @@ def _load(
     tensors = _fill(model, tensors, architecture, container.path)
     coverage = replace(coverage, matched=len(tensors))
     size = image_size or trained_size
-    if _resize(model, trained_size, size, architecture):
+    if resize(model, trained_size, size, architecture):
         coverage = with_positions(coverage, trained_size, size)
     config = cast(Any, model).pretrained_cfg
     backbone = TimmBackbone(
@@ -208,36 +211,6 @@ def _option_hint(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
 
 def _assigned(options: Mapping[str, int], between: str = ", ") -> str:
     return between.join(f"{key}={value}" for key, value in options.items())
-
-
-def _resize(model: Any, trained_size: int, size: int, architecture: str) -> bool:
-    """Prepare a model for another input size; whether any tensor had to be resampled for it.
-
-    Swin keeps its windows, which slide over more of them, so its relative positions stay as they
-    are; rotary positions are computed anew.
-    """
-    cell = int(model.feature_info[-1]["reduction"])
-    if not hasattr(model, "set_input_size"):
-        return False
-    if size % cell:
-        raise StepError(
-            "architecture",
-            f"{architecture} cannot be evaluated at {size} pixels: its cells have {cell} pixels, "
-            f"take {size // cell * cell or cell} or {(size // cell + 1) * cell}",
-        )
-    if size == trained_size:
-        return False
-    before = {name: value.shape for name, value in model.state_dict().items()}
-    layers = getattr(model, "layers", None)
-    windows = {"window_size": layers[0].blocks[0].window_size} if layers else {}
-    try:
-        with torch.no_grad():
-            model.set_input_size(img_size=(size, size), **windows)
-    except Exception as cause:
-        raise StepError(
-            "architecture", f"{architecture} cannot be evaluated at {size} pixels: {cause}"
-        ) from cause
-    return any(value.shape != before[name] for name, value in model.state_dict().items())
 
 
 def _counter(container: Container, row: Format) -> int | None:

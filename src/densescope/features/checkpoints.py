@@ -25,6 +25,7 @@ import torch
 
 from densescope.errors import CheckpointError
 from densescope.features.archives import TorchArchive, read_safetensors
+from densescope.features.format_row import is_released
 from densescope.features.inert import (
     Inert,
     InertAttribute,
@@ -127,7 +128,9 @@ def fingerprint(path: str | Path) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files a checkpoint consists of: itself, all in a folder, or those of all ranks."""
+    """The files of a checkpoint: itself, all in a folder, those of all ranks; none of a release."""
+    if is_released(path):
+        return []
     if path.is_dir():
         return sorted(item for item in path.rglob("*") if item.is_file())
     return rank_files(path)

@@ -13,6 +13,12 @@ from densescope.features.conversions import Conversion, Registration
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+RELEASED = ("timm:", "hf-hub:")  # beginnings that stand for released weights in a file's place
+
+
+def is_released(location: object) -> bool:
+    """Whether a checkpoint is not a file but weights that timm finds: ``timm:NAME``, ..."""
+    return str(location).startswith(RELEASED)
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ class Format:
         counter_offset: number + counter_offset = the file's own counter; ``None`` where not known.
         foreign: objects other than tensors and plain values that such a file holds.
         mean, std: normalization the training used; empty takes the architecture's.
-        reader: ``"weights"``, or ``"huggingface"`` / ``"custom"`` for models made elsewhere.
+        reader: ``"weights"``, or ``"huggingface"``, ``"released"`` and ``"custom"`` for models
+            made elsewhere.
         verified: ``True`` when key names were read in the public code or its released file.
     """
 

@@ -7,7 +7,11 @@ from shlex import quote
 
 from densescope.features.format_row import IMAGENET_MEAN, Format, Weights
 
-_WHOSE = {"huggingface": "the model's own", "custom": "your loader's"}
+_WHOSE = {
+    "huggingface": "the model's own",
+    "released": "the release's own",
+    "custom": "your loader's",
+}
 
 
 def format_lines(row: Format) -> list[str]:
@@ -46,7 +50,8 @@ def sweep_command(
 
 def score_command(row: Format) -> str:
     """The command that scores one file of this format; what is to be named in capitals."""
-    return f"densescope score FILE {_named(row)} --images DIR"
+    file = "timm:NAME" if row.reader == "released" else "FILE"
+    return f"densescope score {file} {_named(row)} --images DIR"
 
 
 def _named(row: Format) -> str:
@@ -62,6 +67,8 @@ def _indented(lines: list[str]) -> list[str]:
 
 
 def _files(row: Format) -> list[str]:
+    if row.reader == "released":
+        return ["none: timm:NAME or hf-hub:ORG/NAME stands in a file's place"]
     lines = [
         names.written + (", or any other name with a number of its own" if names.loose else "")
         for names in row.files

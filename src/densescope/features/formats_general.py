@@ -67,6 +67,16 @@ GENERAL_ROWS = (
         std=(),
     ),
     Format(
+        "released",
+        "released weights that timm finds: timm:NAME or hf-hub:ORG/NAME in place of a file",
+        "huggingface/pytorch-image-models",
+        (Weights("model", ()),),
+        counter="",
+        reader="released",
+        mean=(),
+        std=(),
+    ),
+    Format(
         "custom",
         "your own model: a Python file with load_backbone(path, **options)",
         "the user",

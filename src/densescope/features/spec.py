@@ -62,10 +62,13 @@ class BackboneSpec:
             raise CheckpointError(
                 f"format={row.name} takes no architecture: it comes with the model"
             )
-        if row.reader == "huggingface" and (self.architecture_options or self.weights):
+        says = {"huggingface": "the folder's config.json", "released": "the release"}.get(
+            row.reader
+        )
+        if says and (self.architecture_options or self.weights):
             raise CheckpointError(
-                "format=huggingface takes neither architecture options nor weights: the folder's "
-                "config.json says what it is"
+                f"format={row.name} takes neither architecture options nor weights: {says} says "
+                "what it is"
             )
         if self.loader is None and row.reader == "custom":
             raise CheckpointError(

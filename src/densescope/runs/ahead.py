@@ -46,7 +46,7 @@ def read_checkpoint(path: Path, load: Callable[[Path], LoadedBackbone]) -> ReadC
 
 def modified(path: Path) -> int:
     """When a checkpoint was last changed, in nanoseconds; of several files, the youngest."""
-    return max(item.stat().st_mtime_ns for item in files_of(path))
+    return max((item.stat().st_mtime_ns for item in files_of(path)), default=0)
 
 
 class Ahead(Generic[Done]):

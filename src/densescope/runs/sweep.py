@@ -13,6 +13,7 @@ from types import NoneType
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import find_checkpoints, number_of, passed_over
+from densescope.features.format_row import is_released
 from densescope.features.images import draw_subset, open_images
 from densescope.features.layouts import listing
 from densescope.features.spec import BackboneSpec
@@ -161,7 +162,8 @@ def score_checkpoint(
     subset = draw_subset(open_images(images), images_count, settings.seed)
     step = number_of(path, spec.row)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
-        return scorer.score_or_raise(path, path.name, 0 if step is None else step)
+        name = str(path) if is_released(path) else path.name
+        return scorer.score_or_raise(path, name, 0 if step is None else step)
 
 
 _PATHS = (str, os.PathLike)
