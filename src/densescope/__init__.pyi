@@ -48,4 +48,5 @@ from .selection import Race as Race
 from .selection import Selection as Selection
 from .selection import find_alarm as find_alarm
 from .selection import readings_of as readings_of
+from .selection import schedule_breaks as schedule_breaks
 from .selection import select_checkpoints as select_checkpoints

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tests.conftest import ROOT
 from tests.tiny_run import ARCHITECTURE, OPTIONS
@@ -14,6 +16,18 @@ BACKBONE = [
     *(f"--architecture-option={key}={value}" for key, value in OPTIONS.items()),
 ]
 SCORING = ["--global-clusters", "6", "--lidar-images", "8", "--lidar-views", "3"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a verb ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Verb = Callable[..., Said]
 
 
 def densescope(*words: object) -> subprocess.CompletedProcess[str]:

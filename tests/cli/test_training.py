@@ -10,16 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from densescope.cli import main
 from densescope.pretraining.methods import METHODS
 from densescope.runs.store import RunStore
-from tests.cli.running import SCORING
+from tests.cli.running import SCORING, Said, Verb
 from tests.pretraining.tiny import content, same
 
 ROOT = Path(__file__).parents[2]
@@ -31,30 +28,6 @@ NETWORK = [
     *("--architecture-option", "patch_size=8,embed_dim=16,depth=1,num_heads=2"),
 ]
 RUN = ["--steps", "4", "--batch-size", "8", "--checkpoint-every", "2"]
-# One process for all of them: starting Python and its libraries takes longer than these runs.
-Verb = Callable[..., "Said"]
-
-
-@dataclass(frozen=True)
-class Said:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def densescope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verb:
-    def run(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["densescope", *map(str, words)])
-        capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = stopped.code
-        return Said(int(str(code or 0)), *capsys.readouterr())
-
-    return run
 
 
 def refused(said: Said, code: int = 1) -> str:

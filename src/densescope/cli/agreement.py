@@ -47,6 +47,7 @@ def agree(
     from densescope.agreement.kendall import LEAST_CHECKPOINTS, LEAST_TO_JUDGE
     from densescope.runs.agree import agree_run, probed_rooms
     from densescope.runs.store import RunStore
+    from densescope.selection import schedule_breaks, stitched
 
     if losses is not None and len(outputs) > 1:
         raise UsageError("--losses is the log of one run; give one folder with it")
@@ -59,6 +60,9 @@ def agree(
         if losses is not None:
             read = read_losses(losses)
             by_name = losses_by_checkpoint(read, store.records(), offset=losses_offset)
+        warning = stitched(schedule_breaks(store.records()))
+        if warning is not None:
+            console.print(f"{output.name}: {warning}", soft_wrap=True)
         for room, found in agree_run(store, losses=by_name, layer=layer).items():
             where = f"{output.name}, {room}"
             if len(found.agreement.checkpoints) < LEAST_CHECKPOINTS:

@@ -32,6 +32,7 @@ from densescope.features.protocol import Features as Features
 from densescope.features.spec import BackboneSpec as BackboneSpec
 from densescope.features.stored import identity, in_memory
 from densescope.features.timm_backbone import TimmBackbone
+from densescope.features.training import training_facts
 from densescope.features.wrappers import as_named
 
 _NONE_FITS = (
@@ -147,6 +148,7 @@ def _load(
         options=dict(options),
         foreign=container.foreign,
         note=_counter_note(container.path, row, inside),
+        training=training_facts(container.content),
     )
 
 

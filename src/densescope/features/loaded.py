@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from densescope.features.layouts import Coverage
@@ -25,6 +25,8 @@ class LoadedBackbone:
         foreign: classes of the file that were replaced by inert placeholders.
         note: a warning that should travel with the numbers, or ``None``.
         hashed: what ``sha256`` is of, ``"tensors"`` or ``"file"``.
+        training: what the file says of how it was trained, see
+            :func:`~densescope.features.training.training_facts`.
     """
 
     backbone: Backbone
@@ -38,6 +40,7 @@ class LoadedBackbone:
     foreign: tuple[str, ...] = ()
     note: str | None = None
     hashed: str = "tensors"
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Provenance for a record, in plain values."""
@@ -54,4 +57,5 @@ class LoadedBackbone:
             "foreign": list(self.foreign),
             "image_size": self.backbone.image_size,
             "note": self.note,
+            "training": dict(self.training),
         }

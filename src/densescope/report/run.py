@@ -123,7 +123,7 @@ def _provenance(
 ) -> dict[str, Any]:
     scored = next(record for record in records if record.status == "scored")
     checkpoint = dict(scored.checkpoint)
-    for of_one_file in ("sha256", "bytes", "epoch_inside", "note"):
+    for of_one_file in ("sha256", "bytes", "epoch_inside", "note", "training"):
         checkpoint.pop(of_one_file, None)
     provenance = dict(scored.provenance)
     return {

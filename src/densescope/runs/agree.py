@@ -18,6 +18,7 @@ from densescope.agreement import (
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord, ScoreRecord, write_json
 from densescope.runs.store import RunStore
+from densescope.selection import schedule_breaks
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def agree_run(
         RecordError: the run has no probes, or they do not fit its records.
     """
     scores, rooms = store.records(), probed_rooms(store)
+    breaks = [found.to_json() for found in schedule_breaks(scores)]
     if losses is None:
         losses = store.losses()
     else:
@@ -82,6 +84,7 @@ def agree_run(
             "agreement": judged.agreement.to_json(),
             "degradation": judged.degradation.to_json(),
             "regret": judged.regret.to_json(),
+            "schedule": breaks,
         }
         write_json(document, path)
         found[room] = Judgement(judged.agreement, judged.degradation, judged.regret, path)

@@ -14,6 +14,9 @@ from densescope.selection.reading import readings_of as readings_of
 from densescope.selection.result import Change as Change
 from densescope.selection.result import Selection as Selection
 from densescope.selection.result import SelectionRow as SelectionRow
+from densescope.selection.schedule import ScheduleBreak as ScheduleBreak
+from densescope.selection.schedule import schedule_breaks as schedule_breaks
+from densescope.selection.schedule import stitched as stitched
 from densescope.selection.select import select_checkpoints as select_checkpoints
 from densescope.selection.table import selection_table as selection_table
 from densescope.selection.table import write_table as write_table

@@ -125,6 +125,8 @@ class Selection:
             for ``m`` comparisons, so that all hold together at ``level``.
         images: how many images were scored, where the records say so; at most, where they differ.
         saving: what a race saved, as a sentence; ``None`` for records of no race.
+        stitched: how the files of the run tell of more than one training, as a sentence; ``None``
+            where they tell of one, or nothing.
     """
 
     definition: str
@@ -143,6 +145,7 @@ class Selection:
     comparison_level: float = 0.95
     images: int | None = None
     saving: str | None = None
+    stitched: str | None = None
     unscored_after: tuple[str, ...] = ()
     diverged: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()

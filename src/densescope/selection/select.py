@@ -14,6 +14,7 @@ from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pic
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.rounds import saving
 from densescope.selection.sameness import check_same_run
+from densescope.selection.schedule import schedule_breaks, stitched
 from densescope.selection.verdict import verdict
 from densescope.selection.weight import DEFINITIONS
 
@@ -100,6 +101,7 @@ def select_checkpoints(
         comparison_level=comparison_level,
         images=max((row.images for row in rows if row.images is not None), default=None),
         saving=saving(records),
+        stitched=stitched(schedule_breaks(records)),
     )
     return replace(selection, verdict=verdict(selection, window=window))
 

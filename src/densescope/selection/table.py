@@ -122,6 +122,7 @@ def write_table(
         "tied": list(selection.tied),
         "earliest_peak": selection.earliest_peak,
         "verdict": selection.verdict,
+        "stitched": selection.stitched,
         "level": selection.level,
         "comparison_level": selection.comparison_level,
         "failed": list(selection.failed),

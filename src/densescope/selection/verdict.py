@@ -20,7 +20,8 @@ def verdict(selection: Selection, *, window: int) -> str:
         sentences = _too_few(selection)
     else:
         sentences = _with_pick(selection, window)
-    sentences = [*_broken_end(selection), headline(selection), *sentences]
+    warning = [] if selection.stitched is None else [selection.stitched]
+    sentences = [*_broken_end(selection), headline(selection), *warning, *sentences]
     if selection.saving is not None:
         sentences.append(selection.saving)
     if selection.failed:
