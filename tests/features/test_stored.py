@@ -197,7 +197,7 @@ def fill(path: Path, content: dict[str, Tensor]) -> None:
 
 _CHILD = """
 import resource, sys, time
-from densescope import BackboneSpec, load_backbone
+from densescope.features.backbones import BackboneSpec, load_backbone
 
 def load(path):
     began = time.process_time()
