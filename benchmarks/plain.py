@@ -25,7 +25,7 @@ def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> tuple[T
     centroids = points[first]
     for _ in range(clusters - 1):
         nearest = torch.cdist(points, centroids).amin(1)
-        pick = torch.multinomial(nearest, 1, generator=generator)
+        pick = torch.multinomial(nearest.cpu(), 1, generator=generator)  # the generator's device
         centroids = torch.cat([centroids, points[pick]])
     for _ in range(20):
         labels = torch.cdist(points, centroids).argmin(1)

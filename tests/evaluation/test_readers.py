@@ -163,14 +163,28 @@ def test_few_passes_find_the_minimum_of_ill_conditioned_features(
     assert len(passes) < 180  # in the weights themselves: more than 200, to a higher loss
 
 
+@pytest.mark.gpu
+def test_a_fit_on_the_gpu_is_that_of_the_cpu() -> None:
+    values, labels = normal(300, 4), torch.randint(0, 3, (300,), generator=chance(5))
+    values[:, 0] += labels
+    plain = Standardization(torch.zeros(4), torch.ones(4))
+    source, settings = TensorPatches(values[:, None]), logistic.LogisticSettings()
+    tables = [
+        logistic.PatchTable(source, plain, torch.arange(300), labels.to(device), values.to(device))
+        for device in ("cpu", "cuda")
+    ]
+    expected, found = (logistic.fit(table, 3, 1.0, settings) for table in tables)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_features_too_many_for_memory_give_the_same_regression(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     labels = patch_knn.cut(torch.randint(0, 3, (10, 2, 2), generator=chance(5)), (2, 2))
     source, plain = TensorPatches(normal(10, 4, 6)), Standardization(torch.ones(6), torch.ones(6))
-    inside = logistic._table(source, plain, labels, torch.arange(10), None)
+    inside = logistic._table(source, plain, labels, torch.arange(10), None, torch.device("cpu"))
     monkeypatch.setattr(logistic, "MEMORY_BYTES", 0)
-    outside = logistic._table(source, plain, labels, torch.arange(10), None)
+    outside = logistic._table(source, plain, labels, torch.arange(10), None, torch.device("cpu"))
     assert inside.values is not None
     assert outside.values is None
     settings = logistic.LogisticSettings()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from densescope.errors import InputError
+from densescope.numerics import spectrum
 from densescope.numerics.spectrum import effective_rank, nuclear_norms, singular_values
 
 
@@ -114,3 +115,21 @@ def test_refusals() -> None:
         effective_rank(torch.ones(1, 3), center=True)
     with pytest.raises(InputError, match="epsilon is -1; it must not be negative"):
         effective_rank(torch.ones(2, 3), epsilon=-1)
+
+
+@pytest.mark.parametrize("shape", [(9, 40, 70), (3, 3, 70, 40)])
+def test_a_batch_on_the_threads_of_the_host_has_the_same_spectrum(shape: tuple[int, ...]) -> None:
+    rows = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gram = rows @ rows.mT if shape[-2] < shape[-1] else rows.mT @ rows
+    values, vectors = spectrum._eigen_on_host(gram, vectors=True)
+    (alone,) = spectrum._eigen_on_host(gram, vectors=False)
+    torch.testing.assert_close(alone, torch.linalg.eigvalsh(gram))
+    torch.testing.assert_close(values, alone)
+    torch.testing.assert_close(vectors * values.unsqueeze(-2) @ vectors.mT, gram)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("side", [20, 66, 130])
+def test_spectra_on_a_gpu_are_those_of_the_cpu(side: int) -> None:
+    rows = torch.randn(40, side, 2 * side, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(singular_values(rows.cuda()).cpu(), singular_values(rows))

@@ -10,6 +10,13 @@ from torch.autograd.function import once_differentiable
 
 from densescope.errors import InputError
 from densescope.numerics.checks import at_least, floating
+from densescope.numerics.workers import walk
+
+# On an H100 with 16 cores, milliseconds for a batch on the GPU and on the CPU: 1,536 matrices of
+# side 24 take 1.2 and 9.7, of side 66 take 749 and 55; 196 of side 384 take 635 and 270.
+GPU_SIDE = 32
+SIDES_PER_THREAD = 64
+FEW = 8
 
 
 def singular_values(matrices: Tensor) -> Tensor:
@@ -125,7 +132,38 @@ def values_of(matrices: Tensor) -> Tensor:
 
 def gram_values(gram: Tensor, longest: int) -> Tensor:
     """Singular values behind float64 Gram matrices whose factor has a side of ``longest``."""
-    return _roots(torch.linalg.eigvalsh(gram), longest)
+    (eigenvalues,) = _eigen(gram, vectors=False)
+    return _roots(eigenvalues, longest)
+
+
+def _eigen(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
+    """Eigenvalues of symmetric matrices, and eigenvectors if asked for, on the matrices' device.
+
+    A GPU decomposes many matrices at once only while their sides are at most 32; larger ones it
+    takes one by one, so a batch of those goes to the cores of the CPU, if there are enough.
+    """
+    host = (
+        gram.device.type == "cuda"
+        and gram.ndim > 2
+        and GPU_SIDE < gram.shape[-1] <= SIDES_PER_THREAD * torch.get_num_threads()
+        and gram.shape[:-2].numel() >= FEW
+    )
+    if not host:
+        return tuple(torch.linalg.eigh(gram)) if vectors else (torch.linalg.eigvalsh(gram),)
+    return _eigen_on_host(gram, vectors=vectors)
+
+
+def _eigen_on_host(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
+    """:func:`_eigen` of a batch, computed by all threads of the CPU, one matrix each."""
+    shape = gram.shape[:-2]
+    flat = gram.flatten(0, -3).cpu()
+
+    def of_piece(piece: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.linalg.eigh(piece)) if vectors else (torch.linalg.eigvalsh(piece),)
+
+    found = walk(of_piece, flat.chunk(torch.get_num_threads()), flat)
+    parts = (torch.cat(part).to(gram.device) for part in zip(*found, strict=True))
+    return tuple(part.unflatten(0, shape) for part in parts)
 
 
 class _SingularValues(torch.autograd.Function):
@@ -136,7 +174,7 @@ class _SingularValues(torch.autograd.Function):
         gram = wide @ wide.mT if rows <= columns else wide.mT @ wide
         if not ctx.needs_input_grad[0]:
             return gram_values(gram, max(rows, columns))
-        eigenvalues, vectors = torch.linalg.eigh(gram)
+        eigenvalues, vectors = _eigen(gram, vectors=True)
         values = _roots(eigenvalues, max(rows, columns))
         ctx.save_for_backward(matrices, vectors, values)
         return values

@@ -20,6 +20,7 @@ from densescope.evaluation.probes.sources import (
     standardization,
 )
 from densescope.evaluation.probes.splits import held_out, split_features
+from densescope.features.extraction import resolve_device
 
 ROWS = 8192
 
@@ -51,8 +52,8 @@ class PatchTable:
         source: where their features lie.
         standardize: what features go through.
         numbers: which patches of the source.
-        labels: the class of each.
-        values: their standardized features where those fit in memory, else ``None``.
+        labels: the class of each, on the device of the fit.
+        values: their standardized features there where those fit in memory, else ``None``.
     """
 
     source: PatchSource
@@ -67,6 +68,7 @@ class PatchTable:
             part = slice(start, start + ROWS)
             if self.values is None:
                 values = self.standardize(self.source.take(self.numbers[part]))
+                values = values.to(self.labels.device)
             else:
                 values = self.values[part]
             yield values, self.labels[part]
@@ -109,14 +111,16 @@ def logistic(task: ProbeTask) -> Found:
     labels = cut(train.labels, train.grid)
     source = patch_source(train.patches[0])
     strengths, heads, tables, notes = [], [], [], set()
+    device = resolve_device(task.device)
     for seed in task.seeds:
         kept, out = held_out(source.images, settings.held_out_fraction, seed)
         everything = torch.ones(len(kept), source.patches, dtype=torch.bool)
         standardize = standardization(_Images(source, kept), everything)
-        part = _table(source, standardize, labels, kept, task.data.ignore)
+        part = _table(source, standardize, labels, kept, task.data.ignore, device)
         table = _choose(part, (source, labels, out), task, settings)
         best = max(table, key=lambda strength: table[strength])
-        whole = _table(source, standardize, labels, torch.cat([kept, out]), task.data.ignore)
+        every = torch.cat([kept, out])
+        whole = _table(source, standardize, labels, every, task.data.ignore, device)
         axes = principal_axes(whole)
         weight = fit(whole, task.data.classes, best, settings, spectrum=axes)
         heads.append((standardize, weight))
@@ -160,8 +164,9 @@ def fit(
         ``dim+1 classes``, the last row is the bias.
     """
     where = coordinates(table, classes, strength, spectrum or principal_axes(table))
-    weight = torch.zeros(table.source.dim + 1, classes) if start is None else start
-    steps = where.inward(weight).requires_grad_()
+    if start is None:
+        start = torch.zeros(table.source.dim + 1, classes, device=table.labels.device)
+    steps = where.inward(start).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [steps],
         max_iter=settings.iterations,
@@ -184,7 +189,8 @@ def fit(
 
 def principal_axes(table: PatchTable) -> tuple[Tensor, Tensor]:
     """Mean squares of the standardized features along their principal axes, and the axes."""
-    square = torch.zeros(table.source.dim, table.source.dim, dtype=torch.float64)
+    shape = (table.source.dim, table.source.dim)
+    square = torch.zeros(shape, dtype=torch.float64, device=table.labels.device)
     for values, _ in table.chunks():
         square += (values.T @ values).double()
     spread, axes = torch.linalg.eigh(square / len(table.numbers))
@@ -212,7 +218,7 @@ def objective(table: PatchTable, weight: Tensor, strength: float) -> tuple[Tenso
         scores = (values @ weight[:-1] + weight[-1]).log_softmax(1)
         total -= scores.gather(1, labels[:, None]).sum().double()
         wrong = scores.exp()
-        wrong.scatter_add_(1, labels[:, None], -torch.ones(len(labels), 1))
+        wrong.scatter_add_(1, labels[:, None], wrong.new_full((len(labels), 1), -1.0))
         gradient[:-1] += values.T @ wrong
         gradient[-1] += wrong.sum(0)
     gradient /= count
@@ -229,7 +235,7 @@ def measure(
 ) -> Confusion:
     """One confusion matrix over all pixels: every pixel has the class of its patch."""
     source, truth, images = asked
-    classes = task.data.classes
+    classes, weight = task.data.classes, weight.cpu()
     total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
     numbers = (images[:, None] * source.patches + torch.arange(source.patches)).flatten()
     answers = truth.pixels.flatten(0, 1)
@@ -259,6 +265,7 @@ def _table(
     labels: PatchLabels,
     images: Tensor,
     ignore: int | None,
+    device: torch.device,
 ) -> PatchTable:
     numbers = (images[:, None] * source.patches + torch.arange(source.patches)).flatten()
     commonest = labels.majority.flatten()[numbers].long()
@@ -267,8 +274,8 @@ def _table(
         raise DataError(f"every training patch is mostly {ignore}, the label to ignore")
     kept = numbers[counted]
     fits = len(kept) * source.dim * 4 <= MEMORY_BYTES
-    values = standardize(source.take(kept)) if fits else None
-    return PatchTable(source, standardize, kept, commonest[counted], values)
+    values = standardize(source.take(kept)).to(device) if fits else None
+    return PatchTable(source, standardize, kept, commonest[counted].to(device), values)
 
 
 @dataclass(frozen=True)
