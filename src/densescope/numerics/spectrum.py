@@ -163,7 +163,7 @@ def _eigen_on_host(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
 
     found = walk(of_piece, flat.chunk(torch.get_num_threads()), flat)
     parts = (torch.cat(part).to(gram.device) for part in zip(*found, strict=True))
-    return tuple(part.unflatten(0, shape) for part in parts)
+    return tuple(part.view(*shape, *part.shape[1:]) for part in parts)
 
 
 class _SingularValues(torch.autograd.Function):
