@@ -203,18 +203,6 @@ def test_other_options_are_read_off_the_shapes(file: Path) -> None:
         load(file, architecture_options={**SMALL_VIT, "depth": 3, "img_size": 64})
 
 
-def test_a_prefix_in_the_way_is_named(tmp_path: Path, weights: dict[str, Tensor]) -> None:
-    path, timm = tmp_path / "a.pth", {"format": "timm", "architecture": "vit_small_patch16_224"}
-    named = {**prefixed("backbone.", weights), "head.bias": torch.ones(3)}
-    torch.save(named, path)
-    with pytest.raises(
-        CheckpointError, match=r"begin with 'backbone\.', which is in the way: save"
-    ):
-        load(path, **timm)
-    torch.save({"state_dict": named}, path)
-    assert load(path, **{**timm, "format": "lightning", "weights": "backbone."}).coverage.matched
-
-
 def test_a_diverged_run_is_refused(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     weights["norm.bias"][0] = float("nan")
     with pytest.raises(CheckpointError, match=r"NaN or infinite weights \(norm\.bias\): the run"):

@@ -14,6 +14,7 @@ from densescope.features.backbones import Features, load_backbone
 from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.discovery import find_checkpoints, number_of
+from densescope.features.fitting import fitting_formats
 from densescope.features.format_words import format_lines
 from densescope.features.formats import (
     FORMATS,
@@ -23,7 +24,6 @@ from densescope.features.formats import (
     find_format,
     formats_table,
 )
-from densescope.features.layouts import fitting_formats
 from densescope.features.spec import BackboneSpec
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.methods import METHODS
@@ -292,7 +292,7 @@ def test_a_plain_state_dict_is_timms_first(tmp_path: Path, generator: torch.Gene
     report = check_checkpoint(
         path, BackboneSpec(format="timm", architecture="vit_small_patch16_224")
     )
-    assert "No known format fits: format custom reads it" in report.message
+    assert report.message.endswith("would fit: timm (weights=net.), lightning (weights=net.)")
 
 
 @pytest.mark.parametrize("name", ["dinov2-release", "mae", "esvit", "ijepa", "byol"])

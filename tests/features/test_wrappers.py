@@ -14,7 +14,7 @@ from torch import nn
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.layouts import fitting_formats
+from densescope.features.fitting import fitting_formats
 from densescope.features.wrappers import as_named, unwrap, unwrapped
 from tests.features.plain_models import random_images, vit_weights
 from tests.features.written_layouts import (

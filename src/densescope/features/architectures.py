@@ -26,6 +26,7 @@ _NO_ARCHITECTURE = (
     "this format fixes no architecture: name a timm model with --architecture, such as "
     "--architecture vit_small_patch16_224"
 )
+_NEAR, _SAME_FAMILY = 0.75, 0.1  # likeness from 0 to 1
 _FORBIDDEN = {"pretrained", "checkpoint_path", "pretrained_cfg", "num_classes", "features_only"}
 
 
@@ -157,14 +158,18 @@ def build_architecture(
 
 
 def alike(name: str, known: Sequence[str]) -> list[str]:
-    """Up to three names that are close to a wrong one, or that begin as it does."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
-    for length in range(len(name), 3, -1):
-        begun = [other for other in known if other.startswith(name[:length])]
-        if begun:
-            close += sorted(begun, key=len)
-            break
-    return list(dict.fromkeys(close))[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    """Up to three names near a wrong one: its family first, then the usual size, the shortest."""
+    words = name.split("_")
+
+    def distance(other: str) -> tuple[float, bool, int, str]:
+        parts = other.split("_")
+        begun = "_".join(parts[: len(words)])
+        likeness = max(difflib.SequenceMatcher(None, name, part).ratio() for part in (other, begun))
+        bonus = _SAME_FAMILY * (parts[0] == words[0])
+        return -likeness - bonus, not other.endswith("patch16_224"), len(other), other
+
+    near = sorted(known, key=distance)[:3]
+    return [other for other in near if -distance(other)[0] >= _NEAR]
 
 
 def resize(model: Any, trained_size: int, size: int, architecture: str) -> bool:

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from densescope.errors import NOT_FINITE
 from densescope.features.architectures import build_architecture, resize, visible_options
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
+from densescope.features.fitting import fitting_formats, for_network, naming_formats
 from densescope.features.flat_parameters import unflatten
 from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, is_released
 from densescope.features.formats import Format, Weights
 from densescope.features.layouts import (
     LAYOUT_STEPS,
     StepError,
-    fitting_formats,
-    for_network,
     listing,
     prefix_in_the_way,
     unpack,
@@ -84,7 +83,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
             name, options = _noted(container) or (name, options)
         return _load(container, row, chosen, name, options, spec.image_size)
     except StepError as error:
-        raise StepError(error.step, f"{error}{_advice(error, container)}") from error
+        raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
 
 
 def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
@@ -99,10 +98,10 @@ def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
     return name, {**options, **lists}
 
 
-def _advice(error: StepError, container: Container) -> str:
+def _advice(error: StepError, container: Container, row: Format) -> str:
     if error.step not in LAYOUT_STEPS:
         return ""
-    fits = fitting_formats(container)
+    fits = fitting_formats(container) or naming_formats(container, row)
     return f". Formats that would fit: {', '.join(fits)}" if fits else f". {_NONE_FITS}"
 
 
@@ -124,7 +123,7 @@ def _load(
     if row.conversion is not None:
         tensors = row.conversion(tensors, model)
     tensors = as_named(tensors, model.state_dict())
-    tensors = _fill(model, tensors, architecture, container.path)
+    tensors = _fill(model, tensors, architecture, container.path, coverage.beginning_of(row))
     coverage = replace(coverage, matched=len(tensors))
     size = image_size or trained_size
     if resize(model, trained_size, size, architecture):
@@ -153,9 +152,12 @@ def _load(
 
 
 def _fill(
-    model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, path: Path
+    model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, path: Path, taken: str
 ) -> dict[str, Tensor]:
-    """Load the tensors of a file, which are read now that their shapes are found to fit."""
+    """Load the tensors of a file, which are read now that their shapes are found to fit.
+
+    ``taken`` is what was taken off the beginning of their names.
+    """
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
@@ -174,7 +176,7 @@ def _fill(
         if names
     ]
     if complaints:
-        hint = _prefix_hint(unexpected, missing) or _option_hint(tensors, wanted)
+        hint = _prefix_hint(unexpected, missing, taken) or _option_hint(tensors, wanted)
         raise StepError(
             "load",
             f"{path} does not fill {architecture}: of its {len(wanted)} tensors "
@@ -190,15 +192,12 @@ def _fill(
     return held
 
 
-def _prefix_hint(unexpected: list[str], missing: list[str]) -> str:
+def _prefix_hint(unexpected: list[str], missing: list[str], taken: str) -> str:
     prefix = prefix_in_the_way(unexpected, missing)
     if not prefix:
         return ""
-    return (
-        f". The names in the file begin with {prefix!r}, which is in the way: save the tensors "
-        f"without it, or take it off with --format lightning --weights {prefix} (of a file with a "
-        "'state_dict') or in a loader of yours (--format custom --loader LOADER.py)"
-    )
+    whole = f"{taken}{prefix}"
+    return f". The names in the file begin with {whole!r}: give --weights {whole}"
 
 
 def _option_hint(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

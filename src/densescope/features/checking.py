@@ -8,7 +8,8 @@ from pathlib import Path
 from densescope.errors import CheckpointError
 from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.layouts import LAYOUT_STEPS, fitting_formats
+from densescope.features.fitting import fitting_formats
+from densescope.features.layouts import LAYOUT_STEPS
 from densescope.features.layouts import STEPS as STEPS
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec

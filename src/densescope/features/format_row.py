@@ -54,6 +54,8 @@ class Weights:
             (:mod:`~densescope.features.wrappers`), whether a prefix is written with them or not.
         nested: keys one of which may or may not wrap what the path leads to.
         needed: one of ``nested`` must be there.
+        anywhere: where no name there has the prefix, it counts from the top of the file, keys and
+            names with dots between.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Weights:
     prefixes: tuple[str, ...] = ("",)
     nested: tuple[str, ...] = ()
     needed: bool = False
+    anywhere: bool = False
 
 
 EMA = Weights("ema", (), nested=("state_dict_ema", "model_ema", "ema"), needed=True)
@@ -97,8 +100,7 @@ class Format:
         conversion: what renaming cannot say, or ``None``.
         others: other networks that the code trains. Their names in a file tell them apart from
             the default one, so they are taken where no architecture is named.
-        by_prefix: the weights may also be named by the beginning of their names, such as
-            ``"teacher.backbone."``.
+        by_prefix: ``"backbone"`` without a dot is the beginning of names too.
         registration: names and shapes of the backbone's parameters in the order in which they
             were registered, for codes that write the flat parameters of FSDP; else ``None``.
         files: names of numbered files below the run's folder, best first.
@@ -142,7 +144,8 @@ class Format:
         """The named set of weights, or the default one.
 
         Every format knows ``"ema"``: the averaged weights that many training loops keep beside
-        the plain ones, under names that are those of the default set.
+        the plain ones, under names that are those of the default set. And weights may be named
+        by the beginning of their names, ``"teacher.backbone."``, which ends or goes on with a dot.
 
         Raises:
             CheckpointError: this format has no set of that name.
@@ -154,10 +157,9 @@ class Format:
                 return row
         if weights == EMA.name:
             return replace(EMA, prefixes=self.weights[0].prefixes)
-        if self.by_prefix:
+        if self.by_prefix or "." in weights:
             prefix = weights if not weights or weights.endswith(".") else f"{weights}."
-            first = self.weights[0]
-            return Weights(prefix, first.path, (prefix,), first.nested)
+            return replace(self.weights[0], name=prefix, prefixes=(prefix,), anywhere=True)
         known = ", ".join(row.name for row in self.weights)
         raise CheckpointError(f"format {self.name} has no weights {weights!r}; it has: {known}")
 

@@ -13,32 +13,16 @@ from torch import Tensor
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
 from densescope.features.format_row import EMA
-from densescope.features.formats import FORMATS, Format, Weights
-from densescope.features.ranks import FLAT_NAMES
+from densescope.features.formats import Format, Weights
+from densescope.features.places import flattened
 from densescope.features.wrappers import unwrap, unwrapped
 
 _SHOWN = 4
 STEPS = ("read", "path", "prefix", "architecture", "load")
 LAYOUT_STEPS = ("path", "prefix")  # an error of these names the formats that would fit
-# Names that must occur, names that may occur: enough to tell families apart.
-_FAMILIES = {
-    "vit": (
-        "blocks.0.attn.qkv.weight",
-        r"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.(norm|attn|mlp)[\w.]+|norm\.\w+)",
-    ),
-    "dino2": (
-        "blocks.0.ls1.gamma",
-        r"(\w+_tokens?|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.[\w.]+|norm\.\w+)",
-    ),
-    "resnet": ("layer1.0.conv1.weight", r"(conv1|bn1|layer[1-4]\.\d+)\.[\w.]+"),
-    "swin": ("layers.0.blocks.0.attn.qkv.weight", r"(patch_embed|layers\.\d+|norm)\.[\w.]+"),
-    "convnext": ("stages.0.0.dwconv.weight", r"(downsample_layers|stages|norm)\.[\w.]+"),
-}
 # DeepSpeed keeps the state of what it trains under this key, beside its own settings.
 _ENGINE = "module"
 _STATE = ("state_dict", "model")
-# timm drops or renames them
-_NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens", "stages.0.0.dwconv.weight"}
 
 
 class StepError(CheckpointError):
@@ -71,6 +55,11 @@ class Coverage:
     dropped: tuple[tuple[str, str, int], ...] = ()
     outside: int = 0
     positions: tuple[int, int] | None = None
+
+    def beginning_of(self, row: Format) -> str:
+        """What was taken off the names, as ``--weights`` of a format takes it."""
+        others = {EMA.name, *(chosen.name for chosen in row.weights[1:])}
+        return ".".join((*self.path, self.prefix)) if self.weights in others else self.prefix
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -117,29 +106,6 @@ def unpack(
     return _rename(kept, row), coverage
 
 
-def fitting_formats(container: Container) -> list[str]:
-    """Formats whose path and prefix lead to tensors with the names of their architecture.
-
-    Formats that belong to no method come first: a method's own normalization and options are of
-    use only to whoever knows that the file is of that method.
-
-    Returns:
-        ``"name"``, or ``"name (weights=...)"`` where only another set of weights fits.
-    """
-    fits = []
-    for row in sorted(FORMATS.values(), key=lambda row: bool(row.architecture)):
-        if row.reader != "weights":
-            continue
-        if row.name == "safetensors" and container.kind != "safetensors":
-            continue
-        sets = {chosen.name: chosen for chosen in (*row.weights, row.choose(EMA.name))}
-        names = [name for name, chosen in sets.items() if _fits(container, row, chosen)]
-        if names:
-            default = names[0] == row.weights[0].name
-            fits.append(row.name if default else f"{row.name} (weights={names[0]})")
-    return fits
-
-
 def listing(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
@@ -166,10 +132,31 @@ def walk(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any
     Raises:
         StepError: a key of its path is missing, or something else lies there.
     """
-    return unwrap(_descend(container, row, chosen)[0])
+    return unwrap(found_at(container, row, chosen))
+
+
+def found_at(container: Container, row: Format, chosen: Weights) -> dict[str, Any]:
+    """The same under the names that stand in the file."""
+    return _descend(container, row, chosen)[0]
 
 
 def _descend(
+    container: Container, row: Format, chosen: Weights
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Where the prefix of a set of weights is looked for, and the keys that led there."""
+    if not chosen.anywhere:
+        return _at(container, row, chosen)
+    (prefix,) = map(unwrapped, chosen.prefixes)
+    try:
+        found, place = _at(container, row, chosen)
+    except StepError:
+        found, place = {}, ()
+    if any(unwrapped(name).startswith(prefix) for name in found):
+        return found, place
+    return flattened(container.content), ()
+
+
+def _at(
     container: Container, row: Format, chosen: Weights
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What lies at the end of the path, and the keys that led to it."""
@@ -281,59 +268,6 @@ def _rename(tensors: Mapping[str, Tensor], row: Format) -> dict[str, Tensor]:
                 break
         renamed[name] = tensor
     return renamed
-
-
-def for_network(container: Container, row: Format, chosen: Weights) -> Format:
-    """The row for that of its networks whose names are in the file, else for its default one.
-
-    Raises:
-        StepError: a key of the path is missing, or no tensor has the prefix.
-    """
-    if not row.others or container.ranks:
-        return row
-    found = walk(container, row, chosen)
-    prefix = find_prefix(found, container, row, chosen)
-    for other in row.others:
-        if prefix + _FAMILIES[_family(other.name)][0] in found:
-            return row.of(other.name)
-    return row
-
-
-def _fits(container: Container, row: Format, chosen: Weights) -> bool:
-    if container.ranks and row.registration is None:
-        return False
-    try:
-        row = for_network(container, row, chosen)
-        tensors, _ = unpack(container, row, chosen)
-    except CheckpointError:
-        return False
-    if container.ranks:
-        return any(name.endswith(FLAT_NAMES) for name in tensors)
-    if not row.architecture and not _NOT_TIMM.isdisjoint(tensors):
-        return False
-    if not _begins_as_written(container, row, chosen):
-        return False
-    families = [_FAMILIES[_family(row.architecture)]] if row.architecture else _FAMILIES.values()
-    if not any(
-        needed in tensors and all(re.fullmatch(allowed, name) for name in tensors)
-        for needed, allowed in families
-    ):
-        return False
-    return "cls_token" not in tensors or row.options.get("class_token", True)
-
-
-def _begins_as_written(container: Container, row: Format, chosen: Weights) -> bool:
-    """Where a wrapper is all that a prefix consists of, a file without it is likelier another's."""
-    if not all(prefix and not unwrapped(prefix) for prefix in chosen.prefixes):
-        return True
-    names, _ = _descend(container, row, chosen)
-    return any(name.startswith(chosen.prefixes) for name in names)
-
-
-def _family(architecture: str) -> str:
-    if "dinov" in architecture:
-        return "dino2"
-    return re.split(r"[_\d]", architecture)[0]
 
 
 def with_positions(coverage: Coverage, trained: int, evaluated: int) -> Coverage:

@@ -1,0 +1,137 @@
+"""Which formats, and which of their networks, a file has the names of."""
+
+from __future__ import annotations
+
+import re
+
+from densescope.errors import CheckpointError
+from densescope.features.checkpoints import Container
+from densescope.features.format_row import EMA
+from densescope.features.formats import FORMATS, Format, Weights
+from densescope.features.layouts import StepError, find_prefix, found_at, unpack, walk
+from densescope.features.places import flattened, places
+from densescope.features.ranks import FLAT_NAMES
+from densescope.features.wrappers import unwrapped
+
+# Names that must occur, names that may occur: enough to tell families apart.
+_FAMILIES = {
+    "vit": (
+        "blocks.0.attn.qkv.weight",
+        r"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.(norm|attn|mlp)[\w.]+|norm\.\w+)",
+    ),
+    "dino2": (
+        "blocks.0.ls1.gamma",
+        r"(\w+_tokens?|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.[\w.]+|norm\.\w+)",
+    ),
+    "resnet": ("layer1.0.conv1.weight", r"(conv1|bn1|layer[1-4]\.\d+)\.[\w.]+"),
+    "swin": ("layers.0.blocks.0.attn.qkv.weight", r"(patch_embed|layers\.\d+|norm)\.[\w.]+"),
+    "convnext": ("stages.0.0.dwconv.weight", r"(downsample_layers|stages|norm)\.[\w.]+"),
+}
+# timm drops or renames them
+_NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens", "stages.0.0.dwconv.weight"}
+
+
+def fitting_formats(container: Container) -> list[str]:
+    """Formats whose path and prefix lead to tensors with the names of their architecture.
+
+    Formats that belong to no method come first: a method's own normalization and options are of
+    use only to whoever knows that the file is of that method.
+
+    Returns:
+        ``"name"``, or ``"name (weights=...)"`` where only another set of weights fits.
+    """
+    fits = []
+    for row in sorted(FORMATS.values(), key=lambda row: bool(row.architecture)):
+        if row.reader != "weights":
+            continue
+        if row.name == "safetensors" and container.kind != "safetensors":
+            continue
+        sets = {chosen.name: chosen for chosen in (*row.weights, row.choose(EMA.name))}
+        names = [name for name, chosen in sets.items() if _fits(container, row, chosen)]
+        if names:
+            default = names[0] == row.weights[0].name
+            fits.append(row.name if default else f"{row.name} (weights={names[0]})")
+    return fits
+
+
+def naming_formats(container: Container, asked: Format | None = None) -> list[str]:
+    """Formats that fit when the weights are named by the beginning of their names.
+
+    Args:
+        container: what was read.
+        asked: the format that was tried, which comes first.
+
+    Returns:
+        ``"name (weights=BEGINNING or BEGINNING)"``.
+    """
+    rows = {row.name: row for row in (asked, *FORMATS.values()) if row is asked or row.by_prefix}
+    found = {
+        row.name: prefixes_of(container, row)
+        for row in rows.values()
+        if row is not None and row.reader == "weights"
+        if row.name != "safetensors" or container.kind == "safetensors"
+    }
+    return [f"{name} (weights={' or '.join(named)})" for name, named in found.items() if named]
+
+
+def prefixes_of(container: Container, row: Format) -> list[str]:
+    """Beginnings by which networks of a file can be named as sets of weights of a format."""
+    try:
+        first = walk(container, row, row.weights[0])
+    except StepError:
+        first = {}
+    named = places(first) or places(flattened(container.content))
+    return [name for name in named if name and _fits(container, row, row.choose(name))]
+
+
+def for_network(container: Container, row: Format, chosen: Weights) -> Format:
+    """The row for that of its networks whose names are in the file, else for its default one.
+
+    Raises:
+        StepError: a key of the path is missing, or no tensor has the prefix.
+    """
+    if not row.others or container.ranks:
+        return row
+    found = walk(container, row, chosen)
+    prefix = find_prefix(found, container, row, chosen)
+    for other in row.others:
+        if prefix + _FAMILIES[_family(other.name)][0] in found:
+            return row.of(other.name)
+    return row
+
+
+def _fits(container: Container, row: Format, chosen: Weights) -> bool:
+    if container.ranks and row.registration is None:
+        return False
+    try:
+        row = for_network(container, row, chosen)
+        tensors, _ = unpack(container, row, chosen)
+    except CheckpointError:
+        return False
+    if container.ranks:
+        return any(name.endswith(FLAT_NAMES) for name in tensors)
+    if not row.architecture and not _NOT_TIMM.isdisjoint(tensors):
+        return False
+    if not _begins_as_written(container, row, chosen):
+        return False
+    families = [_FAMILIES[_family(row.architecture)]] if row.architecture else _FAMILIES.values()
+    if not any(
+        needed in tensors and all(re.fullmatch(allowed, name) for name in tensors)
+        for needed, allowed in families
+    ):
+        return False
+    return "cls_token" not in tensors or row.options.get("class_token", True)
+
+
+def _begins_as_written(container: Container, row: Format, chosen: Weights) -> bool:
+    """Where a wrapper is all that a prefix consists of, a file without it is likelier another's."""
+    if not all(prefix and not unwrapped(prefix) for prefix in chosen.prefixes):
+        return True
+    names = found_at(container, row, chosen)
+    return any(name.startswith(chosen.prefixes) for name in names)
+
+
+def _family(architecture: str) -> str:
+    if "dinov" in architecture:
+        return "dino2"
+    return re.split(r"[_\d]", architecture)[0]

@@ -1,0 +1,46 @@
+"""Where in a file networks of a known kind lie, whatever its layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from densescope.features.wrappers import unwrapped
+
+# One tensor per family that a network of it has, and other families' parts have not.
+_SIGNS = re.compile(
+    r"(|.*\.)(?:(?<!layers\.\d\.)blocks\.0\.attn\.qkv\.weight"
+    r"|layer1\.0\.conv1\.weight"
+    r"|layers\.0\.blocks\.0\.attn\.qkv\.weight"
+    r"|stages\.0\.(?:blocks\.)?0\.(?:dwconv|conv_dw)\.weight)"
+)
+# The slow copies of a network come first: they are what is evaluated.
+_SLOW = re.compile(r"(?:^|[._])(?:ema|teacher|target|momentum)", re.IGNORECASE)
+
+
+def flattened(content: Any) -> dict[str, Tensor]:
+    """All tensors in nested dictionaries, each named by its keys with dots between."""
+    found: dict[str, Tensor] = {}
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        place, here = waiting.pop()
+        for key, value in here.items() if isinstance(here, Mapping) else ():
+            if isinstance(value, Tensor):
+                found[f"{place}{key}"] = value
+            elif isinstance(value, Mapping):
+                waiting.append((f"{place}{key}.", value))
+    return found
+
+
+def places(names: Mapping[str, Any]) -> list[str]:
+    """Beginnings of names behind which a vision network of a known family follows.
+
+    Example:
+        >>> places({"module.student.layer1.0.conv1.weight": 0, "ema.layer1.0.conv1.weight": 0})
+        ['ema.', 'student.']
+    """
+    found = {match.group(1) for name in names if (match := _SIGNS.fullmatch(unwrapped(name)))}
+    return sorted(found, key=lambda place: (not _SLOW.search(place), place))

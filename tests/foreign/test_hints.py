@@ -1,0 +1,209 @@
+"""Every hint, followed to its end: the backbone that comes out has the features of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from densescope.errors import CheckpointError
+from densescope.features.backbones import Features
+from densescope.features.protocol import Backbone
+from tests.features.plain_models import random_images, vit_features, vit_weights
+from tests.features.written_layouts import SMALL_VIT, VIT_NAME, head, prefixed
+from tests.foreign.hints import advised, follow
+from tests.foreign.loading import load
+
+VIT: dict[str, Any] = {"architecture": VIT_NAME, "architecture_options": SMALL_VIT}
+
+
+def assert_same(backbone: Backbone, expected: Features, images: torch.Tensor) -> None:
+    found = backbone.features(images)
+    torch.testing.assert_close(found.patches[0], expected.patches[0], rtol=2e-4, atol=2e-4)
+    torch.testing.assert_close(found.image, expected.image, rtol=2e-4, atol=2e-4)
+
+
+@dataclass(frozen=True)
+class Misread:
+    """A file, what somebody tried with it, and what the first sentence has to say.
+
+    ``content`` makes the file of the network that is meant and another one.
+    """
+
+    content: Callable[[dict[str, Any], dict[str, Any]], Any]
+    tried: dict[str, Any]
+    says: str
+    heads: int = 4
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def lightning(**parts: Any) -> dict[str, Any]:
+    tensors = {name: value for part in parts.values() for name, value in part.items()}
+    return {"state_dict": tensors, "pytorch-lightning_version": "2.5.0", "epoch": 3}
+
+
+MISREAD = {
+    "a method's format for a Lightning file": Misread(
+        lambda a, b: lightning(t=prefixed("teacher.backbone.", a)),
+        {"format": "dino", **VIT},
+        "would fit: dino (weights=state_dict.teacher.backbone.), timm (weights=teacher.backbone.)",
+    ),
+    "a sub-module that is called otherwise": Misread(
+        lambda a, b: lightning(
+            t=prefixed("model.encoder.", a), h=prefixed("head.", {"w": a["cls_token"]})
+        ),
+        {"format": "lightning", **VIT},
+        "would fit: lightning (weights=model.encoder.), timm (weights=model.encoder.)",
+    ),
+    "lightly-train's last.ckpt": Misread(
+        lambda a, b: lightning(
+            t=prefixed("teacher_embedding_model.wrapped_model._model.", a),
+            s=prefixed("student_embedding_model.wrapped_model._model.", b),
+        ),
+        {"format": "lightning", **VIT},
+        "would fit: lightning (weights=teacher_embedding_model.wrapped_model._model. or student",
+    ),
+    "more in front of the names": Misread(
+        lambda a, b: lightning(t=prefixed("backbone.vit.", a)),
+        {"format": "lightning", **VIT},
+        "begin with 'backbone.vit.': give --weights backbone.vit.",
+    ),
+    "more in front of names of a method": Misread(
+        lambda a, b: {"teacher": prefixed("module.backbone.vit.", a)},
+        {"format": "dino", **VIT},
+        "begin with 'backbone.vit.': give --weights backbone.vit.",
+    ),
+    "more in front of another set of weights": Misread(
+        lambda a, b: {
+            "teacher": prefixed("backbone.vit.", b),
+            "student": prefixed("module.backbone.vit.", a),
+        },
+        {"format": "dino", "weights": "student", **VIT},
+        "begin with 'student.backbone.vit.': give --weights student.backbone.vit.",
+    ),
+    "twelve heads stay twelve": Misread(
+        lambda a, b: {"state_dict": prefixed("module.momentum_encoder.vit.", a)},
+        {
+            "format": "mocov3",
+            "architecture": VIT_NAME,
+            "architecture_options": dict(SMALL_VIT, num_heads=12),
+        },
+        "give --weights momentum_encoder.vit.",
+        heads=12,
+    ),
+    "a prefix in a plain file": Misread(
+        lambda a, b: prefixed("backbone.", a),
+        {"format": "timm", **VIT},
+        "begin with 'backbone.': give --weights backbone.",
+    ),
+    "a key that nobody knows": Misread(
+        lambda a, b: {"net": a, "step": 7},
+        {"format": "timm", **VIT},
+        "would fit: timm (weights=net.)",
+    ),
+    "an averaged copy alone": Misread(
+        lambda a, b: {"model_ema": a, "epoch": 3},
+        {"format": "mae", **VIT},
+        "would fit: timm (weights=ema)",
+    ),
+    "an averaged copy with a prefix": Misread(
+        lambda a, b: {"model": b, "ema": prefixed("encoder.", a)},
+        {"format": "timm", "weights": "ema", **VIT},
+        "begin with 'ema.encoder.': give --weights ema.encoder.",
+    ),
+    "another set of weights": Misread(
+        lambda a, b: {"student": prefixed("module.backbone.", a)},
+        {"format": "dino", **VIT},
+        "would fit: dino (weights=student)",
+    ),
+    "another method": Misread(
+        lambda a, b: {"state_dict": prefixed("module.base_encoder.", a)},
+        {"format": "dino", **VIT},
+        "would fit: mocov3 (weights=base), mocov3-release",
+    ),
+    "a plain file": Misread(lambda a, b: a, {"format": "dino", **VIT}, "would fit: timm"),
+    "a plain file under a key": Misread(
+        lambda a, b: {"model": a}, {"format": "dino-release", **VIT}, "would fit: timm"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_every_way_a_sentence_names_leads_to_the_network(
+    name: str, tmp_path: Path, generator: torch.Generator
+) -> None:
+    case = MISREAD[name]
+    meant, other = vit_weights(generator), vit_weights(generator)
+    path = tmp_path / "step_1000.pt"
+    torch.save(case.content(meant, other), path)
+    images = random_images(generator)
+    with pytest.raises(CheckpointError) as refused:
+        load(path, **case.tried)
+    assert case.says in str(refused.value)
+    assert "--loader LOADER" not in str(refused.value), "custom is not the only way"
+    meant_at = 0
+    for way, _ in enumerate(advised(str(refused.value))):
+        followed = follow(path, case.tried, way=way)
+        expected = vit_features(meant, images, heads=case.heads)
+        found = followed.loaded.backbone.features(images)
+        if torch.allclose(found.image, expected.image, atol=2e-4):
+            meant_at += 1
+        else:  # another network of the file, or of another code base: named, not slipped in
+            assert way > 0
+            assert followed.settings["weights"] != case.tried.get("weights") or (
+                followed.settings["format"] != case.tried["format"]
+            )
+    assert meant_at
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("vit_tny", "vit_tiny_patch16_224"),
+        ("vit_smal", "vit_small_patch16_224"),
+        ("vit_small", "vit_small_patch16_224"),
+        ("vit_base", "vit_base_patch16_224"),
+        ("resent50", "resnet50"),
+        ("swin_tiny", "swin_tiny_patch4_window7_224"),
+        ("convnext_smal", "convnext_small"),
+    ],
+)
+def test_the_first_name_that_is_suggested_is_the_plain_one(wrong: str, right: str) -> None:
+    from densescope.features.architectures import build_architecture
+
+    with pytest.raises(CheckpointError, match=rf"no architecture '{wrong}'; did you mean {right} "):
+        build_architecture(wrong, {})
+
+
+def test_a_misspelt_architecture_is_mended(tmp_path: Path, generator: torch.Generator) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=32).eval()
+    path = tmp_path / "a.pth"
+    torch.save(model.state_dict(), path)
+    tried = {
+        "format": "timm",
+        "architecture": "vit_tny",
+        "architecture_options": {"depth": 1, "img_size": 32},
+    }
+    followed = follow(path, tried)
+    assert followed.loaded.architecture == "vit_tiny_patch16_224"
+    images = random_images(generator)
+    with torch.no_grad():
+        tokens = model.forward_features(images)
+    assert_same(
+        followed.loaded.backbone,
+        Features((tokens[:, 1:].mT.reshape(2, -1, 2, 2),), tokens[:, 0]),
+        images,
+    )
+
+
+def test_a_file_without_a_known_network_needs_a_loader(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    torch.save({"net": head(generator, "mine.")}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"No known format fits: .*--loader LOADER\.py\)$"):
+        load(tmp_path / "a.pth", format="timm", **VIT)
