@@ -54,7 +54,7 @@ def fitting_formats(container: Container) -> list[str]:
     return fits
 
 
-def naming_formats(container: Container, asked: Format | None = None) -> list[str]:
+def naming_formats(container: Container, asked: Format) -> list[str]:
     """Formats that fit when the weights are named by the beginning of their names.
 
     Args:
@@ -68,7 +68,6 @@ def naming_formats(container: Container, asked: Format | None = None) -> list[st
     found = {
         row.name: prefixes_of(container, row)
         for row in rows.values()
-        if row is not None and row.reader == "weights"
         if row.name != "safetensors" or container.kind == "safetensors"
     }
     return [f"{name} (weights={' or '.join(named)})" for name, named in found.items() if named]
