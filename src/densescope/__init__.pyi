@@ -44,9 +44,11 @@ from .runs.sweep import score_checkpoint as score_checkpoint
 from .runs.sweep import sweep as sweep
 from .selection import Alarm as Alarm
 from .selection import AlarmSettings as AlarmSettings
+from .selection import GramTeacher as GramTeacher
 from .selection import Race as Race
 from .selection import Selection as Selection
 from .selection import find_alarm as find_alarm
 from .selection import readings_of as readings_of
 from .selection import schedule_breaks as schedule_breaks
 from .selection import select_checkpoints as select_checkpoints
+from .selection import select_gram_teacher as select_gram_teacher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,10 +13,13 @@ from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
 from densescope.cli.grouping import from_options, grouped
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import score_table, selection_table, sweep_table
+from densescope.cli.tables import score_table, selection_table, sweep_table, teacher_table
 from densescope.errors import RecordError
 from densescope.records import ScoreRecord, write_record
 from densescope.selection.rounds import images_of, saving
+
+if TYPE_CHECKING:
+    from densescope.runs.reading import Run
 
 
 @grouped
@@ -141,15 +144,37 @@ def select(
             "--write", metavar="<path>", help="Also write the table: FILE.json, .csv or .parquet."
         ),
     ] = None,
+    purpose: Annotated[
+        Literal["use", "gram-teacher"],
+        typer.Option(
+            "--for", help="What for: to use its features, or as the teacher of Gram anchoring."
+        ),
+    ] = "use",
+    first_part: Annotated[
+        float | None,
+        typer.Option(
+            help="With --for gram-teacher: fraction of the run that a teacher may come from "
+            "(default: 0.5)."
+        ),
+    ] = None,
 ) -> None:
-    """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise."""
+    """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise.
+
+    With --for gram-teacher, name the earliest checkpoint whose dense structure is not told apart
+    from the best of the first part of the run.
+    """
     from densescope.runs.reading import read_run
     from densescope.selection import standing_alarm, write_table
     from densescope.selection.table import check_suffix
 
     for path in write or []:
         from_options(check_suffix)(path)
+    if purpose != "gram-teacher" and first_part is not None:
+        raise UsageError("--first-part has an effect only with --for gram-teacher: leave it out")
     run = read_run(output)
+    if purpose == "gram-teacher":
+        _select_teacher(run, definition, layer, first_part, write or [])
+        return
     selection = run.selection(definition=definition, layer=layer)
     alarm = standing_alarm(run.records, definition=definition, layer=layer)
     console = make_console()
@@ -161,6 +186,23 @@ def select(
     console.print(selection.verdict, soft_wrap=True)
     for path in write or []:
         write_table(selection, path, run.records, run.probes)
+        console.print(f"wrote {path}")
+
+
+def _select_teacher(
+    run: Run, definition: str, layer: int, first_part: float | None, write: list[Path]
+) -> None:
+    from densescope.selection.teacher import FIRST_PART, select_gram_teacher
+
+    part = FIRST_PART if first_part is None else first_part
+    if not 0 < part <= 1:
+        raise UsageError(f"--first-part is {part}; it must be above 0 and at most 1")
+    found = select_gram_teacher(run.records, definition=definition, layer=layer, first_part=part)
+    console = make_console()
+    console.print(teacher_table(found))
+    console.print(found.sentence, soft_wrap=True)
+    for path in write:
+        found.write(path)
         console.print(f"wrote {path}")
 
 

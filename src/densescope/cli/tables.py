@@ -16,10 +16,10 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.selection.parts import weighted_sum
 from densescope.selection.rounds import images_of
-from densescope.selection.words import SINGLE_LAMBDA, dse_title, with_error
+from densescope.selection.words import SINGLE_LAMBDA, dse_title, signed, with_error
 
 if TYPE_CHECKING:
-    from densescope.selection import Alarm, Selection
+    from densescope.selection import Alarm, GramTeacher, Selection
 
 SWEEP_COLUMNS = {
     "separability": None,
@@ -135,6 +135,23 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
         known = [f"{row.images:,}"] * len(images)
         style = "bold green" if row.is_pick else ""
         made.add_row(Text(row.name), str(row.step), *known, *cells, place, noise, style=style)
+    return made
+
+
+def teacher_table(found: GramTeacher) -> Table:
+    """One line per checkpoint with its DSE and what it would lose as a teacher."""
+    made = table(
+        f"teachers for Gram anchoring, {found.definition} definition, layer {found.layer}",
+        ["checkpoint", found.rows[0].unit, dse_title(found.weight), "loss as a teacher", "", ""],
+    )
+    for row in found.rows:
+        mark = "TEACHER" if row.is_teacher else "best of the first part" if row.is_best else ""
+        where = "too late" if not row.in_first_part else ""
+        note = "tied with the best" if row.tied_with_best and not row.is_best else where
+        loss = signed(row.loss, found.comparison_level) if not row.is_teacher else "–"
+        style = "bold green" if row.is_teacher else ""
+        cells = [str(row.step), with_error(row.dse), loss.replace("[", "\\["), mark, note]
+        made.add_row(Text(row.name), *cells, style=style)
     return made
 
 

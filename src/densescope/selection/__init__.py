@@ -20,4 +20,6 @@ from densescope.selection.schedule import stitched as stitched
 from densescope.selection.select import select_checkpoints as select_checkpoints
 from densescope.selection.table import selection_table as selection_table
 from densescope.selection.table import write_table as write_table
+from densescope.selection.teacher import GramTeacher as GramTeacher
+from densescope.selection.teacher import select_gram_teacher as select_gram_teacher
 from densescope.selection.weight import run_weight as run_weight
