@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from densescope.files import is_local
+
 
 @contextmanager
 def exclusive(path: Path, *, wait: bool) -> Iterator[bool]:
@@ -16,8 +18,12 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[bool]:
         wait: until it is free; else go on without it.
 
     Yields:
-        Whether the lock is held. On a system without such locks it always is.
+        Whether the lock is held. On a system and in an object store without such locks it always
+        is.
     """
+    if not is_local(path):
+        yield True
+        return
     try:
         import fcntl
     except ImportError:

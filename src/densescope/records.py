@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
+from densescope.files import replacing
 
 SCHEMA = 1
 
@@ -197,21 +197,13 @@ def read_record(path: Path) -> ScoreRecord:
 
 
 def write_json(document: Mapping[str, Any], path: Path) -> None:
-    """Write JSON atomically (temporary file beside it, flushed to disk, renamed).
+    """Write JSON so that a reader sees the whole of it or nothing.
 
     NaN and infinities become ``null``: JSON has no word for them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(plain(document), stream, indent=1, sort_keys=True, allow_nan=False)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        json.dump(plain(document), stream, indent=1, sort_keys=True, allow_nan=False)
+        stream.write("\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -223,7 +215,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as cause:
-        raise RecordError(f"cannot read {path}: {cause.strerror}") from cause
+        raise RecordError(f"cannot read {path}: {cause.strerror or cause}") from cause
     except ValueError as cause:
         raise RecordError(f"{path} is not a whole JSON document: {cause}") from cause
     if not isinstance(document, dict):

@@ -35,6 +35,7 @@ from densescope.features.inert import (
     stand_in_of,
 )
 from densescope.features.ranks import has_shards, rank_files, read_ranks
+from densescope.files import location, opened
 
 _LEGACY_PICKLES = 4  # magic number, protocol, system, content; then storage keys and raw bytes
 _LOCK = threading.Lock()  # torch keeps its allow-list per process
@@ -85,7 +86,7 @@ def read_checkpoint(path: str | Path) -> Container:
             TorchScript archive, or asks for something that no placeholder can stand for; or the
             file of a rank is missing, or of another run or step.
     """
-    found = _read_one(Path(path))
+    found = _read_one(location(path))
     if not has_shards(found.foreign):
         return found
     ranks = read_ranks(found.path, found.content, lambda rank: _read_one(rank).content)
@@ -115,7 +116,7 @@ def size_of(path: Path) -> int:
 
 def fingerprint(path: str | Path) -> str:
     """SHA-256 of a file; of a folder or rank files, that of the names and contents of all files."""
-    path = Path(path)
+    path = location(path)
     members = files_of(path)
     if path.is_dir() or len(members) > 1:
         digest = hashlib.sha256()
@@ -138,7 +139,7 @@ def files_of(path: Path) -> list[Path]:
 
 def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         while block := stream.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()
@@ -155,7 +156,7 @@ def _kind(path: Path) -> str:
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             head = stream.read(512)
     except OSError as cause:
         raise CheckpointError(f"cannot read {path}: {cause.strerror}") from cause
@@ -222,7 +223,7 @@ def _read_torch(path: Path, kind: str) -> tuple[Any, tuple[str, ...]]:
 
 
 def _load_legacy(path: Path) -> Any:
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         return torch.load(stream, map_location="cpu", weights_only=True)
 
 
@@ -247,7 +248,7 @@ def _names_in(archive: TorchArchive) -> Iterator[str]:
 
 
 def _names_in_legacy(path: Path) -> Iterator[str]:
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         for _ in range(_LEGACY_PICKLES):
             yield from names_in_pickle(stream)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from densescope.errors import CheckpointError
 from densescope.features.inert import Inert, placeholder
 from densescope.features.stored import StoredTensor
+from densescope.files import opened
 
 _PLAIN = {
     ("torch", "Size"): tuple,
@@ -68,7 +69,7 @@ def read_distributed(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     Raises:
         CheckpointError: the index is damaged, or a file it points to is missing.
     """
-    with (folder / ".metadata").open("rb") as stream:
+    with opened(folder / ".metadata") as stream:
         unpickler = _IndexUnpickler(stream)
         index = unpickler.load()
     fields = _fields(index)
@@ -127,7 +128,7 @@ def _pieces(folder: Path, storage: Mapping[Any, Any]) -> dict[str, list[_Piece]]
 
 
 def _load_piece(piece: _Piece) -> Any:
-    with piece.file.open("rb") as stream:
+    with opened(piece.file) as stream:
         stream.seek(piece.start)
         data = stream.read(piece.length)
     if len(data) < piece.length:

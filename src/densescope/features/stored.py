@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import CheckpointError
+from densescope.files import opened
 
 Thing = TypeVar("Thing")
 
@@ -97,7 +98,7 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stream = path.open("rb")
+        self.stream = opened(path)
         self._lock = threading.Lock()
         weakref.finalize(self, self.stream.close)
 

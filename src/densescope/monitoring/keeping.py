@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densescope.errors import InputError, RecordError
+from densescope.files import replacing
 from densescope.records import read_json, write_json
 
 INDEX = "kept.json"
@@ -100,14 +101,8 @@ class DenseCheckpoint:
         return saved
 
     def _write(self, new: Kept) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / new.name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with replacing(self.folder / new.name) as temporary:
             self.save(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _store(self) -> None:
         rows = [{"step": k.step, "name": k.name, "dse": k.dse} for k in self.kept]

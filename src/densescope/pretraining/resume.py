@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from densescope.features.checkpoints import read_checkpoint
 from densescope.features.discovery import find_checkpoints
 from densescope.features.layouts import StepError, unpack
 from densescope.features.stored import identity, in_memory
+from densescope.files import replacing
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
@@ -168,15 +168,8 @@ def _fill(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     """Save so that a reader sees the whole file or none (a temporary file beside it, renamed)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def loader_backbone(learner: Learner[Any]) -> Encoder:

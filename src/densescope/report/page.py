@@ -6,11 +6,11 @@ import base64
 import functools
 import gzip
 import hashlib
-import os
 from importlib import resources
 from pathlib import Path
 
 from densescope._version import __version__
+from densescope.files import replacing
 from densescope.report.data import ReportData
 from densescope.report.figures import build_figures
 from densescope.report.readings import MISSING, Curve
@@ -65,13 +65,8 @@ def write_report(data: ReportData, path: Path) -> None:
         path: the file, usually ``report.html``; its folder is made if need be.
     """
     text = render_report(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _cell(curve: Curve, index: int) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import torch
 
 from densescope.features.checkpoints import files_of
 from densescope.features.loaded import LoadedBackbone
+from densescope.files import modified as changed
 
 Done = TypeVar("Done")
 
@@ -46,7 +47,7 @@ def read_checkpoint(path: Path, load: Callable[[Path], LoadedBackbone]) -> ReadC
 
 def modified(path: Path) -> int:
     """When a checkpoint was last changed, in nanoseconds; of several files, the youngest."""
-    return max((item.stat().st_mtime_ns for item in files_of(path)), default=0)
+    return max((changed(item) for item in files_of(path)), default=0)
 
 
 class Ahead(Generic[Done]):

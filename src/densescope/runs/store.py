@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from densescope.errors import RecordError
 from densescope.features.format_words import sweep_command
+from densescope.files import replacing
 from densescope.records import (
     ProbeRecord,
     ScoreRecord,
@@ -136,10 +137,8 @@ class RunStore:
         from safetensors.torch import save_file
 
         path = self._path("previews", name, ".safetensors")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
 
     def preview(self, name: str) -> dict[str, Tensor] | None:
         """What :meth:`write_preview` stored, or ``None``."""

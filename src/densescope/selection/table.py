@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
+from densescope.files import replacing
 from densescope.records import ProbeRecord, ScoreRecord, write_json
 from densescope.selection.headline import headline
 from densescope.selection.result import Selection, SelectionRow
@@ -199,12 +199,10 @@ def _bounds(name: str, estimate: Estimate | None, level: float) -> Row:
 
 
 def _write_csv(rows: Sequence[Row], columns: Mapping[str, type], path: Path) -> None:
-    temporary = _beside(path)
-    with temporary.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(columns))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def _write_parquet(rows: Sequence[Row], columns: Mapping[str, type], path: Path) -> None:
@@ -213,13 +211,8 @@ def _write_parquet(rows: Sequence[Row], columns: Mapping[str, type], path: Path)
 
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    temporary = _beside(path)
-    parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
-    os.replace(temporary, path)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    with replacing(path) as temporary:
+        parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
 
 
 TABLE_WRITERS: dict[str, Callable[[Sequence[Row], Mapping[str, type], Path], None]] = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from densescope.agreement.measures import measure_of
+from densescope.files import replacing
 from densescope.study.summary import Course, StudySummary
 
 COLORS = ("#1c2128", "#0072b2", "#b8540a", "#00795c", "#a1479e", "#8a6d00")
@@ -26,10 +26,9 @@ def write_figure(summary: StudySummary, path: Path) -> None:
 
     The page appears whole or not at all.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    figure = build_figure(summary)
-    temporary.write_text(figure.to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
-    os.replace(temporary, path)
+    text = build_figure(summary).to_html(include_plotlyjs=True, full_html=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def build_figure(summary: StudySummary) -> Any:

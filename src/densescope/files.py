@@ -1,0 +1,118 @@
+"""Where files lie: on this machine's disks, or in an object store that a URL names.
+
+Everything above works on paths; one with a URL is a ``UPath`` of universal_pathlib, which has the
+same methods. What a disk and an object store do differently is here.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, cast
+
+from densescope.errors import InputError
+
+_BLOCK = 1 << 22  # bytes that are read ahead from an object store
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+
+
+def location(place: str | os.PathLike[str]) -> Path:
+    """A path on this machine, or in an object store where a URL such as ``s3://bucket/run`` is.
+
+    Raises:
+        InputError: the URL's kind of store is not known, or a library for it is not installed.
+    """
+    if hasattr(place, "fs"):  # a path of universal_pathlib, perhaps with options of its store
+        return cast(Path, place)
+    text = os.fspath(place)
+    if "://" not in text:
+        return Path(text)
+    from upath import UPath
+
+    scheme = text.split("://")[0]
+    try:
+        path = UPath(text)
+        _ = path.fs
+    except ImportError as cause:
+        extra = _EXTRAS.get(scheme)
+        what = f"'densescope[{extra}]'" if extra else f"what fsspec needs for it ({cause})"
+        raise InputError(f"{text} is in an object store: pip install {what} to reach it") from cause
+    except ValueError as cause:
+        raise InputError(
+            f"{text} names no known kind of store: take s3://, gs://, or another that fsspec knows"
+        ) from cause
+    return cast(Path, path)
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path is on this machine's disks."""
+    return isinstance(path, Path)
+
+
+def on_disk(path: Path, what: str) -> Path:
+    """The path, where it is on a disk.
+
+    Raises:
+        InputError: it is in an object store.
+    """
+    if not is_local(path):
+        raise InputError(
+            f"{what} cannot be {path}: object stores have no locks and cannot append to a file; "
+            "name a folder on a disk"
+        )
+    return path
+
+
+def fresh(folder: Path) -> Path:
+    """The folder, of which nothing is remembered from an earlier look."""
+    if not is_local(folder):
+        cast(Any, folder).fs.invalidate_cache()
+    return folder
+
+
+def modified(path: Path) -> int:
+    """When a file was last changed, in nanoseconds; object stores know it to the second."""
+    if is_local(path):
+        return path.stat().st_mtime_ns
+    remote = cast(Any, path)
+    return int(remote.fs.modified(remote.path).timestamp()) * 10**9
+
+
+def opened(path: Path) -> BufferedReader:
+    """A file to read from at any place; of an object store only what is asked for is fetched."""
+    if is_local(path):
+        return path.open("rb")
+    remote = cast(Any, path)
+    stream = remote.fs.open(remote.path, "rb", block_size=_BLOCK, cache_type="readahead")
+    return cast(BufferedReader, stream)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file so that a reader sees the whole of it or nothing, also after a crash.
+
+    Yields:
+        Where to write. On a disk that is a file beside it, which is flushed and renamed in the end;
+        for an object store a local file, which is uploaded in the end.
+    """
+    if not is_local(path):
+        remote = cast(Any, path)
+        with tempfile.TemporaryDirectory(prefix="densescope-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            remote.fs.put_file(str(temporary), remote.path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
