@@ -188,7 +188,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid x"),
         "Git LFS pointer.*git lfs pull",
     ),
-    "folder": (lambda path: path.mkdir(), r"is a folder without a \.metadata file"),
+    "folder": (lambda path: path.mkdir(), r"is a folder with neither a \.metadata file"),
     "noise": (lambda path: path.write_bytes(bytes(range(1, 255))), "neither a torch.save nor"),
     "cut": (cut, "is cut off or damaged"),
     "cut legacy": (cut_legacy, "cannot be read|cut off"),

@@ -35,6 +35,7 @@ from densescope.features.inert import (
     stand_in_of,
 )
 from densescope.features.ranks import has_shards, rank_files, read_ranks
+from densescope.features.sharded import is_index, read_shards, shards_of, weights_in
 from densescope.files import location, opened
 
 _LEGACY_PICKLES = 4  # magic number, protocol, system, content; then storage keys and raw bytes
@@ -65,10 +66,11 @@ class Container:
 
 
 def read_checkpoint(path: str | Path) -> Container:
-    """Read a checkpoint file, or a folder of ``torch.distributed.checkpoint``.
+    """Read a checkpoint file, or a folder of ``torch.distributed.checkpoint`` or of a model.
 
     A file of one rank of an FSDP run (``model_0012499.rank_0.pth``) that holds a part of the
-    weights is read together with the files of all other ranks beside it.
+    weights is read together with the files of all other ranks beside it, and so are the shards of
+    a set of safetensors files, by any of them, by their index or by their folder.
 
     Nothing in a file is executed: classes and functions it names become inert placeholders, and
     names from ``os`` or ``sys`` are refused. Tensors stay in the file and are read where they are
@@ -86,11 +88,22 @@ def read_checkpoint(path: str | Path) -> Container:
             TorchScript archive, or asks for something that no placeholder can stand for; or the
             file of a rank is missing, or of another run or step.
     """
-    found = _read_one(location(path))
+    found = _read_whole(location(path))
     if not has_shards(found.foreign):
         return found
     ranks = read_ranks(found.path, found.content, lambda rank: _read_one(rank).content)
     return replace(found, kind="ranks", content=ranks[0], ranks=ranks)
+
+
+def _read_whole(path: Path) -> Container:
+    """A file with all that belongs to it, or the weights in a model's folder."""
+    inner = path
+    if path.is_dir() and not (path / ".metadata").is_file():
+        inner = weights_in(path) or path
+    if shards_of(inner):
+        kind = "safetensors" if ".safetensors" in inner.name else "zip"
+        return Container(path, kind, read_shards(inner, lambda file: _read_one(file).content))
+    return replace(_read_one(inner), path=path)
 
 
 def _read_one(path: Path) -> Container:
@@ -134,7 +147,7 @@ def files_of(path: Path) -> list[Path]:
         return []
     if path.is_dir():
         return sorted(item for item in path.rglob("*") if item.is_file())
-    return rank_files(path)
+    return [*([path] if is_index(path) else []), *shards_of(path)] or rank_files(path)
 
 
 def _fingerprint(path: Path) -> str:
@@ -150,8 +163,8 @@ def _kind(path: Path) -> str:
         if (path / ".metadata").is_file():
             return "distributed"
         raise CheckpointError(
-            f"{path} is a folder without a .metadata file, so it is not a distributed checkpoint; "
-            "name a checkpoint file in it"
+            f"{path} is a folder with neither a .metadata file (a distributed checkpoint) nor "
+            "model.safetensors or its like (a model's folder); name a checkpoint file in it"
         )
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
