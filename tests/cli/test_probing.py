@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -55,6 +56,31 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     assert several.returncode == 0, several.stderr
     assert "mean Kendall tau-b over the runs" in several.stdout
     assert densescope("report", scores).returncode == 0
+
+
+def test_probing_flat_folders_of_images_and_masks(swept: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "train" / "images").rename(own / "images")
+    (tmp_path / "train" / "masks").rename(own / "masks")
+    scores = shutil.copytree(swept / "scores", tmp_path / "scores")
+    words = ["probe", scores, "--dataset", "folders", "--root", own, "--probe-size", 32]
+    few = refused(densescope(*words, "--classes", 2))
+    assert f"of 16 images below {own}, some do not fit their masks: - " in few
+    assert "with pixel values that are no class" in few
+    vain = ["--dataset", "scenes", "--root", tmp_path, "--ignore", 3]
+    assert "--ignore has an effect only with --dataset folders" in refused(
+        densescope("probe", scores, *vain), 2
+    )
+    run = densescope(*words, "--only", "shortlist", "--seeds", 0, "--ignore", "3,7")
+    assert run.returncode == 0, run.stderr
+    assert "12 training and 4 test images at 32 pixels" in run.stdout
+    assert "the split was drawn: 4 of 16 images are the test half (fraction 0.25" in run.stdout
+    stored = next((scores / "probes").glob("folders-*/*.json")).read_text()
+    split = json.loads(stored)["provenance"]["settings"]["data"]["split"]
+    assert (split["fraction"], split["test_images"]) == (0.25, 4)
+    assert "class 3" not in json.loads(stored)["details"]["classes"]
 
 
 def test_agree_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> None:

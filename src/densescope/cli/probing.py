@@ -17,17 +17,19 @@ from rich.text import Text
 from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
-from densescope.cli.grouping import flag, from_options, grouped
+from densescope.cli.grouping import Only, flag, from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
+    from densescope.evaluation.datasets import DrawnSplit
     from densescope.evaluation.probes import ProbeOutcome
     from densescope.runs.labels import LabelledData
     from densescope.runs.probe import ProbeRequest
 
 MOST_CLASSES = 30
+FOLDERS = "folders"
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class ProbeOptions:
     dataset: Annotated[
         str,
         typer.Option(
-            help="camvid, voc2012, ade20k, cityscapes, coco-stuff-27, folders, ...; a name of "
-            "your own for image-level labels and depth."
+            help="camvid, voc2012, ade20k, cityscapes-19, coco-stuff-27, ...; folders for images "
+            "and masks of your own; a name of your own for image-level labels and depth."
         ),
     ]
     root: Annotated[
@@ -75,6 +77,33 @@ class ProbeOptions:
     train_split: Annotated[str, typer.Option(help="What probes are fitted on.")] = "train"
     test_split: Annotated[
         str | None, typer.Option(help="What is reported: test, else val, by default.")
+    ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Of your own folders: how many classes, or a file with a name a line (default: "
+            "ROOT/classes.txt, else the values found in the masks)."
+        ),
+        Only("dataset", FOLDERS),
+    ] = None
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            help="Of your own folders: pixel values without a label, e.g. 0,11 (255 is one)."
+        ),
+        Only("dataset", FOLDERS),
+    ] = None
+    test_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Of your own folders without splits: part drawn as the test half (0.25)."
+        ),
+        Only("dataset", FOLDERS),
+    ] = None
+    split_seed: Annotated[
+        int | None,
+        typer.Option(help="Of your own folders without splits: another one draws another split."),
+        Only("dataset", FOLDERS),
     ] = None
     test_root: Annotated[
         Path | None, typer.Option(help="Test half, for image-level labels and depth.")
@@ -110,9 +139,24 @@ class ProbeOptions:
             self.test_split,
             self.test_root,
             self.depth_unit,
+            classes=self._classes(),
+            ignored=() if self.ignore is None else o.whole_numbers(self.ignore, "--ignore"),
+            drawn=self._drawn(),
         )
         data.check(find_protocol(self.protocol).task)
         return data
+
+    def _classes(self) -> int | Path | None:
+        if self.classes is None:
+            return None
+        return int(self.classes) if self.classes.isdecimal() else Path(self.classes)
+
+    def _drawn(self) -> DrawnSplit | None:
+        from densescope.evaluation.datasets import DrawnSplit
+
+        given = {"fraction": self.test_fraction, "seed": self.split_seed}
+        known = {name: value for name, value in given.items() if value is not None}
+        return DrawnSplit(**known) if known else None  # type: ignore[arg-type]
 
     @from_options
     def request(self) -> ProbeRequest:

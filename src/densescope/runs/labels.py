@@ -7,16 +7,20 @@ from pathlib import Path
 
 from densescope.errors import InputError
 from densescope.evaluation.datasets import (
+    DatasetRow,
+    DrawnSplit,
     check_unit,
     find_dataset,
     find_split,
     open_dataset,
     open_depth,
+    open_folders,
     open_labelled_images,
 )
 from densescope.evaluation.probes import ProbeData, probe_data
 
 TEST_SPLITS = ("test", "val")
+FOLDERS = "folders"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ class LabelledData:
         test_split: what is reported; ``None`` takes the row's ``test``, else its ``val``.
         test_root: for image-level labels the test images; for depth the root of the test half
             (each root holds ``images`` and ``depths``).
+        classes: of ``folders``: how many there are, or a file with one name a line; by default
+            ``classes.txt`` below the root, else one class for each value in the masks.
+        ignored: of ``folders``: pixel values without a label, beside 255.
+        drawn: of ``folders`` without splits: how the test half is drawn.
         depth_unit: of integer depth maps, as :func:`~densescope.evaluation.datasets.open_depth`
             names them; ``None`` for ``.npy`` files, which are in meters.
     """
@@ -40,14 +48,27 @@ class LabelledData:
     test_split: str | None = None
     test_root: Path | None = None
     depth_unit: str | None = None
+    classes: int | Path | None = None
+    ignored: tuple[int, ...] = ()
+    drawn: DrawnSplit | None = None
 
     @property
     def splits(self) -> tuple[str, str]:
         """Training and test split of labels for segmentation."""
         if self.test_split is not None:
             return self.train_split, self.test_split
-        known = find_dataset(self.dataset).splits
-        return self.train_split, next((split for split in TEST_SPLITS if split in known), "val")
+        row = find_dataset(self.dataset)
+        known = [split for split in TEST_SPLITS if self._has(row, split)]
+        return self.train_split, known[0] if known else TEST_SPLITS[-1]
+
+    def _has(self, row: DatasetRow, split: str) -> bool:
+        if row.any_split is None:
+            return split in row.splits
+        return (self.root / row.any_split.images.replace("{split}", split)).is_dir()
+
+    @property
+    def _own(self) -> bool:
+        return self.dataset == FOLDERS
 
     def check(self, task: str) -> None:
         """Refuse wrong names, and what does not go with the task; no file is looked for.
@@ -60,6 +81,11 @@ class LabelledData:
             if task != "depth":
                 raise InputError(f"a depth unit goes with labels for depth, not for {task}")
             check_unit(self.depth_unit)
+        if (self.classes, self.ignored, self.drawn) != (None, (), None) and not self._own:
+            raise InputError(
+                f"classes, ignored values and a drawn split go with the data set {FOLDERS}, not "
+                f"with {self.dataset}"
+            )
         if task == "segmentation":
             row = find_dataset(self.dataset)
             for split in self.splits:
@@ -79,6 +105,16 @@ class LabelledData:
             DataError: a folder is missing, or holds something else.
         """
         self.check(task)
+        if task == "segmentation" and self._own:
+            opened = open_folders(
+                self.root,
+                train=self.train_split,
+                test=self.test_split,
+                classes=self.classes,
+                ignored=self.ignored,
+                drawn=self.drawn,
+            )
+            return probe_data(self.dataset, *opened)
         if task == "segmentation":
             halves = [open_dataset(self.dataset, self.root, split) for split in self.splits]
             return probe_data(self.dataset, *halves)

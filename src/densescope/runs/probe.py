@@ -29,7 +29,7 @@ from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
-from densescope.runs.labels import LabelledData
+from densescope.runs.labels import FOLDERS, LabelledData
 from densescope.runs.scorer import Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
@@ -176,7 +176,11 @@ def spec_of(store: RunStore) -> BackboneSpec:
 def _open(data: LabelledData, request: ProbeRequest, say: Callable[[str], None]) -> ProbeData:
     task = find_protocol(request.protocol).task
     say(f"reading the images and labels of {data.dataset}")
-    return data.open(task)
+    opened = data.open(task)
+    if data.dataset == FOLDERS:
+        for note in opened.notes:  # of a data set of the user's own nothing is known beforehand
+            say(note)
+    return opened
 
 
 def _words(what: str, data: ProbeData, request: ProbeRequest) -> str:

@@ -5,6 +5,9 @@ from densescope.evaluation.datasets.batches import decode_split as decode_split
 from densescope.evaluation.datasets.depth import DepthSet as DepthSet
 from densescope.evaluation.datasets.depth import check_unit as check_unit
 from densescope.evaluation.datasets.depth import open_depth as open_depth
+from densescope.evaluation.datasets.folders import DrawnSplit as DrawnSplit
+from densescope.evaluation.datasets.folders import find_layout as find_layout
+from densescope.evaluation.datasets.folders import open_folders as open_folders
 from densescope.evaluation.datasets.labelled import LabelledImages as LabelledImages
 from densescope.evaluation.datasets.labelled import open_labelled_images as open_labelled_images
 from densescope.evaluation.datasets.layout import IGNORE_INDEX as IGNORE_INDEX

@@ -66,7 +66,7 @@ def match_files(
     for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(f"{folder} does not exist: name the folders of images and of labels")
-    photos, labels = _files(images, image_suffixes), _files(masks, mask_suffixes)
+    photos, labels = files_by_name(images, image_suffixes), files_by_name(masks, mask_suffixes)
     names = sorted(photos) if names is None else names
     if not names:
         raise DataError(
@@ -87,7 +87,12 @@ def missing(row: DatasetRow, root: Path, what: str) -> DataError:
     )
 
 
-def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Files below a folder that end in one of the suffixes, by their name without it.
+
+    Raises:
+        DataError: two files claim one name.
+    """
     found: dict[str, Path] = {}
     visited = set()
     for parent, folders, files in os.walk(folder, followlinks=True):

@@ -48,6 +48,37 @@ def read_photo(path: Path, *, size: tuple[int, int], label: str = "mask") -> Ima
     return photo
 
 
+def photo_size(path: Path, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Columns and rows of a photo, which is decoded to see that it is whole, but coarsely.
+
+    Args:
+        path: image file.
+        size: columns and rows of its mask, as in :func:`read_photo`.
+
+    Raises:
+        DataError: unreadable or damaged.
+    """
+    from PIL import Image
+
+    data = read_bytes(path, "image")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            columns, rows = image.size
+            turned = image.getexif().get(EXIF_ORIENTATION) in SWAPS_SIDES
+            image.draft(None, (1, 1))
+            image.load()
+    except Exception as cause:
+        raise _undecodable(str(path), cause) from cause
+    fits_only_turned = turned and (columns, rows) != size and (rows, columns) == size
+    return (rows, columns) if fits_only_turned else (columns, rows)
+
+
+def _undecodable(name: str, cause: Exception) -> DataError:
+    return DataError(
+        f"image {name} cannot be decoded ({cause}): replace it, or remove it and its label"
+    )
+
+
 def decode_photo(data: bytes, name: str, *, size: tuple[int, int] | None = None) -> Image:
     """Encoded bytes to RGB; ``size`` as in :func:`read_photo`, but not enforced.
 
@@ -65,9 +96,7 @@ def decode_photo(data: bytes, name: str, *, size: tuple[int, int] | None = None)
             photo: Image.Image = _as_rgb(image)
     # Decoders report a damaged file by a dozen kinds of exceptions; all mean the same here.
     except Exception as cause:
-        raise DataError(
-            f"image {name} cannot be decoded ({cause}): replace it, or remove it and its label"
-        ) from cause
+        raise _undecodable(name, cause) from cause
     return photo
 
 

@@ -37,6 +37,7 @@ class SegmentationSet:
         ignored: pixel values that become :attr:`ignore_index`.
         pairs: image and mask files, in a fixed order.
         note: what to know before comparing numbers with published ones, or ``None``.
+        drawn: how this half was drawn, for a record; ``None`` where the files have splits.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class SegmentationSet:
     ignored: tuple[int, ...]
     pairs: tuple[Pair, ...]
     note: str | None = None
+    drawn: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -228,8 +228,15 @@ def _settings(
         **row.to_json(),
         "seeds": list(seeds),
         "precision": precision,
-        "data": {"name": data.name, **data.fingerprints},
+        "data": {"name": data.name, **data.fingerprints, **_drawn(data)},
     }
+
+
+def _drawn(data: ProbeData) -> dict[str, Any]:
+    """How flat folders were split, where they were."""
+    halves = [getattr(half, "drawn", None) or {} for half in (data.train, data.test)]
+    split = {**halves[0], **halves[1]}
+    return {"split": split} if split else {}
 
 
 def _check(
