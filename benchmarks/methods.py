@@ -29,8 +29,8 @@ from benchmarks.estimator import RESULTS, environment, table
 from densescope.evaluation.datasets.labelled import LabelledImages, open_labelled_images
 from densescope.evaluation.probes import ProbeData, probe_data, run_protocol
 from densescope.features.backbones import load_backbone
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import decode_subset, draw_subset, open_images
+from densescope.features.normalization import IMAGENET
 from densescope.features.spec import BackboneSpec
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.pretraining.chance import generator_of
@@ -81,8 +81,8 @@ class Watching:
         network = TimmBackbone(
             copy.deepcopy(encoder.model).eval().requires_grad_(False),
             image_size=SIZE,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            mean=IMAGENET.mean,
+            std=IMAGENET.std,
         )
         found = run_protocol("image-knn", network, self.data, changes={"image_size": SIZE})
         self.accuracies[step] = found.value

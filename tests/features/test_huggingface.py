@@ -24,6 +24,7 @@ TOKENS = {
     "image_size": SIZE,
     "patch_size": PATCH,
 }
+MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.1]
 # class of the configuration, its options, size, cells, tokens before the patches
 MODELS: dict[str, tuple[str, dict[str, Any], int, int, int]] = {
     "vit": ("ViTConfig", TOKENS, SIZE, 4, 1),
@@ -70,6 +71,7 @@ def save(name: str, folder: Path) -> Any:
     kind, options, *_ = MODELS[name]
     model = transformers.AutoModel.from_config(getattr(transformers, kind)(**options)).eval()
     model.save_pretrained(folder)
+    transformers.ViTImageProcessor(image_mean=MEAN, image_std=STD).save_pretrained(folder)
     return model
 
 
@@ -171,17 +173,25 @@ def test_positions_are_interpolated_at_another_size(
     assert features.patches[0].shape == (2, DIM, 6, 6)
 
 
-def test_the_stored_normalization_is_used(tmp_path: Path) -> None:
+def test_the_stored_normalization_is_used_unless_another_is_asked_for(tmp_path: Path) -> None:
     save("vit", tmp_path)
-    assert load_backbone(tmp_path, BackboneSpec(format="huggingface")).backbone.mean == (
-        0.485,
-        0.456,
-        0.406,
-    )
-    stored = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.4, 0.4, 0.4]}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
-    backbone = load_backbone(tmp_path, BackboneSpec(format="huggingface")).backbone
-    assert (backbone.mean, backbone.std) == ((0.5, 0.5, 0.5), (0.4, 0.4, 0.4))
+
+    def found(**asked: Any) -> tuple[Any, Any]:
+        backbone = load_backbone(tmp_path, BackboneSpec("huggingface", **asked)).backbone
+        return backbone.mean, backbone.std
+
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert found() == (tuple(MEAN), tuple(STD))
+    assert found(normalization="imagenet") == imagenet
+    stored = tmp_path / "preprocessor_config.json"
+    stored.write_text(json.dumps({"do_normalize": False, "image_mean": MEAN, "image_std": STD}))
+    assert found() == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    stored.unlink()
+    with pytest.raises(CheckpointError, match=r"no preprocessor_config\.json .*--normalization im"):
+        found()
+    assert found(normalization="imagenet") == imagenet
+    with pytest.raises(CheckpointError, match="goes with timm architectures, not with format=hug"):
+        found(normalization="architecture")
 
 
 def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def written(name: str, options: dict[str, Any], folder: Path) -> Any:
 
 
 def read(folder: Path, size: int) -> Any:
-    return load(folder, format="huggingface", image_size=size).backbone
+    return load(folder, format="huggingface", image_size=size, normalization="imagenet").backbone
 
 
 def grid(tokens: Tensor, side: int) -> Tensor:

@@ -369,7 +369,7 @@ def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
 def test_the_traits_are_those_that_make_numbers_compare() -> None:
     assert {".".join(trait.path) for trait in TRAITS} == {
         "unit",
-        *(f"checkpoint.{key}" for key in ("format", "architecture", "weights")),
+        *(f"checkpoint.{key}" for key in ("format", "architecture", "weights", "normalization")),
         *(f"provenance.{key}" for key in ("images.fingerprint", "image_size", "settings")),
         *(f"provenance.backbone.{key}" for key in ("format", "architecture", "weights", "loader")),
         "provenance.backbone.architecture_options",

@@ -26,6 +26,7 @@ PROBE_TRAITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("format", ("checkpoint", "format"), ONE_RUN),
     ("architecture", ("checkpoint", "architecture"), ONE_RUN),
     ("weights", ("checkpoint", "weights"), ONE_RUN),
+    ("normalization", ("checkpoint", "normalization"), ONE_TABLE),
     ("settings", ("provenance", "settings"), ONE_TABLE),
 )
 # What score and probe of one checkpoint share, where both say it.
@@ -36,6 +37,7 @@ PAIR_TRAITS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("format", ("checkpoint", "format")),
     ("architecture", ("checkpoint", "architecture")),
     ("weights", ("checkpoint", "weights")),
+    ("normalization", ("checkpoint", "normalization")),
 )
 
 

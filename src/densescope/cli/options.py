@@ -58,6 +58,15 @@ class BackboneOptions:
         Path | None, typer.Option(help="A Python file with load_backbone, for --format custom.")
     ] = None
 
+    normalization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="imagenet|architecture|MEAN/STD",
+            help="Mean and std of the images, e.g. 0.5,0.5,0.5/0.5,0.5,0.5 "
+            "(default: what the training code of the format used).",
+        ),
+    ] = None
+
     @from_options
     def spec(self) -> BackboneSpec:
         """The settings these options stand for."""
@@ -71,6 +80,7 @@ class BackboneOptions:
             weights=self.weights,
             loader=self.loader,
             image_size=self.image_size,
+            normalization=self.normalization,
         )
         spec.check()
         return spec

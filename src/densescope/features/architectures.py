@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from densescope.features.layouts import StepError
+from densescope.features.normalization import Normalization, of_architecture
 
 # Options that would load weights from elsewhere or change what a backbone is.
 _OPTIONS = (
@@ -155,6 +156,13 @@ def build_architecture(
             "architecture", f"architecture {name} cannot be built with {given}: {cause}"
         ) from cause
     return model, int(size[0] if isinstance(size, tuple | list) else size)
+
+
+def architecture_normalization(name: str) -> Normalization:
+    """The mean and standard deviation with which timm's own weights of an architecture go."""
+    import timm
+
+    return of_architecture(timm.models.get_pretrained_cfg(name).to_dict())
 
 
 def alike(name: str, known: Sequence[str]) -> list[str]:

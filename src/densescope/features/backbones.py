@@ -15,7 +15,7 @@ from densescope.features.architectures import build_architecture, resize, visibl
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
 from densescope.features.fitting import fitting_formats, for_network, naming_formats
 from densescope.features.flat_parameters import unflatten
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, is_released
+from densescope.features.format_row import is_released
 from densescope.features.formats import Format, Weights
 from densescope.features.layouts import (
     LAYOUT_STEPS,
@@ -26,6 +26,7 @@ from densescope.features.layouts import (
     with_positions,
 )
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.normalization import Normalization
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
 from densescope.features.spec import BackboneSpec as BackboneSpec
@@ -67,11 +68,11 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
     if row.reader == "huggingface":
         from densescope.features.huggingface import load_huggingface
 
-        return load_huggingface(path, row, spec.image_size)
+        return load_huggingface(path, spec)
     if row.reader == "released" or is_released(path):
         from densescope.features.released import load_released
 
-        return load_released(str(path), row.name, spec.image_size)
+        return load_released(str(path), spec)
     container = read_checkpoint(path)
     chosen = row.choose(spec.weights)
     try:
@@ -81,7 +82,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         name, options = row.architecture, {**row.options, **spec.architecture_options}
         if spec.architecture is None and not spec.architecture_options:
             name, options = _noted(container) or (name, options)
-        return _load(container, row, chosen, name, options, spec.image_size)
+        return _load(container, row, chosen, name, options, spec)
     except StepError as error:
         raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
 
@@ -89,13 +90,26 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
 def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
     """Architecture and options that ``densescope pretrain`` keeps in its files."""
     try:
-        backbone = json.loads(container.content["densescope"]["settings"])["backbone"]
+        backbone = _settings(container)["backbone"]
         options = {"img_size": backbone["image_size"], **backbone["options"]}
         name = str(backbone["architecture"])
     except (KeyError, TypeError, ValueError, IndexError):
         return None
     lists = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
     return name, {**options, **lists}
+
+
+def _noted_normalization(container: Container) -> Normalization | None:
+    """Mean and standard deviation that ``densescope pretrain`` keeps in its files."""
+    try:
+        settings = _settings(container)
+        return Normalization(tuple(settings["mean"]), tuple(settings["std"]))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+
+
+def _settings(container: Container) -> Any:
+    return json.loads(container.content["densescope"]["settings"])
 
 
 def _advice(error: StepError, container: Container, row: Format) -> str:
@@ -111,7 +125,7 @@ def _load(
     chosen: Weights,
     architecture: str,
     options: Mapping[str, Any],
-    image_size: int | None,
+    spec: BackboneSpec,
 ) -> LoadedBackbone:
     if container.ranks:
         model, trained_size = build_architecture(architecture, options)
@@ -125,16 +139,11 @@ def _load(
     tensors = as_named(tensors, model.state_dict())
     tensors = _fill(model, tensors, architecture, container.path, coverage.beginning_of(row))
     coverage = replace(coverage, matched=len(tensors))
-    size = image_size or trained_size
+    size = spec.image_size or trained_size
     if resize(model, trained_size, size, architecture):
         coverage = with_positions(coverage, trained_size, size)
-    config = cast(Any, model).pretrained_cfg
-    backbone = TimmBackbone(
-        model,
-        image_size=size,
-        mean=row.mean or tuple(config.get("mean", IMAGENET_MEAN)),
-        std=row.std or tuple(config.get("std", IMAGENET_STD)),
-    )
+    normalization = spec.normalization_of(architecture, _noted_normalization(container))
+    backbone = TimmBackbone(model, image_size=size, mean=normalization.mean, std=normalization.std)
     inside = _counter(container, row)
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),

@@ -10,9 +10,8 @@ from typing import Any
 
 from densescope.errors import CheckpointError
 from densescope.features.conversions import Conversion, Registration
+from densescope.features.normalization import IMAGENET, Normalization
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 RELEASED = ("timm:", "hf-hub:")  # beginnings that stand for released weights in a file's place
 
 
@@ -110,7 +109,8 @@ class Format:
         counter: key of the file's own counter, ``""`` where it has none.
         counter_offset: number + counter_offset = the file's own counter; ``None`` where not known.
         foreign: objects other than tensors and plain values that such a file holds.
-        mean, std: normalization the training used; empty takes the architecture's.
+        normalization: what the training used, ImageNet's for rows of no training code; ``None``
+            where it comes with the model.
         reader: ``"weights"``, or ``"huggingface"``, ``"released"`` and ``"custom"`` for models
             made elsewhere.
         verified: ``True`` when key names were read in the public code or its released file.
@@ -135,8 +135,7 @@ class Format:
     counter: str = "epoch"
     counter_offset: int | None = 1
     foreign: str = "none"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    normalization: Normalization | None = IMAGENET
     reader: str = "weights"
     verified: bool = True
 

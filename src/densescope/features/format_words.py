@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from shlex import quote
 
-from densescope.features.format_row import IMAGENET_MEAN, Format, Weights
+from densescope.features.format_row import Format, Weights
+from densescope.features.normalization import IMAGENET
 
 _WHOSE = {
     "huggingface": "the model's own",
@@ -104,10 +105,10 @@ def _architecture(row: Format) -> str:
 def _normalization(row: Format) -> str:
     if row.reader != "weights":
         return _WHOSE[row.reader]
-    if not row.mean:
-        return "the architecture's own mean and standard deviation"
-    whose = " (ImageNet's)" if row.mean == IMAGENET_MEAN else ""
-    return f"mean {row.mean}, standard deviation {row.std}{whose}"
+    found = row.normalization
+    assert found is not None
+    whose = " (ImageNet's)" if found == IMAGENET else ""
+    return f"mean {found.mean}, standard deviation {found.std}{whose}"
 
 
 def _verified(row: Format) -> str:

@@ -25,8 +25,6 @@ GENERAL_ROWS = (
         files=any_number("checkpoint-N.pth.tar"),
         latest=("last.pth.tar", "model_best.pth.tar"),
         counter_offset=None,
-        mean=(),
-        std=(),
     ),
     Format(
         "safetensors",
@@ -38,8 +36,6 @@ GENERAL_ROWS = (
         files=any_number("model_N.safetensors", "safetensors"),
         latest=("model.safetensors",),
         counter="",
-        mean=(),
-        std=(),
     ),
     Format(
         "lightning",
@@ -63,8 +59,7 @@ GENERAL_ROWS = (
         offset=0,
         counter="",
         reader="huggingface",
-        mean=(),
-        std=(),
+        normalization=None,
     ),
     Format(
         "released",
@@ -73,8 +68,7 @@ GENERAL_ROWS = (
         (Weights("model", ()),),
         counter="",
         reader="released",
-        mean=(),
-        std=(),
+        normalization=None,
     ),
     Format(
         "custom",
@@ -84,7 +78,6 @@ GENERAL_ROWS = (
         files=any_number("checkpoint_N.pth", r"pth|pt|bin|tar|pth\.tar|ckpt|safetensors"),
         counter="",
         reader="custom",
-        mean=(),
-        std=(),
+        normalization=None,
     ),
 )

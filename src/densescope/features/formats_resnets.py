@@ -13,9 +13,13 @@ from densescope.features.format_row import (
     Weights,
     any_number,
 )
+from densescope.features.normalization import IMAGENET, Normalization
 
 # VICRegL's code normalizes before it pools; ConvNeXt-S is its default.
 _CONVNEXT = Architecture("convnext_small", {"head_norm_first": True}, conversion=convnext_names)
+
+# SwAV and VICRegL divide the red channel by .228 where all others divide by .229.
+_RED_228 = Normalization(IMAGENET.mean, (0.228, 0.224, 0.225))
 
 RESNET_ROWS = (
     Format(
@@ -127,6 +131,7 @@ RESNET_ROWS = (
         files=(FileNames(r"(?:checkpoints/)?ckp-(\d+)\.pth", "checkpoints/ckp-N.pth"),),
         latest=("checkpoint.pth.tar",),
         foreign="NumPy scalars",
+        normalization=_RED_228,
     ),
     Format(
         "swav-release",
@@ -136,6 +141,7 @@ RESNET_ROWS = (
         "resnet50",
         drop=(("projection_head.*", "projector"), ("prototypes.*", "prototypes")),
         latest=("swav_800ep_pretrain.pth.tar",),
+        normalization=_RED_228,
     ),
     Format(
         "barlowtwins",
@@ -173,6 +179,7 @@ RESNET_ROWS = (
         offset=0,
         counter_offset=None,
         foreign="a function reference",
+        normalization=_RED_228,
     ),
     Format(
         "resnet-release",

@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import size_of
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD, Format
 from densescope.features.layouts import Coverage, StepError, listing
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.normalization import (
+    Normalization,
+    of_preprocessor,
+)
 from densescope.features.protocol import Backbone
+from densescope.features.spec import BackboneSpec
 from densescope.features.stored import identity
 from densescope.features.transformers_backbone import TransformersBackbone, vision_tower
 
@@ -29,7 +33,7 @@ _CURE = (
 _UNUSED = ("pooler.", "mask_token", "embeddings.mask_token")
 
 
-def load_huggingface(folder: Path, row: Format, image_size: int | None) -> LoadedBackbone:
+def load_huggingface(folder: Path, spec: BackboneSpec) -> LoadedBackbone:
     """Load a local folder with ``AutoModel``; nothing is downloaded and no remote code is run.
 
     Raises:
@@ -64,14 +68,14 @@ def load_huggingface(folder: Path, row: Format, image_size: int | None) -> Loade
             "load",
             f"{folder} does not fill {type(model).__name__}: {listing([*missing, *misfits])}",
         )
-    backbone = _backbone(folder, model.float().eval(), image_size)
+    backbone = _backbone(folder, model.float().eval(), spec)
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=Coverage("model", (), "", len(model.state_dict()) - len(report["missing_keys"])),
         sha256=identity(_read(model, report["missing_keys"])),
         bytes=size_of(folder),
         epoch_inside=None,
-        format=row.name,
+        format=spec.format,
         architecture=type(vision_tower(model)).__name__,
         options={},
     )
@@ -83,7 +87,7 @@ def _read(model: nn.Module, missing: Collection[Any]) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name not in new}
 
 
-def _backbone(folder: Path, model: Any, image_size: int | None) -> nn.Module:
+def _backbone(folder: Path, model: Any, spec: BackboneSpec) -> nn.Module:
     """The reader of a model, tried on a pair of images.
 
     Raises:
@@ -94,9 +98,13 @@ def _backbone(folder: Path, model: Any, image_size: int | None) -> nn.Module:
         config.mask_ratio = 0.0  # all patches are looked at
     own = getattr(config, "image_size", None) or 224
     own = own if isinstance(own, int) else own[0]
-    mean, std = _normalization(folder)
-    about: dict[str, Any] = {"image_size": image_size or int(own), "mean": mean, "std": std}
-    backbone = TransformersBackbone(model, **about)
+    normalization = _normalization(folder, spec)
+    backbone = TransformersBackbone(
+        model,
+        image_size=spec.image_size or int(own),
+        mean=normalization.mean,
+        std=normalization.std,
+    )
     _try(folder, backbone)
     return cast(nn.Module, backbone)
 
@@ -126,13 +134,21 @@ def _try(folder: Path, backbone: Any) -> None:
     )
 
 
-def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(folder: Path, spec: BackboneSpec) -> Normalization:
+    asked = spec.asked_normalization()
+    if asked is not None:
+        return asked
     file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return IMAGENET_MEAN, IMAGENET_STD
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    mean, std = stored.get("image_mean") or IMAGENET_MEAN, stored.get("image_std") or IMAGENET_STD
-    return tuple(map(float, mean)), tuple(map(float, std))
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = of_preprocessor(stored)
+    if found is None:
+        raise StepError(
+            "read",
+            f"{folder} has no preprocessor_config.json with image_mean and image_std, so nothing "
+            "says how its images were normalized: give --normalization imagenet, or the mean and "
+            "standard deviation of its training, such as --normalization 0.5,0.5,0.5/0.5,0.5,0.5",
+        )
+    return found
 
 
 @contextmanager

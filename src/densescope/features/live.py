@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from densescope.errors import InputError
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
+from densescope.features.normalization import IMAGENET
 from densescope.features.protocol import Backbone, Features
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.transformers_backbone import TransformersBackbone
@@ -98,8 +98,8 @@ def live_backbone(
     model: Any,
     *,
     image_size: int,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] = IMAGENET.mean,
+    std: Sequence[float] = IMAGENET.std,
     patch_size: int | None = None,
 ) -> Backbone:
     """A model in training as a :class:`~densescope.features.protocol.Backbone`.
@@ -230,8 +230,8 @@ READERS = (
 def _reader(
     model: Any,
     image_size: int = 0,
-    mean: tuple[float, ...] = IMAGENET_MEAN,
-    std: tuple[float, ...] = IMAGENET_STD,
+    mean: tuple[float, ...] = IMAGENET.mean,
+    std: tuple[float, ...] = IMAGENET.std,
 ) -> Backbone:
     inner = _unwrapped(model)
     if isinstance(inner, Backbone):

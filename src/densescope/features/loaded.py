@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from densescope.features.layouts import Coverage
+from densescope.features.normalization import Normalization
 from densescope.features.protocol import Backbone
 
 
@@ -56,6 +57,9 @@ class LoadedBackbone:
             "epoch_inside": self.epoch_inside,
             "foreign": list(self.foreign),
             "image_size": self.backbone.image_size,
+            "normalization": Normalization(
+                tuple(self.backbone.mean), tuple(self.backbone.std)
+            ).to_json(),
             "note": self.note,
             "training": dict(self.training),
         }

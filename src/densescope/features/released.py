@@ -10,29 +10,31 @@ from densescope.features.architectures import alike, resize
 from densescope.features.format_row import RELEASED, is_released
 from densescope.features.layouts import Coverage, StepError, with_positions
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.normalization import of_architecture
 from densescope.features.protocol import Backbone
+from densescope.features.spec import BackboneSpec
 from densescope.features.stored import identity
 from densescope.features.timm_backbone import TimmBackbone
 
 _TIMM, _HUB = RELEASED
 
 
-def load_released(location: str, format: str, image_size: int | None) -> LoadedBackbone:
+def load_released(location: str, spec: BackboneSpec) -> LoadedBackbone:
     """Load released weights through timm, from its cache or over the network.
 
-    Architecture, image size and normalization are those of the release. No code of a hub is run,
+    Architecture, image size and normalization are those of the release, unless the spec has an
+    image size or a normalization. No code of a hub is run,
     and pickled weights are read as torch reads weights only.
 
     Args:
         location: ``"timm:NAME"``, any name of ``timm.list_pretrained()``, or ``"hf-hub:ORG/NAME"``,
             a timm model on Hugging Face's hub.
-        format: what the user takes it for.
-        image_size: side in pixels to evaluate at; that of the release by default.
+        spec: what the user takes it for, and the image size to evaluate at.
 
     Raises:
         CheckpointError: there is no such model, or it is neither in the cache nor can be fetched.
     """
-    name = _name(location, format)
+    name = _name(location, spec.format)
     try:
         with torch.random.fork_rng(devices=[]):  # timm draws initial weights, then fills them
             model = _create(name)
@@ -43,15 +45,14 @@ def load_released(location: str, format: str, image_size: int | None) -> LoadedB
         raise StepError("architecture", f"{location} is a {kind}, of which timm takes no patches")
     config = model.pretrained_cfg
     trained_size = int(config["input_size"][-1])
-    size = image_size or trained_size
+    size = spec.image_size or trained_size
     tensors = model.state_dict()
     sha256, held = identity(tensors), sum(value.nbytes for value in tensors.values())
     coverage = Coverage("model", (), "", len(tensors))
     if resize(model, trained_size, size, name):
         coverage = with_positions(coverage, trained_size, size)
-    backbone = TimmBackbone(
-        model, image_size=size, mean=tuple(config["mean"]), std=tuple(config["std"])
-    )
+    normalization = spec.asked_normalization() or of_architecture(config)
+    backbone = TimmBackbone(model, image_size=size, mean=normalization.mean, std=normalization.std)
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=coverage,

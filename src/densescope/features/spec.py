@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from densescope.errors import CheckpointError
-from densescope.features.architectures import build_architecture
+from densescope.features.architectures import architecture_normalization, build_architecture
 from densescope.features.format_row import Format
 from densescope.features.formats import find_format
+from densescope.features.normalization import IMAGENET, Normalization, parse_normalization
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class BackboneSpec:
         loader: a Python file with ``load_backbone(path, **options)``, for ``format="custom"``.
         image_size: side in pixels of the images; ``None`` takes the size the backbone was trained
             at.
+        normalization: ``"imagenet"``, ``"architecture"`` (the timm architecture's own) or
+            ``"MEAN/STD"`` such as ``"0.5,0.5,0.5/0.5,0.5,0.5"``; ``None`` follows the rule of
+            :mod:`~densescope.features.normalization`.
     """
 
     format: str
@@ -36,6 +40,7 @@ class BackboneSpec:
     weights: str | None = None
     loader: Path | str | None = None
     image_size: int | None = None
+    normalization: str | None = None
 
     @property
     def row(self) -> Format:
@@ -76,6 +81,37 @@ class BackboneSpec:
             )
         if row.reader == "weights":
             row.choose(self.weights)
+        if self.normalization is not None:
+            self._check_normalization(row, self.normalization)
+
+    def _check_normalization(self, row: Format, text: str) -> None:
+        if row.reader == "custom":
+            raise CheckpointError(
+                "format=custom takes no normalization: the backbone that the loader returns has "
+                "its own mean and std"
+            )
+        if parse_normalization(text) is None and row.reader == "huggingface":
+            raise CheckpointError(
+                f"normalization=architecture goes with timm architectures, not with format="
+                f"{row.name}: give imagenet or MEAN/STD"
+            )
+
+    def normalization_of(
+        self, architecture: str, stored: Normalization | None = None
+    ) -> Normalization:
+        """By the rule of :mod:`~densescope.features.normalization`.
+
+        Args:
+            architecture: the timm model that is filled with the weights.
+            stored: what is stored with them.
+        """
+        if self.normalization is None:
+            return stored or self.row.normalization or IMAGENET
+        return self.asked_normalization() or architecture_normalization(architecture)
+
+    def asked_normalization(self) -> Normalization | None:
+        """The numbers that were asked for; ``None`` where none or the architecture's were."""
+        return None if self.normalization is None else parse_normalization(self.normalization)
 
     def check_architecture(self) -> None:
         """Build the architecture that every checkpoint of a run shares, and drop it again.
@@ -97,4 +133,5 @@ class BackboneSpec:
             "weights": self.weights,
             "image_size": self.image_size,
             "loader": None if self.loader is None else str(self.loader),
+            "normalization": self.normalization,
         }

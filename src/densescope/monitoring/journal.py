@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.normalization import Normalization
 from densescope.features.spec import BackboneSpec
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.history import History
@@ -56,6 +57,7 @@ class Journal:
 
     Args:
         settings: of the numbers.
+        normalization: of the images that the model is shown.
         folder: the run folder, or ``None``.
         unit: of steps.
         loggers: see :class:`~densescope.monitoring.monitor.DenseMonitor`.
@@ -68,6 +70,7 @@ class Journal:
         self,
         settings: ScoreSettings,
         *,
+        normalization: Normalization,
         folder: Path | None,
         unit: str,
         loggers: Sequence[Logger | LogFunction],
@@ -76,6 +79,7 @@ class Journal:
         on_alarm: Sequence[Listener],
     ) -> None:
         self.settings = settings
+        self.normalization = normalization
         self.unit = unit
         self.history = History(folder)
         lines = () if folder is None else (JsonLines(folder / LINES),)
@@ -181,7 +185,7 @@ class Journal:
 
     def _manifest(self, images: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "backbone": BackboneSpec(format=LIVE).to_json(),
+            "backbone": BackboneSpec(LIVE, normalization=str(self.normalization)).to_json(),
             "images": dict(images),
             "settings": self.settings.to_json(),
         }
@@ -195,7 +199,8 @@ class Journal:
         seconds: float,
     ) -> ScoreRecord:
         about = {name: look.about.get(name) for name in ("image_size", "grid", "device")}
-        weights = {name: look.about.get(name) for name in ("architecture", "weights")}
+        model = ("architecture", "weights", "normalization")
+        weights = {name: look.about.get(name) for name in model}
         return ScoreRecord(
             name=look.name,
             step=step,

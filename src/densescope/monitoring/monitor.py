@@ -15,8 +15,8 @@ from densescope.errors import InputError
 from densescope.evaluation.backbone import PREVIEW_IMAGES
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import ImageSubset
+from densescope.features.normalization import IMAGENET, Normalization
 from densescope.monitoring.collected import Collected
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.held_out import HeldOut, held_out
@@ -98,8 +98,8 @@ class DenseMonitor:
         *,
         count: int = 512,
         image_size: int = 224,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] = IMAGENET.mean,
+        std: Sequence[float] = IMAGENET.std,
         settings: ScoreSettings | None = None,
         output: str | os.PathLike[str] | None = None,
         every: int = 1,
@@ -132,6 +132,7 @@ class DenseMonitor:
         )
         self.journal = Journal(
             self.settings,
+            normalization=Normalization(self.viewer.mean, self.viewer.std),
             folder=None if output is None else Path(output),
             unit=unit,
             loggers=loggers,

@@ -12,6 +12,7 @@ from torch import Tensor
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import ExtractedFeatures, extract
+from densescope.features.normalization import Normalization
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.models import (
     ReadTokens,
@@ -55,7 +56,8 @@ class Viewer:
             metric: takes the features.
 
         Returns:
-            What a record says of the model: architecture, weights, image size, grid and device.
+            What a record says of the model: architecture, weights, image size, grid, device and
+            normalization.
 
         Raises:
             InputError: the model cannot be read, its features are NaN, or memory ran out.
@@ -77,6 +79,7 @@ class Viewer:
             "image_size": size,
             "grid": list(extracted.grid),
             "device": device_name(device),
+            "normalization": Normalization(reader.mean, reader.std).to_json(),
         }
 
 

@@ -204,7 +204,10 @@ def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
 def _is_current(record: ProbeRecord, score: ScoreRecord, settings: dict[str, Any]) -> bool:
     return (
         record.status == "probed"
-        and record.checkpoint.get("sha256") == score.checkpoint.get("sha256")
+        and all(
+            record.checkpoint.get(key) == score.checkpoint.get(key)
+            for key in ("sha256", "normalization")
+        )
         and record.provenance.get("settings") == plain(settings)
     )
 

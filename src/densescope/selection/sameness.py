@@ -41,6 +41,7 @@ TRAITS = (
     Trait("unit of steps", ("unit",), SELECT_ALONE),
     Trait("set of images", ("provenance", "images", "fingerprint"), SCORE_AGAIN),
     Trait("image size", ("provenance", "image_size"), SCORE_AGAIN),
+    Trait("normalization", ("checkpoint", "normalization"), SCORE_AGAIN),
     Trait("settings", ("provenance", "settings"), SCORE_AGAIN),
 )
 
