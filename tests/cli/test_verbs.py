@@ -20,7 +20,7 @@ from densescope.monitoring import DenseMonitor
 from densescope.monitoring.observation import Observation
 from tests.cli.running import BACKBONE, SCORING, densescope, refused
 from tests.conftest import ROOT
-from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, checkpoint
+from tests.tiny_run import SETTINGS, SPEC, checkpoint
 
 
 def test_a_second_sweep_keeps_everything(swept: Path, tiny_images: Path) -> None:
@@ -112,9 +112,7 @@ def test_the_dse_of_one_checkpoint_is_the_same_wherever_it_is_shown(
 
 def observed(file: Path, images: Path) -> Observation:
     """What a monitor sees of the network in a file."""
-    loaded = load_backbone(
-        file, format="dino", architecture=ARCHITECTURE, architecture_options=OPTIONS
-    )
+    loaded = load_backbone(file, SPEC)
     settings = ScoreSettings(**SETTINGS)
     monitor = DenseMonitor(images, image_size=32, settings=settings, device="cpu")
     seen = monitor.observe(loaded.backbone.model, step=2)
@@ -167,7 +165,7 @@ def test_formats_lists_all_and_shows_one() -> None:
     assert "checkpointNNNN.pth" in listed.stdout
     one = densescope("formats", "ijepa")
     assert "class_token=False" in one.stdout
-    assert '  target: file["target_encoder"]; names that begin with module.' in one.stdout
+    assert '  target: file["target_encoder"]; all names' in one.stdout
     assert "Weights(" not in one.stdout
     assert "every tensor with such a name is used, none is left out" in one.stdout.splitlines()
     some = densescope("formats", "mae").stdout
