@@ -36,7 +36,7 @@ def densescope(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def refused(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
+def refused(result: subprocess.CompletedProcess[str] | Said, code: int = 1) -> str:
     """The one sentence on standard error; no traceback."""
     assert result.returncode == code, result.stdout + result.stderr
     assert "Traceback" not in result.stderr

@@ -211,7 +211,7 @@ def test_a_sweep_names_the_files_it_passes_over(
     words = ["sweep", tiny_run, *BACKBONE, *SCORING, "--images", tiny_images]
     result = densescope(*words, "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "passed over, as the format has no such names: last.pt" in result.stdout
+    assert "passed over, as they have no number: last.pt" in result.stdout
 
 
 def test_a_hostile_checkpoint_is_inert(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> None:

@@ -148,6 +148,10 @@ def test_the_record_covers_the_files_of_all_ranks(
     assert fingerprint(path) != fingerprint(runs / str(world_size) / "usual" / path.name)
 
 
+def places(folder: Path) -> list[tuple[Path, int]]:
+    return [(one.path, one.step) for one in find_checkpoints(folder, "dinov2").checkpoints]
+
+
 def test_any_rank_stands_for_all(runs: Path) -> None:
     first, second = sorted((runs / "2" / "usual").iterdir())
     one, other = (
@@ -164,10 +168,10 @@ def test_a_step_is_listed_once(runs: Path, tmp_path: Path) -> None:
     for file in sorted(tmp_path.iterdir()):
         shutil.copy(file, tmp_path / file.name.replace("1249", "2499"))
     later = tmp_path / NAME.replace("1249", "2499")
-    assert find_checkpoints(tmp_path, "dinov2") == [(path, 1249), (later, 2499)]
+    assert places(tmp_path) == [(path, 1249), (later, 2499)]
     path.unlink()
     second = path.with_name("model_0001249.rank_1.pth")
-    assert find_checkpoints(tmp_path, "dinov2") == [(second, 1249), (later, 2499)]
+    assert places(tmp_path) == [(second, 1249), (later, 2499)]
 
 
 def refusal(path: Path, **changes: Any) -> tuple[str | None, str]:

@@ -128,7 +128,9 @@ def test_checkpoints_have_the_layout_of_the_methods_own_code(
 ) -> None:
     files, seen = whole
     row = METHODS[method]
-    assert [path for path, _ in find_checkpoints(files[0].parent, method)] == list(files)
+    found = find_checkpoints(files[0].parent, method)
+    assert [one.path for one in found.checkpoints] == list(files)
+    assert found.left_out == ()
     assert len(files) == 3
     shape = tiny(method).backbone
     assert set(seen.features) == {weights.name for weights in row.format.weights}

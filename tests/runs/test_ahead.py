@@ -14,6 +14,7 @@ import torch
 
 from densescope.errors import CheckpointError, DataError
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.discovery import RunCheckpoint
 from densescope.features.images import ImageSubset, draw_subset, open_images
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.runs import ahead as module
@@ -133,7 +134,7 @@ def test_a_sweep_reads_the_next_checkpoint_before_it_has_scored_this_one(
     assert helpers() == []
 
 
-def test_a_checkpoint_replaced_after_it_was_read_is_scored_again_by_the_next_sweep(
+def test_a_checkpoint_replaced_after_it_was_read_is_another_for_the_next_sweep(
     tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write_checkpoints(tmp_path / "run", range(2))
@@ -155,7 +156,11 @@ def test_a_checkpoint_replaced_after_it_was_read_is_scored_again_by_the_next_swe
     assert records[1].timing["checkpoint_modified"] == before != modified(path)
     events: list[tuple[str, str]] = []
     again = swept(
-        run, tiny_images, tmp_path / "out", on_event=lambda e: events.append((e.kind, e.name))
+        run,
+        tiny_images,
+        tmp_path / "out",
+        rescore=True,
+        on_event=lambda e: events.append((e.kind, e.name)),
     )
     assert ("scored", path.name) in events
     assert ("kept", "checkpoint0000.pth") in events
@@ -237,10 +242,10 @@ def test_the_first_images_are_shown_while_later_ones_are_decoded(
 
     monkeypatch.setattr(TimmBackbone, "features", shown)
     with closing(scorer_of(images.subset())) as scorer:
-        record = scorer.score_or_raise(path, "one", 0)
+        record = scorer.score_or_raise(RunCheckpoint(path, "one", 0))
     monkeypatch.undo()
     with closing(scorer_of(images.subset(images.source.read))) as scorer:
-        expected = scorer.score_or_raise(path, "one", 0)
+        expected = scorer.score_or_raise(RunCheckpoint(path, "one", 0))
     assert replace(record, timing={}) == replace(expected, timing={})
     assert helpers() == []
 
@@ -258,7 +263,7 @@ def test_an_image_that_cannot_be_decoded_stops_whoever_needs_it(
         closing(scorer_of(images.subset(read))) as scorer,
         pytest.raises(DataError, match="cannot be decoded"),
     ):
-        scorer.score(path, "one", 0)
+        scorer.score(RunCheckpoint(path, "one", 0))
     assert helpers() == []
 
 

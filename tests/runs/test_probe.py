@@ -10,6 +10,7 @@ import torch
 from densescope.errors import DataError, InputError, RecordError
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.names import CheckpointNames
 from densescope.records import ProbeRecord
 from densescope.runs.agree import agree_run
 from densescope.runs.labels import LabelledData
@@ -95,11 +96,42 @@ def test_a_checkpoint_that_was_scored_anew_is_probed_anew(
         images=tiny_images,
         output=scored,
         settings=ScoreSettings(**{**SETTINGS, "lidar_images": 0}),
+        rescore=True,
     )
     events: list[SweepEvent] = []
     after = probed(scored, labelled, on_event=events.append)
     assert [event.name for event in events if event.kind == "probed"] == ["checkpoint0001.pth"]
     assert after[1].values != before[1].values
+
+
+def test_a_file_that_is_another_than_the_scored_one_is_not_probed(
+    scored: Path, labelled: LabelledData
+) -> None:
+    torch.save(checkpoint(50), scored.parent / "run" / "checkpoint0001.pth")
+    records = probed(scored, labelled)
+    assert [record.status for record in records] == ["probed", "failed", "probed", "probed"]
+    assert "checkpoint0001.pth is another file than the one that was scored" in str(
+        records[1].error
+    )
+
+
+def test_checkpoints_in_sub_folders_are_probed(
+    labelled: LabelledData, tiny_images: Path, tmp_path: Path
+) -> None:
+    for step in (9, 10):
+        (tmp_path / "run" / f"step_{step}" / "weights").mkdir(parents=True)
+        torch.save(checkpoint(step), tmp_path / "run" / f"step_{step}" / "weights" / "model.pt")
+    sweep(
+        tmp_path / "run",
+        SPEC,
+        images=tiny_images,
+        output=tmp_path / "scores",
+        settings=ScoreSettings(**{**SETTINGS, "lidar_images": 0}),
+        names=CheckpointNames(recursive=True),
+    )
+    records = probed(tmp_path / "scores", labelled)
+    assert [record.name for record in records] == [f"step_{n}/weights/model.pt" for n in (9, 10)]
+    assert [(record.status, record.step) for record in records] == [("probed", 9), ("probed", 10)]
 
 
 def test_one_file_probes_like_it_does_in_a_run(scored: Path, labelled: LabelledData) -> None:

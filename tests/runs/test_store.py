@@ -52,17 +52,46 @@ def test_a_run_of_which_nothing_was_scored_gives_way(tmp_path: Path) -> None:
     other = {**MANIFEST, "settings": {"seed": 1}}
     store.open(other)
     assert store.manifest() == other
+    assert store.names() == []
 
 
-def test_a_run_folder_that_moved_is_taken_up(tmp_path: Path) -> None:
-    store = RunStore(tmp_path / "out")
+def test_a_run_folder_that_moved_is_taken_up_where_that_is_said(tmp_path: Path) -> None:
+    store, moved = RunStore(tmp_path / "out"), {**MANIFEST, "run_folder": str(tmp_path / "new")}
     store.open({**MANIFEST, "run_folder": str(tmp_path / "old")})
-    with pytest.raises(RecordError, match=r"a.pth is no longer at .*old.*sweep its folder again"):
+    store.write(ScoreRecord("a.pth", 1))
+    with pytest.raises(RecordError, match=r"a.pth is no longer at .*old.*again .* with --moved"):
         store.checkpoint_path("a.pth")
+    for refuse in (store.open, store.expect):
+        with pytest.raises(RecordError, match=r"old, and .*new is another folder: two runs would"):
+            refuse(moved)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "a.pth").touch()
-    store.open({**MANIFEST, "run_folder": str(tmp_path / "new")})
+    store.expect(moved, moved=True)
+    store.open(moved, moved=True)
     assert store.checkpoint_path("a.pth") == tmp_path / "new" / "a.pth"
+
+
+def test_two_paths_of_one_folder_are_one_place(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "out")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    store.open({**MANIFEST, "run_folder": str(tmp_path / "run")})
+    store.write(ScoreRecord("a.pth", 1))
+    store.open({**MANIFEST, "run_folder": str(tmp_path / "link")})
+    assert not store.has_moved(tmp_path / "link")
+    assert store.has_moved(tmp_path)
+
+
+def test_what_a_monitor_keeps_elsewhere_is_another_run(tmp_path: Path) -> None:
+    live = {**MANIFEST, "backbone": {"format": "live"}}
+    store = RunStore(tmp_path / "out")
+    store.open({**live, "run_folder": ""})
+    store.write(ScoreRecord("step 1", 1))
+    store.open({**live, "run_folder": str(tmp_path / "gone")})
+    (tmp_path / "kept").mkdir()
+    store.open({**live, "run_folder": str(tmp_path / "kept")})
+    with pytest.raises(RecordError, match=r"Use another --output, or keep them in .*kept"):
+        store.open({**live, "run_folder": str(tmp_path / "other")})
 
 
 def test_probe_records_stand_in_a_room_of_their_own(tmp_path: Path) -> None:

@@ -79,15 +79,34 @@ def test_a_second_call_keeps_what_is_there_and_takes_up_what_is_new(
     assert second[3].name == "checkpoint0003.pth"
 
 
-def test_a_checkpoint_that_changed_is_scored_again(
+def test_a_checkpoint_that_changed_stops_the_sweep_until_it_is_said_to_be_of_the_run(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     first = run_sweep(tiny_run, tiny_images, tmp_path / "out")
     torch.save(checkpoint(77), tiny_run / NAMES[1])
+    write_checkpoints(tiny_run, range(3, 4))
+    with pytest.raises(RecordError, match=rf"{NAMES[1]} is another file than the one.*--rescore"):
+        run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    assert RunStore(tmp_path / "out").records() == first
     events: list[SweepEvent] = []
-    second = run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=events.append)
-    assert [event.name for event in events if event.kind == "scored"] == [NAMES[1]]
+    second = run_sweep(
+        tiny_run, tiny_images, tmp_path / "out", rescore=True, on_event=events.append
+    )
+    scored = [event.name for event in events if event.kind == "scored"]
+    assert scored == [NAMES[1], "checkpoint0003.pth"]
     assert without_time(second[1]) != without_time(first[1])
+
+
+def test_a_file_that_training_overwrites_may_change(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    for name in NAMES[1:]:
+        (tiny_run / name).unlink()
+    (tiny_run / NAMES[0]).rename(tiny_run / "checkpoint.pth")
+    (first,) = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    torch.save(checkpoint(77), tiny_run / "checkpoint.pth")
+    (second,) = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    assert without_time(second) != without_time(first)
 
 
 def test_a_copied_folder_is_recognized_by_its_hashes(
@@ -114,7 +133,7 @@ def test_only_other_weights_make_a_record_stale(
     unhashed = {key: value for key, value in third.checkpoint.items() if key != "hashed"}
     store.write(replace(third, checkpoint=unhashed))
     events: list[SweepEvent] = []
-    records = run_sweep(tiny_run, tiny_images, store.folder, on_event=events.append)
+    records = run_sweep(tiny_run, tiny_images, store.folder, rescore=True, on_event=events.append)
     kinds = {event.name: event.kind for event in events if event.name}
     assert kinds == {NAMES[0]: "scored", NAMES[1]: "kept", NAMES[2]: "scored"}
     assert records[0].checkpoint["sha256"] != first.checkpoint["sha256"]
@@ -255,8 +274,8 @@ def test_files_that_are_passed_over_are_named(
     events: list[SweepEvent] = []
     records = run_sweep(tiny_run, tiny_images, tmp_path / "out", on_event=events.append)
     assert [record.name for record in records] == NAMES
-    assert [event.name for event in events if event.kind == "passed over"] == ["last.pt"]
-    assert str(events[0]) == "passed over, as the format has no such names: last.pt"
+    assert [event.kind for event in events if event.kind == "left out"] == []
+    assert str(events[0]) == "passed over, as they have no number: checkpoint.pth, last.pt"
 
 
 def test_events_print_as_lines(

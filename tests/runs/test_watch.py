@@ -189,7 +189,10 @@ def test_new_and_rewritten_checkpoints_are_taken_up(
         on_event=events.append,
         sleep=work,
     )
-    assert [e.name for e in events[1:]] == [*NAMES, NAMES[2], "checkpoint0003.pth"]
+    done = [event.name for event in events if event.kind == "scored"]
+    assert done == [*NAMES, NAMES[2], "checkpoint0003.pth"]
+    notes = [event.text for event in events if event.kind == "note"]
+    assert notes == [f"{NAMES[2]} was written again since it was scored: it is scored again"]
     whole = swept(tiny_run, tiny_images, tmp_path / "swept")
     assert [without_time(r) for r in result.records] == [without_time(r) for r in whole]
 

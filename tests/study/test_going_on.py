@@ -77,8 +77,8 @@ def same_study(spec: StudySpec, ours: Path, theirs: Path) -> bool:
 def found(cell: Cell, folder: Path) -> tuple[Any, ...]:
     records = RunStore(folder / "scores").records()
     assert [record.status for record in records] == ["scored"] * 2
-    files = find_checkpoints(folder / "run", cell.method)
-    weights = [content(path)[KEY]["learner"] for path, _ in files]
+    files = find_checkpoints(folder / "run", cell.method).checkpoints
+    weights = [content(one.path)[KEY]["learner"] for one in files]
     return [record.to_json()["scores"] for record in records], weights
 
 

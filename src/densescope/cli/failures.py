@@ -54,5 +54,11 @@ def print_failures(failed: Sequence[ScoreRecord | ProbeRecord]) -> None:
         typer.echo(f"densescope: {some}: {reason}", err=True)
 
 
+def print_left_out(sentences: Sequence[str]) -> None:
+    """Name what looks like a checkpoint of the run and was not scored."""
+    for sentence in sentences:
+        typer.echo(f"densescope: {sentence}", err=True)
+
+
 def _without_name(name: str, text: str) -> str:
     return re.sub(rf"\S*{re.escape(name)}", "the file", text)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from densescope.cli import options as o
-from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
+from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures, print_left_out
 from densescope.cli.grouping import from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import score_table, selection_table, sweep_table, teacher_table
@@ -27,12 +27,15 @@ def sweep(
     run_folder: Annotated[Path, typer.Argument(help="The folder of checkpoints.")],
     output: Annotated[Path, typer.Option(help="Folder for the records.")],
     backbone: o.BackboneOptions,
+    folder: o.FolderOptions,
     scoring: o.SweepOptions,
     execution: o.ExecutorOptions,
 ) -> None:
     """Score every checkpoint of a run; call again to go on or to take up new ones.
 
-    Exit code 3 when some checkpoints could not be scored; they are named, the rest is kept.
+    Exit code 3 when some checkpoints could not be scored or were left out; they are named, the rest
+    is kept. Nothing is scored when OUTPUT holds another run: of another folder, or of files that
+    have changed.
     """
     from densescope.cli.progress import SweepProgress
     from densescope.features.discovery import find_checkpoints
@@ -41,6 +44,7 @@ def sweep(
 
     console = make_console()
     spec, count, part = backbone.spec(), scoring.count(), execution.part()
+    names = folder.names()
     if not isinstance(count, int) and part.count > 1:
         raise UsageError(NO_SHARDS)
     with SweepProgress(console) as progress:
@@ -54,10 +58,13 @@ def sweep(
             compute=scoring.compute(),
             executor=execution.chosen(),
             shard=part,
+            names=names,
+            moved=folder.moved,
+            rescore=folder.rescore,
             on_event=progress,
         )
     if part.count > 1:
-        whole = len(find_checkpoints(run_folder, spec.format))
+        whole = len(find_checkpoints(run_folder, spec.format, names).checkpoints)
         does = f"these {len(records)}" if records else "nothing to do, none"
         console.print(
             f"part {part.number} of {part.count}: {does} of the run's {whole} checkpoints"
@@ -66,7 +73,7 @@ def sweep(
         return
     console.print(sweep_table(records))
     _note_fewer(console, records, scoring.images_count)
-    _finish(console, output, records, choose=part.count == 1)
+    _finish(console, output, records, progress.left_out, choose=part.count == 1)
 
 
 def _note_fewer(console: Console, records: list[ScoreRecord], asked: str) -> None:
@@ -76,7 +83,14 @@ def _note_fewer(console: Console, records: list[ScoreRecord], asked: str) -> Non
         console.print(f"scored on {held:,} images: there are no more of them")
 
 
-def _finish(console: Console, output: Path, records: list[ScoreRecord], *, choose: bool) -> None:
+def _finish(
+    console: Console,
+    output: Path,
+    records: list[ScoreRecord],
+    left_out: list[str],
+    *,
+    choose: bool,
+) -> None:
     failed = [record for record in records if record.status == "failed"]
     scored = len(records) - len(failed)
     console.print(f"{scored} of {len(records)} checkpoints scored; records in {output}")
@@ -89,7 +103,8 @@ def _finish(console: Console, output: Path, records: list[ScoreRecord], *, choos
         folder = quote(str(output))
         console.print(f"next: densescope select {folder}; densescope report {folder}")
     print_failures(failed)
-    if failed:
+    print_left_out(left_out)
+    if failed or left_out:
         raise typer.Exit(FAILED_CHECKPOINTS)
 
 

@@ -13,6 +13,7 @@ from densescope.cli.grouping import Only, from_options
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
+    from densescope.features.names import CheckpointNames
     from densescope.features.spec import BackboneSpec
     from densescope.runs.cluster import Ray
     from densescope.runs.executors import Executor
@@ -84,6 +85,50 @@ class BackboneOptions:
         )
         spec.check()
         return spec
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """Which checkpoints belong to the run, and whether records of it may be replaced."""
+
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Names of the checkpoints, in place of the format's: group 1 is the number, or "
+            "named groups epoch and step are.",
+        ),
+    ] = None
+    unit: Annotated[
+        Literal["epoch", "step"] | None,
+        typer.Option(help="What orders the checkpoints, where their names can be read both ways."),
+    ] = None
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "--recursive", help="Look into sub-folders too; the path becomes the checkpoint's name."
+        ),
+    ] = False
+    moved: Annotated[
+        bool,
+        typer.Option(
+            "--moved",
+            help="OUTPUT holds this run, which lies in another folder now; the files are compared.",
+        ),
+    ] = False
+    rescore: Annotated[
+        bool,
+        typer.Option(
+            "--rescore", help="Score files again that have changed since they were scored."
+        ),
+    ] = False
+
+    @from_options
+    def names(self) -> CheckpointNames:
+        """How the checkpoints are named."""
+        from densescope.features.names import CheckpointNames
+
+        return CheckpointNames(self.pattern, self.unit, self.recursive)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ class SweepProgress(_Bar):
         super().__init__(console)
         self._quiet = quiet
         self._done = done
+        self.left_out: list[str] = []
         self._kept: set[str] = set()
         self._left = 0
 
@@ -104,7 +105,9 @@ class SweepProgress(_Bar):
         if event.kind == "start":
             self._left = event.total
             self._start(event.stage or "beginning", event.total)
-        elif event.kind in ("passed over", "again"):
+        elif event.kind == "left out":
+            self.left_out.append(str(event))
+        elif event.kind in ("note", "again"):
             self._console.print(str(event), markup=False, soft_wrap=True)
         elif event.kind == "kept":
             self._kept.add(event.name)

@@ -308,7 +308,7 @@ def _finish(console: Console, method: str, output: Path, looking: MonitorOptions
     from densescope.features.format_words import sweep_command
     from densescope.features.formats import find_format
 
-    console.print(f"{len(find_checkpoints(output, method))} checkpoints in {output}")
+    console.print(f"{len(find_checkpoints(output, method).checkpoints)} checkpoints in {output}")
     if looking.monitor is not None:
         console.print(f"seen on the way: densescope select {quote(str(looking.folder(output)))}")
     # no architecture: these files say what they hold

@@ -10,7 +10,14 @@ import typer
 from rich.console import Console
 
 from densescope.cli import options as o
-from densescope.cli.failures import FAILED_CHECKPOINTS, Reasons, UsageError, print_failures
+from densescope.cli.failures import (
+    FAILED_CHECKPOINTS,
+    REFUSED,
+    Reasons,
+    UsageError,
+    print_failures,
+    print_left_out,
+)
 from densescope.cli.grouping import Only, from_options, grouped
 from densescope.cli.tables import console as make_console
 from densescope.selection.headline import tie
@@ -93,6 +100,7 @@ def watch(
     run_folder: Annotated[Path, typer.Argument(help="The folder a training job writes into.")],
     output: Annotated[Path, typer.Option(help="Folder for the records.")],
     backbone: o.BackboneOptions,
+    folder: o.FolderOptions,
     scoring: o.ScoreOptions,
     watching: WatchOptions,
 ) -> None:
@@ -100,7 +108,8 @@ def watch(
 
     Keeps the records of a sweep, OUTPUT/table.csv and OUTPUT/report.html current; Ctrl-C ends it.
     Exit code 4 with --stop-on-alarm when an alarm stands, 3 when some checkpoints could not be
-    scored. The training job itself is never touched.
+    scored or were left out, 1 when there was none to score. The training job itself is never
+    touched.
     """
     from densescope.runs.watch import watch_run
 
@@ -116,6 +125,9 @@ def watch(
         settings=scoring.settings(),
         compute=scoring.compute(),
         watching=watching.watching(),
+        names=folder.names(),
+        moved=folder.moved,
+        rescore=folder.rescore,
         channels=watching.channels(),
         publish=lambda store: _write_report(store, watching),
         on_event=lambda event: _print(console, event, reasons),
@@ -185,5 +197,11 @@ def _finish(console: Console, output: Path, result: WatchResult, watching: Watch
     if watching.stop_on_alarm and result.alarm is not None:
         console.print(f"stopped by an alarm: {result.alarm.sentence}")
         raise typer.Exit(ALARM_STANDS)
-    if failed:
+    if result.problem and not result.records:
+        typer.echo(f"densescope: nothing was scored: {result.problem}", err=True)
+        raise typer.Exit(REFUSED)
+    if result.left_out:
+        names = ", ".join(result.left_out)
+        print_left_out([f"left out, though they look like checkpoints: {names}"])
+    if failed or result.left_out or not result.records:
         raise typer.Exit(FAILED_CHECKPOINTS)

@@ -2,120 +2,181 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from densescope.errors import DataError
-from densescope.features.format_words import score_command
-from densescope.features.formats import FORMATS, Format, find_format
+from densescope.features.format_row import Format
+from densescope.features.formats import find_format
+from densescope.features.names import (
+    ENDINGS,
+    UNITS,
+    CheckpointNames,
+    Numbers,
+    looks_like_checkpoint,
+    read_numbers,
+)
+from densescope.features.order import Placed, placed
 from densescope.features.ranks import rank_files
+from densescope.features.run_files import RunCheckpoint as RunCheckpoint
+from densescope.features.run_files import RunFiles as RunFiles
+from densescope.features.surroundings import nothing_found
+from densescope.features.walking import below, walk
 
-_UNFINISHED = (".tmp", ".part", ".partial", ".incomplete", ".lock", "~")
-_ENDINGS = (".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".safetensors")
 
+def find_checkpoints(
+    folder: str | Path,
+    format: str | None = None,
+    names: CheckpointNames | None = None,
+    *,
+    gone: Iterable[str] = (),
+) -> RunFiles:
+    """Checkpoints of a run in the order of the numbers in their names.
 
-def find_checkpoints(folder: str | Path, format: str) -> list[tuple[Path, int]]:
-    """Numbered checkpoints of a run, by the file names its training code writes.
+    The names that the format's training code writes come first: a pattern looks directly into the
+    folder, or as many folders down as it has slashes; where a format has several, the first that
+    finds anything is used. Where nothing has such a name, files that end as checkpoints do and
+    have numbers (:func:`~densescope.features.names.read_numbers`) are taken. Files that training
+    overwrites (``checkpoint.pth``) stand alone as number 0 where nothing has a number.
 
-    A pattern looks directly into the folder, or as many folders down as it has slashes; where a
-    format has several, the first that finds anything is used. Files that training overwrites
-    (``checkpoint.pth``) are left out when numbered ones exist, and stand alone as step 0
-    otherwise. Of the files that the ranks of a run write for one step, the lowest rank's is listed
-    and stands for all. Hidden and half-written files (``.tmp``, ``.part``) are skipped. A file of
-    no bytes is listed: loading it says what is wrong with it.
+    Names with an epoch and a step are in order of both. The position is the epoch where each has
+    one of its own, else the step. Of the files that the ranks of a run write for one step,
+    the lowest rank's stands for all. Hidden and half-written files (``.tmp``, ``.part``) are
+    skipped. A file of no bytes is listed: loading it says what is wrong with it.
 
     Args:
         folder: where the training code wrote its checkpoints.
-        format: name of a row of ``FORMATS``.
+        format: row of ``FORMATS``; ``None`` where it is not known yet.
+        names: what the user says of the names.
+        gone: names of checkpoints that were there before; together with those that are there they
+            make the order.
 
     Returns:
-        (path, number in its name), sorted by number; among equal numbers, by name.
+        The checkpoints, and what else looks like some.
 
     Raises:
-        DataError: there is no such folder, or no file in it has a name of this format; the
-            sentence names the pattern and the formats whose names are there.
+        DataError: there is no such folder, no file in it is a checkpoint, or their numbers make no
+            order; the sentence says what is there.
     """
-    row, folder = find_format(format), Path(folder)
+    row = None if format is None else find_format(format)
+    folder, names = Path(folder), names or CheckpointNames()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    found = _numbered(folder, row)
-    if found:
-        return found
-    latest = [
-        (path, 0) for name in row.latest for path in sorted(folder.glob(name)) if _whole(path)
+    there = {below(folder, path): path for path in _candidates(folder, row, names)}
+    seen = {**{name: folder / name for name in gone}, **there}
+    numbers, rule = _numbered(seen, row, names)
+    if not numbers.keys() & there.keys():
+        latest = [] if names.pattern is not None else _overwritten(there, row)[:1]
+        numbers, rule = {name: Numbers(plain=0) for name in latest}, "overwritten"
+    if not numbers:
+        raise DataError(nothing_found(folder, row, names))
+    default = "step" if row is None else row.unit
+    ordered = placed(numbers, unit=names.unit, default=default, folder=folder)
+    groups: dict[int, list[Placed]] = {}
+    for one in ordered:
+        groups.setdefault(one.position, []).append(one)
+    held = [
+        RunCheckpoint(
+            seen[one.name], one.name, step, one.unit, one.is_unit_known, rule == "overwritten"
+        )
+        for step, (one, *_) in groups.items()
     ]
-    if latest:
-        return latest[:1]
-    raise DataError(_nothing(folder, row))
-
-
-def passed_over(
-    folder: str | Path, format: str, checkpoints: Iterable[tuple[Path, int]]
-) -> list[str]:
-    """Files that look like checkpoints and are none of those that were found.
-
-    Args:
-        folder, format: as for :func:`find_checkpoints`.
-        checkpoints: what it found there.
-
-    Returns:
-        Names of files that lie directly in the folder and end as checkpoints do, sorted. The files
-        that the format's training code is known to overwrite are not among them.
-    """
-    row, folder = find_format(format), Path(folder)
-    expected = {part for path, _ in checkpoints for part in rank_files(path)}
-    expected |= {path for name in row.latest for path in folder.glob(name)}
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name.endswith(_ENDINGS) and path not in expected and _whole(path)
+    others = {name: path for name, path in there.items() if name not in {o.name for o in ordered}}
+    left_out, unnumbered = _others(others, row, names)
+    return RunFiles(
+        tuple(one for one in held if one.name in there),
+        rule,
+        gone=tuple(one for one in held if one.name not in there),
+        left_out=() if rule == "pattern" else left_out,
+        unnumbered=unnumbered,
+        doubles=tuple(tuple(o.name for o in group) for group in groups.values() if len(group) > 1),
     )
 
 
 def number_of(path: Path, row: Format) -> int | None:
-    """The number in a checkpoint's name, or ``None``."""
-    for names in row.files:
-        tail = "/".join(path.parts[-1 - names.pattern.count("/") :])
-        matched = re.fullmatch(names.pattern, tail)
-        if matched:
-            return int(matched.group(1))
-    return None
+    """The number in a name that the format's training code writes, in its unit; or ``None``."""
+    return _own_numbers(path.as_posix(), row).counted_in(row.unit).of(row.unit)
 
 
-def _numbered(folder: Path, row: Format) -> list[tuple[Path, int]]:
-    for pattern in (names.pattern for names in row.files):
-        found = []
-        for depth in range(pattern.count("/") + 1):
-            for path in folder.glob("/".join(["*"] * (depth + 1))):
-                matched = re.fullmatch(pattern, path.relative_to(folder).as_posix())
-                if matched and _whole(path) and rank_files(path)[0] == path:
-                    found.append((path, int(matched.group(1))))
-        if found:
-            return sorted(found, key=lambda item: (item[1], item[0].name))
-    return []
+def position_of(path: Path, row: Format) -> RunCheckpoint:
+    """One checkpoint alone, with the position that its name tells; 0 where it tells none."""
+    found = _own_numbers(path.as_posix(), row) or read_numbers(path.name)
+    counted, known = found.counted_in(row.unit), found.plain is None
+    unit = row.unit if counted.of(row.unit) is not None or not counted else _other(row.unit)
+    step = counted.of(unit)
+    return RunCheckpoint(path, path.name, 0 if step is None else step, unit, known)
 
 
-def _whole(path: Path) -> bool:
-    if path.name.startswith(".") or path.name.endswith(_UNFINISHED):
-        return False
-    if path.is_dir():
-        return (path / ".metadata").is_file() or (path / "config.json").is_file()
-    return path.is_file()
+def _candidates(folder: Path, row: Format | None, names: CheckpointNames) -> Iterator[Path]:
+    patterns = [files.pattern for files in row.files] if row is not None else []
+    if names.pattern is not None:
+        patterns = [names.pattern]
+    deepest = max((pattern.count("/") for pattern in patterns), default=0)
+    for path in walk(folder, 1000 if names.recursive else deepest):
+        if rank_files(path)[0] == path:
+            yield path
 
 
-def _nothing(folder: Path, row: Format) -> str:
-    names = [*(names.example for names in row.files), *row.latest]
-    if not names:
-        return (
-            f"{folder} cannot be taken for a run: format {row.name} is of single files without a "
-            f"number; score one with: {score_command(row)}"
-        )
-    others = [
+def _numbered(
+    seen: dict[str, Path], row: Format | None, names: CheckpointNames
+) -> tuple[dict[str, Numbers], str]:
+    if names.pattern is not None:
+        found = {name: names.search(name) for name in seen}
+        return {name: numbers for name, numbers in found.items() if numbers}, "pattern"
+    if row is not None:
+        for files in row.files:
+            found = {
+                name: files.numbers(name)
+                for name in seen
+                if names.recursive or name.count("/") <= files.pattern.count("/")
+            }
+            if any(found.values()):
+                return {name: numbers for name, numbers in found.items() if numbers}, "format"
+    return _like_checkpoints(seen, names.recursive), "general"
+
+
+def _like_checkpoints(seen: dict[str, Path], recursive: bool) -> dict[str, Numbers]:
+    """Names that look like numbered checkpoints, with their numbers."""
+    found = {
+        name: read_numbers(name)
+        for name, path in seen.items()
+        if (recursive or "/" not in name) and (path.is_dir() or looks_like_checkpoint(name))
+    }
+    return {name: numbers for name, numbers in found.items() if numbers}
+
+
+def _overwritten(seen: dict[str, Path], row: Format | None) -> list[str]:
+    patterns = () if row is None else row.latest
+    return [name for pattern in patterns for name in seen if fnmatch(Path(name).name, pattern)]
+
+
+def _others(
+    others: dict[str, Path], row: Format | None, names: CheckpointNames
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names that look like numbered checkpoints, and those that end as checkpoints do."""
+    overwritten = _overwritten(others, row)
+    known = {*overwritten, *_of_rows_other_names(others, row)}
+    left_out = [name for name in _like_checkpoints(others, names.recursive) if name not in known]
+    unnumbered = [
         name
-        for name, other in FORMATS.items()
-        if other is not row and name != "custom" and (_numbered(folder, other))
+        for name in others
+        if name in overwritten
+        or (name not in {*left_out, *known} and "/" not in name and name.endswith(ENDINGS))
     ]
-    hint = f"; names of these formats are there: {', '.join(others)}" if others else ""
-    wanted = " or ".join(names)
-    return f"no checkpoint of format {row.name} in {folder}: none is named like {wanted}{hint}"
+    return tuple(left_out), tuple(unnumbered)
+
+
+def _of_rows_other_names(names: Iterable[str], row: Format | None) -> list[str]:
+    """Names of the same checkpoints in another way, such as rank files beside whole teachers."""
+    own = [] if row is None else [files for files in row.files if not files.loose]
+    return [name for name in names if any(files.numbers(name) for files in own)]
+
+
+def _own_numbers(path: str, row: Format) -> Numbers:
+    found = (files.numbers(path) for files in row.files)
+    return next((one for one in found if one), Numbers())
+
+
+def _other(unit: str) -> str:
+    return next(one for one in UNITS if one != unit)

@@ -10,6 +10,7 @@ from typing import Any
 
 from densescope.errors import CheckpointError
 from densescope.features.conversions import Conversion, Registration
+from densescope.features.names import Numbers, read_numbers
 from densescope.features.normalization import IMAGENET, Normalization
 
 RELEASED = ("timm:", "hf-hub:")  # beginnings that stand for released weights in a file's place
@@ -25,15 +26,32 @@ class FileNames:
     """Names of numbered files.
 
     Attributes:
-        pattern: regular expression of a name; group 1 is the number.
+        pattern: regular expression of a name; group 1 is the number, unless they are loose.
         written: the name as the training code writes it, an ``N`` for each digit of a number of
-            fixed width, one ``N`` for any number: ``"checkpointNNNN.pth"``.
-        loose: other names with a number of their own fit too.
+            fixed width, one ``N`` for any number: ``"checkpointNNNN.pth"``. Longer numbers fit too.
+        loose: users choose these names, so the number is that of
+            :func:`~densescope.features.names.read_numbers`.
     """
 
     pattern: str
     written: str
     loose: bool = False
+
+    def numbers(self, path: str) -> Numbers:
+        """What a path that is named like this says of its place in the run.
+
+        Args:
+            path: below the run's folder; further parts above are let be.
+        """
+        parts = path.split("/")
+        for count in range(self.pattern.count("/") + 1, 0, -1):
+            tail = "/".join(parts[-count:])
+            if found := re.fullmatch(self.pattern, tail):
+                read = read_numbers(tail)
+                number = None if self.loose else int(found.group(1))
+                is_read = number in (None, read.epoch, read.step)
+                return read if is_read else Numbers(plain=number)
+        return Numbers()
 
     @property
     def example(self) -> str:
@@ -186,14 +204,12 @@ def _family(architecture: str) -> str:
 
 
 # Patterns and places that several code bases share.
-# A number of its own, so that resnet50.pth and alpha0.9.pth are not numbered files.
-NUMBER = r"(?:[^/]*(?:[-_=]|(?<!\d)\.)|)(?:ckpt|checkpoint|epoch|ep|step|model)?(\d+)"
-PTH_TAR = (FileNames(r"checkpoint_(\d{4})\.pth\.tar", "checkpoint_NNNN.pth.tar"),)
-PTH = (FileNames(r"checkpoint(\d{4})\.pth", "checkpointNNNN.pth"),)
+PTH_TAR = (FileNames(r"checkpoint_(\d+)\.pth\.tar", "checkpoint_NNNN.pth.tar"),)
+PTH = (FileNames(r"checkpoint(\d+)\.pth", "checkpointNNNN.pth"),)
 WHOLE = (Weights("backbone", ()),)
 CLASSIFIER = ("fc.*", "projector in place of the classifier")
 
 
 def any_number(written: str, endings: str = r"pth|pt|bin|tar|pth\.tar") -> tuple[FileNames]:
     """Any name with a number of its own; the code writes one such as ``written``."""
-    return (FileNames(rf"{NUMBER}\.(?:{endings})", written, loose=True),)
+    return (FileNames(rf".+\.(?:{endings})", written, loose=True),)

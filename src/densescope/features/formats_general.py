@@ -44,7 +44,7 @@ GENERAL_ROWS = (
         (Weights("backbone.", ("state_dict",), ("backbone.",)),),
         by_prefix=True,
         drop=_LEFT_OUT,
-        files=(FileNames(r".*epoch=(\d+).*\.ckpt", "epoch=N-step=400.ckpt"),),
+        files=any_number("epoch=N-step=400.ckpt", "ckpt"),
         latest=("last.ckpt",),
         counter_offset=0,
         foreign="callbacks, hyper-parameters",

@@ -160,7 +160,7 @@ TRANSFORMER_ROWS = (
         ),
         _VIT_B,
         {"class_token": False, "global_pool": "avg", "fc_norm": False},
-        files=(FileNames(r"[^/]+-ep(\d+)\.pth\.tar", "jepa-epN.pth.tar"),),
+        files=(FileNames(r".+-ep(\d+)\.pth\.tar", "jepa-epN.pth.tar"),),
         latest=("*-latest.pth.tar", "IN1K-vit.h.14-300e.pth.tar"),
         offset=-1,
         counter_offset=-1,

@@ -86,7 +86,7 @@ def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> R
         InputError: the run had other settings.
         CheckpointError: it cannot be read, or another code wrote it.
     """
-    path, _ = find_checkpoints(folder, method.name)[-1]
+    path = find_checkpoints(folder, method.name).checkpoints[-1].path
     state = state_in(path)
     if state is None:
         raise CheckpointError(

@@ -107,7 +107,7 @@ def pretrain(
         first = 0 if state is None else state.step
         journal = Journal(method, settings, document, folder, progress, watchers, first)
         _fit(settings, images, learner, regularizer, state, journal, device, loggers)
-    return tuple(path for path, _ in find_checkpoints(folder, method.name))
+    return tuple(one.path for one in find_checkpoints(folder, method.name).checkpoints)
 
 
 def is_first_process() -> bool:
@@ -243,7 +243,7 @@ def check_folder(folder: Path, method: Method, start: Start) -> Path | None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder for the checkpoints")
     try:
-        newest, _ = find_checkpoints(folder, method.name)[-1]
+        newest = find_checkpoints(folder, method.name).checkpoints[-1].path
     except DataError as cause:
         if start.resume:
             raise InputError(f"nothing to resume: {cause}") from cause

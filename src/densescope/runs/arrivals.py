@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from densescope.errors import DataError
 from densescope.features.checkpoints import files_of
-from densescope.features.discovery import find_checkpoints
+from densescope.features.discovery import RunCheckpoint, RunFiles, find_checkpoints
+from densescope.features.names import CheckpointNames
 
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -19,16 +20,17 @@ class Arrival:
     """A checkpoint as it lies in the folder now.
 
     Attributes:
-        path: the file or folder; of rank files the lowest rank's.
-        name: its path below the run's folder.
-        step: the number in its name.
+        checkpoint: its file, name and position.
         signature: name, size and time of change of each of its files.
     """
 
-    path: Path
-    name: str
-    step: int
+    checkpoint: RunCheckpoint
     signature: Signature
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint."""
+        return self.checkpoint.name
 
 
 class Arrivals:
@@ -42,6 +44,10 @@ class Arrivals:
         folder: where the training job writes.
         format: row of ``FORMATS``.
         settle_seconds: how long a file must have been left alone.
+        names: what the user says of the names of checkpoints.
+        recorded: names of checkpoints that have a record, whether their files are there or not.
+        files: what the last look found, or ``None``.
+        problem: why the last look found nothing, else empty.
     """
 
     def __init__(
@@ -50,12 +56,18 @@ class Arrivals:
         format: str,
         settle_seconds: float,
         *,
+        names: CheckpointNames | None = None,
+        recorded: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
         self.format = format
         self.settle_seconds = settle_seconds
+        self.names = names
+        self.recorded = set(recorded)
+        self.files: RunFiles | None = None
+        self.problem = ""
         self._clock = clock
         self._wall_clock = wall_clock
         self._seen: dict[str, tuple[Signature, float]] = {}
@@ -70,20 +82,19 @@ class Arrivals:
 
     def is_unchanged(self, arrival: Arrival) -> bool:
         """Whether the files are still those of the arrival."""
-        return signature_of(arrival.path) == arrival.signature
+        return signature_of(arrival.checkpoint.path) == arrival.signature
 
     def _present(self) -> list[Arrival]:
+        self.files, self.problem = None, ""
         try:
-            found = find_checkpoints(self.folder, self.format)
-        except (DataError, FileNotFoundError):  # none yet, or one was deleted just now
+            self.files = find_checkpoints(
+                self.folder, self.format, self.names, gone=sorted(self.recorded)
+            )
+        except (DataError, FileNotFoundError) as error:  # none yet, or one was deleted just now
+            self.problem = str(error)
             return []
-        present = []
-        for path, step in found:
-            signature = signature_of(path)
-            if signature:
-                name = path.relative_to(self.folder).as_posix()
-                present.append(Arrival(path, name, step, signature))
-        return present
+        found = [(one, signature_of(one.path)) for one in self.files.checkpoints]
+        return [Arrival(one, signature) for one, signature in found if signature]
 
     def _is_settled(self, arrival: Arrival) -> bool:
         now = self._clock()

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import torch
 
 from densescope.errors import DensescopeError, InputError
+from densescope.features.discovery import RunCheckpoint
 from densescope.records import ScoreRecord
-from densescope.runs.executors import TRIES, Job, Plan, Told, given_up, score_job
+from densescope.runs.executors import TRIES, Plan, Told, given_up, score_job
 
 Result = TypeVar("Result")
 
@@ -33,8 +34,8 @@ class Ray:
     address: str | None = None
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, told: Told
-    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+    ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
         """As :meth:`Executor.score`; told of nothing."""
         there = replace(plan, output=plan.output.resolve())
         work = [(there, replace(job, path=job.path.resolve()), self.threads) for job in jobs]
@@ -82,7 +83,7 @@ class Ray:
                 yield index, None
 
 
-def score_task(plan: Plan, job: Job, threads: int) -> ScoreRecord:
+def score_task(plan: Plan, job: RunCheckpoint, threads: int) -> ScoreRecord:
     """:func:`score_job` with a number of threads, as a task of a cluster."""
     torch.set_num_threads(threads)
     return score_job(plan, job)

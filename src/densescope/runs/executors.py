@@ -22,6 +22,7 @@ import torch
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.discovery import RunCheckpoint
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
 from densescope.features.spec import BackboneSpec
@@ -31,22 +32,13 @@ from densescope.runs.ahead import Ahead
 from densescope.runs.scorer import CheckpointScorer, Compute, SeenCheckpoint
 from densescope.runs.store import RunStore
 
-Told = Callable[[Literal["scoring", "again"], "Job"], None]
+Told = Callable[[Literal["scoring", "again"], RunCheckpoint], None]
 LOST_TWICE = (
     "the process that scored it died {count} times without a word: most likely it ran out of "
     "memory; try fewer processes or a smaller batch size"
 )
 TRIES = 3
 SHARED, IN_USE, YOUNG_SECONDS = ".images-", "in-use.lock", 10.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """One checkpoint to score."""
-
-    path: Path
-    name: str
-    step: int
 
 
 @dataclass(frozen=True)
@@ -85,8 +77,8 @@ class Executor(Protocol):
     """Scores checkpoints somewhere. Records are written where they are made, each at once."""
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, told: Told
-    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+    ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
         """Every job with its record, in the order in which they are done.
 
         Args:
@@ -115,8 +107,8 @@ class Here:
     overlap: bool | None = None
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, told: Told
-    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+    ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
         """As :meth:`Executor.score`, in the order of the jobs."""
         scorer = plan.scorer()
         after = {job.path: following.path for job, following in pairwise(jobs)}
@@ -161,8 +153,8 @@ class Processes:
             raise InputError(f"{self.count} processes cannot score anything: use at least 1")
 
     def score(
-        self, jobs: Sequence[Job], plan: Plan, told: Told
-    ) -> Iterator[tuple[Job, ScoreRecord]]:
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+    ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
         """As :meth:`Executor.score`; told of nothing but what begins again.
 
         When a process dies, what was in work then is scored again alone, so that only the
@@ -178,7 +170,7 @@ class Processes:
                 told("again", job)
                 yield job, replace(self, count=1)._alone(job, plan)
 
-    def _alone(self, job: Job, plan: Plan) -> ScoreRecord:
+    def _alone(self, job: RunCheckpoint, plan: Plan) -> ScoreRecord:
         for _ in range(TRIES - 1):
             with self._pool(plan) as pool:
                 try:
@@ -261,7 +253,7 @@ _scorers: dict[str, CheckpointScorer] = {}
 _device: list[str] = []
 
 
-def score_job(plan: Plan, job: Job) -> ScoreRecord:
+def score_job(plan: Plan, job: RunCheckpoint) -> ScoreRecord:
     """Score one checkpoint in a process of its own; the scorer stays for the next one."""
     key = repr(replace(plan, names=()))
     if key not in _scorers:
@@ -272,9 +264,9 @@ def score_job(plan: Plan, job: Job) -> ScoreRecord:
 
 
 def _scored(
-    scorer: CheckpointScorer, job: Job, seen: Callable[[], SeenCheckpoint] | None = None
+    scorer: CheckpointScorer, job: RunCheckpoint, seen: Callable[[], SeenCheckpoint] | None = None
 ) -> ScoreRecord:
-    record = scorer.score(job.path, job.name, job.step, seen)
+    record = scorer.score(job, seen)
     assert scorer.store is not None
     scorer.store.write(record)
     return record
@@ -299,8 +291,8 @@ def _end_with_parent() -> None:
 
 
 def _finished(
-    futures: dict[Future[ScoreRecord], Job], waiting: list[Job]
-) -> Iterator[tuple[Job, ScoreRecord]]:
+    futures: dict[Future[ScoreRecord], RunCheckpoint], waiting: list[RunCheckpoint]
+) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
     """What gets done, taken off the list; ends early when a process dies."""
     pending = set(futures)
     try:
@@ -314,9 +306,9 @@ def _finished(
         return
 
 
-def given_up(plan: Plan, job: Job) -> ScoreRecord:
+def given_up(plan: Plan, job: RunCheckpoint) -> ScoreRecord:
     """The record of a checkpoint whose process died every time; it is written."""
     scorer = plan.scorer()
-    record = scorer.failed(job.name, job.step, InputError(LOST_TWICE.format(count=TRIES)))
+    record = scorer.failed(job, InputError(LOST_TWICE.format(count=TRIES)))
     RunStore(plan.output).write(record)
     return record

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.discovery import RunCheckpoint
 from densescope.features.images import ImageSubset
 from densescope.features.spec import BackboneSpec
 from densescope.records import ProbeRecord, ScoreRecord, plain
-from densescope.runs.executors import Executor, Job, Plan, shared_images
-from densescope.runs.scorer import Compute, is_current, manifest, without_images
+from densescope.runs.executors import Executor, Plan, shared_images
+from densescope.runs.identity import is_current
+from densescope.runs.scorer import Compute, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
 
 
@@ -23,9 +25,9 @@ class SweepEvent:
     Attributes:
         kind: ``"start"`` (``total`` is known), ``"kept"`` (scored before), ``"scoring"``,
             ``"again"`` (its process died), ``"scored"`` or ``"failed"``; of a probe ``"probing"``
-            and ``"probed"``; before all of them ``"passed over"``, where files of the folder end as
-            checkpoints do and have no name of the format.
-        name: the checkpoint, empty for ``"start"``; the files passed over.
+            and ``"probed"``; before all of them ``"left out"``, where something looks like a
+            checkpoint of the run and is not scored, and ``"note"`` on other names in its folder.
+        name: the checkpoint, empty for ``"start"``; of ``"left out"`` and ``"note"`` a sentence.
         index: how many checkpoints are behind it.
         total: how many there are.
         record: the record, once there is one.
@@ -44,8 +46,8 @@ class SweepEvent:
         stage = f"{self.stage}: " if self.stage else ""
         if self.kind == "start":
             return f"{stage}{self.total} checkpoints"
-        if self.kind == "passed over":
-            return f"passed over, as the format has no such names: {self.name}"
+        if self.kind in ("left out", "note"):
+            return self.name
         if self.kind == "again":
             return f"{stage}the process that scored {self.name} died: it is scored again alone"
         error = None if self.record is None else self.record.error
@@ -64,6 +66,7 @@ class Sweep:
         compute: device, batch size and threads.
         executor: where the work is done.
         report: told of every step.
+        moved: the run of the records may lie at another place than before.
     """
 
     folder: Path
@@ -72,6 +75,7 @@ class Sweep:
     compute: Compute
     executor: Executor
     report: Callable[[SweepEvent], None]
+    moved: bool = False
 
     def manifest(self, subset: ImageSubset) -> dict[str, Any]:
         """Of a folder of records of these images."""
@@ -85,17 +89,13 @@ class Sweep:
             store: the folder.
             more: other entries that its manifest must have.
         """
-        store.expect(dict(plain({**without_images(self.spec, self.settings), **more})))
-
-    def jobs(self, checkpoints: Sequence[tuple[Path, int]]) -> list[Job]:
-        """The checkpoints by the names of their records."""
-        return [
-            Job(path, path.relative_to(self.folder).as_posix(), step) for path, step in checkpoints
-        ]
+        place = {PLACE: str(self.folder.resolve())}
+        part = {**without_images(self.spec, self.settings), **place, **more}
+        store.expect(dict(plain(part)), moved=self.moved)
 
 
 def score_pass(
-    sweep: Sweep, jobs: Sequence[Job], subset: ImageSubset, store: RunStore
+    sweep: Sweep, jobs: Sequence[RunCheckpoint], subset: ImageSubset, store: RunStore
 ) -> dict[str, ScoreRecord]:
     """Score what has no current record in the store yet.
 
@@ -106,7 +106,7 @@ def score_pass(
         DataError: an image cannot be read.
         RecordError: the store holds a run made with other settings.
     """
-    store.open(sweep.manifest(subset))
+    store.open(sweep.manifest(subset), moved=sweep.moved)
     records: dict[str, ScoreRecord] = {}
     sweep.report(SweepEvent("start", "", 0, len(jobs)))
     for job in jobs:
@@ -126,7 +126,7 @@ def score_pass(
         sweep.compute,
     )
 
-    def told(kind: Literal["scoring", "again"], job: Job) -> None:
+    def told(kind: Literal["scoring", "again"], job: RunCheckpoint) -> None:
         sweep.report(SweepEvent(kind, job.name, len(records), len(jobs)))
 
     with shared_images(plan, sweep.executor) as plan:

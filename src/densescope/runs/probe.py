@@ -29,11 +29,17 @@ from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
+from densescope.runs.identity import is_current
 from densescope.runs.labels import FOLDERS, LabelledData
 from densescope.runs.scorer import Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
 from densescope.selection import select_checkpoints
+
+CHANGED = (
+    "{path} is another file than the one that was scored: sweep its folder again, with --rescore "
+    "if it is still a checkpoint of this run"
+)
 
 
 @dataclass(frozen=True)
@@ -264,6 +270,8 @@ def _record(
     row = find_protocol(request.protocol)
     blank = ProbeRecord(score.name, score.step, score.unit, row.name, data.name, row.measure)
     path = store.checkpoint_path(score.name)
+    if not is_current(score, path, spec):
+        return replace(blank, status="failed", error=CHANGED.format(path=path))
     started = time.perf_counter()
     try:
         loaded = _load(path, spec, request)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from densescope.errors import DataError, InputError
 from densescope.estimate import Estimate
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.discovery import RunCheckpoint
 from densescope.features.images import ImageSubset, draw_subset, part_of
 from densescope.features.sources import ImageSource
 from densescope.records import ScoreRecord
-from densescope.runs.executors import Job
 from densescope.runs.passes import Sweep, SweepEvent, score_pass
 from densescope.runs.store import PLACE, RunStore
 from densescope.selection.parts import parts_of
@@ -26,7 +25,7 @@ CHANGED = "its file changed between two rounds of images; sweep again to score i
 
 def race_run(
     run: Sweep,
-    checkpoints: Sequence[tuple[Path, int]],
+    checkpoints: Sequence[RunCheckpoint],
     source: ImageSource,
     store: RunStore,
     race: Race,
@@ -40,7 +39,7 @@ def race_run(
 
     Args:
         run: made for rounds by :func:`of_rounds`.
-        checkpoints: path and number of each.
+        checkpoints: of the run, in order.
         source: of the images.
         store: of the pooled records.
         race: how many rounds of how many images.
@@ -55,8 +54,8 @@ def race_run(
     """
     race, subset = _drawn(run.settings, source, race)
     manifest = {**run.manifest(subset), "race": race.to_json()}
-    store.open(manifest)
-    jobs = going = run.jobs(checkpoints)
+    store.open(manifest, moved=run.moved)
+    jobs = going = list(checkpoints)
     rounds: dict[str, list[ScoreRecord]] = {job.name: [] for job in jobs}
     records: list[ScoreRecord] = []
     for number in range(1, race.rounds + 1):
@@ -97,7 +96,12 @@ def _drawn(settings: ScoreSettings, source: ImageSource, race: Race) -> tuple[Ra
 
 
 def _round(
-    run: Sweep, going: Sequence[Job], subset: ImageSubset, store: RunStore, race: Race, number: int
+    run: Sweep,
+    going: Sequence[RunCheckpoint],
+    subset: ImageSubset,
+    store: RunStore,
+    race: Race,
+    number: int,
 ) -> dict[str, ScoreRecord]:
     def report(event: SweepEvent) -> None:
         run.report(replace(event, stage=f"round {number} of {race.rounds}"))

@@ -23,13 +23,14 @@ from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
 from densescope.features.batching import Batching
-from densescope.features.checkpoints import size_of
+from densescope.features.discovery import RunCheckpoint
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset
 from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord, plain
-from densescope.runs.ahead import ReadCheckpoint, modified, read_checkpoint
+from densescope.runs.ahead import ReadCheckpoint, read_checkpoint
 from densescope.runs.environment import device_name, versions
+from densescope.runs.positions import at_position
 from densescope.runs.store import RunStore
 
 
@@ -68,25 +69,6 @@ def manifest(spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings) -
 def without_images(spec: BackboneSpec, settings: ScoreSettings) -> dict[str, Any]:
     """What of a manifest is known before any image is read."""
     return {"backbone": spec.to_json(), "settings": settings.to_json()}
-
-
-def is_current(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
-    """Whether a record still speaks of the checkpoint as it is now.
-
-    Size and time of change decide; where only the time differs (a copied folder), the backbone is
-    read and its hash compared. A record whose hash is of the whole file, as they were before, is
-    of no use beside later ones.
-    """
-    if record.status != "scored" or "hashed" not in record.checkpoint:
-        return False
-    if record.checkpoint.get("bytes") != size_of(path):
-        return False
-    if record.timing.get("checkpoint_modified") == modified(path):
-        return True
-    try:
-        return bool(record.checkpoint.get("sha256") == load_backbone(path, spec).sha256)
-    except DensescopeError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -184,46 +166,48 @@ class CheckpointScorer:
         )
 
     def score(
-        self, path: Path, name: str, step: int, seen: Callable[[], SeenCheckpoint] | None = None
+        self, checkpoint: RunCheckpoint, seen: Callable[[], SeenCheckpoint] | None = None
     ) -> ScoreRecord:
         """The record of one checkpoint; one that cannot be scored gets a failed record.
 
         Args:
-            path: of the checkpoint.
-            name: in the record.
-            step: its position in the run.
+            checkpoint: its file, and its name and position in the record.
             seen: gives what :meth:`see` makes of it where that is done elsewhere.
 
         Raises:
             DataError: the images cannot be read, which no other checkpoint would mend.
         """
         try:
-            return self.score_or_raise(path, name, step, seen)
+            return self.score_or_raise(checkpoint, seen)
         except DataError:
             raise
         except Exception as error:  # the rest of the run must go on; the reason is recorded
-            return self.failed(name, step, error)
+            return self.failed(checkpoint, error)
 
-    def failed(self, name: str, step: int, error: Exception) -> ScoreRecord:
+    def failed(self, checkpoint: RunCheckpoint, error: Exception) -> ScoreRecord:
         """The record of a checkpoint that could not be scored."""
         reason = str(error)
         if not isinstance(error, DensescopeError):
             reason = f"unexpected {type(error).__name__}: {error}"
-        unit = self.spec.row.unit
-        provenance = self._provenance(None)
-        return ScoreRecord(name, step, unit, "failed", reason, provenance=provenance)
+        return ScoreRecord(
+            name=checkpoint.name,
+            step=checkpoint.step,
+            unit=checkpoint.unit,
+            status="failed",
+            error=reason,
+            provenance=self._provenance(None),
+        )
 
     def score_or_raise(
-        self, path: Path, name: str, step: int, seen: Callable[[], SeenCheckpoint] | None = None
+        self, checkpoint: RunCheckpoint, seen: Callable[[], SeenCheckpoint] | None = None
     ) -> ScoreRecord:
         """Like :meth:`score`, but lets every error through."""
-        shown = self.see(path) if seen is None else seen()
+        shown = self.see(checkpoint.path) if seen is None else seen()
         score = score_features(shown.features, self.settings, device=self.compute.device)
-        self._keep_preview(name, self._images[shown.image_size], score)
-        return ScoreRecord(
-            name=name,
-            step=step,
-            unit=self.spec.row.unit,
+        self._keep_preview(checkpoint.name, self._images[shown.image_size], score)
+        record = ScoreRecord(
+            name=checkpoint.name,
+            step=checkpoint.step,
             scores=score.scores,
             checkpoint=shown.checkpoint,
             provenance={**self._provenance(shown.image_size), "grid": list(score.grid)},
@@ -234,6 +218,7 @@ class CheckpointScorer:
                 **{f"{stage}_seconds": round(value, 3) for stage, value in score.seconds.items()},
             },
         )
+        return at_position(record, checkpoint)
 
     def _prepare(self, image_size: int) -> ScoringImages:
         if image_size not in self._images:

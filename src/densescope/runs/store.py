@@ -64,29 +64,47 @@ class RunStore:
             )
         return read_json(self.manifest_path)
 
-    def open(self, manifest: Mapping[str, Any]) -> None:
+    def open(self, manifest: Mapping[str, Any], *, moved: bool = False) -> None:
         """Start the run, or go on with it when it was made with the same settings.
 
         A run of which nothing could be scored gives way: there is nothing to compare with.
 
+        Args:
+            manifest: settings, images, and where the checkpoints lie.
+            moved: the checkpoints may lie elsewhere than before, as the caller has found them to
+                be the same.
+
         Raises:
-            RecordError: the folder holds a run with other settings; the message names them.
+            RecordError: the folder holds a run with other settings or of another folder of
+                checkpoints; the message names them.
         """
         held = self.manifest() if self.manifest_path.exists() else None
         if held is not None and self._anything_scored():
             self._refuse(differences(_settings(held), _settings(manifest)))
+            self._refuse_place(held, manifest, moved)
+        elif held is not None and held != manifest:
+            for name in self.names():
+                self.remove(name)
         if held != manifest:
             write_json(manifest, self.manifest_path)
 
-    def expect(self, part: Mapping[str, Any]) -> None:
+    def expect(self, part: Mapping[str, Any], *, moved: bool = False) -> None:
         """Refuse what :meth:`open` would refuse, as far as these entries of a manifest say.
 
         Raises:
-            RecordError: the folder holds a run with other settings; the message names them.
+            RecordError: the folder holds a run with other settings or of another folder of
+                checkpoints; the message names them.
         """
         if self.manifest_path.exists() and self._anything_scored():
-            held = self.manifest()
-            self._refuse(differences({key: held.get(key) for key in part}, part))
+            held, asked = self.manifest(), _settings(part)
+            self._refuse(differences({key: held.get(key) for key in asked}, asked))
+            self._refuse_place(held, part, moved)
+
+    def has_moved(self, place: Path) -> bool:
+        """Whether the records are of checkpoints in another folder than this one."""
+        if not self.manifest_path.exists() or not self._anything_scored():
+            return False
+        return not _is_same_place(str(self.manifest().get(PLACE, "")), str(place.resolve()))
 
     def _refuse(self, differing: Sequence[str]) -> None:
         if differing:
@@ -96,9 +114,27 @@ class RunStore:
                 "or the same settings"
             )
 
+    def _refuse_place(self, held: Mapping[str, Any], asked: Mapping[str, Any], moved: bool) -> None:
+        old, new = str(held.get(PLACE, "")), str(asked.get(PLACE, ""))
+        is_live = held.get("backbone", {}).get("format") == LIVE
+        is_given_up = is_live and not os.path.isdir(old)  # a job that moved with what it kept
+        if not (moved or is_given_up or _is_same_place(old, new)):
+            cure = f"keep them in {old}" if is_live else "say --moved if this is the same run"
+            raise RecordError(
+                f"{self.folder} holds the scores of the checkpoints in {old}, and {new} is another "
+                f"folder: two runs would become one. Use another --output, or {cure}"
+            )
+
+    def names(self) -> list[str]:
+        """Names of all checkpoints that have a record, as far as those can be read."""
+        paths = sorted((self.folder / "records").glob("*.json"))
+        records = [_record_or_none(path) for path in paths if not path.name.startswith(".")]
+        return [record.name for record in records if record is not None]
+
     def _anything_scored(self) -> bool:
         paths = (self.folder / "records").glob("*.json")
-        return any(_status(path) == "scored" for path in paths if not path.name.startswith("."))
+        records = (_record_or_none(path) for path in paths if not path.name.startswith("."))
+        return any(record is not None and record.status == "scored" for record in records)
 
     def records(self) -> list[ScoreRecord]:
         """All records in order of step, then name.
@@ -116,12 +152,7 @@ class RunStore:
     def record(self, name: str) -> ScoreRecord | None:
         """The record of one checkpoint, or ``None``; a damaged one counts as none."""
         path = self._path("records", name, ".json")
-        if not path.is_file():
-            return None
-        try:
-            return read_record(path)
-        except RecordError:
-            return None
+        return _record_or_none(path) if path.is_file() else None
 
     def write(self, record: ScoreRecord) -> None:
         """Store one record."""
@@ -175,7 +206,7 @@ class RunStore:
         if not path.exists():
             raise RecordError(
                 f"{name} is no longer at {path}: sweep its folder again where it lies now, "
-                "which keeps the records"
+                "with --moved, which keeps the records"
             )
         return path
 
@@ -220,9 +251,9 @@ class RunStore:
         return self.folder / room / f"{file_stem(name)}{suffix}"
 
 
-def _status(path: Path) -> str | None:
+def _record_or_none(path: Path) -> ScoreRecord | None:
     try:
-        return read_record(path).status
+        return read_record(path)
     except RecordError:
         return None
 
@@ -236,6 +267,13 @@ def _probe_or_none(path: Path) -> ProbeRecord | None:
 
 def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key != PLACE}
+
+
+def _is_same_place(old: str, new: str) -> bool:
+    """Whether two paths are one folder; an empty one says nothing."""
+    if not old or not new or old == new:
+        return True
+    return os.path.isdir(old) and os.path.isdir(new) and os.path.samefile(old, new)
 
 
 def file_stem(name: str) -> str:

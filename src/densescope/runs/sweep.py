@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from types import NoneType
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
-from densescope.features.discovery import find_checkpoints, number_of, passed_over
+from densescope.features.discovery import RunCheckpoint, find_checkpoints, position_of
 from densescope.features.format_row import is_released
 from densescope.features.images import draw_subset, open_images
-from densescope.features.layouts import listing
+from densescope.features.names import CheckpointNames as CheckpointNames
 from densescope.features.spec import BackboneSpec
+from densescope.features.surroundings import found_in_words
 from densescope.records import ScoreRecord
 from densescope.runs.executors import Executor, Here
+from densescope.runs.identity import check_files
 from densescope.runs.passes import Sweep, score_pass
 from densescope.runs.passes import SweepEvent as SweepEvent
+from densescope.runs.positions import renumber
 from densescope.runs.race import of_rounds, race_run
 from densescope.runs.scorer import CheckpointScorer, Compute
 from densescope.runs.store import RunStore
@@ -43,14 +46,18 @@ def sweep(
     compute: Compute | None = None,
     executor: Executor | None = None,
     shard: Shard | None = None,
+    names: CheckpointNames | None = None,
+    moved: bool = False,
+    rescore: bool = False,
     on_event: Callable[[SweepEvent], None] | None = None,
 ) -> list[ScoreRecord]:
     """Score every checkpoint in a folder and keep one record of each in ``output``.
 
     A checkpoint whose record is there and whose file has not changed is not scored again, so
-    a second call goes on where a first one was stopped and takes up new checkpoints. A
-    checkpoint that cannot be scored gets a record with status ``"failed"`` and its reason, is
-    tried again by the next call, and does not stop the others.
+    a second call goes on where a first one was stopped and takes up new checkpoints. Where a file
+    has changed, or the records are of another folder, nothing is scored: it may be another run. A
+    checkpoint that cannot be scored gets a record with status ``"failed"`` and its reason, is tried
+    again by the next call, and does not stop the others.
 
     Args:
         run_folder: the folder of checkpoints.
@@ -66,6 +73,10 @@ def sweep(
             ``Processes`` or ``Ray``. The numbers are the same up to what the number of threads
             does to their last digits.
         shard: the part of the checkpoints this call scores; all of them by default.
+        names: how checkpoints are named; what the format knows of it by default.
+        moved: the records are of the same run, whose checkpoints lie elsewhere now; those that were
+            scored are compared by their hashes.
+        rescore: score checkpoints again whose files have changed since they were scored.
         on_event: called with a :class:`SweepEvent` as the work goes on.
 
     Returns:
@@ -74,7 +85,8 @@ def sweep(
     Raises:
         DataError: no checkpoint in the folder, or the images cannot be read.
         CheckpointError: an unknown format or architecture.
-        RecordError: ``output`` holds a run made with other settings.
+        RecordError: ``output`` holds a run made with other settings or of another folder, or files
+            that were scored have changed.
         InputError: an argument of another kind, a race in parts, or images or settings that do not
             make one.
     """
@@ -88,6 +100,7 @@ def sweep(
         compute=compute,
         executor=executor,
         shard=shard,
+        names=names,
     )
     spec.check()
     spec.check_architecture()
@@ -98,23 +111,31 @@ def sweep(
         compute or Compute(),
         executor or Here(),
         on_event or (lambda event: None),
+        moved,
     )
-    checkpoints = find_checkpoints(run.folder, spec.format)
-    others = passed_over(run.folder, spec.format, checkpoints)
-    if others:
-        run.report(SweepEvent("passed over", listing(others), 0, len(checkpoints)))
     store = RunStore(Path(output))
+    files = find_checkpoints(run.folder, spec.format, names, gone=store.names())
+    files.check_doubles()
+    for remark in found_in_words(files, spec.row):
+        kind = "left out" if remark.is_loss else "note"
+        run.report(SweepEvent(kind, remark.text, 0, len(files.checkpoints)))
+    races = isinstance(images_count, Race)
+    if races and shard is not None and shard.count > 1:
+        raise InputError(NO_SHARDS)
+    jobs = (shard or Shard()).of(files.checkpoints)
+    run = of_rounds(run, images_count) if isinstance(images_count, Race) else run
+    run.expect(store, **({} if races else {"race": None}))
+    has_moved = store.has_moved(run.folder)
+    to_check = files.checkpoints if has_moved else jobs
+    check_files(store, to_check, spec, is_moved=has_moved, rescore=rescore)
     if isinstance(images_count, Race):
-        if shard is not None and shard.count > 1:
-            raise InputError(NO_SHARDS)
-        run = of_rounds(run, images_count)
-        run.expect(store)
-        return race_run(run, checkpoints, open_images(images), store, images_count)
-    run.expect(store, race=None)
-    jobs = run.jobs((shard or Shard()).of(checkpoints))
-    subset = draw_subset(open_images(images), images_count, run.settings.seed)
-    records = score_pass(run, jobs, subset, store)
-    return [records[job.name] for job in jobs]
+        records = race_run(run, jobs, open_images(images), store, images_count)
+    else:
+        subset = draw_subset(open_images(images), images_count, run.settings.seed)
+        scored = score_pass(run, jobs, subset, store)
+        records = [scored[job.name] for job in jobs]
+    placed = renumber(store, (*files.checkpoints, *files.gone))
+    return [placed(record) for record in records]
 
 
 @dataclass(frozen=True)
@@ -136,7 +157,7 @@ class Shard:
                 f"{self.count} to {self.count}/{self.count}"
             )
 
-    def of(self, checkpoints: Sequence[tuple[Path, int]]) -> Sequence[tuple[Path, int]]:
+    def of(self, checkpoints: Sequence[RunCheckpoint]) -> Sequence[RunCheckpoint]:
         """Every ``count``-th checkpoint: each part sees the whole length of the run."""
         return checkpoints[self.number - 1 :: self.count]
 
@@ -160,10 +181,10 @@ def score_checkpoint(
     _check_kinds(spec=spec, images=images, settings=settings, compute=compute)
     settings, path = settings or ScoreSettings(), Path(path)
     subset = draw_subset(open_images(images), images_count, settings.seed)
-    step = number_of(path, spec.row)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
+        one = position_of(path, spec.row)
         name = str(path) if is_released(path) else path.name
-        return scorer.score_or_raise(path, name, 0 if step is None else step)
+        return scorer.score_or_raise(replace(one, name=name))
 
 
 _PATHS = (str, os.PathLike)
@@ -177,6 +198,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "compute": ((Compute, NoneType), "Compute(batch_size=64)"),
     "executor": ((Executor, NoneType), "Processes(2) or Ray()"),
     "shard": ((Shard, NoneType), "Shard(1, 2) for the first of two parts"),
+    "names": ((CheckpointNames, NoneType), "CheckpointNames(recursive=True)"),
 }
 
 

@@ -10,17 +10,20 @@ from pathlib import Path
 
 from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
 from densescope.evaluation.scoring import ScoreSettings
-from densescope.features.formats import find_format
+from densescope.features.discovery import find_checkpoints
 from densescope.features.images import draw_subset, open_images
+from densescope.features.names import CheckpointNames
 from densescope.features.spec import BackboneSpec
 from densescope.locks import exclusive
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, Signature
+from densescope.runs.folder_news import FolderNews, left_out_of
+from densescope.runs.identity import check_files, is_current
+from densescope.runs.positions import renumber
 from densescope.runs.scorer import (
     CheckpointScorer,
     Compute,
-    is_current,
     manifest,
     without_images,
 )
@@ -51,6 +54,9 @@ def watch_run(
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
     watching: WatchSettings | None = None,
+    names: CheckpointNames | None = None,
+    moved: bool = False,
+    rescore: bool = False,
     channels: Sequence[Channel] = (),
     publish: Callable[[RunStore], None] | None = None,
     on_event: Callable[[WatchEvent], None] | None = None,
@@ -59,9 +65,11 @@ def watch_run(
     """Score new checkpoints as a training job writes them; the records are those of a sweep.
 
     A checkpoint is scored when it is whole (:class:`~densescope.runs.arrivals.Arrivals`), and again
-    when it is rewritten. One that cannot be read is tried again, and has failed when it stays so.
-    After each one ``table.csv`` and the alarm are brought up to date, and after all that have
-    arrived ``publish`` is called. A watch that was killed goes on from the records.
+    when it is rewritten while the watch goes on. One that cannot be read is tried again, and has
+    failed when it stays so. Names of the folder that may not be expected are said once; that there
+    is nothing to score is said again and again. After each checkpoint ``table.csv`` and the alarm
+    are brought up to date, and after all that have arrived ``publish`` is called. A watch that was
+    killed goes on from the records.
 
     Args:
         run_folder: the folder of checkpoints; it may be empty or, but for ``once``, not there yet.
@@ -72,6 +80,10 @@ def watch_run(
         settings: what the numbers depend on.
         compute: device, batch size and threads.
         watching: when a file is whole, when the watch ends, when a fall is an alarm.
+        names: how checkpoints are named, as for :func:`~densescope.runs.sweep.sweep`, like the next
+            two.
+        moved: the records are of the same run, whose checkpoints lie elsewhere now.
+        rescore: score checkpoints again that have changed before the watch began.
         channels: told once of every alarm that begins.
         publish: called with the store when records have changed, e.g. to write the report.
         on_event: called with a :class:`WatchEvent` as the work goes on.
@@ -81,10 +93,11 @@ def watch_run(
         What there is when it ends.
 
     Raises:
-        DataError: the images cannot be read, or ``once`` finds no folder.
+        DataError: the images cannot be read, or ``once`` finds no folder or no checkpoint.
         CheckpointError: an unknown format or architecture.
         InputError: the layer to judge by is not scored.
-        RecordError: ``output`` holds a run made with other settings, or is being watched.
+        RecordError: ``output`` holds a run made with other settings or of another folder, files
+            that were scored have changed since, or it is being watched.
     """
     settings, watching = settings or ScoreSettings(), watching or WatchSettings()
     folder, compute = Path(run_folder), compute or Compute()
@@ -98,8 +111,8 @@ def watch_run(
         )
     spec.check()
     spec.check_architecture()
-    store = RunStore(Path(output))
-    store.expect(plain({**without_images(spec, settings), "race": None}))
+    store, place = RunStore(Path(output)), {PLACE: str(folder.resolve())}
+    store.expect(plain({**without_images(spec, settings), **place, "race": None}), moved=moved)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     with exclusive(store.folder / LOCK, wait=False) as alone:
         if not alone:
@@ -108,13 +121,23 @@ def watch_run(
                 "--output"
             )
         # records need no lock: each is written at once, and two writers write the same
-        store.open(plain({**manifest(spec, subset, settings), PLACE: str(folder.resolve())}))
+        if store.has_moved(folder):
+            files = find_checkpoints(folder, spec.format, names, gone=store.names())
+            check_files(store, files.checkpoints, spec, is_moved=True, rescore=rescore)
+        store.open(plain({**manifest(spec, subset, settings), **place}), moved=moved)
         with closing(CheckpointScorer(spec, subset, settings, compute, store)) as scorer:
             watch = _Watch(
                 scorer=scorer,
                 store=store,
-                arrivals=Arrivals(folder, spec.format, watching.settle_seconds),
+                arrivals=Arrivals(
+                    folder,
+                    spec.format,
+                    watching.settle_seconds,
+                    names=names,
+                    recorded=store.names(),
+                ),
                 watching=watching,
+                rescore=rescore,
                 channels=channels,
                 publish=publish or (lambda store: None),
                 report=on_event or (lambda event: None),
@@ -130,6 +153,7 @@ class _Watch:
     store: RunStore
     arrivals: Arrivals
     watching: WatchSettings
+    rescore: bool
     channels: Sequence[Channel]
     publish: Callable[[RunStore], None]
     report: Callable[[WatchEvent], None]
@@ -138,6 +162,7 @@ class _Watch:
     _done: dict[str, Signature] = field(default_factory=dict)
     _tried: dict[str, _Tries] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
+    _news: FolderNews = field(default_factory=FolderNews)
     _last_look: tuple[tuple[str, Signature], ...] = ()
     _is_published: bool = False
     _published_at: float = -PUBLISH_SECONDS
@@ -160,7 +185,8 @@ class _Watch:
                 sleep(self.watching.poll_seconds)
         finally:
             self._publish()
-        return WatchResult(tuple(self._records()), self.waiting, self.alarm)
+        left_out, problem = left_out_of(self.arrivals.files), self.arrivals.problem
+        return WatchResult(tuple(self._records()), self.waiting, self.alarm, left_out, problem)
 
     def _stops(self) -> bool:
         return self.watching.stop_on_alarm and self.alarm is not None
@@ -171,7 +197,17 @@ class _Watch:
 
     def _look(self) -> bool:
         """Score what is whole and new; whether anything is going on in the folder."""
+        is_first = not self._last_look
         settled, moving = self.arrivals.look()
+        for sentence in self._news.of(self.arrivals):
+            self.report(WatchEvent("note", text=sentence))
+        if self.watching.once and self.arrivals.problem:
+            raise DataError(self.arrivals.problem)
+        if is_first:
+            present = [arrival.checkpoint for arrival in settled]
+            spec, rescore = self.scorer.spec, self.rescore
+            check_files(self.store, present, spec, is_moved=False, rescore=rescore)
+            self._renumber()
         seen = tuple((item.name, item.signature) for item in (*settled, *moving))
         changed, self._last_look = seen != self._last_look, seen
         self._forget({item.name for item in (*settled, *moving)})
@@ -191,14 +227,18 @@ class _Watch:
         if tries is not None and tries.signature == arrival.signature:
             return time.monotonic() >= tries.next_at
         record = self.store.record(arrival.name)
-        if record is not None and is_current(record, arrival.path, self.scorer.spec):
+        if record is None or record.status != "scored":
+            return True
+        if is_current(record, arrival.checkpoint.path, self.scorer.spec):
             self._done[arrival.name] = arrival.signature
             return False
+        text = f"{arrival.name} was written again since it was scored: it is scored again"
+        self.report(WatchEvent("note", arrival.name, text))
         return True
 
     def _score(self, arrival: Arrival) -> None:
         try:
-            record = self.scorer.score_or_raise(arrival.path, arrival.name, arrival.step)
+            record = self.scorer.score_or_raise(arrival.checkpoint)
         except DataError:
             raise
         except Exception as error:
@@ -207,17 +247,23 @@ class _Watch:
             if self._tries_again(arrival, error):
                 self.report(WatchEvent("unreadable", arrival.name, str(error)))
                 return
-            record = self.scorer.failed(arrival.name, arrival.step, error)
+            record = self.scorer.failed(arrival.checkpoint, error)
         if not self.arrivals.is_unchanged(arrival):
             return  # rewritten meanwhile: the next look takes it up again
         self._tried.pop(arrival.name, None)
         self._done[arrival.name] = arrival.signature
         self.store.write(record)
+        self.arrivals.recorded.add(record.name)
+        record = self._renumber()(record)
         self._is_published = False
         selection = self._judge()
         kind: Kind = "scored" if record.status == "scored" else "failed"
         self.report(WatchEvent(kind, record.name, str(record.error or ""), record, selection))
         self._tell()
+
+    def _renumber(self) -> Callable[[ScoreRecord], ScoreRecord]:
+        files = self.arrivals.files
+        return renumber(self.store, () if files is None else (*files.checkpoints, *files.gone))
 
     def _tries_again(self, arrival: Arrival, error: Exception) -> bool:
         """Whether a file that could not be scored may yet become readable."""
@@ -271,12 +317,13 @@ class _Watch:
         if not present - self._known:
             return
         self._known |= present
-        row = find_format(self.arrivals.format)
+        row = self.scorer.spec.row
         for record in self._records():
             is_latest = any(Path(record.name).match(name) for name in row.latest)
             is_broken = record.status == "failed" and NOT_FINITE not in str(record.error)
             if record.name not in present and (is_latest or is_broken):
                 self.store.remove(record.name)
+                self.arrivals.recorded.discard(record.name)
 
     def _publish_if_due(self) -> None:
         if time.monotonic() - self._published_at >= PUBLISH_SECONDS:

@@ -69,8 +69,12 @@ class WatchResult:
         records: all of the run, in order of step.
         waiting: names of checkpoints that were not whole when it ended.
         alarm: the one that stands at the end, or ``None``.
+        left_out: names that look like checkpoints of the run and were not scored.
+        problem: why the last look found no checkpoint, else empty.
     """
 
     records: tuple[ScoreRecord, ...]
     waiting: tuple[str, ...]
     alarm: Alarm | None
+    left_out: tuple[str, ...] = ()
+    problem: str = ""

@@ -107,6 +107,7 @@ def run_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> Ite
         images_count=spec.scoring.images_count,
         settings=spec.score_settings(),
         compute=compute,
+        moved=True,
     )
     for labels in spec.labels:
         yield "probe"
@@ -137,7 +138,7 @@ def _pixels(training: Training) -> Tensor:
 
 def _holds_checkpoints(folder: Path, method: str) -> bool:
     try:
-        return bool(find_checkpoints(folder, method))
+        return bool(find_checkpoints(folder, method).checkpoints)
     except DataError:
         return False
 

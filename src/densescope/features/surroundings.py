@@ -1,0 +1,113 @@
+"""What a folder holds that was expected to hold the checkpoints of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from shlex import quote
+
+from densescope.features.format_row import Format
+from densescope.features.format_words import score_command
+from densescope.features.formats import FORMATS
+from densescope.features.layouts import listing
+from densescope.features.names import CheckpointNames, looks_like_checkpoint, read_numbers
+from densescope.features.run_files import RunFiles
+from densescope.features.walking import below, walk
+
+_DEEPEST, _MOST = 3, 2000  # folders down and files looked at for a hint
+
+
+def nothing_found(folder: Path, row: Format | None, names: CheckpointNames) -> str:
+    """Why no checkpoint was found: what was looked for, and what is there."""
+    there = _there(folder, row, names.recursive)
+    if row is not None and not (row.files or row.latest or names.pattern or there):
+        return (
+            f"{folder} cannot be taken for a run: format {row.name} is of single files without a "
+            f"number; score one with: {score_command(row)}"
+        )
+    of = "" if row is None else f" of format {row.name}"
+    empty = "nothing there looks like a checkpoint"
+    return f"no checkpoint{of} in {folder}: {_wanted(row, names)}; {there or empty}"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence on names in a folder that a user may not expect.
+
+    Attributes:
+        text: the sentence.
+        is_loss: something that looks like a checkpoint of the run is not taken.
+    """
+
+    text: str
+    is_loss: bool = False
+
+
+def found_in_words(files: RunFiles, row: Format | None) -> list[Remark]:
+    """What there is to say of the names in a run's folder; often nothing."""
+    remarks = []
+    own = [] if row is None else [names for names in row.files if not names.loose]
+    if files.rule == "general" and row is not None and own:
+        taken = [one.name for one in files.checkpoints]
+        written = " or ".join(names.example for names in own)
+        text = (
+            f"no name is one that {row.name} writes ({written}); others with a number are taken "
+            f"for its checkpoints: {listing(taken)}{_formats_of(taken, row)}"
+        )
+        remarks.append(Remark(text))
+    if files.left_out:
+        text = (
+            f"left out, though they look like checkpoints: {listing(list(files.left_out))}; say "
+            "which names belong to the run with --pattern REGEX"
+        )
+        remarks.append(Remark(text, is_loss=True))
+    if files.unnumbered:
+        text = f"passed over, as they have no number: {listing(list(files.unnumbered))}"
+        remarks.append(Remark(text))
+    return remarks
+
+
+def _wanted(row: Format | None, names: CheckpointNames) -> str:
+    if names.pattern is not None:
+        return f"--pattern {quote(names.pattern)} is found in no name"
+    examples = [] if row is None else [*(files.example for files in row.files), *row.latest]
+    return f"none is named like {' or '.join(examples) or 'step_100.pt'}"
+
+
+def _there(folder: Path, row: Format | None, recursive: bool) -> str:
+    """Files here and in sub-folders that look like checkpoints, and whose names they are."""
+    paths = list(islice(walk(folder, _DEEPEST), _MOST))
+    like = [
+        below(folder, path)
+        for path in paths
+        if (read_numbers(path.name) if path.is_dir() else looks_like_checkpoint(path.name))
+    ]
+    here = [name for name in like if "/" not in name]
+    said = []
+    if here:
+        may = "1 file there ends" if len(here) == 1 else f"{len(here)} files there end"
+        said.append(f"{may} as checkpoints do: {listing(here)}{_formats_of(here, row)}")
+    nested = Counter(str(Path(name).parent) for name in like if "/" in name)
+    if nested and not recursive:
+        folders = [f"{name}/ ({count})" for name, count in nested.items()]
+        said.append(
+            f"sub-folders hold some: {listing(folders)}; give one of them, or all with --recursive"
+        )
+    return "; ".join(said)
+
+
+def _formats_of(names: Sequence[str], row: Format | None) -> str:
+    """The formats whose training codes write such names, where not everyone does."""
+    formats = [
+        other.name
+        for other in FORMATS.values()
+        if other is not row and any(_is_written_by(name, other) for name in names)
+    ]
+    return f" (names of these formats: {', '.join(formats)})" if formats else ""
+
+
+def _is_written_by(name: str, row: Format) -> bool:
+    return any(files.numbers(name) for files in row.files if not files.loose)

@@ -1,0 +1,94 @@
+"""Whether records still speak of the files that lie in a run's folder now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from densescope.errors import DensescopeError, RecordError
+from densescope.features.backbones import load_backbone
+from densescope.features.checkpoints import size_of
+from densescope.features.discovery import RunCheckpoint
+from densescope.features.layouts import listing
+from densescope.features.spec import BackboneSpec
+from densescope.records import ScoreRecord
+from densescope.runs.ahead import modified
+from densescope.runs.store import RunStore
+
+
+def is_current(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
+    """Whether a record still speaks of the checkpoint as it is now.
+
+    Size and time of change decide; where they differ (a copied folder, a file that lost its
+    optimizer), the backbone is read and its hash compared. A record whose hash is of the whole
+    file, as they were before, is of no use beside later ones.
+    """
+    if not _is_comparable(record):
+        return False
+    seen = (record.checkpoint.get("bytes"), record.timing.get("checkpoint_modified"))
+    return seen == (size_of(path), modified(path)) or has_same_hash(record, path, spec)
+
+
+def has_same_hash(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
+    """Whether the weights of a checkpoint are those that were scored, whatever its file says."""
+    try:
+        return bool(record.checkpoint.get("sha256") == load_backbone(path, spec).sha256)
+    except DensescopeError:
+        return False
+
+
+def check_files(
+    store: RunStore,
+    checkpoints: Sequence[RunCheckpoint],
+    spec: BackboneSpec,
+    *,
+    is_moved: bool,
+    rescore: bool,
+) -> None:
+    """Refuse checkpoints whose files are others than those that were scored.
+
+    Args:
+        store: holds the records.
+        checkpoints: that are to be scored or kept.
+        spec: how a file becomes a backbone.
+        is_moved: the checkpoints lie elsewhere than when they were scored: then hashes are
+            compared whatever sizes and times say.
+        rescore: changed files are to be scored again.
+
+    Raises:
+        RecordError: files have changed; or, of a run that has moved, none of its names is there.
+    """
+    scored = [
+        (record, one.path)
+        for one in checkpoints
+        if not one.is_overwritten
+        and (record := store.record(one.name)) is not None
+        and _is_comparable(record)
+    ]
+    if is_moved and not scored:
+        raise RecordError(
+            f"none of the checkpoints that {store.folder} holds the scores of is in the folder: "
+            "this is not the same run at another place. Use another --output"
+        )
+    if rescore and not is_moved:
+        return
+    same = has_same_hash if is_moved else is_current
+    changed = [record.name for record, path in scored if not same(record, path, spec)]
+    if not changed:
+        return
+    is_one = len(changed) == 1
+    what = "is another file than the one" if is_one else "are other files than those"
+    if is_moved:
+        raise RecordError(
+            f"{listing(changed)} {what} that {'was' if is_one else 'were'} scored: this is not the "
+            f"run whose scores {store.folder} holds. Use another --output"
+        )
+    raise RecordError(
+        f"{listing(changed)} {what} that {'was' if is_one else 'were'} scored, and nothing is "
+        "scored before it is known whether this is the same run. If it is, for it was restarted "
+        "and wrote them again, say --rescore; if it is another one, use another --output"
+    )
+
+
+def _is_comparable(record: ScoreRecord) -> bool:
+    return record.status == "scored" and "hashed" in record.checkpoint
