@@ -21,32 +21,39 @@ def random_images(generator: torch.Generator, size: int = SIZE) -> Tensor:
     return torch.randn(2, 3, size, size, generator=generator)
 
 
-def vit_weights(generator: torch.Generator, *, class_token: bool = True) -> Weights:
-    """Tensors of a small pre-norm ViT under the names every public code shares."""
+def vit_weights(
+    generator: torch.Generator,
+    *,
+    class_token: bool = True,
+    dim: int = DIM,
+    patch: int = PATCH,
+    size: int = SIZE,
+) -> Weights:
+    """Tensors of a pre-norm ViT under the names every public code shares; small by default."""
 
     def draw(*shape: int, around: float = 0.0) -> Tensor:
-        return around + 0.2 * torch.randn(shape, generator=generator)
+        return around + 0.2 * (DIM / dim) ** 0.5 * torch.randn(shape, generator=generator)
 
-    patches = (SIZE // PATCH) ** 2
-    weights = {"cls_token": draw(1, 1, DIM)} if class_token else {}
-    weights["pos_embed"] = draw(1, patches + class_token, DIM)
-    weights["patch_embed.proj.weight"] = draw(DIM, 3, PATCH, PATCH)
-    weights["patch_embed.proj.bias"] = draw(DIM)
+    patches = (size // patch) ** 2
+    weights = {"cls_token": draw(1, 1, dim)} if class_token else {}
+    weights["pos_embed"] = draw(1, patches + class_token, dim)
+    weights["patch_embed.proj.weight"] = draw(dim, 3, patch, patch)
+    weights["patch_embed.proj.bias"] = draw(dim)
     for block in range(DEPTH):
         stem = f"blocks.{block}"
         for norm in ("norm1", "norm2"):
-            weights[f"{stem}.{norm}.weight"] = draw(DIM, around=1.0)
-            weights[f"{stem}.{norm}.bias"] = draw(DIM)
+            weights[f"{stem}.{norm}.weight"] = draw(dim, around=1.0)
+            weights[f"{stem}.{norm}.bias"] = draw(dim)
         for name, rows, columns in (
-            ("attn.qkv", 3 * DIM, DIM),
-            ("attn.proj", DIM, DIM),
-            ("mlp.fc1", 4 * DIM, DIM),
-            ("mlp.fc2", DIM, 4 * DIM),
+            ("attn.qkv", 3 * dim, dim),
+            ("attn.proj", dim, dim),
+            ("mlp.fc1", 4 * dim, dim),
+            ("mlp.fc2", dim, 4 * dim),
         ):
             weights[f"{stem}.{name}.weight"] = draw(rows, columns)
             weights[f"{stem}.{name}.bias"] = draw(rows)
-    weights["norm.weight"] = draw(DIM, around=1.0)
-    weights["norm.bias"] = draw(DIM)
+    weights["norm.weight"] = draw(dim, around=1.0)
+    weights["norm.bias"] = draw(dim)
     return weights
 
 

@@ -194,8 +194,10 @@ def test_other_options_are_read_off_the_shapes(file: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load(file, architecture_options={})
     assert str(caught.value).endswith(
-        "By its shapes the file has embed_dim=48, depth=2, patch_size=8, img_size=32 (heads "
-        "cannot be seen): give --architecture-option embed_dim=48,depth=2,patch_size=8,img_size=32"
+        "By its shapes the file has embed_dim=48, depth=2, patch_size=8, img_size=32, which no "
+        "architecture known here has: give --architecture-option embed_dim=48,depth=2,patch_size=8,"
+        "img_size=32,num_heads=N, N being the heads it was trained with, which leave no trace in a "
+        "file"
     )
     with pytest.raises(CheckpointError, match="--architecture-option depth=2,img_size=32$"):
         load(file, architecture_options={**SMALL_VIT, "depth": 3, "img_size": 64})

@@ -120,7 +120,7 @@ def build_architecture(
         The model, and its training size in pixels.
 
     Raises:
-        StepError: no such model, or it refuses an option.
+        StepError: no such model, it refuses an option, or a width was given without heads.
     """
     import timm
 
@@ -155,7 +155,23 @@ def build_architecture(
         raise StepError(
             "architecture", f"architecture {name} cannot be built with {given}: {cause}"
         ) from cause
+    _refuse_guessed_heads(name, options, model)
     return model, int(size[0] if isinstance(size, tuple | list) else size)
+
+
+def _refuse_guessed_heads(name: str, options: Mapping[str, Any], model: nn.Module) -> None:
+    """Heads leave no trace in a file, except in Swin's tables of relative positions."""
+    if "embed_dim" not in options or "num_heads" in options:
+        return
+    heads = [part.num_heads for part in model.modules() if hasattr(part, "num_heads")]
+    if not heads or any("relative_position" in key for key in model.state_dict()):
+        return
+    raise StepError(
+        "architecture",
+        f"architecture {name} was given embed_dim={options['embed_dim']} without num_heads: timm "
+        f"would take {heads[0]}, and heads leave no trace in a file. Give --architecture-option "
+        "num_heads=N too, with the heads of the training, or name the architecture of that width",
+    )
 
 
 def architecture_normalization(name: str) -> Normalization:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from densescope.errors import NOT_FINITE
-from densescope.features.architectures import build_architecture, resize, visible_options
+from densescope.features.advice import prefix_hint, refuse_other_heads, shape_hint
+from densescope.features.architectures import build_architecture, resize
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
 from densescope.features.fitting import fitting_formats, for_network, naming_formats
 from densescope.features.flat_parameters import unflatten
@@ -21,11 +22,11 @@ from densescope.features.layouts import (
     LAYOUT_STEPS,
     StepError,
     listing,
-    prefix_in_the_way,
     unpack,
     with_positions,
 )
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.network import network_facts
 from densescope.features.normalization import Normalization
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
@@ -134,16 +135,24 @@ def _load(
     else:
         tensors, coverage = unpack(container, row, chosen)
         model, trained_size = build_architecture(architecture, options)
+    held = tensors
     if row.conversion is not None:
         tensors = row.conversion(tensors, model)
     tensors = as_named(tensors, model.state_dict())
-    tensors = _fill(model, tensors, architecture, container.path, coverage.beginning_of(row))
+
+    def hint(unexpected: list[str], missing: list[str]) -> str:
+        prefix = prefix_hint(unexpected, missing, coverage.beginning_of(row))
+        return prefix or shape_hint(held, row, model.state_dict())
+
+    tensors = _fill(model, tensors, container, architecture, hint)
     coverage = replace(coverage, matched=len(tensors))
     size = spec.image_size or trained_size
     if resize(model, trained_size, size, architecture):
         coverage = with_positions(coverage, trained_size, size)
     normalization = spec.normalization_of(architecture, _noted_normalization(container))
     backbone = TimmBackbone(model, image_size=size, mean=normalization.mean, std=normalization.std)
+    given = options if _noted(container) else spec.architecture_options
+    refuse_other_heads(held, network_facts(backbone), given, container.path)
     inside = _counter(container, row)
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
@@ -161,12 +170,13 @@ def _load(
 
 
 def _fill(
-    model: nn.Module, tensors: Mapping[str, Tensor], architecture: str, path: Path, taken: str
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    container: Container,
+    architecture: str,
+    hint: Callable[[list[str], list[str]], str],
 ) -> dict[str, Tensor]:
-    """Load the tensors of a file, which are read now that their shapes are found to fit.
-
-    ``taken`` is what was taken off the beginning of their names.
-    """
+    """Load the tensors of a file, which are read now that their shapes are found to fit."""
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
@@ -185,42 +195,20 @@ def _fill(
         if names
     ]
     if complaints:
-        hint = _prefix_hint(unexpected, missing, taken) or _option_hint(tensors, wanted)
         raise StepError(
             "load",
-            f"{path} does not fill {architecture}: of its {len(wanted)} tensors "
-            f"{'; '.join(complaints)}{hint}",
+            f"{container.path} does not fill {architecture}: of its {len(wanted)} tensors "
+            f"{'; '.join(complaints)}{hint(unexpected, missing)}",
         )
-    held = in_memory(dict(tensors))
-    broken = [name for name, value in held.items() if not bool(value.isfinite().all())]
+    filled = in_memory(dict(tensors))
+    broken = [name for name, value in filled.items() if not bool(value.isfinite().all())]
     if broken:
         raise StepError(
-            "load", f"{path} holds {NOT_FINITE} weights ({listing(broken)}): the run diverged"
+            "load",
+            f"{container.path} holds {NOT_FINITE} weights ({listing(broken)}): the run diverged",
         )
-    model.load_state_dict(held, strict=True)
-    return held
-
-
-def _prefix_hint(unexpected: list[str], missing: list[str], taken: str) -> str:
-    prefix = prefix_in_the_way(unexpected, missing)
-    if not prefix:
-        return ""
-    whole = f"{taken}{prefix}"
-    return f". The names in the file begin with {whole!r}: give --weights {whole}"
-
-
-def _option_hint(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    seen, built = visible_options(tensors), visible_options(wanted)
-    if not seen:
-        return ""
-    hint = f". By its shapes the file has {_assigned(seen)} (heads cannot be seen)"
-    other = {key: value for key, value in seen.items() if built.get(key) != value}
-    give = f": give --architecture-option {_assigned(other, ',')}" if built and other else ""
-    return f"{hint}{give}"
-
-
-def _assigned(options: Mapping[str, int], between: str = ", ") -> str:
-    return between.join(f"{key}={value}" for key, value in options.items())
+    model.load_state_dict(filled, strict=True)
+    return filled
 
 
 def _counter(container: Container, row: Format) -> int | None:

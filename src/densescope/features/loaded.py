@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from densescope.features.layouts import Coverage
+from densescope.features.network import network_facts
 from densescope.features.normalization import Normalization
 from densescope.features.protocol import Backbone
 
@@ -56,6 +57,7 @@ class LoadedBackbone:
             "coverage": self.coverage.to_json(),
             "epoch_inside": self.epoch_inside,
             "foreign": list(self.foreign),
+            "network": network_facts(self.backbone),
             "image_size": self.backbone.image_size,
             "normalization": Normalization(
                 tuple(self.backbone.mean), tuple(self.backbone.std)

@@ -1,0 +1,113 @@
+"""What to type when a file's tensors do not fill an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from densescope.features.architectures import visible_options
+from densescope.features.format_row import Format
+from densescope.features.layouts import StepError, prefix_in_the_way
+from densescope.features.positions import mocov3_heads
+from densescope.features.shapes import Shaped, architectures_of
+
+
+def prefix_hint(unexpected: Collection[str], missing: Collection[str], taken: str) -> str:
+    """The beginning of the names that is in the way, if there is one.
+
+    Args:
+        unexpected, missing: names of tensors.
+        taken: what was taken off the beginning of the names already.
+    """
+    prefix = prefix_in_the_way(unexpected, missing)
+    if not prefix:
+        return ""
+    whole = f"{taken}{prefix}"
+    return f". The names in the file begin with {whole!r}: give --weights {whole}"
+
+
+def shape_hint(tensors: Mapping[str, Tensor], row: Format, wanted: Mapping[str, Tensor]) -> str:
+    """The architecture that has these shapes, heads included.
+
+    Args:
+        tensors: of the file, before the row's conversion.
+        row: the format as it was asked for.
+        wanted: of the architecture that they do not fill.
+    """
+    found = architectures_of(tensors, row)
+    heads = mocov3_heads(tensors)
+    if len(found) == 1 and heads not in (None, found[0].facts.get("heads")):
+        return _of_mocov3(found[0], heads)
+    if len(found) == 1:
+        return f". By its shapes it is {in_words(found[0])}: give {found[0].arguments}"
+    if found:
+        return (
+            f". By its shapes it is one of {'; '.join(map(in_words, found))}, which compute "
+            "different features: name the one that was trained with --architecture"
+        )
+    return _options_hint(visible_options(tensors), visible_options(wanted), row)
+
+
+def in_words(shaped: Shaped) -> str:
+    """``vit_small_patch16_224 (heads 6, depth 12, width 384, patch size 16, norm eps 1e-06)``."""
+    return f"{shaped.name} ({facts_in_words(shaped.facts)})"
+
+
+def facts_in_words(facts: Mapping[str, Any]) -> str:
+    """``heads 6, depth 12, width 384``."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+
+
+def refuse_other_heads(
+    tensors: Mapping[str, Tensor], facts: Mapping[str, Any], given: Collection[str], path: object
+) -> None:
+    """Refuse a head count that nobody gave where the file's positions speak for another one.
+
+    Args:
+        tensors: of the file, before the row's conversion.
+        facts: of the network that they fill.
+        given: architecture options that were given.
+        path: of the file.
+
+    Raises:
+        StepError: they do.
+    """
+    heads, built = mocov3_heads(tensors), facts.get("heads")
+    if heads is None or heads == built or "num_heads" in given:
+        return
+    raise StepError(
+        "architecture",
+        f"{path} has the fixed positions of MoCo v3's code, whose network of this width has "
+        f"{heads} heads, and this architecture has {built}: give --architecture-option "
+        f"num_heads={heads}, or num_heads={built} if it was trained with {built}",
+    )
+
+
+def _of_mocov3(shaped: Shaped, heads: int | None) -> str:
+    usual = shaped.facts.get("heads")
+    arguments = Shaped(
+        shaped.name, {**shaped.options, "num_heads": heads}, shaped.network, shaped.facts
+    ).arguments
+    return (
+        f". By its shapes it is {shaped.name}, but its fixed positions are those of MoCo v3's "
+        f"code, whose network of this width has {heads} heads and not {usual}: give {arguments}, "
+        f"or num_heads={usual} if it was trained with {usual}"
+    )
+
+
+def _options_hint(seen: Mapping[str, int], built: Mapping[str, int], row: Format) -> str:
+    other = {key: value for key, value in seen.items() if built and built.get(key) != value}
+    if not other:
+        return ""
+    said = ", ".join(f"{key}={value}" for key, value in seen.items())
+    give = ",".join(f"{key}={value}" for key, value in other.items())
+    heads = ""
+    if "embed_dim" in other and "num_heads" not in row.options:
+        give += ",num_heads=N"
+        heads = ", N being the heads it was trained with, which leave no trace in a file"
+    return (
+        f". By its shapes the file has {said}, which no architecture known here has: give "
+        f"--architecture-option {give}{heads}"
+    )
