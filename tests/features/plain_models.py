@@ -240,7 +240,7 @@ def dinov3_weights(generator: torch.Generator, *, masked: bool) -> Weights:
     return weights
 
 
-def dinov3_features(weights: Weights, images: Tensor) -> Features:
+def dinov3_features(weights: Weights, images: Tensor, *, eps: float = 1e-5) -> Features:
     """Forward pass of :func:`dinov3_weights`."""
     kernel = weights["patch_embed.proj.weight"]
     grid = F.conv2d(images, kernel, weights["patch_embed.proj.bias"], stride=kernel.shape[-1])
@@ -251,8 +251,8 @@ def dinov3_features(weights: Weights, images: Tensor) -> Features:
     tokens = torch.cat([first.expand(len(images), -1, -1), grid.flatten(2).transpose(1, 2)], 1)
     angles = _rotary_angles(rows, columns)
     for block in range(DEPTH):
-        tokens = _rotary_block(weights, f"blocks.{block}", tokens, angles)
-    tokens = F.layer_norm(tokens, (DIM,), weights["norm.weight"], weights["norm.bias"], 1e-5)
+        tokens = _rotary_block(weights, f"blocks.{block}", tokens, angles, eps)
+    tokens = F.layer_norm(tokens, (DIM,), weights["norm.weight"], weights["norm.bias"], eps)
     patches = tokens[:, first.shape[1] :].transpose(1, 2).unflatten(2, (rows, columns))
     return Features((patches,), tokens[:, 0])
 
@@ -276,10 +276,12 @@ def _rotate(vectors: Tensor, angles: Tensor) -> Tensor:
     return torch.cat([fixed, turned], -2)
 
 
-def _rotary_block(weights: Weights, stem: str, tokens: Tensor, angles: Tensor) -> Tensor:
+def _rotary_block(
+    weights: Weights, stem: str, tokens: Tensor, angles: Tensor, eps: float
+) -> Tensor:
     def norm(name: str, values: Tensor) -> Tensor:
         scale, shift = weights[f"{stem}.{name}.weight"], weights[f"{stem}.{name}.bias"]
-        return F.layer_norm(values, (DIM,), scale, shift, 1e-5)
+        return F.layer_norm(values, (DIM,), scale, shift, eps)
 
     bias = weights[f"{stem}.attn.qkv.bias"] * weights.get(
         f"{stem}.attn.qkv.bias_mask", torch.tensor(1.0)

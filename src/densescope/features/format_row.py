@@ -207,6 +207,15 @@ def _family(architecture: str) -> str:
 PTH_TAR = (FileNames(r"checkpoint_(\d+)\.pth\.tar", "checkpoint_NNNN.pth.tar"),)
 PTH = (FileNames(r"checkpoint(\d+)\.pth", "checkpointNNNN.pth"),)
 WHOLE = (Weights("backbone", ()),)
+# A ResNet after ``Sequential(*list(resnet.children())[:-1])``, which numbers its parts.
+NUMBERED_RESNET = (
+    (r"^0\.", "conv1."),
+    (r"^1\.", "bn1."),
+    (r"^4\.", "layer1."),
+    (r"^5\.", "layer2."),
+    (r"^6\.", "layer3."),
+    (r"^7\.", "layer4."),
+)
 CLASSIFIER = ("fc.*", "projector in place of the classifier")
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from densescope.features.format_row import EMA, WHOLE, FileNames, Format, Weights, any_number
+from densescope.features.format_row import (
+    EMA,
+    NUMBERED_RESNET,
+    WHOLE,
+    FileNames,
+    Format,
+    Weights,
+    any_number,
+)
 
 # Not "head.*": in some architectures the last norm is called head.norm.
 _LEFT_OUT = (
@@ -22,6 +30,7 @@ GENERAL_ROWS = (
         ),
         by_prefix=True,
         drop=_LEFT_OUT,
+        renames=NUMBERED_RESNET,
         files=any_number("checkpoint-N.pth.tar"),
         latest=("last.pth.tar", "model_best.pth.tar"),
         counter_offset=None,
@@ -33,6 +42,7 @@ GENERAL_ROWS = (
         WHOLE,
         by_prefix=True,
         drop=_LEFT_OUT,
+        renames=NUMBERED_RESNET,
         files=any_number("model_N.safetensors", "safetensors"),
         latest=("model.safetensors",),
         counter="",
@@ -44,6 +54,7 @@ GENERAL_ROWS = (
         (Weights("backbone.", ("state_dict",), ("backbone.",)),),
         by_prefix=True,
         drop=_LEFT_OUT,
+        renames=NUMBERED_RESNET,
         files=any_number("epoch=N-step=400.ckpt", "ckpt"),
         latest=("last.ckpt",),
         counter_offset=0,

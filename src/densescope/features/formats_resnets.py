@@ -5,6 +5,7 @@ from __future__ import annotations
 from densescope.features.conversions import convnext_names
 from densescope.features.format_row import (
     CLASSIFIER,
+    NUMBERED_RESNET,
     PTH_TAR,
     WHOLE,
     Architecture,
@@ -31,14 +32,7 @@ RESNET_ROWS = (
             Weights("online", ("model",), ("online_network.encoder.",)),
         ),
         "resnet50",
-        renames=(
-            (r"^0\.", "conv1."),
-            (r"^1\.", "bn1."),
-            (r"^4\.", "layer1."),
-            (r"^5\.", "layer2."),
-            (r"^6\.", "layer3."),
-            (r"^7\.", "layer4."),
-        ),
+        renames=NUMBERED_RESNET,
         files=(FileNames(r"resnet50_(\d+)\.pth\.tar", "resnet50_N.pth.tar"),),
         offset=0,
         counter_offset=0,
