@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from densescope.errors import CheckpointError
+from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.fitting import fitting_formats
+from densescope.features.spec import BackboneSpec
 from densescope.features.wrappers import as_named, unwrap, unwrapped
 from tests.features.plain_models import random_images, vit_weights
 from tests.features.written_layouts import (
@@ -156,6 +158,11 @@ def test_averaged_weights_are_taken_when_asked_for(
             rtol=2e-4,
             atol=2e-4,
         )
+    plain_report = check_checkpoint(path, BackboneSpec(**settings)).message
+    assert plain_report.endswith(f"; an average lies beside them under {key!r}: --weights ema")
+    report = check_checkpoint(path, BackboneSpec(**settings, weights="ema")).message
+    assert "from the ema weights" in report
+    assert report.endswith(f"; they are the average under '{key}/module'")
     assert loaded.coverage.weights == "ema"
     assert loaded.coverage.path == (key, "module")
     torch.save({key: averaged}, path)

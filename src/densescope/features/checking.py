@@ -9,6 +9,7 @@ from densescope.errors import CheckpointError
 from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.fitting import fitting_formats
+from densescope.features.format_row import EMA
 from densescope.features.layouts import LAYOUT_STEPS
 from densescope.features.layouts import STEPS as STEPS
 from densescope.features.loaded import LoadedBackbone
@@ -83,4 +84,8 @@ def _praise(loaded: LoadedBackbone) -> str:
     if coverage.positions is not None:
         trained, evaluated = coverage.positions
         sentence += f"; positions were resampled from {trained} to {evaluated} pixels"
+    if coverage.weights == EMA.name:
+        sentence += f"; they are the average under {'/'.join(coverage.path)!r}"
+    if coverage.averaged:
+        sentence += f"; an average lies beside them under {coverage.averaged!r}: --weights ema"
     return sentence

@@ -46,6 +46,7 @@ class Coverage:
         outside: tensors beside the prefix, such as heads, predictors and other networks.
         positions: ``None``, or (trained size, evaluation size) in pixels when position embeddings
             were resampled between them.
+        averaged: key of averaged weights that lie beside those used; ``""`` where there are none.
     """
 
     weights: str
@@ -55,6 +56,7 @@ class Coverage:
     dropped: tuple[tuple[str, str, int], ...] = ()
     outside: int = 0
     positions: tuple[int, int] | None = None
+    averaged: str = ""
 
     def beginning_of(self, row: Format) -> str:
         """What was taken off the names, as ``--weights`` of a format takes it."""
@@ -102,6 +104,7 @@ def unpack(
         matched=len(kept),
         dropped=dropped,
         outside=len(tensors) - len(inside),
+        averaged=_averaged(container) if chosen.name != EMA.name else "",
     )
     return _rename(kept, row), coverage
 
@@ -124,6 +127,11 @@ def prefix_in_the_way(names: Collection[str], wanted: Collection[str]) -> str:
 
 def _place(chosen: Weights) -> str:
     return "/".join(chosen.path) if chosen.path else "the top of the file"
+
+
+def _averaged(container: Container) -> str:
+    content = container.content if isinstance(container.content, Mapping) else {}
+    return next((key for key in EMA.nested if isinstance(content.get(key), Mapping)), "")
 
 
 def walk(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any]:
