@@ -578,3 +578,27 @@ def test_a_format_in_words_says_where_its_weights_lie() -> None:
         "command: densescope sweep RUN_FOLDER --format timm --architecture NAME --images DIR "
         "--output SCORES"
     )
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in FORMATS.values() if row.others], ids=lambda r: r.name
+)
+def test_every_network_of_a_row_is_named_and_known_to_timm(row: Format) -> None:
+    import timm
+
+    line = next(line for line in format_lines(row) if line.startswith("architecture: "))
+    for name in row.architectures:
+        assert timm.is_model(name)
+        assert name in line
+        for key, value in row.of(name).options.items():
+            assert f"{key}={value}" in line
+    assert "as the names in the file tell" in line
+
+
+def test_options_of_a_row_hold_for_one_family_of_networks() -> None:
+    row = FORMATS["mocov3"]
+    assert row.of("vit_base_patch16_224").options == {"num_heads": 12}
+    assert row.of("resnet18").options == {}
+    assert row.of("resnet18").drop[-1][0] == "fc.*"
+    assert row.of("swin_tiny_patch4_window7_224").options == {}
+    assert FORMATS["ibot"].of("swin_small_patch4_window7_224").options == {"norm_eps": 1e-6}

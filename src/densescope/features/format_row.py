@@ -157,6 +157,11 @@ class Format:
     reader: str = "weights"
     verified: bool = True
 
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The networks that the code is known to train, the default one first."""
+        return (self.architecture, *(other.name for other in self.others))
+
     def choose(self, weights: str | None) -> Weights:
         """The named set of weights, or the default one.
 

@@ -97,9 +97,14 @@ def _architecture(row: Format) -> str:
         return _WHOSE[row.reader]
     if not row.architecture:
         return "none of its own: name a timm model with --architecture"
+    known = " or ".join(_with_options(row.of(name)) for name in row.architectures)
+    told = ", as the names in the file tell," if row.others else ","
+    return f"{known}{told} unless --architecture names another timm model"
+
+
+def _with_options(row: Format) -> str:
     options = ", ".join(f"{key}={value}" for key, value in row.options.items())
-    default = f"{row.architecture} with {options}" if options else row.architecture
-    return f"{default}, unless --architecture names another timm model"
+    return f"{row.architecture} with {options}" if options else row.architecture
 
 
 def _normalization(row: Format) -> str:

@@ -48,7 +48,7 @@ def formats_table() -> list[dict[str, str]]:
         {
             "format": row.name,
             "what": row.title,
-            "architecture": row.architecture or "you name it",
+            "architecture": " or ".join(row.architectures) or "you name it",
             "weights": ", ".join(chosen.name for chosen in row.weights),
             "files": " or ".join((*(names.written for names in row.files), *row.latest))
             or "any name",
