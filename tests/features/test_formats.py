@@ -50,6 +50,7 @@ from tests.features.written_layouts import (
 TESTED_ELSEWHERE = {
     "dinov3": "test_dinov3_rows",
     "dinov3-release": "test_dinov3_rows",
+    "openclip": "tests/foreign/settings.py",
     "huggingface": "test_huggingface.py",
     "custom": "test_custom.py",
     "released": "test_released.py",

@@ -599,6 +599,7 @@ LAYOUTS: dict[str, Callable[[Path, torch.Generator], Written]] = {
     "vicreg": vicreg,
     "vicregl": vicreg,
     "resnet-release": resnet_release,
+    "vicregl-release": resnet_release,
     "dinov2": dinov2,
     "dinov2-release": dinov2_release,
     "timm": timm_file,

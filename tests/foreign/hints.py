@@ -29,10 +29,10 @@ class Followed:
 def advised(sentence: str) -> list[dict[str, Any]]:
     """Each way out that a sentence names, as settings to change."""
     ways: list[dict[str, Any]] = []
-    options = re.findall(r"--(format|weights|architecture) ([^\s,:;]+)", sentence)
+    options = re.findall(r"--(format|weights|architecture|normalization) ([^\s,:;]+)", sentence)
     assigned = re.findall(r"--architecture-option (\S+?)(?=[;:]?(?:\s|$))", sentence)
     if "--loader LOADER" not in sentence and (options or assigned):
-        way: dict[str, Any] = dict(options)
+        way: dict[str, Any] = dict(reversed(options))  # of two values for one option the first
         if assigned:
             way["architecture_options"] = parse_architecture_options(assigned)
         ways.append(way)
@@ -46,7 +46,10 @@ def advised(sentence: str) -> list[dict[str, Any]]:
 
 
 def follow(path: Path, settings: Mapping[str, Any], *, way: int = 0, steps: int = 3) -> Followed:
-    """Load, and on a refusal do what it says; of the first sentence the way of that number."""
+    """Load, and on a refusal do what it says; of the first sentence the way of that number.
+
+    With another format, options that it does not take are left out.
+    """
     sentences: list[str] = []
     current = dict(settings)
     while True:
@@ -63,3 +66,7 @@ def follow(path: Path, settings: Mapping[str, Any], *, way: int = 0, steps: int 
                 **chosen.get("architecture_options", {}),
             }
             current = {**current, **chosen, "architecture_options": options}
+            if current["format"] == "huggingface":
+                current = {
+                    key: current[key] for key in ("format", "normalization") if key in current
+                }

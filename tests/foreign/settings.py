@@ -13,7 +13,7 @@ import torch
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
+from densescope.features.normalization import IMAGENET
 from densescope.features.stored import in_memory
 from tests.features.plain_models import random_images
 from tests.features.written_layouts import LAYOUTS, Written
@@ -40,8 +40,8 @@ class Setting:
     what: str
     write: files.Writer
     format: str
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET.mean
+    std: tuple[float, ...] = IMAGENET.std
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ SETTINGS = (
     _plain("Barlow Twins", "released backbone", "resnet-release"),
     _plain("VICReg", "training", "vicreg"),
     _plain("VICRegL", "training, ResNet", "vicregl", std=RED_228),
+    _plain("VICRegL", "released backbone, ResNet", "vicregl-release", std=RED_228),
     Setting(
         "VICRegL",
         "training, ConvNeXt",
@@ -117,7 +118,13 @@ SETTINGS = (
         "vicregl",
         std=RED_228,
     ),
-    Setting("VICRegL", "released backbone, ConvNeXt", files.vicregl_release, "resnet-release"),
+    Setting(
+        "VICRegL",
+        "released backbone, ConvNeXt",
+        files.vicregl_release,
+        "vicregl-release",
+        std=RED_228,
+    ),
     _plain("DINOv2", "training, teacher at an evaluation", "dinov2"),
     _plain("DINOv2", "released backbone, registers, SwiGLU", "dinov2-release"),
     Setting(

@@ -207,3 +207,34 @@ def test_a_file_without_a_known_network_needs_a_loader(
     torch.save({"net": head(generator, "mine.")}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"No known format fits: .*--loader LOADER\.py\)$"):
         load(tmp_path / "a.pth", format="timm", **VIT)
+
+
+def test_each_library_is_told_of_its_own_folders(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    """Folders of timm and Transformers both hold config.json and model.safetensors."""
+    from tests.features.test_huggingface_families import VIT as TINY
+    from tests.features.test_huggingface_families import written
+
+    transformers = written("ViTConfig", TINY, tmp_path / "transformers")
+    followed = follow(tmp_path / "transformers", {"format": "timm", "architecture": VIT_NAME})
+    assert followed.settings["format"] == "huggingface"
+    images = random_images(generator)
+    with torch.no_grad():
+        tokens = transformers(images).last_hidden_state
+    torch.testing.assert_close(followed.loaded.backbone.features(images).image, tokens[:, 0])
+    weights = save_for_hub(tmp_path / "timm", generator)
+    followed = follow(tmp_path / "timm", {"format": "huggingface"})
+    assert followed.settings["format"] == "timm"
+    assert_same(followed.loaded.backbone, vit_features(weights, images), images)
+    assert followed.loaded.backbone.std == (0.25, 0.25, 0.25)
+
+
+def save_for_hub(folder: Path, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """What timm's own code writes for Hugging Face's hub."""
+    weights = vit_weights(generator)
+    model = timm.create_model(VIT_NAME, num_classes=0, **SMALL_VIT)
+    model.load_state_dict(weights)
+    model.pretrained_cfg = {**model.pretrained_cfg, "std": (0.25, 0.25, 0.25)}
+    timm.models.save_for_hf(model, folder, model_args=dict(SMALL_VIT))
+    return weights

@@ -27,9 +27,10 @@ from densescope.features.layouts import (
 )
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.network import network_facts
-from densescope.features.normalization import Normalization
+from densescope.features.normalization import Normalization, of_architecture
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
+from densescope.features.sharded import settings_of, timm_model_of
 from densescope.features.spec import BackboneSpec as BackboneSpec
 from densescope.features.stored import identity, in_memory
 from densescope.features.timm_backbone import TimmBackbone
@@ -74,6 +75,10 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         from densescope.features.released import load_released
 
         return load_released(str(path), spec)
+    if "model_type" in settings_of(path) and not timm_model_of(path):
+        raise StepError(
+            "read", f"{path} is the folder of a Transformers model: give --format huggingface"
+        )
     container = read_checkpoint(path)
     chosen = row.choose(spec.weights)
     try:
@@ -89,7 +94,9 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
 
 
 def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
-    """Architecture and options that ``densescope pretrain`` keeps in its files."""
+    """Architecture and options that ``densescope pretrain`` or timm keeps beside the weights."""
+    if noted := timm_model_of(container.path):
+        return noted
     try:
         backbone = _settings(container)["backbone"]
         options = {"img_size": backbone["image_size"], **backbone["options"]}
@@ -101,8 +108,10 @@ def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
 
 
 def _noted_normalization(container: Container) -> Normalization | None:
-    """Mean and standard deviation that ``densescope pretrain`` keeps in its files."""
+    """Mean and standard deviation that ``densescope pretrain`` or timm keeps beside the weights."""
     try:
+        if timm_model_of(container.path):
+            return of_architecture(settings_of(container.path)["pretrained_cfg"])
         settings = _settings(container)
         return Normalization(tuple(settings["mean"]), tuple(settings["std"]))
     except (KeyError, TypeError, ValueError, IndexError):

@@ -72,14 +72,16 @@ def convnext_names(tensors: Tensors, model: Any) -> dict[str, Tensor]:
 
 
 def clip_names(tensors: Tensors, model: Any) -> dict[str, Tensor]:
-    """CLIP's vision transformer in timm's words, without the projection to the text's space."""
+    """CLIP's vision transformer in timm's words; a tower of timm's keeps its names."""
     out = {}
     for name, tensor in tensors.items():
+        if name == "class_embedding":
+            tensor = tensor[None, None]
+        if name == "positional_embedding":
+            tensor = tensor[None]
         for pattern, replacement in _CLIP:
             name = re.sub(pattern, replacement, name)
-        if name == "cls_token":
-            tensor = tensor[None, None]
-        out[name] = tensor[None] if name == "pos_embed" else tensor
+        out[name] = tensor
     return out
 
 

@@ -25,10 +25,19 @@ _FAMILIES = {
     ),
     "resnet": ("layer1.0.conv1.weight", r"(conv1|bn1|layer[1-4]\.\d+)\.[\w.]+"),
     "swin": ("layers.0.blocks.0.attn.qkv.weight", r"(patch_embed|layers\.\d+|norm)\.[\w.]+"),
+    "clip": (
+        "transformer.resblocks.0.attn.in_proj_weight",
+        r"(class_embedding|positional_embedding|(conv1|ln_pre|ln_post|transformer)\.[\w.]+)",
+    ),
+    "timm convnext": (
+        "stages.0.blocks.0.conv_dw.weight",
+        r"(stem|stages|norm_pre|head\.norm)\.[\w.]+",
+    ),
     "convnext": ("stages.0.0.dwconv.weight", r"(downsample_layers|stages|norm)\.[\w.]+"),
 }
 # timm drops or renames them
-_NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens", "stages.0.0.dwconv.weight"}
+_NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens"}
+_OTHERS_NAMES = ("clip", "convnext")  # families whose names here are not timm's
 
 
 def fitting_formats(container: Container) -> list[str]:
@@ -113,10 +122,10 @@ def _fits(container: Container, row: Format, chosen: Weights) -> bool:
         return False
     if not _begins_as_written(container, row, chosen):
         return False
-    families = [_FAMILIES[_family(row.architecture)]] if row.architecture else _FAMILIES.values()
+    own = [_family(row.architecture)] if row.architecture else set(_FAMILIES) - {*_OTHERS_NAMES}
     if not any(
         needed in tensors and all(re.fullmatch(allowed, name) for name in tensors)
-        for needed, allowed in families
+        for needed, allowed in map(_FAMILIES.__getitem__, own)
     ):
         return False
     return "cls_token" not in tensors or row.options.get("class_token", True)
@@ -133,4 +142,6 @@ def _begins_as_written(container: Container, row: Format, chosen: Weights) -> bo
 def _family(architecture: str) -> str:
     if "dinov" in architecture:
         return "dino2"
+    if "_clip_" in architecture:
+        return "clip"
     return re.split(r"[_\d]", architecture)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from densescope.features.conversions import swin_downsampling
+from densescope.features.conversions import clip_names, swin_downsampling
 from densescope.features.format_row import (
     PTH,
     PTH_TAR,
@@ -12,7 +12,9 @@ from densescope.features.format_row import (
     Format,
     Weights,
 )
+from densescope.features.normalization import Normalization
 
+_CLIP = Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _VIT_S = "vit_small_patch16_224"
 _VIT_B = "vit_base_patch16_224"
 _SWIN_T = "swin_tiny_patch4_window7_224"
@@ -164,5 +166,22 @@ TRANSFORMER_ROWS = (
         latest=("*-latest.pth.tar", "IN1K-vit.h.14-300e.pth.tar"),
         offset=-1,
         counter_offset=-1,
+    ),
+    Format(
+        "openclip",
+        "vision tower of CLIP; OpenAI's weights are of vit_base_patch16_clip_quickgelu_224",
+        "mlfoundations/open_clip, arXiv 2103.00020",
+        (Weights("visual", (), ("visual.trunk.", "visual."), nested=("state_dict",)),),
+        "vit_base_patch16_clip_224",
+        drop=(
+            ("proj", "projection to the space of text"),
+            *((name, "classifier") for name in ("head.weight", "head.bias", "head.fc.*")),
+        ),
+        conversion=clip_names,
+        files=(FileNames(r"(?:checkpoints/)?epoch_(\d+)\.pt", "checkpoints/epoch_N.pt"),),
+        latest=("epoch_latest.pt", "open_clip_pytorch_model.bin", "open_clip_model.safetensors"),
+        offset=0,
+        counter_offset=0,
+        normalization=_CLIP,
     ),
 )

@@ -14,6 +14,7 @@ from densescope.features.wrappers import unwrapped
 _SIGNS = re.compile(
     r"(|.*\.)(?:(?<!layers\.\d\.)blocks\.0\.attn\.qkv\.weight"
     r"|layer1\.0\.conv1\.weight"
+    r"|transformer\.resblocks\.0\.attn\.in_proj_weight"
     r"|4\.0\.conv1\.weight"  # the same in a Sequential
     r"|layers\.0\.blocks\.0\.attn\.qkv\.weight"
     r"|stages\.0\.(?:blocks\.)?0\.(?:dwconv|conv_dw)\.weight)"

@@ -93,3 +93,17 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     except (ValueError, OSError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def timm_model_of(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """Architecture and options of a model that timm saved as a folder; ``None`` for another."""
+    settings = settings_of(folder)
+    if "architecture" not in settings:
+        return None
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in dict(settings.get("model_args") or {}).items()
+        if name != "num_classes"  # no backbone has a classifier
+    }
+    size = (settings.get("pretrained_cfg") or {}).get("input_size")
+    return str(settings["architecture"]), {**({"img_size": size[-1]} if size else {}), **options}
