@@ -19,7 +19,7 @@ def without_difference(row: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "setting", every_setting(), ids=lambda setting: f"{setting.code}: {setting.what}"
+    "setting", list(every_setting()), ids=lambda setting: f"{setting.code}: {setting.what}"
 )
 def test_features_are_those_of_the_code_base(setting: Setting) -> None:
     page = [without_difference(row) for row in PAGE.read_text().splitlines()]
