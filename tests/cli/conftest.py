@@ -22,7 +22,8 @@ def swept(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = in_a_process(*words, "--output", folder / "scores")
     assert result.returncode == 0, result.stderr
     assert "6 of 6 checkpoints scored" in result.stdout
-    assert "[6/6] checkpoint0005.pth: scored in " in result.stdout
+    line = r"\[6/6\] checkpoint0005\.pth: scored in [\d.]+ s; DSE \(lambda = 1\) \S+ ± "
+    assert re.search(line, result.stdout)
     assert re.search(r"^ *checkpoint +epoch +separability", result.stdout, re.MULTILINE)
     return folder
 

@@ -86,6 +86,8 @@ def test_settings_as_text_and_in_the_nodes_of_a_config_library() -> None:
     leaf.state = {"_metadata": None, "_val": 32, "_parent": parent}
     parent.state = {"_content": {"batch": leaf, "again": parent}, "_parent": parent}
     assert training_facts({"cfg": parent})["settings"] == {"cfg.batch": 32}
+    beside = {"batch_size": 32, "world_size": 16, "loss": 0.3}  # as I-JEPA's code does
+    assert training_facts(beside)["settings"] == {"batch_size": 32, "world_size": 16}
     meta = {"epoch": 2, "iter": 90, "config": "model = dict()\n" * 90, "time": "Mon"}
     found = training_facts({"meta": meta})
     assert found["counters"] == {"epoch": 2, "iter": 90}

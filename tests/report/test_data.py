@@ -136,10 +136,10 @@ def test_a_checkpoint_is_placed_against_the_pick() -> None:
     chosen = replace(selection, rows=marked, pick=rows[3].name)
     words = [row.against_pick for row in build_report_data(rows, chosen).checkpoints]
     assert words == ["lower", "higher", "within noise", None]
-    same = (*marked[:2], replace(marked[2], is_file_of_pick=True), marked[3])
+    same = (*marked[:2], replace(marked[2], has_weights_of_pick=True), marked[3])
     data = build_report_data(rows, replace(chosen, rows=same))
-    assert data.checkpoints[2].against_pick == "same file"
-    assert "same file as the pick" in render_report(data)
+    assert data.checkpoints[2].against_pick == "same weights"
+    assert "same weights as the pick" in render_report(data)
 
 
 def test_a_scored_checkpoint_that_the_selection_left_out_says_why() -> None:

@@ -138,15 +138,15 @@ def test_a_file_under_two_names_is_said_to_be_one() -> None:
     run = [replace(r, checkpoint={"sha256": f"{max(i, 2)}"[:1]}) for i, r in enumerate(run)]
     run[0] = replace(run[0], checkpoint={})
     selection = select_checkpoints(run)
-    assert [row.is_file_of_pick for row in selection.rows] == [False, False, True] + [False] * 3
-    assert "epoch30.pth (epoch 30) is the same file as the pick." in selection.verdict
+    assert [row.has_weights_of_pick for row in selection.rows] == [False, False, True] + [False] * 3
+    assert "epoch30.pth (epoch 30) holds the same weights as the pick." in selection.verdict
     assert selection.verdict.startswith("Use epoch20.pth (epoch 20).")
     ends = select_checkpoints(run[:3]).verdict
-    assert "The last checkpoint (epoch 30) is the same file as the pick." in ends
-    assert ends.count("same file") == 1
+    assert "The last checkpoint (epoch 30) holds the same weights as the pick." in ends
+    assert ends.count("same weights") == 1
     assert "below the noise" not in ends
     unknown = [replace(r, checkpoint={}) for r in run]
-    assert "same file" not in select_checkpoints(unknown).verdict
+    assert "same weights" not in select_checkpoints(unknown).verdict
 
 
 def test_when_dse_is_highest_at_the_end() -> None:

@@ -196,7 +196,7 @@ def select(
     console.print(selection_table(selection, alarm))
     if alarm is not None:
         console.print(f"ALARM: {alarm.sentence}", soft_wrap=True)
-        fallen = ", whose weight is taken over the fallen checkpoints too"
+        fallen = ", whose lambda is taken over the fallen checkpoints too"
         console.print(f"By DSE alone{fallen if alarm.weighs_in(selection) else ''}:")
     console.print(selection.verdict, soft_wrap=True)
     for path in write or []:

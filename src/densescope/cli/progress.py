@@ -15,7 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from densescope.records import ScoreRecord
 from densescope.runs.sweep import SweepEvent
+from densescope.selection.words import SINGLE_LAMBDA, dse_title, with_error
 
 if TYPE_CHECKING:
     from densescope.pretraining.trainer import Progress as Training
@@ -123,8 +125,12 @@ class SweepProgress(_Bar):
 
 
 def _outcome(event: SweepEvent) -> str:
-    """What became of a checkpoint, and in how many seconds; why not, is said at the end."""
+    """What became of a checkpoint, the seconds and its DSE; why not, is said at the end."""
     record = event.record
     timing = {} if record is None else record.timing
     seconds = sum(value for name, value in timing.items() if name.endswith("_seconds"))
-    return event.kind + (f" in {seconds:.1f} s" if seconds else "")
+    took = f" in {seconds:.1f} s" if seconds else ""
+    if not isinstance(record, ScoreRecord) or not record.scores:
+        return f"{event.kind}{took}"
+    dse = record.scores[list(record.scores)[-1]].get("released.dse")
+    return f"{event.kind}{took}; {dse_title(SINGLE_LAMBDA)} {with_error(dse)}"

@@ -126,8 +126,8 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
         elif not place and row.is_candidate:
             place = "candidate"
         noise = "within noise of the pick" if row.below_noise_of_pick else ""
-        if row.is_file_of_pick:
-            noise = "same file as the pick"
+        if row.has_weights_of_pick:
+            noise = "same weights as the pick"
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
         sums = [with_error(weighted_sum(row.separability, row.dim, weight)) for weight in weights]

@@ -24,6 +24,7 @@ SETTINGS = (
     *("args", "config", "cfg", "hyper_parameters", "hparams", "settings", "arguments"),
     *("opts", "options", "train_args", "training_args", "densescope"),
 )
+BESIDE = ("batch_size", "world_size")  # settings that some files hold beside their weights
 SCHEDULES = ("lr_scheduler", "lr_schedulers", "scheduler", "schedulers", "schedule")
 _SCHEDULE_SETTINGS = """
 T_0 T_max T_mult base_lrs eta_min gamma max_epochs max_lrs milestones step_size total_iters
@@ -106,7 +107,7 @@ def _settings(
     settings: dict[str, Any] = {}
     resumed: dict[str, Any] = {}
     config = {"config": meta["config"]} if "config" in meta else {}
-    chosen = {key: top[key] for key in SETTINGS if key in top} | config
+    chosen = {key: top[key] for key in (*SETTINGS, *BESIDE) if key in top} | config
     for name, value in _walk(chosen):
         leaf = name.rpartition(".")[2]
         words = set(re.split(r"[^a-z0-9]+", leaf.lower()))

@@ -41,7 +41,7 @@ class Checkpoint:
         is_pick: the checkpoint to use.
         is_last: the last scored one.
         is_unscored_end: it comes after the last scored one.
-        against_pick: ``"same file"``, ``"within noise"``, ``"higher"`` or ``"lower"``; ``None``
+        against_pick: ``"same weights"``, ``"within noise"``, ``"higher"`` or ``"lower"``; ``None``
             for the pick itself and without one.
         images: how many it was scored on, where its record says so.
     """
@@ -267,8 +267,8 @@ def _checkpoint(
 def _against(row: SelectionRow, pick: SelectionRow | None) -> str | None:
     if pick is None or row.is_pick or pick.dse is None or row.dse is None:
         return None
-    if row.is_file_of_pick:
-        return "same file"
+    if row.has_weights_of_pick:
+        return "same weights"
     if row.below_noise_of_pick:
         return "within noise"
     return "higher" if row.dse.value > pick.dse.value else "lower"

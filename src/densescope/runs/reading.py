@@ -78,7 +78,7 @@ class Run:
 
 
 def read_run(folder: Path | str) -> Run:
-    """Read the folder that ``sweep``, ``watch``, ``score`` or a monitor wrote.
+    """Read the folder that ``sweep``, ``watch`` or a monitor wrote.
 
     Args:
         folder: the run folder (the ``--output`` of the sweep).

@@ -69,7 +69,7 @@ class SelectionRow:
         below_noise_of_pick: its DSE and the pick's differ by less than their noise; ``False``
             for the pick itself. Where the noise is not known, only equal values do.
         images: how many it was scored on, where its record says so.
-        is_file_of_pick: another name of the pick: its file has the same sha256.
+        has_weights_of_pick: another name of the pick: the same backbone tensors (``sha256``).
     """
 
     name: str
@@ -83,7 +83,7 @@ class SelectionRow:
     is_pick: bool
     below_noise_of_pick: bool
     images: int | None = None
-    is_file_of_pick: bool = False
+    has_weights_of_pick: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
@@ -163,12 +163,12 @@ class Selection:
     @property
     def tied(self) -> tuple[str, ...]:
         """The pick and all that are not told apart from it, by step; empty where there is none."""
-        if not any(row.below_noise_of_pick and not row.is_file_of_pick for row in self.rows):
+        if not any(row.below_noise_of_pick and not row.has_weights_of_pick for row in self.rows):
             return ()
         return tuple(
             row.name
             for row in self.rows
-            if row.is_pick or row.below_noise_of_pick or row.is_file_of_pick
+            if row.is_pick or row.below_noise_of_pick or row.has_weights_of_pick
         )
 
     @property

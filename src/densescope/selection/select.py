@@ -174,7 +174,7 @@ def _same_files(
     rows: Sequence[SelectionRow], files: Sequence[str | None], pick: int
 ) -> tuple[SelectionRow, ...]:
     return tuple(
-        replace(row, is_file_of_pick=i != pick and file is not None and file == files[pick])
+        replace(row, has_weights_of_pick=i != pick and file is not None and file == files[pick])
         for i, (row, file) in enumerate(zip(rows, files, strict=True))
     )
 

@@ -110,8 +110,8 @@ def _against_last(selection: Selection) -> list[str]:
     level = selection.comparison_level
     interval = change.dse.interval(level)
     amount = size(change.dse, level)
-    if selection.rows[-1].is_file_of_pick:
-        return [f"{last[0].upper()}{last[1:]} is the same file as the pick."]
+    if selection.rows[-1].has_weights_of_pick:
+        return [f"{last[0].upper()}{last[1:]} holds the same weights as the pick."]
     if interval is None and change.dse.value == 0:
         return [f"Its DSE is that of {last}."]
     if interval is not None and interval[0] <= 0 <= interval[1]:
@@ -150,10 +150,10 @@ def _moved(change: Change, level: float) -> str:
 
 def _same_files(selection: Selection) -> list[str]:
     """Checkpoints that are the pick under another name; of the last it is said already."""
-    same = [place(row) for row in selection.rows[:-1] if row.is_file_of_pick]
+    same = [place(row) for row in selection.rows[:-1] if row.has_weights_of_pick]
     if not same:
         return []
-    return [f"{listed(same)} {'is' if len(same) == 1 else 'are'} the same file as the pick."]
+    return [f"{listed(same)} hold{'s' * (len(same) == 1)} the same weights as the pick."]
 
 
 def _ties(selection: Selection) -> list[str]:

@@ -64,7 +64,7 @@ def run_weight(
     weight = _spread(separability) / _spread(dim)
     warning = weight_warning(dim)
     note = (
-        f"DSE is separability + {weight:.4g} x dimension; the weight is "
+        f"DSE is separability + {weight:.4g} x dimension; lambda is "
         f"std(separability) / std(dimension) over the {count} scored checkpoints, "
         "so it changes when more of them arrive."
     )
