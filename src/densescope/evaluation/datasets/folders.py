@@ -129,7 +129,11 @@ def open_folders(
     if found:
         count = len(looks) + sum(len(part.names) for part in missing if part.what == "mask")
         listed = "\n".join(f"- {complaint}" for complaint in found)
-        raise DataError(f"of {count} images below {folder}, some do not fit their masks:\n{listed}")
+        raise DataError(
+            f"of {count} images below {folder}, some do not fit their masks:\n{listed}\n"
+            "Every image needs a mask of its name and its size, with class numbers as pixel values: "
+            "mend these files, or take them out"
+        )
     notes = [] if layout.splits else [_drawn_note(pairs, drawn or DrawnSplit())]
     if classes is None and not (folder / CLASSES_FILE).is_file():
         notes.append(f"{len(names)} classes were found in the masks ({span(sorted(mapping))})")
