@@ -131,8 +131,8 @@ def open_folders(
         listed = "\n".join(f"- {complaint}" for complaint in found)
         raise DataError(
             f"of {count} images below {folder}, some do not fit their masks:\n{listed}\n"
-            "Every image needs a mask of its name and its size, with class numbers as pixel values: "
-            "mend these files, or take them out"
+            "Every image needs a mask of its name and its size, with class numbers as pixel "
+            "values: mend these files, or take them out"
         )
     notes = [] if layout.splits else [_drawn_note(pairs, drawn or DrawnSplit())]
     if classes is None and not (folder / CLASSES_FILE).is_file():
