@@ -7,17 +7,26 @@ same methods. What a disk and an object store do differently is here.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from densescope.errors import InputError
 
 _BLOCK = 1 << 22  # bytes that are read ahead from an object store
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A path of universal_pathlib: a place in a file system, perhaps with options of it."""
+
+    fs: Any
+    path: str
 
 
 def location(place: str | os.PathLike[str]) -> Path:
@@ -26,7 +35,7 @@ def location(place: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: the URL's kind of store is not known, or a library for it is not installed.
     """
-    if hasattr(place, "fs"):  # a path of universal_pathlib, perhaps with options of its store
+    if isinstance(place, Remote):
         return cast(Path, place)
     text = os.fspath(place)
     if "://" not in text:
@@ -89,6 +98,15 @@ def opened(path: Path) -> BufferedReader:
     remote = cast(Any, path)
     stream = remote.fs.open(remote.path, "rb", block_size=_BLOCK, cache_type="readahead")
     return cast(BufferedReader, stream)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder and everything in it, where it is there."""
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        remote = cast(Any, folder)
+        remote.fs.rm(remote.path, recursive=True)
 
 
 @contextmanager

@@ -27,7 +27,11 @@ SHARED_BY = 3  # ways: a note that so many have is printed once, below the table
 def agree(
     outputs: Annotated[
         list[Path],
-        typer.Argument(help="Folders a sweep and a probe wrote; several give their mean too."),
+        typer.Argument(
+            metavar="PATH|URL...",
+            help="Folders a sweep and a probe wrote; several give their mean too.",
+            parser=o.place,
+        ),
     ],
     losses: Annotated[
         Path | None, typer.Option(help="The training log, to judge picking by loss too.")

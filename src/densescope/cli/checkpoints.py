@@ -48,7 +48,10 @@ def formats(
 
 @grouped
 def check(
-    checkpoint: Annotated[Path, typer.Argument(help="One checkpoint file or folder.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="PATH|URL", help="One checkpoint file or folder.", parser=o.place),
+    ],
     backbone: o.BackboneOptions,
 ) -> None:
     """Say whether a checkpoint loads; if not, which step failed and which formats would fit.

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 @grouped
 def sweep(
-    run_folder: Annotated[Path, typer.Argument(help="The folder of checkpoints.")],
-    output: Annotated[Path, typer.Option(help="Folder for the records.")],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="PATH|URL", help="The folder of checkpoints.", parser=o.place)
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="PATH|URL", help="Folder for the records.", parser=o.place)
+    ],
     backbone: o.BackboneOptions,
     folder: o.FolderOptions,
     scoring: o.SweepOptions,
@@ -122,10 +126,15 @@ def _choice(records: list[ScoreRecord]) -> str:
 
 @grouped
 def score(
-    checkpoint: Annotated[Path, typer.Argument(help="One checkpoint file.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="PATH|URL", help="One checkpoint file.", parser=o.place)
+    ],
     backbone: o.BackboneOptions,
     scoring: o.ScoreOptions,
-    json: Annotated[Path | None, typer.Option(help="Write the record to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH|URL", help="Write the record to this file.", parser=o.place),
+    ] = None,
 ) -> None:
     """Score one checkpoint file."""
     from densescope.runs.sweep import score_checkpoint
@@ -150,13 +159,18 @@ def score(
 
 
 def select(
-    output: Annotated[Path, typer.Argument(help="The folder a sweep wrote.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="PATH|URL", help="The folder a sweep wrote.", parser=o.place)
+    ],
     definition: o.DefinitionOption = "released",
     layer: o.LayerOption = -1,
     write: Annotated[
         list[Path] | None,
         typer.Option(
-            "--write", metavar="<path>", help="Also write the table: FILE.json, .csv or .parquet."
+            "--write",
+            metavar="PATH|URL",
+            help="Also write the table: FILE.json, .csv or .parquet.",
+            parser=o.place,
         ),
     ] = None,
     purpose: Annotated[
@@ -222,11 +236,19 @@ def _select_teacher(
 
 
 def report(
-    output: Annotated[Path, typer.Argument(help="The folder a sweep wrote.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="PATH|URL", help="The folder a sweep wrote.", parser=o.place)
+    ],
     definition: o.DefinitionOption = "released",
     layer: o.LayerOption = -1,
     to: Annotated[
-        Path | None, typer.Option("--to", help="The HTML file; OUTPUT/report.html by default.")
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="PATH|URL",
+            help="The HTML file; OUTPUT/report.html by default.",
+            parser=o.place,
+        ),
     ] = None,
 ) -> None:
     """Write the report: one HTML file that works offline."""

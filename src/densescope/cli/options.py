@@ -27,6 +27,16 @@ DefinitionOption = Annotated[
 BatchSizeOption = Annotated[
     str, typer.Option(metavar="N|auto", help="Images per forward pass; auto finds out.")
 ]
+
+
+@from_options
+def place(text: str) -> Path:
+    """What is given for a folder or file that may lie in an object store, too."""
+    from densescope.files import location
+
+    return location(text)
+
+
 _RACE = Only("images_count", "auto")
 _RAY = Only("executor", "ray")
 LayerOption = Annotated[int, typer.Option("--layer", help="The block to choose by.")]

@@ -171,7 +171,14 @@ class ProbeOptions:
 
 @grouped
 def probe(
-    target: Annotated[Path, typer.Argument(help="The folder a sweep wrote, or one checkpoint.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH|URL",
+            help="The folder a sweep wrote, or one checkpoint.",
+            parser=o.place,
+        ),
+    ],
     probing: ProbeOptions,
     backbone: FileOptions,
     only: Annotated[

@@ -97,8 +97,15 @@ class WatchOptions:
 
 @grouped
 def watch(
-    run_folder: Annotated[Path, typer.Argument(help="The folder a training job writes into.")],
-    output: Annotated[Path, typer.Option(help="Folder for the records.")],
+    run_folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH|URL", help="The folder a training job writes into.", parser=o.place
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="PATH", help="Folder for the records.", parser=o.place)
+    ],
     backbone: o.BackboneOptions,
     folder: o.FolderOptions,
     scoring: o.ScoreOptions,

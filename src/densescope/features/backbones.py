@@ -36,6 +36,7 @@ from densescope.features.stored import identity, in_memory
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.training import training_facts
 from densescope.features.wrappers import as_named
+from densescope.files import location
 
 _NONE_FITS = (
     "No known format fits: format custom reads it, by a short Python file of yours that takes the "
@@ -61,7 +62,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         CheckpointError: the file cannot be read, or does not fit its format or architecture; the
             sentence says which step failed, what was found, and which formats would fit.
     """
-    row, path = spec.row, Path(path)
+    row, path = spec.row, location(path)
     spec.check()
     if row.reader == "custom":
         from densescope.features.custom import load_custom

@@ -14,6 +14,7 @@ from densescope.features.layouts import LAYOUT_STEPS
 from densescope.features.layouts import STEPS as STEPS
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
+from densescope.files import location
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def check_checkpoint(path: str | Path, spec: BackboneSpec) -> CheckReport:
     Raises:
         CheckpointError: the format itself does not exist.
     """
-    path, format = Path(path), spec.row.name
+    path, format = location(path), spec.row.name
     try:
         loaded = load_backbone(path, spec)
     except CheckpointError as error:

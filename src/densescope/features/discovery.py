@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+from densescope.files import fresh, location
 from densescope.errors import DataError
 from densescope.features.format_row import Format
 from densescope.features.formats import find_format
@@ -60,7 +61,7 @@ def find_checkpoints(
             order; the sentence says what is there.
     """
     row = None if format is None else find_format(format)
-    folder, names = Path(folder), names or CheckpointNames()
+    folder, names = fresh(location(folder)), names or CheckpointNames()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     there = {below(folder, path): path for path in _candidates(folder, row, names)}

@@ -24,6 +24,7 @@ from densescope.features.protocol import Backbone
 from densescope.features.spec import BackboneSpec
 from densescope.features.stored import identity
 from densescope.features.transformers_backbone import TransformersBackbone, vision_tower
+from densescope.files import is_local
 
 # Made anew by AutoModel where a pre-training checkpoint has none, and not used for features.
 _CURE = (
@@ -40,6 +41,11 @@ def load_huggingface(folder: Path, spec: BackboneSpec) -> LoadedBackbone:
         CheckpointError: Transformers is not installed, the folder is not one of its models, or its
             weights do not fill the architecture.
     """
+    if not is_local(folder):
+        raise StepError(
+            "read",
+            f"{folder} is in an object store, and Transformers reads folders of a disk: copy it",
+        )
     if not (folder / "config.json").is_file():
         raise StepError("read", f"{folder} is not a Transformers folder: it has no config.json")
     if "architecture" in (config := json.loads((folder / "config.json").read_text("utf-8"))):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from densescope.errors import InputError, RecordError
+from densescope.files import location
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.data import ReportData, build_report_data, preview_names
 from densescope.report.labels import ProbedRoom
@@ -41,8 +42,8 @@ def report_run(
     Raises:
         RecordError: the folder holds no scored run, or no checkpoint of it was scored.
     """
-    store = RunStore(Path(folder))
-    path = Path(to) if to is not None else store.folder / "report.html"
+    store = RunStore(folder)
+    path = location(to) if to is not None else store.folder / "report.html"
     write_report(run_report_data(store, definition=definition, layer=layer), path)
     return path
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from densescope.files import modified
 from densescope.errors import DataError
 from densescope.features.checkpoints import files_of
 from densescope.features.discovery import RunCheckpoint, RunFiles, find_checkpoints
@@ -113,7 +114,6 @@ class Arrivals:
 def signature_of(path: Path) -> Signature:
     """Name, size and time of change of every file of a checkpoint; empty once one is gone."""
     try:
-        stats = [(file.name, file.stat()) for file in files_of(path)]
+        return tuple((file.name, file.stat().st_size, modified(file)) for file in files_of(path))
     except FileNotFoundError:
         return ()
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

@@ -6,6 +6,7 @@ import multiprocessing.connection
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from densescope.features.discovery import RunCheckpoint
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
 from densescope.features.spec import BackboneSpec
+from densescope.files import is_local
 from densescope.locks import exclusive
 from densescope.records import ScoreRecord
 from densescope.runs.ahead import Ahead
@@ -225,7 +227,7 @@ def shared_images(plan: Plan, executor: Executor) -> Iterator[Plan]:
     if isinstance(executor, Here) or plan.compute.image_cache is not None:
         yield plan
         return
-    output = plan.output.resolve()
+    output = plan.output.resolve() if is_local(plan.output) else Path(tempfile.gettempdir())
     for left in output.glob(f"{SHARED}*"):
         _remove_abandoned(left)
     folder = output / f"{SHARED}{os.getpid()}"

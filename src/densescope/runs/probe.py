@@ -27,6 +27,7 @@ from densescope.features.extraction import resolve_device
 from densescope.features.format_words import sweep_command
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
+from densescope.files import location
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_name, versions
 from densescope.runs.identity import is_current
@@ -94,8 +95,8 @@ def probe_file(
         InputError: no such protocol, or data and numbers do not fit it.
     """
     opened = _open(data, request, say)
-    say(_words(Path(path).name, opened, request))
-    loaded = _load(Path(path), spec, request)
+    say(_words(location(path).name, opened, request))
+    loaded = _load(location(path), spec, request)
     return _probe(loaded, opened, request, compute or Compute())
 
 
@@ -132,7 +133,7 @@ def probe_run(
         DataError: the labelled images cannot be read.
         InputError: no such protocol, or data and numbers do not fit it.
     """
-    store, compute = RunStore(Path(output)), compute or Compute()
+    store, compute = RunStore(output), compute or Compute()
     report = on_event or (lambda event: None)
     spec = spec_of(store)
     scored = _asked_for(store, only)

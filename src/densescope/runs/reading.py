@@ -92,6 +92,6 @@ def read_run(folder: Path | str) -> Run:
     Example:
         >>> read_run("scores").to_pandas()[["step", "dse"]]  # doctest: +SKIP
     """
-    store = RunStore(Path(folder))
+    store = RunStore(folder)
     probes = {room: tuple(records) for room, records in store.probes().items()}
     return Run(store.folder, store.manifest(), tuple(store.records()), probes)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densescope.errors import RecordError
 from densescope.features.format_words import sweep_command
-from densescope.files import replacing
+from densescope.files import fresh, location, remove_folder, replacing
 from densescope.records import (
     ProbeRecord,
     ScoreRecord,
@@ -39,8 +38,8 @@ class RunStore:
     documents only.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = fresh(location(folder))
 
     @property
     def manifest_path(self) -> Path:
@@ -174,13 +173,13 @@ class RunStore:
     def preview(self, name: str) -> dict[str, Tensor] | None:
         """What :meth:`write_preview` stored, or ``None``."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         path = self._path("previews", name, ".safetensors")
         if not path.is_file():
             return None
         try:
-            return dict(load_file(path))
+            return dict(load(path.read_bytes()))
         except SafetensorError:
             return None
 
@@ -188,13 +187,13 @@ class RunStore:
         """Move the previews of another store here."""
         here = self.folder / "previews"
         for path in (other.folder / "previews").glob("*.safetensors"):
-            here.mkdir(parents=True, exist_ok=True)
-            os.replace(path, here / path.name)
+            with replacing(here / path.name) as part:
+                part.write_bytes(path.read_bytes())
         other.drop_previews()
 
     def drop_previews(self) -> None:
         """Delete all previews."""
-        shutil.rmtree(self.folder / "previews", ignore_errors=True)
+        remove_folder(self.folder / "previews")
 
     def checkpoint_path(self, name: str) -> Path:
         """The file a record speaks of.
@@ -202,7 +201,7 @@ class RunStore:
         Raises:
             RecordError: it is no longer where the sweep found it.
         """
-        path = Path(str(self.manifest().get(PLACE, ""))) / name
+        path = location(str(self.manifest().get(PLACE, ""))) / name
         if not path.exists():
             raise RecordError(
                 f"{name} is no longer at {path}: sweep its folder again where it lies now, "

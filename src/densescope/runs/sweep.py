@@ -10,6 +10,7 @@ from numbers import Integral
 from pathlib import Path
 from types import NoneType
 
+from densescope.files import Remote, location
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import RunCheckpoint, find_checkpoints, position_of
@@ -105,7 +106,7 @@ def sweep(
     spec.check()
     spec.check_architecture()
     run = Sweep(
-        Path(run_folder),
+        location(run_folder),
         spec,
         settings or ScoreSettings(),
         compute or Compute(),
@@ -113,7 +114,7 @@ def sweep(
         on_event or (lambda event: None),
         moved,
     )
-    store = RunStore(Path(output))
+    store = RunStore(output)
     files = find_checkpoints(run.folder, spec.format, names, gone=store.names())
     files.check_doubles()
     for remark in found_in_words(files, spec.row):
@@ -179,7 +180,7 @@ def score_checkpoint(
         InputError: features that cannot be scored.
     """
     _check_kinds(spec=spec, images=images, settings=settings, compute=compute)
-    settings, path = settings or ScoreSettings(), Path(path)
+    settings, path = settings or ScoreSettings(), location(path)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
         one = position_of(path, spec.row)
@@ -187,7 +188,7 @@ def score_checkpoint(
         return scorer.score_or_raise(replace(one, name=name))
 
 
-_PATHS = (str, os.PathLike)
+_PATHS = (str, os.PathLike, Remote)
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "run_folder": (_PATHS, "the folder of checkpoints"),
     "spec": ((BackboneSpec,), 'BackboneSpec(format="dino")'),

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from densescope.files import location, on_disk
 from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import find_checkpoints
@@ -100,7 +101,7 @@ def watch_run(
             that were scored have changed since, or it is being watched.
     """
     settings, watching = settings or ScoreSettings(), watching or WatchSettings()
-    folder, compute = Path(run_folder), compute or Compute()
+    folder, compute = location(run_folder), compute or Compute()
     if watching.layer not in settings.layers:
         raise InputError(
             f"the alarm is to judge layer {watching.layer}, but only {settings.layers} are scored"
@@ -111,7 +112,7 @@ def watch_run(
         )
     spec.check()
     spec.check_architecture()
-    store, place = RunStore(Path(output)), {PLACE: str(folder.resolve())}
+    store, place = RunStore(on_disk(location(output), "--output of a watch")), {PLACE: str(folder.resolve())}
     store.expect(plain({**without_images(spec, settings), **place, "race": None}), moved=moved)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     with exclusive(store.folder / LOCK, wait=False) as alone:

@@ -9,7 +9,7 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
-from densescope.files import replacing
+from densescope.files import location, replacing
 from densescope.records import ProbeRecord, ScoreRecord, write_json
 from densescope.selection.headline import headline
 from densescope.selection.result import Selection, SelectionRow
@@ -151,7 +151,7 @@ def write_rows(
     Raises:
         InputError: another suffix.
     """
-    path = Path(path)
+    path = location(path)
     check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".json":
