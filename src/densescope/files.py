@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from densescope.errors import InputError
+from densescope.errors import DataError, InputError
 
 _BLOCK = 1 << 22  # bytes that are read ahead from an object store
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
@@ -77,9 +77,21 @@ def on_disk(path: Path, what: str) -> Path:
 
 
 def fresh(folder: Path) -> Path:
-    """The folder, of which nothing is remembered from an earlier look."""
+    """The folder, of which nothing is remembered from an earlier look.
+
+    Raises:
+        DataError: it is in an object store that cannot be reached.
+    """
     if not is_local(folder):
-        cast(Any, folder).fs.invalidate_cache()
+        try:
+            cast(Any, folder).fs.invalidate_cache()
+            folder.exists()
+        except Exception as cause:  # every store has errors of its own
+            first = f"{cause}".strip().splitlines()[0] if f"{cause}".strip() else repr(cause)
+            raise DataError(
+                f"{folder} cannot be reached ({first}): check the name, your credentials for the "
+                "store and the connection"
+            ) from cause
     return folder
 
 

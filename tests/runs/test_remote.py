@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +13,19 @@ import fsspec
 import pytest
 import torch
 
+from densescope.cli import main
 from densescope.errors import DataError, InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import BackboneSpec, load_backbone
-from densescope.features.checkpoints import read_checkpoint
-from densescope.files import location
+from densescope.features.discovery import find_checkpoints
+from densescope.files import is_local, location
 from densescope.report.run import report_run
-from densescope.runs.executors import Processes
+from densescope.runs.executors import Plan, Processes, shared_images
 from densescope.runs.reading import read_run
+from densescope.runs.scorer import Compute
 from densescope.runs.sweep import SweepEvent, sweep
-from densescope.runs.watch import watch
+from densescope.runs.watch import watch_run
+from densescope.runs.watch_events import WatchSettings
 from tests.tiny_run import OPTIONS, SETTINGS, checkpoint, write_checkpoints, write_images
 
 SPEC = BackboneSpec("dino", architecture_options=OPTIONS)
@@ -53,10 +56,13 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    store = fsspec.filesystem("s3", skip_instance_cache=True)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    store = fsspec.filesystem("s3")
     store.mkdir("bucket")
     store.put(str(write_checkpoints(tmp_path / "run")), "bucket/run", recursive=True)
     yield "s3://bucket"
+    store.rm("bucket", recursive=True)  # the server's state outlives it
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()
 
 
@@ -90,14 +96,92 @@ def test_a_run_in_a_store_is_swept_and_goes_on(memory: str, images: Path, tmp_pa
     assert not any(name.startswith(".") or name.endswith(".part") for name in names)
 
 
-def test_processes_share_images_on_a_disk(s3: str, images: Path) -> None:
-    events = swept(s3, images, executor=Processes(2))
-    assert [event.kind for event in events].count("scored") == 3
+def test_a_run_on_s3_is_swept_and_goes_on(s3: str, images: Path) -> None:
+    assert [event.kind for event in swept(s3, images)].count("scored") == 3
+    again = swept(s3, images)
+    assert [event.kind for event in again] == ["start", "kept", "kept", "kept"]
+    assert [record.status for record in read_run(f"{s3}/scores").records] == ["scored"] * 3
+    fsspec.filesystem("s3").rm("bucket/run/checkpoint0001.pth")
+    with pytest.raises(DataError, match="there is no folder s3://bucket/other"):
+        find_checkpoints(f"{s3}/other", "dino")
+    assert len(find_checkpoints(f"{s3}/run", "dino")) == 2
 
 
-def test_a_watch_sees_what_arrives_in_a_store(memory: str, images: Path, tmp_path: Path) -> None:
-    ...
+def test_of_a_file_on_s3_the_used_pieces_are_fetched(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = checkpoint(0)
+    small = load_backbone(f"{s3}/run/checkpoint0000.pth", SPEC)
+    torch.save({**content, "optimizer": torch.zeros(10 << 20)}, tmp_path / "large.pth")
+    store = fsspec.filesystem("s3")
+    store.put(str(tmp_path / "large.pth"), "bucket/large.pth")
+    fetched: list[int] = []
+    fetch = type(store.open("bucket/large.pth"))._fetch_range
+
+    def counted(self: Any, start: int, end: int) -> bytes:
+        piece: bytes = fetch(self, start, end)
+        fetched.append(len(piece))
+        return piece
+
+    monkeypatch.setattr(type(store.open("bucket/large.pth")), "_fetch_range", counted)
+    large = load_backbone(f"{s3}/large.pth", SPEC)
+    assert large.sha256 == small.sha256
+    assert large.bytes > 40 << 20
+    assert 0 < sum(fetched) < 14 << 20, fetched
 
 
-def test_of_a_file_in_a_store_only_pieces_are_fetched(memory: str, tmp_path: Path) -> None:
-    ...
+def test_images_are_shared_on_a_disk(memory: str, tmp_path: Path) -> None:
+    plan = Plan(location(f"{memory}/scores"), "images", (), 0, "", SPEC, ScoreSettings(), Compute())
+    with shared_images(plan, Processes(2)) as shared:
+        folder = shared.compute.image_cache
+        assert folder is not None
+        assert is_local(folder)
+        assert folder.is_dir()
+        assert pickle.loads(pickle.dumps(shared)).output == plan.output
+    assert not folder.exists()
+
+
+def test_a_watch_reads_from_a_store_and_writes_to_a_disk(
+    memory: str, images: Path, tmp_path: Path
+) -> None:
+    asked = {"images": images, "images_count": 32, "settings": ScoreSettings(**SETTINGS)}
+    once = WatchSettings(once=True, settle_seconds=0)
+    result = watch_run(f"{memory}/run", SPEC, output=tmp_path / "out", watching=once, **asked)  # type: ignore[arg-type]
+    assert [record.status for record in read_run(tmp_path / "out").records] == ["scored"] * 3
+    assert result is not None
+    with pytest.raises(InputError, match=r"--output of a watch cannot be memory://bucket/out"):
+        watch_run(f"{memory}/run", SPEC, output=f"{memory}/out", watching=once, **asked)  # type: ignore[arg-type]
+
+
+def test_the_command_takes_urls(
+    memory: str,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def said(*words: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["densescope", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, " ".join("".join(capsys.readouterr()).split())
+
+    swept(memory, images)
+    table = f"{memory}/table.csv"
+    assert said("select", f"{memory}/scores", "--write", table)[0] in (0, None)
+    assert location(table).read_text().startswith("step,unit,name,")
+    code, text = said("check", f"{memory}/run/checkpoint0000.pth", "--format", "mae")
+    assert (code, "does not fit format mae" in text) == (1, True), text
+    code, text = said("select", "store://scores")
+    assert (code, "names no known kind of store" in text) == (2, True), text
+
+
+def test_a_store_that_cannot_be_reached_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(DataError, match=r"s3://nowhere/run cannot be reached \(.*credentials"):
+        find_checkpoints("s3://nowhere/run", "dino")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()

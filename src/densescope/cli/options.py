@@ -29,12 +29,11 @@ BatchSizeOption = Annotated[
 ]
 
 
-@from_options
 def place(text: str) -> Path:
     """What is given for a folder or file that may lie in an object store, too."""
-    from densescope.files import location
+    from densescope.files import fresh, location
 
-    return location(text)
+    return fresh(from_options(location)(text))
 
 
 _RACE = Only("images_count", "auto")
