@@ -192,7 +192,7 @@ _PATHS = (str, os.PathLike, Remote)
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "run_folder": (_PATHS, "the folder of checkpoints"),
     "spec": ((BackboneSpec,), 'BackboneSpec(format="dino")'),
-    "images": (_PATHS, "a folder of images, tar shards or a Hugging Face image set"),
+    "images": ((str, os.PathLike), "a folder of images, tar shards or a Hugging Face image set"),
     "output": (_PATHS, "a folder for the records"),
     "images_count": ((Integral, Race), "a number such as 2048, or Race()"),
     "settings": ((ScoreSettings, NoneType), "ScoreSettings(layers=(-1,))"),
