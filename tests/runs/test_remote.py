@@ -104,7 +104,7 @@ def test_a_run_on_s3_is_swept_and_goes_on(s3: str, images: Path) -> None:
     fsspec.filesystem("s3").rm("bucket/run/checkpoint0001.pth")
     with pytest.raises(DataError, match="there is no folder s3://bucket/other"):
         find_checkpoints(f"{s3}/other", "dino")
-    assert len(find_checkpoints(f"{s3}/run", "dino")) == 2
+    assert len(find_checkpoints(f"{s3}/run", "dino").checkpoints) == 2
 
 
 def test_of_a_file_on_s3_the_used_pieces_are_fetched(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from densescope.files import fresh, location
 from densescope.errors import DataError
 from densescope.features.format_row import Format
 from densescope.features.formats import find_format
@@ -24,6 +23,7 @@ from densescope.features.run_files import RunCheckpoint as RunCheckpoint
 from densescope.features.run_files import RunFiles as RunFiles
 from densescope.features.surroundings import nothing_found
 from densescope.features.walking import below, walk
+from densescope.files import fresh, location
 
 
 def find_checkpoints(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from densescope.files import modified
 from densescope.errors import DataError
 from densescope.features.checkpoints import files_of
 from densescope.features.discovery import RunCheckpoint, RunFiles, find_checkpoints
 from densescope.features.names import CheckpointNames
+from densescope.files import modified
 
 Signature = tuple[tuple[str, int, int], ...]
 

@@ -10,7 +10,6 @@ from numbers import Integral
 from pathlib import Path
 from types import NoneType
 
-from densescope.files import Remote, location
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import RunCheckpoint, find_checkpoints, position_of
@@ -19,6 +18,7 @@ from densescope.features.images import draw_subset, open_images
 from densescope.features.names import CheckpointNames as CheckpointNames
 from densescope.features.spec import BackboneSpec
 from densescope.features.surroundings import found_in_words
+from densescope.files import Remote, location
 from densescope.records import ScoreRecord
 from densescope.runs.executors import Executor, Here
 from densescope.runs.identity import check_files

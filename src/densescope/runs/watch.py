@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densescope.files import location, on_disk
 from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import find_checkpoints
 from densescope.features.images import draw_subset, open_images
 from densescope.features.names import CheckpointNames
 from densescope.features.spec import BackboneSpec
+from densescope.files import location, on_disk
 from densescope.locks import exclusive
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
@@ -112,7 +112,10 @@ def watch_run(
         )
     spec.check()
     spec.check_architecture()
-    store, place = RunStore(on_disk(location(output), "--output of a watch")), {PLACE: str(folder.resolve())}
+    store, place = (
+        RunStore(on_disk(location(output), "--output of a watch")),
+        {PLACE: str(folder.resolve())},
+    )
     store.expect(plain({**without_images(spec, settings), **place, "race": None}), moved=moved)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     with exclusive(store.folder / LOCK, wait=False) as alone:
