@@ -112,7 +112,7 @@ def _block(weights: Weights, stem: str, tokens: Tensor, heads: int) -> Tensor:
     return tokens + out * weights.get(f"{stem}.ls2.gamma", torch.tensor(1.0))
 
 
-def _perturb(model: nn.Module, generator: torch.Generator) -> nn.Module:
+def perturb(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """Random values everywhere, so that no tensor can be lost unseen."""
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -139,7 +139,7 @@ def _resnet() -> ResNet:
 
 def resnet_weights(generator: torch.Generator) -> Weights:
     """torchvision's ResNet, made small; it names its tensors like the SSL codes' ResNet-50."""
-    weights = _perturb(_resnet(), generator).state_dict()
+    weights = perturb(_resnet(), generator).state_dict()
     return {name: value for name, value in weights.items() if not name.startswith("fc.")}
 
 
@@ -188,7 +188,7 @@ _SWIN_NAMES = (
 
 def swin_weights(generator: torch.Generator) -> Weights:
     """torchvision's Swin under the names of the original code, with its fixed buffers."""
-    model = _perturb(_swin(SWIN_EPS), generator)
+    model = perturb(_swin(SWIN_EPS), generator)
     weights = {}
     for name, value in model.state_dict().items():
         if name.startswith("head."):

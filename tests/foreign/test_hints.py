@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from torchvision.models.swin_transformer import SwinTransformer
 
 from densescope.errors import CheckpointError
 from densescope.features.backbones import Features
 from densescope.features.protocol import Backbone
-from tests.features.plain_models import random_images, vit_features, vit_weights
+from tests.features.plain_models import perturb, random_images, vit_features, vit_weights
 from tests.features.written_layouts import SMALL_VIT, VIT_NAME, head, prefixed
 from tests.foreign.hints import advised, follow
 from tests.foreign.loading import load
@@ -238,3 +240,46 @@ def save_for_hub(folder: Path, generator: torch.Generator) -> dict[str, torch.Te
     model.pretrained_cfg = {**model.pretrained_cfg, "std": (0.25, 0.25, 0.25)}
     timm.models.save_for_hf(model, folder, model_args=dict(SMALL_VIT))
     return weights
+
+
+def test_another_window_is_seen_in_the_file(tmp_path: Path, generator: torch.Generator) -> None:
+    """EsViT's Swin-T with windows of 14: its last stage has 7 x 7 cells, one window."""
+    model = swin_tiny(14)
+    model.features[7] = swin_tiny(7).features[7]
+    perturb(model, generator)
+    path = tmp_path / "checkpoint0100.pth"
+    names = {name: swin_name(name) for name in model.state_dict() if not name.startswith("head.")}
+    weights = {names[name]: model.state_dict()[name] for name in names}
+    torch.save({"teacher": weights | head(generator, "head.mlp.0."), "epoch": 101}, path)
+    followed = follow(path, {"format": "esvit"})
+    (sentence,) = followed.sentences
+    assert sentence.endswith(
+        "give --architecture swin_tiny_patch4_window7_224 --architecture-option window_size=14"
+    )
+    images = random_images(generator, 224)[:1]
+    with torch.no_grad():
+        grid = model.norm(model.features(images)).permute(0, 3, 1, 2)
+    assert_same(followed.loaded.backbone, Features((grid,), grid.mean((2, 3))), images)
+
+
+def swin_tiny(window: int) -> SwinTransformer:
+    return SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=96,
+        depths=[2, 2, 6, 2],
+        num_heads=[3, 6, 12, 24],
+        window_size=[window, window],
+        stochastic_depth_prob=0.0,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    ).eval()
+
+
+def swin_name(name: str) -> str:
+    """A name of torchvision's Swin as the original code has it."""
+    _, number, rest = name.split(".", 2) if name.startswith("features.") else ("", "", name)
+    if number == "0":
+        rest = {"0": "patch_embed.proj", "2": "patch_embed.norm"}[rest[0]] + rest[1:]
+    elif number:
+        kind = "blocks." if int(number) % 2 else "downsample."
+        rest = f"layers.{(int(number) - 1) // 2}.{kind}{rest}"
+    return rest.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")

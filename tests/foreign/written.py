@@ -209,9 +209,7 @@ def dinov3(folder: Path, generator: torch.Generator, *, default: bool, release: 
     The latter have no registers and the usual epsilon either.
     """
     weights = dinov3_weights(generator, masked=True)
-    options: dict[str, Any] = dict(SMALL_VIT)
     if default:
-        options |= {"num_reg_tokens": 0, "norm_eps": 1e-6}
         weights = {name: value for name, value in weights.items() if "bias_mask" not in name}
         del weights["storage_tokens"]
     else:
@@ -224,7 +222,9 @@ def dinov3(folder: Path, generator: torch.Generator, *, default: bool, release: 
     epsilon = 1e-6 if default else 1e-5
     network = lambda images: dinov3_features(weights, images, eps=epsilon)  # noqa: E731
     architecture = "vit_small_patch16_dinov3_qkvb"
-    return Written(saved(folder / name, content), sets(default=network), architecture, options)
+    return Written(
+        saved(folder / name, content), sets(default=network), architecture, dict(SMALL_VIT)
+    )
 
 
 def lightning_file(name: str, tensors: Weights, **more: Any) -> Any:

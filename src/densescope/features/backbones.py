@@ -83,9 +83,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
     container = read_checkpoint(path)
     chosen = row.choose(spec.weights)
     try:
-        row = (
-            row.of(spec.architecture) if spec.architecture else for_network(container, row, chosen)
-        )
+        row = for_network(container, row, chosen, spec.architecture)
         name, options = row.architecture, {**row.options, **spec.architecture_options}
         if spec.architecture is None and not spec.architecture_options:
             name, options = _noted(container) or (name, options)

@@ -154,9 +154,8 @@ def dinov3_tokens(tensors: Tensors, model: Any) -> dict[str, Tensor]:
 def _joint_bias(name: str, bias: Tensor, tensors: Tensors, model: Any) -> dict[str, Tensor]:
     query, key, value = bias.chunk(3)
     stem = name.removesuffix("qkv.bias")
-    parts = {f"{stem}q_bias": query, f"{stem}v_bias": value}
-    if f"{name}_mask" in tensors or not bool(key.any()):
-        return parts
+    trained = f"{name}_mask" not in tensors and bool(key.any())
     attention = model.get_submodule(stem.removesuffix("."))
-    attention.register_buffer("k_bias", attention.k_bias)  # now part of its state
-    return {**parts, f"{stem}k_bias": key}
+    attention.register_buffer("k_bias", attention.k_bias, persistent=trained)
+    parts = {f"{stem}q_bias": query, f"{stem}v_bias": value}
+    return {**parts, f"{stem}k_bias": key} if trained else parts

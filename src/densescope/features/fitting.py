@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
@@ -92,19 +93,32 @@ def prefixes_of(container: Container, row: Format) -> list[str]:
     return [name for name in named if name and _fits(container, row, row.choose(name))]
 
 
-def for_network(container: Container, row: Format, chosen: Weights) -> Format:
-    """The row for that of its networks whose names are in the file, else for its default one.
+def for_network(
+    container: Container, row: Format, chosen: Weights, architecture: str | None = None
+) -> Format:
+    """The row for the network that is in the file.
+
+    Args:
+        container: what was read.
+        row: of a code that may train several networks, whose names tell them apart.
+        chosen: which set of weights.
+        architecture: the one that the user named, which need not be told.
 
     Raises:
         StepError: a key of the path is missing, or no tensor has the prefix.
     """
-    if not row.others or container.ranks:
+    if architecture:
+        row = row.of(architecture)
+    if container.ranks or not (row.others or row.without):
         return row
     found = walk(container, row, chosen)
     prefix = find_prefix(found, container, row, chosen)
-    for other in row.others:
+    for other in () if architecture else row.others:
         if prefix + _FAMILIES[_family(other.name)][0] in found:
             return row.of(other.name)
+    for name, options in row.without:
+        if prefix + name not in found:
+            row = replace(row, options={**row.options, **options})
     return row
 
 

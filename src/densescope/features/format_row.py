@@ -117,6 +117,7 @@ class Format:
         conversion: what renaming cannot say, or ``None``.
         others: other networks that the code trains. Their names in a file tell them apart from
             the default one, so they are taken where no architecture is named.
+        without: (tensor, options): options that hold too where no such tensor is in the file.
         by_prefix: ``"backbone"`` without a dot is the beginning of names too.
         registration: names and shapes of the backbone's parameters in the order in which they
             were registered, for codes that write the flat parameters of FSDP; else ``None``.
@@ -144,6 +145,7 @@ class Format:
     renames: tuple[tuple[str, str], ...] = ()
     conversion: Conversion | None = None
     others: tuple[Architecture, ...] = ()
+    without: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     by_prefix: bool = False
     registration: Registration | None = None
     files: tuple[FileNames, ...] = ()

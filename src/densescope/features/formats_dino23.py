@@ -5,6 +5,10 @@ from __future__ import annotations
 from densescope.features.conversions import dinov2_registration, dinov2_tokens, dinov3_tokens
 from densescope.features.format_row import WHOLE, FileNames, Format, Weights
 
+# The recipes of the release have registers and norms in bfloat16, whose epsilon is 1e-5; the code's
+# default and its ImageNet-1k recipe have neither.
+_NO_REGISTERS = (("storage_tokens", {"num_reg_tokens": 0, "norm_eps": 1e-6}),)
+
 DINO23_ROWS = (
     Format(
         "dinov2",
@@ -57,6 +61,7 @@ DINO23_ROWS = (
             Weights("student", ("model",), ("student.backbone.",)),
         ),
         "vit_large_patch16_dinov3_qkvb",
+        without=_NO_REGISTERS,
         drop=(
             ("mask_token", "input of masked patches"),
             ("rope_embed.*", "fixed by the architecture"),
@@ -84,6 +89,7 @@ DINO23_ROWS = (
         "facebookresearch/dinov3, arXiv 2508.10104",
         WHOLE,
         "vit_small_patch16_dinov3_qkvb",
+        without=_NO_REGISTERS,
         drop=(
             ("mask_token", "input of masked patches"),
             ("rope_embed.*", "fixed by the architecture"),
