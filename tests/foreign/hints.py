@@ -38,6 +38,12 @@ def advised(sentence: str) -> list[dict[str, Any]]:
         ways.append(way)
     if meant := re.search(r"no architecture '.*did you mean (.*)\?", sentence):
         ways.append({"architecture": re.split(" or |, ", meant[1])[0]})
+    if meant := re.search(r"has no option '(\w+)'; did you mean (\w+)\?", sentence):
+        ways.append({"rename": (meant[1], meant[2])})
+    if meant := re.search(r"no format '.*did you mean (.*)\?", sentence):
+        ways.append({"format": meant[1].split(" or ")[0]})
+    if sizes := re.search(r"pixels, take (\d+) or (\d+)", sentence):
+        ways += [{"image_size": int(size)} for size in sizes.groups()]
     if fits := _FITS.search(sentence):
         for name, sets in _ONE.findall(fits[1]):
             for weights in sets.split(" or ") if sets else [None]:
@@ -60,13 +66,15 @@ def follow(path: Path, settings: Mapping[str, Any], *, way: int = 0, steps: int 
             ways = advised(str(error))
             if not ways or len(sentences) > steps:
                 raise
-            chosen = ways[way if len(sentences) == 1 else 0]
-            options = {
-                **current.get("architecture_options", {}),
-                **chosen.get("architecture_options", {}),
-            }
-            current = {**current, **chosen, "architecture_options": options}
-            if current["format"] == "huggingface":
-                current = {
-                    key: current[key] for key in ("format", "normalization") if key in current
-                }
+            current = _changed(current, ways[way if len(sentences) == 1 else 0])
+
+
+def _changed(settings: Mapping[str, Any], way: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(settings.get("architecture_options", {})) | way.get("architecture_options", {})
+    changes = {name: value for name, value in way.items() if name != "rename"}
+    if "rename" in way:
+        old, new = way["rename"]
+        options[new] = options.pop(old)
+    changed = {**settings, **changes, "architecture_options": options}
+    taken = ("format", "normalization") if changed["format"] == "huggingface" else changed
+    return {name: changed[name] for name in taken if name in changed}

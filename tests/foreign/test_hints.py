@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -283,3 +285,155 @@ def swin_name(name: str) -> str:
         kind = "blocks." if int(number) % 2 else "downsample."
         rest = f"layers.{(int(number) - 1) // 2}.{kind}{rest}"
     return rest.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+
+
+def test_a_size_between_cells_is_rounded_either_way(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    torch.save(vit_weights(generator), tmp_path / "a.pth")
+    tried = {"format": "timm", **VIT, "image_size": 45}
+    for way, size in enumerate((40, 48)):
+        followed = follow(tmp_path / "a.pth", tried, way=way)
+        assert followed.loaded.backbone.image_size == size
+        grid = followed.loaded.backbone.features(random_images(generator, size)).patches[0]
+        assert grid.shape[-1] == size // 8
+
+
+def test_a_misspelt_option_and_a_misspelt_format_are_mended(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    weights, images = vit_weights(generator), random_images(generator)
+    torch.save({"teacher": prefixed("backbone.", weights)}, tmp_path / "a.pth")
+    misspelt = {**SMALL_VIT, "embed_dm": SMALL_VIT["embed_dim"]}
+    del misspelt["embed_dim"]
+    tried = {"format": "dinno", "architecture": VIT_NAME, "architecture_options": misspelt}
+    followed = follow(tmp_path / "a.pth", tried)
+    assert len(followed.sentences) == 2
+    assert_same(followed.loaded.backbone, vit_features(weights, images), images)
+
+
+def test_a_network_of_no_known_size_is_read_with_its_heads(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    """What leaves no trace, N, is filled in by who trained it; the rest is in the sentence."""
+    weights, images = vit_weights(generator), random_images(generator)
+    torch.save({"teacher": prefixed("backbone.", weights)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as refused:
+        load(tmp_path / "a.pth", format="dino")
+    (way,) = advised(str(refused.value))
+    options = {**way["architecture_options"], "num_heads": 4}
+    assert "num_heads=N" in str(refused.value)
+    loaded = load(tmp_path / "a.pth", format="dino", architecture_options=options)
+    assert_same(loaded.backbone, vit_features(weights, images), images)
+    without = {name: value for name, value in options.items() if name != "num_heads"}
+    with pytest.raises(CheckpointError, match="Give --architecture-option num_heads=N too"):
+        load(tmp_path / "a.pth", format="dino", architecture_options=without)
+
+
+LOADER = """
+import torch
+from transformers import Siglip2VisionModel
+from densescope.features.backbones import Features
+
+
+class Mine(torch.nn.Module):
+    patch_size, image_size, mean, std = 8, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def features(self, images, layers=(-1,)):
+        count = len(images)
+        patches = images.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 4, 5, 1)
+        tokens = self.model(
+            patches.reshape(count, 16, -1),
+            torch.ones(count, 16, dtype=torch.long),
+            torch.tensor([[4, 4]] * count),
+        ).last_hidden_state
+        return Features((tokens.mT.reshape(count, -1, 4, 4),), tokens.mean(1))
+
+
+def load_backbone(path, **options):
+    return Mine(Siglip2VisionModel.from_pretrained(path))
+"""
+
+
+def test_a_loader_reads_what_no_format_does(tmp_path: Path, generator: torch.Generator) -> None:
+    from tests.features.test_huggingface_families import REFUSED, written
+
+    folder, loader = tmp_path / "model", tmp_path / "LOADER.py"
+    model = written("Siglip2VisionConfig", REFUSED["Siglip2VisionConfig"], folder)
+    with pytest.raises(CheckpointError, match=r"--format custom --loader LOADER\.py\)$"):
+        load(folder, format="huggingface", normalization="imagenet")
+    loader.write_text(LOADER)
+    loaded = load(folder, format="custom", loader=loader)
+    images = random_images(generator)
+    patches = images.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 4, 5, 1).reshape(2, 16, -1)
+    with torch.no_grad():
+        sides = torch.tensor([[4, 4]] * 2)
+        tokens = model(patches, torch.ones(2, 16, dtype=torch.long), sides).last_hidden_state
+    torch.testing.assert_close(loaded.backbone.features(images).image, tokens.mean(1))
+
+
+# Part of a sentence of features/ that says what to type -> the test that does it.
+EXECUTED = {
+    "begin with {}: give --weights {}": "test_every_way_a_sentence_names_leads_to_the_network",
+    "Formats that would fit: {}": "test_every_way_a_sentence_names_leads_to_the_network",
+    "No known format fits": "test_a_file_without_a_known_network_needs_a_loader",
+    "that returns its grid (--format custom": "test_a_loader_reads_what_no_format_does",
+    "Transformers model: give --format": "test_each_library_is_told_of_its_own_folders",
+    "which timm itself reads: give": "test_each_library_is_told_of_its_own_folders",
+    "give --normalization imagenet": "test_each_library_is_told_of_its_own_folders",
+    "pixels, take {} or {}": "test_a_size_between_cells_is_rounded_either_way",
+    "; did you mean {}?": "test_a_misspelt_option_and_a_misspelt_format_are_mended",
+    "did you mean {}?": "test_a_misspelt_option_and_a_misspelt_format_are_mended",
+    "no architecture known here has": "test_a_network_of_no_known_size_is_read_with_its_heads",
+    "num_heads=N too": "test_a_network_of_no_known_size_is_read_with_its_heads",
+    "By its shapes it is {}: give {}": "test_the_advice_is_an_architecture_with_the_heads_of_its",
+    "MoCo v3's code, whose network": "test_a_converted_mocov3_is_never_given_six_heads",
+    "give --architecture-option num_heads={}": "test_heads_that_nobody_gave_are_refused_where_the",
+    "choose one checkpoint per epoch": "tests/features/test_discovery.py",
+    "released": "tests/features/test_released.py",
+}
+_SAYS_WHAT_TO_TYPE = re.compile(
+    r"[gG]ive (--|\{\})|did you mean|would fit: |, take \{|--loader LOADER|: --format|--format rel"
+)
+
+
+def sentences_of(file: Path) -> list[str]:
+    """String literals of a module, ``{}`` for each value that is filled in."""
+    tree = ast.parse(file.read_text())
+    inside = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (p.value if isinstance(p, ast.Constant) else "{}" for p in node.values)
+            found.append("".join(map(str, parts)))
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in inside
+        ):
+            found.append(node.value)
+    return [text for text in found if "\n" not in text]
+
+
+def test_every_sentence_that_says_what_to_type_is_executed() -> None:
+    root = Path(__file__).parents[2]
+    tests = "".join(file.read_text() for file in (root / "tests").rglob("*.py"))
+    unknown = [
+        text
+        for file in sorted((root / "src/densescope/features").glob("*.py"))
+        for text in sentences_of(file)
+        if file.name != "format_words.py" and _SAYS_WHAT_TO_TYPE.search(text)
+        if not any(part in text for part in EXECUTED)
+    ]
+    assert unknown == []
+    for name in EXECUTED.values():
+        assert (root / name).is_file() if "/" in name else f"def {name}" in tests
