@@ -15,6 +15,7 @@ from .features.backbones import load_backbone as load_backbone
 from .features.live import live_backbone as live_backbone
 from .features.live import patch_tokens as patch_tokens
 from .features.live import tokens_of as tokens_of
+from .features.names import CheckpointNames as CheckpointNames
 from .features.spec import BackboneSpec as BackboneSpec
 from .monitoring import DenseCheckpoint as DenseCheckpoint
 from .monitoring import DenseMetric as DenseMetric

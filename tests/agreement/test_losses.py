@@ -48,7 +48,10 @@ def test_csv_of_ijepa_and_of_lightning(tmp_path: Path) -> None:
     assert read_losses(written(tmp_path, ijepa, "a.csv")) == {1: pytest.approx(0.4), 2: 0.2}
     lightning = "epoch,step,train_loss,val_acc\n0,49,3.0,\n0,49,,0.5\n1,99,2.0,\n"
     assert read_losses(written(tmp_path, lightning, "b.csv")) == {0: 3.0, 1: 2.0}
-    assert read_losses(written(tmp_path, lightning, "b.csv"), position="step") == {49: 3.0, 99: 2.0}
+    by_step = {49: 3.0, 99: 2.0}
+    assert read_losses(written(tmp_path, lightning, "b.csv"), position="step") == by_step
+    assert read_losses(written(tmp_path, lightning, "b.csv"), unit="step") == by_step
+    assert read_losses(written(tmp_path, ijepa, "a.csv"), unit="epoch").keys() == {1, 2}
 
 
 @pytest.mark.parametrize(

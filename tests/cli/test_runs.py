@@ -97,8 +97,12 @@ def test_a_run_that_moved_goes_on_where_it_is_the_same(
     said = densescope(*dino(verb, place, tiny_images, tmp_path / "out", "--moved", *once))
     assert said.returncode == 0, said.stderr
     after = documents(tmp_path / "out")
-    assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 1
+    for name, document in before.items():  # a copy has another time of change, and no other news
+        then, now = json.loads(document), json.loads(after[name])
+        for one in (then, now):
+            one["timing"].pop("checkpoint_modified")
+        assert now == then
     assert json.loads((tmp_path / "out" / "run.json").read_text())["run_folder"] == str(place)
 
 
@@ -260,11 +264,34 @@ def test_a_watch_where_nothing_fits_says_what_is_there_and_ends_with_an_exit_cod
     words = dino("watch", parent, tiny_images, tmp_path / "scores" / "out", "--settle", 0)
     text = refused(densescope(*words, "--once"))
     assert "none is named like checkpoint0007.pth or checkpoint.pth" in text
-    assert "sub-folders hold some: run/ (3); give one of them, or all with --recursive" in text
+    assert "sub-folders hold some: run/ (3) (names of these formats: dino, ibot, mugs" in text
+    assert "; give one of them, or all with --recursive" in text
     said = densescope(*words, "--poll", 0.01, "--until-idle", 0.05)
     assert said.returncode == 1
     assert said.stdout.count("nothing to score yet: no checkpoint of format dino in") == 1
     assert "nothing was scored: no checkpoint of format dino in" in said.stderr
+
+
+def test_a_watch_that_cannot_order_what_comes_says_so_and_ends_with_an_exit_code(
+    tiny_images: Path, tmp_path: Path, densescope: Verb
+) -> None:
+    run = tmp_path / "run"
+    save(run / "epoch=3.ckpt", {"state_dict": {}})
+    words = other("watch", run, tiny_images, tmp_path / "out", "--format", "lightning")
+    ended = ["--settle", 0, "--poll", 0.01, "--until-idle", 0.05]
+    assert densescope(*words, *ended).returncode == 3
+    save(run / "step=20000.ckpt", {"state_dict": {}})
+    text = refused(densescope(*words, *ended), 3)
+    assert "left out, though they look like checkpoints: step=20000.ckpt" in text
+
+
+def test_a_watch_that_ends_before_any_file_is_whole_has_an_exit_code(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+) -> None:
+    words = dino("watch", tiny_run, tiny_images, tmp_path / "out", "--settle", 600, "--once")
+    said = densescope(*words)
+    assert said.returncode == 3
+    assert "not whole yet: checkpoint0000.pth" in said.stdout
 
 
 def test_a_watch_of_another_format_names_the_formats_that_would_take_the_files(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,7 @@ def test_names_of_the_format_come_first_and_others_are_left_out_by_name(tmp_path
     found = find_checkpoints(tmp_path, "dino")
     assert places(found) == [("checkpoint0020.pth", 20)]
     assert found.left_out == ("step_1000.pt",)
-    losses = [one.text for one in found_in_words(found, FORMATS["dino"]) if one.is_loss]
+    losses = [one.text for one in found_in_words(found, tmp_path, FORMATS["dino"]) if one.is_loss]
     assert len(losses) == 1
     assert "step_1000.pt" in losses[0]
     assert "checkpoint.pth" not in losses[0]
@@ -186,7 +187,7 @@ def test_names_of_the_format_come_first_and_others_are_left_out_by_name(tmp_path
 def test_other_numbered_names_are_taken_where_the_format_has_none_there(tmp_path: Path) -> None:
     found = find_checkpoints(files(tmp_path, "checkpoint0000.pth", "checkpoint0001.pth"), "mae")
     assert (found.rule, places(found)[-1]) == ("general", ("checkpoint0001.pth", 1))
-    (remark,) = found_in_words(found, FORMATS["mae"])
+    (remark,) = found_in_words(found, tmp_path, FORMATS["mae"])
     assert "no name is one that mae writes (checkpoint-7.pth)" in remark.text
     assert "names of these formats: dino, ibot" in remark.text
     assert not remark.is_loss
@@ -231,6 +232,46 @@ def test_a_folder_of_a_config_and_of_checkpoints_is_not_one_checkpoint(tmp_path:
     assert places(found) == [("run_1/step_5.pt", 5)]
 
 
+def test_one_overwritten_file_does_not_hide_a_sub_folder_of_checkpoints(tmp_path: Path) -> None:
+    files(tmp_path, "last.ckpt", "checkpoints/epoch=3.ckpt", "checkpoints/epoch=4.ckpt")
+    found = find_checkpoints(tmp_path, "lightning")
+    assert found.rule == "overwritten"
+    (remark,) = found_in_words(found, tmp_path, FORMATS["lightning"])
+    assert remark.is_loss
+    assert "last.ckpt has no number, and is all that is scored" in remark.text
+    assert "sub-folders hold some: checkpoints/ (2); give one of them" in remark.text
+
+
+def test_links_that_lead_back_are_not_followed_and_others_are(tmp_path: Path) -> None:
+    run, disk = tmp_path / "run", files(tmp_path / "disk", "step_7.pt")
+    files(run, "a/step_5.pt")
+    (run / "latest").symlink_to(run / "a")
+    (run / "up").symlink_to(tmp_path)
+    (run / "b").symlink_to(disk)
+    found = find_checkpoints(run, "timm", CheckpointNames(recursive=True))
+    assert places(found) == [("a/step_5.pt", 5), ("b/step_7.pt", 7)]
+
+
+def test_a_folder_that_may_not_be_read_stops_only_who_must_look_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(tmp_path, "step_5.pt", "lost+found/x")
+    whole = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert places(find_checkpoints(tmp_path, "timm")) == [("step_5.pt", 5)]
+    with pytest.raises(DataError, match=r"lost\+found may not be read"):
+        find_checkpoints(tmp_path, "timm", CheckpointNames(recursive=True))
+    (tmp_path / "step_5.pt").unlink()
+    with pytest.raises(DataError, match="nothing there looks like a checkpoint"):
+        find_checkpoints(tmp_path, "timm")
+
+
 def test_nothing_there_says_what_is(tmp_path: Path) -> None:
     files(tmp_path, "weights.pth", "ckpt/checkpoint0001.pth", "log.txt")
     with pytest.raises(DataError) as caught:
@@ -238,7 +279,8 @@ def test_nothing_there_says_what_is(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "none is named like checkpoint0007.pth or checkpoint.pth" in text
     assert "1 file there ends as checkpoints do: weights.pth" in text
-    assert "sub-folders hold some: ckpt/ (1); give one of them, or all with --recursive" in text
+    assert "sub-folders hold some: ckpt/ (1) (names of these formats: dino, ibot, " in text
+    assert text.endswith("; give one of them, or all with --recursive")
     with pytest.raises(DataError, match="nothing there looks like a checkpoint"):
         find_checkpoints(files(tmp_path / "empty", "log.txt"), "dino")
     with pytest.raises(DataError, match="there is no folder"):

@@ -24,6 +24,7 @@ from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
 from densescope.runs.alarms import ALARMS, AlarmLog, Command, Webhook, tell
 from densescope.runs.arrivals import Arrivals
+from densescope.runs.folder_news import REPEAT_SECONDS, FolderNews
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
 from densescope.runs.watch import TABLE, watch_run
@@ -142,6 +143,25 @@ def test_files_of_all_ranks_are_one_arrival(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_yet_has_no_arrivals(tmp_path: Path) -> None:
     assert Arrivals(tmp_path / "later", "dino", 1.0).look() == ([], [])
+
+
+def test_that_there_is_nothing_to_score_is_said_again_after_a_while(tmp_path: Path) -> None:
+    looks, clock = Arrivals(tmp_path, "dino", 0.0), Clocks()
+    news = FolderNews(clock)
+
+    def said(at: float) -> list[str]:
+        clock.now = at
+        looks.look()
+        return news.of(looks)
+
+    assert len(said(0.0)) == 1
+    assert said(REPEAT_SECONDS - 1) == []
+    assert "nothing there looks like a checkpoint" in said(REPEAT_SECONDS)[0]
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    assert "1 file there ends as checkpoints do: weights.pth" in said(REPEAT_SECONDS + 1)[0]
+    (tmp_path / NAMES[0]).write_bytes(b"x")
+    assert said(REPEAT_SECONDS + 2) == ["passed over, as they have no number: weights.pth"]
+    assert said(REPEAT_SECONDS + 3) == []
 
 
 def test_a_watch_leaves_what_a_sweep_leaves(

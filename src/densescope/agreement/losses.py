@@ -25,7 +25,11 @@ POSITION_NAMES = ("epoch", "step", "global_step", "iteration", "iter", "itr")
 
 
 def read_losses(
-    path: Path | str, *, loss: str | None = None, position: str | None = None
+    path: Path | str,
+    *,
+    loss: str | None = None,
+    position: str | None = None,
+    unit: str = "epoch",
 ) -> dict[int, float]:
     """Read ``position -> training loss`` from a log.
 
@@ -39,6 +43,7 @@ def read_losses(
         path: the log.
         loss: name of the loss; by default the first of ``LOSS_NAMES`` that is there.
         position: name of the epoch or step; by default the first of ``POSITION_NAMES``.
+        unit: what the checkpoints count: with ``"step"``, steps are looked for before epochs.
 
     Returns:
         By position, rising.
@@ -49,7 +54,8 @@ def read_losses(
     path = Path(path)
     rows = _rows(path)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    where = _column(path, names, "position", position, POSITION_NAMES)
+    known = sorted(POSITION_NAMES, key=lambda name: (name == "epoch") != (unit == "epoch"))
+    where = _column(path, names, "position", position, known)
     what = _column(path, names, "loss", loss, LOSS_NAMES)
     found: dict[int, list[float]] = {}
     previous: int | None = None

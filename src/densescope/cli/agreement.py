@@ -62,8 +62,9 @@ def agree(
         probed_rooms(store)  # refused before a log is read
         by_name = None
         if losses is not None:
-            read = read_losses(losses)
-            by_name = losses_by_checkpoint(read, store.records(), offset=losses_offset)
+            records = store.records()
+            read = read_losses(losses, unit=records[0].unit)
+            by_name = losses_by_checkpoint(read, records, offset=losses_offset)
         warning = stitched(schedule_breaks(store.records()))
         if warning is not None:
             console.print(f"{output.name}: {warning}", soft_wrap=True)

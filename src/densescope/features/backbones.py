@@ -26,6 +26,7 @@ from densescope.features.layouts import (
     with_positions,
 )
 from densescope.features.loaded import LoadedBackbone
+from densescope.features.names import counts_steps
 from densescope.features.network import network_facts
 from densescope.features.normalization import Normalization, of_architecture
 from densescope.features.protocol import Backbone as Backbone
@@ -232,6 +233,8 @@ def _counter_note(path: Path, row: Format, inside: int | None) -> str | None:
     if number is None or inside is None or row.counter_offset is None:
         return None
     if inside == number + row.counter_offset:
+        return None
+    if row.unit == "epoch" and counts_steps(number, inside):
         return None
     return (
         f"{path.name} says {row.unit} {inside} inside, its name leads to expect "

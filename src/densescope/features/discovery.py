@@ -114,7 +114,8 @@ def _candidates(folder: Path, row: Format | None, names: CheckpointNames) -> Ite
     if names.pattern is not None:
         patterns = [names.pattern]
     deepest = max((pattern.count("/") for pattern in patterns), default=0)
-    for path in walk(folder, 1000 if names.recursive else deepest):
+    deepest = 1000 if names.recursive else deepest
+    for path in walk(folder, deepest, strict=names.recursive):
         if rank_files(path)[0] == path:
             yield path
 

@@ -11,6 +11,7 @@ from densescope.errors import InputError
 UNITS = ("epoch", "step")
 ENDINGS = (".pth.tar", ".pt.tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
+_FAR = 10  # a number so many times the epochs that a file counts is one of steps
 _ENDING = re.compile(r"\.(?:(?:pth|pt)\.tar|pth|pt|ckpt|bin|safetensors|tar)$", re.IGNORECASE)
 _COUNTED = {
     unit: re.compile(rf"(?<![a-z])(?:{words})[-_=.: ]{{0,2}}(\d+)(?![\da-z]|\.\d)", re.IGNORECASE)
@@ -141,6 +142,11 @@ def read_numbers(path: str) -> Numbers:
                 if found := _numbers(folder, own=re.compile(r"(\d{1,7})")):
                     return found
     return Numbers()
+
+
+def counts_steps(number: int, epochs: int) -> bool:
+    """Whether a plain number counts steps, by the epochs that the file itself counts."""
+    return number > _FAR * (epochs + 1)
 
 
 def looks_like_checkpoint(path: str) -> bool:

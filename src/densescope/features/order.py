@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from densescope.errors import DataError
 from densescope.features.names import UNITS, Numbers
+
+
+class OrderError(DataError):
+    """The numbers in names make no order.
+
+    Attributes:
+        names: of the checkpoints in question.
+    """
+
+    def __init__(self, message: str, names: Iterable[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ def placed(
         folder: of the run, for errors.
 
     Raises:
-        DataError: the numbers make no order.
+        OrderError: the numbers make no order.
     """
     said = {unit for unit in UNITS for one in numbers.values() if one.of(unit) is not None}
     default = next(iter(said)) if len(said) == 1 else default
@@ -56,8 +68,9 @@ def placed(
     unit = unit or _shared_unit(counted, folder)
     held = {name: one for name, one in counted.items() if one.of(unit) is not None}
     if not held:
-        raise DataError(
-            f"no name of a checkpoint in {folder} has a number of {unit}s: leave --unit out"
+        raise OrderError(
+            f"no name of a checkpoint in {folder} has a number of {unit}s: leave --unit out",
+            numbers,
         )
     ordered = [Placed(name, one, unit, known) for name, one in held.items()]
     both = all(None not in (one.epoch, one.step) for one in held.values())
@@ -79,9 +92,10 @@ def _shared_unit(counted: Mapping[str, Numbers], folder: Path) -> str:
         return "step"
     epoch = next(name for name, one in counted.items() if one.step is None)
     step = next(name for name, one in counted.items() if one.epoch is None)
-    raise DataError(
+    raise OrderError(
         f"some names in {folder} count epochs ({epoch}) and some count steps ({step}), which make "
-        "no order: choose with --unit epoch, --unit step or --pattern"
+        "no order: choose with --unit epoch, --unit step or --pattern",
+        counted,
     )
 
 
@@ -89,8 +103,9 @@ def _check_order(ordered: Sequence[Placed], unit: str) -> None:
     """Steps that begin anew in every epoch are no positions of a run."""
     for first, second in pairwise(ordered):
         if second.position < first.position:
-            raise DataError(
+            raise OrderError(
                 f"the {unit}s in the names begin anew ({second.name} comes after {first.name}), so "
-                f"they are no positions in the run: choose one checkpoint per epoch with "
-                "--pattern, or give --unit epoch"
+                "they are no positions in the run: choose one checkpoint per epoch with "
+                "--pattern, or give --unit epoch",
+                [one.name for one in ordered],
             )

@@ -46,9 +46,13 @@ class Remark:
     is_loss: bool = False
 
 
-def found_in_words(files: RunFiles, row: Format | None) -> list[Remark]:
+def found_in_words(files: RunFiles, folder: Path, row: Format | None) -> list[Remark]:
     """What there is to say of the names in a run's folder; often nothing."""
     remarks = []
+    nested = _nested(_like(folder)) if files.rule == "overwritten" else ""
+    if nested:
+        name = files.checkpoints[0].name
+        remarks.append(Remark(f"{name} has no number, and is all that is scored; {nested}", True))
     own = [] if row is None else [names for names in row.files if not names.loose]
     if files.rule == "general" and row is not None and own:
         taken = [one.name for one in files.checkpoints]
@@ -79,28 +83,36 @@ def _wanted(row: Format | None, names: CheckpointNames) -> str:
 
 def _there(folder: Path, row: Format | None, recursive: bool) -> str:
     """Files here and in sub-folders that look like checkpoints, and whose names they are."""
-    paths = list(islice(walk(folder, _DEEPEST), _MOST))
-    like = [
-        below(folder, path)
-        for path in paths
-        if (read_numbers(path.name) if path.is_dir() else looks_like_checkpoint(path.name))
-    ]
+    like = _like(folder)
     here = [name for name in like if "/" not in name]
     said = []
     if here:
         may = "1 file there ends" if len(here) == 1 else f"{len(here)} files there end"
         said.append(f"{may} as checkpoints do: {listing(here)}{_formats_of(here, row)}")
-    nested = Counter(str(Path(name).parent) for name in like if "/" in name)
-    if nested and not recursive:
-        folders = [f"{name}/ ({count})" for name, count in nested.items()]
-        said.append(
-            f"sub-folders hold some: {listing(folders)}; give one of them, or all with --recursive"
-        )
-    return "; ".join(said)
+    return "; ".join([*said, *([] if recursive else filter(None, [_nested(like)]))])
 
 
-def _formats_of(names: Sequence[str], row: Format | None) -> str:
-    """The formats whose training codes write such names, where not everyone does."""
+def _like(folder: Path) -> list[str]:
+    """Names here and in sub-folders that look like checkpoints."""
+    return [
+        below(folder, path)
+        for path in islice(walk(folder, _DEEPEST), _MOST)
+        if (read_numbers(path.name) if path.is_dir() else looks_like_checkpoint(path.name))
+    ]
+
+
+def _nested(like: Sequence[str]) -> str:
+    """In which sub-folders they are, whose names they are, and what to do."""
+    nested = [Path(name) for name in like if "/" in name]
+    counts = Counter(path.parent.as_posix() for path in nested)
+    folders = listing([f"{name}/ ({count})" for name, count in counts.items()])
+    formats = _formats_of([path.name for path in nested])
+    give = f"sub-folders hold some: {folders}{formats}; give one of them, or all with --recursive"
+    return give if counts else ""
+
+
+def _formats_of(names: Sequence[str], row: Format | None = None) -> str:
+    """The formats, but for this one, whose training codes alone write such names."""
     formats = [
         other.name
         for other in FORMATS.values()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from densescope.errors import DataError
 from densescope.features.names import read_numbers
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".incomplete", ".lock", "~")
@@ -27,20 +28,53 @@ def is_whole(path: Path) -> bool:
 
 def is_checkpoint_folder(folder: Path) -> bool:
     """Whether a folder as a whole is one checkpoint: its files are parts of it."""
-    names = {path.name for path in folder.iterdir()}
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except PermissionError:
+        return False
     has_weights = any(_WEIGHTS.fullmatch(name) for name in names)
     is_in_pieces = ".metadata" in names or any(name.endswith(".index.json") for name in names)
     return is_in_pieces or (has_weights and bool(names & _CONFIGS))
 
 
-def walk(folder: Path, deepest: int) -> Iterator[Path]:
+def walk(folder: Path, deepest: int, *, strict: bool = False) -> Iterator[Path]:
     """Whole files and checkpoint folders, at most so many folders down.
 
-    Nothing below a checkpoint folder that has a number is looked at: those are its parts.
+    Nothing below a checkpoint folder that has a number is looked at: those are its parts. Nor is a
+    link that leads back to a folder that is looked at anyway.
+
+    Args:
+        folder: where to begin.
+        deepest: folders down.
+        strict: whether a sub-folder that may not be read is an error.
+
+    Raises:
+        DataError: a folder may not be read.
     """
-    for path in sorted(folder.iterdir()):
-        if is_whole(path):
+    yield from _walk(folder, deepest, folder.resolve(), strict)
+
+
+def _walk(folder: Path, deepest: int, top: Path, strict: bool) -> Iterator[Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except PermissionError as cause:
+        if not strict and folder.resolve() != top:
+            return
+        raise DataError(f"{folder} may not be read ({cause.strerror}): check its mode") from cause
+    for path in paths:
+        whole = is_whole(path)
+        if whole:
             yield path
-        is_part = is_whole(path) and bool(read_numbers(path.name))
-        if deepest > 0 and path.is_dir() and not path.name.startswith(".") and not is_part:
-            yield from walk(path, deepest - 1)
+        if deepest == 0 or not path.is_dir() or path.name.startswith("."):
+            continue
+        is_part = whole and bool(read_numbers(path.name))
+        if not is_part and not _leads_back(path, top):
+            yield from _walk(path, deepest - 1, top, strict)
+
+
+def _leads_back(path: Path, top: Path) -> bool:
+    """Whether a link leads to a folder below the top, or to one that the top lies in."""
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    return target.is_relative_to(top) or top.is_relative_to(target)

@@ -11,6 +11,7 @@ from densescope.errors import DataError
 from densescope.features.checkpoints import files_of
 from densescope.features.discovery import RunCheckpoint, RunFiles, find_checkpoints
 from densescope.features.names import CheckpointNames
+from densescope.features.order import OrderError
 from densescope.files import modified
 
 Signature = tuple[tuple[str, int, int], ...]
@@ -48,6 +49,7 @@ class Arrivals:
         names: what the user says of the names of checkpoints.
         recorded: names of checkpoints that have a record, whether their files are there or not.
         files: what the last look found, or ``None``.
+        left_out: names that look like checkpoints of the run and are not taken.
         problem: why the last look found nothing, else empty.
     """
 
@@ -68,6 +70,7 @@ class Arrivals:
         self.names = names
         self.recorded = set(recorded)
         self.files: RunFiles | None = None
+        self.left_out: tuple[str, ...] = ()
         self.problem = ""
         self._clock = clock
         self._wall_clock = wall_clock
@@ -86,14 +89,18 @@ class Arrivals:
         return signature_of(arrival.checkpoint.path) == arrival.signature
 
     def _present(self) -> list[Arrival]:
-        self.files, self.problem = None, ""
+        self.files, self.left_out, self.problem = None, (), ""
         try:
             self.files = find_checkpoints(
                 self.folder, self.format, self.names, gone=sorted(self.recorded)
             )
         except (DataError, FileNotFoundError) as error:  # none yet, or one was deleted just now
             self.problem = str(error)
+            names = error.names if isinstance(error, OrderError) else ()
+            self.left_out = tuple(name for name in names if name not in self.recorded)
             return []
+        doubles = (name for group in self.files.doubles for name in group[1:])
+        self.left_out = (*self.files.left_out, *doubles)
         found = [(one, signature_of(one.path)) for one in self.files.checkpoints]
         return [Arrival(one, signature) for one, signature in found if signature]
 

@@ -26,9 +26,7 @@ class FolderNews:
         """What is new of the last look."""
         if arrivals.files is None:
             return self._of_problem(arrivals.problem)
-        new = [
-            text for text in _sentences(arrivals.files, arrivals.format) if text not in self._said
-        ]
+        new = [text for text in _sentences(arrivals, arrivals.files) if text not in self._said]
         self._said |= set(new)
         return new
 
@@ -41,15 +39,9 @@ class FolderNews:
         return [f"nothing to score yet: {problem}"]
 
 
-def left_out_of(files: RunFiles | None) -> tuple[str, ...]:
-    """Names that look like checkpoints of the run and are not scored."""
-    if files is None:
-        return ()
-    return (*files.left_out, *(name for group in files.doubles for name in group[1:]))
-
-
-def _sentences(files: RunFiles, format: str) -> list[str]:
-    sentences = [remark.text for remark in found_in_words(files, find_format(format))]
+def _sentences(arrivals: Arrivals, files: RunFiles) -> list[str]:
+    remarks = found_in_words(files, arrivals.folder, find_format(arrivals.format))
+    sentences = [remark.text for remark in remarks]
     try:
         files.check_doubles()
     except DataError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from densescope.errors import DensescopeError, RecordError
@@ -25,8 +26,7 @@ def is_current(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
     """
     if not _is_comparable(record):
         return False
-    seen = (record.checkpoint.get("bytes"), record.timing.get("checkpoint_modified"))
-    return seen == (size_of(path), modified(path)) or has_same_hash(record, path, spec)
+    return _is_seen(record, path) or has_same_hash(record, path, spec)
 
 
 def has_same_hash(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
@@ -72,8 +72,16 @@ def check_files(
         )
     if rescore and not is_moved:
         return
-    same = has_same_hash if is_moved else is_current
-    changed = [record.name for record, path in scored if not same(record, path, spec)]
+    changed = []
+    for record, path in scored:
+        if _is_seen(record, path) and not is_moved:
+            continue
+        if not has_same_hash(record, path, spec):
+            changed.append(record.name)
+        elif record.checkpoint.get("bytes") == size_of(path):
+            # so that the next look need not read it
+            timing = {**record.timing, "checkpoint_modified": modified(path)}
+            store.write(replace(record, timing=timing))
     if not changed:
         return
     is_one = len(changed) == 1
@@ -88,6 +96,12 @@ def check_files(
         "scored before it is known whether this is the same run. If it is, for it was restarted "
         "and wrote them again, say --rescore; if it is another one, use another --output"
     )
+
+
+def _is_seen(record: ScoreRecord, path: Path) -> bool:
+    """Whether size and time of change are those of the file that was scored."""
+    seen = (record.checkpoint.get("bytes"), record.timing.get("checkpoint_modified"))
+    return seen == (size_of(path), modified(path))
 
 
 def _is_comparable(record: ScoreRecord) -> bool:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from densescope.features.discovery import RunCheckpoint
+from densescope.features.names import counts_steps
 from densescope.records import ScoreRecord
 from densescope.runs.store import RunStore
-
-FAR = 10  # a number so many times the epochs that the file counts is one of steps
 
 
 def at_position(record: ScoreRecord, checkpoint: RunCheckpoint) -> ScoreRecord:
@@ -21,7 +20,7 @@ def at_position(record: ScoreRecord, checkpoint: RunCheckpoint) -> ScoreRecord:
     """
     unit, inside = checkpoint.unit, record.checkpoint.get("epoch_inside")
     if not checkpoint.is_unit_known and isinstance(inside, int):
-        unit = "step" if checkpoint.step > FAR * (inside + 1) else unit
+        unit = "step" if counts_steps(checkpoint.step, inside) else unit
     return replace(record, step=checkpoint.step, unit=unit)
 
 

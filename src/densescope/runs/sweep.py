@@ -117,7 +117,7 @@ def sweep(
     store = RunStore(output)
     files = find_checkpoints(run.folder, spec.format, names, gone=store.names())
     files.check_doubles()
-    for remark in found_in_words(files, spec.row):
+    for remark in found_in_words(files, run.folder, spec.row):
         kind = "left out" if remark.is_loss else "note"
         run.report(SweepEvent(kind, remark.text, 0, len(files.checkpoints)))
     races = isinstance(images_count, Race)

@@ -19,7 +19,7 @@ from densescope.locks import exclusive
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, Signature
-from densescope.runs.folder_news import FolderNews, left_out_of
+from densescope.runs.folder_news import FolderNews
 from densescope.runs.identity import check_files, is_current
 from densescope.runs.positions import renumber
 from densescope.runs.scorer import (
@@ -189,7 +189,7 @@ class _Watch:
                 sleep(self.watching.poll_seconds)
         finally:
             self._publish()
-        left_out, problem = left_out_of(self.arrivals.files), self.arrivals.problem
+        left_out, problem = self.arrivals.left_out, self.arrivals.problem
         return WatchResult(tuple(self._records()), self.waiting, self.alarm, left_out, problem)
 
     def _stops(self) -> bool:
@@ -203,10 +203,10 @@ class _Watch:
         """Score what is whole and new; whether anything is going on in the folder."""
         is_first = not self._last_look
         settled, moving = self.arrivals.look()
-        for sentence in self._news.of(self.arrivals):
-            self.report(WatchEvent("note", text=sentence))
         if self.watching.once and self.arrivals.problem:
             raise DataError(self.arrivals.problem)
+        for sentence in self._news.of(self.arrivals):
+            self.report(WatchEvent("note", text=sentence))
         if is_first:
             present = [arrival.checkpoint for arrival in settled]
             spec, rescore = self.scorer.spec, self.rescore
