@@ -16,7 +16,7 @@ import torch
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.inert import Inert
 from densescope.features.stored import StoredTensor
-from densescope.features.training import MOST_SETTINGS, training_facts
+from densescope.features.training import MOST_SETTINGS, trainer_facts, training_facts
 from tests.features.written_layouts import LAYOUTS
 
 GROUPS = [{"lr": np.float64(0.25), "weight_decay": 0.4, "params": [0]}, {"lr": 0.1, "params": [1]}]
@@ -92,6 +92,20 @@ def test_settings_as_text_and_in_the_nodes_of_a_config_library() -> None:
     found = training_facts({"meta": meta})
     assert found["counters"] == {"epoch": 2, "iter": 90}
     assert found["settings"]["config"].startswith("text ")
+
+
+def test_a_folder_of_the_trainer_of_transformers(tmp_path: Path) -> None:
+    log = [{"learning_rate": 0.001, "loss": 3.0}, {"learning_rate": 0.0005}, {"eval_loss": 1.0}]
+    state = {"epoch": 2.5, "global_step": 500, "max_steps": 2000, "train_batch_size": 32}
+    (tmp_path / "trainer_state.json").write_text(json.dumps({**state, "log_history": log}))
+    assert trainer_facts(tmp_path) == {
+        "learning_rate": 0.0005,
+        "counters": {"global_step": 500},
+        "settings": {"max_steps": 2000, "train_batch_size": 32},
+    }
+    (tmp_path / "trainer_state.json").write_text('{"log_history": 3}')
+    assert trainer_facts(tmp_path) == {}
+    assert trainer_facts(tmp_path / "nowhere") == {}
 
 
 def test_tensors_are_never_read() -> None:

@@ -23,6 +23,7 @@ from densescope.features.normalization import (
 from densescope.features.protocol import Backbone
 from densescope.features.spec import BackboneSpec
 from densescope.features.stored import identity
+from densescope.features.training import trainer_facts
 from densescope.features.transformers_backbone import TransformersBackbone, vision_tower
 from densescope.files import is_local
 
@@ -84,6 +85,7 @@ def load_huggingface(folder: Path, spec: BackboneSpec) -> LoadedBackbone:
         format=spec.format,
         architecture=type(vision_tower(model)).__name__,
         options={},
+        training=trainer_facts(folder),
     )
 
 

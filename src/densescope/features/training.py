@@ -10,6 +10,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from densescope.features.inert import Inert, fields
@@ -63,6 +64,25 @@ def training_facts(content: Any) -> dict[str, Any]:
         return _facts(content)
     except Exception:  # a file may hold anything, and no score depends on this
         return {}
+
+
+def trainer_facts(folder: Path) -> dict[str, Any]:
+    """The same of a folder of Transformers' Trainer, from its ``trainer_state.json``.
+
+    Its loss and log are left out but for the last learning rate.
+    """
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        logged = [row["learning_rate"] for row in state["log_history"] if "learning_rate" in row]
+        named = ("max_steps", "num_train_epochs", "train_batch_size")
+        found = {
+            "learning_rate": _plain(logged[-1]) if logged else None,
+            "counters": {"global_step": state["global_step"]},
+            "settings": {name: _plain(state[name]) for name in named if name in state},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {key: value for key, value in found.items() if value not in ({}, None)}
 
 
 def _facts(content: Any) -> dict[str, Any]:
