@@ -36,6 +36,8 @@ def test_a_file_of_a_training_code(tmp_path: Path) -> None:
         output_dir=pathlib.PosixPath("/some/where"),
         data_path="/data",
         num_workers=10,
+        wandb_api_key="123",
+        hub_token="456",
         gpu=0,
         resume="/old/checkpoint.pth",
         start_epoch=50,

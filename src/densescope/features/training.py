@@ -33,7 +33,7 @@ total_steps warmup_epochs warmup_iters warmup_start_lr warmup_steps
 """
 SCHEDULE_SETTINGS = frozenset(_SCHEDULE_SETTINGS.split())
 COUNTERS = ("epoch", "global_step", "step", "iteration", "iter", "it", "global_iter")
-# Where a run is kept and on what it runs says nothing of how it is trained.
+# Where a run is kept and on what it runs says nothing of how it is trained, and secrets stay out.
 _ELSEWHERE = """
 addr auto backend cache checkpoint checkpoints ckpt cluster comment cpu cpus cudnn date debug dir
 directory dist entity eval exp experiment file files folder freq git gpu gpus host id interval job
@@ -41,7 +41,8 @@ keep launcher log logger logging logs master mem node output path paths period p
 print project rank resume resumed root run save saving seed sha slurm start tag tags tensorboard
 time timeout tmp url user verbose version versions visible wandb worker workers
 """
-ELSEWHERE = frozenset(_ELSEWHERE.split())
+_SECRET = "api auth credential credentials key password secret token"
+ELSEWHERE = frozenset([*_ELSEWHERE.split(), *_SECRET.split()])
 NUMPY_KINDS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "b1": "?"}
 PARTS_OF_THE_BATCH = frozenset(("world_size", "num_nodes", "ngpus_per_node"))
 
