@@ -203,7 +203,7 @@ def test_changing_back_is_no_change() -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        ({"protocol": "quick"}, "there is no protocol 'quick'; there are: quick-linear, "),
+        ({"protocol": "quick"}, "there is no protocol 'quick'; there are: linear, quick-linear, "),
         ({"changes": {"moons": 2}}, "protocol quick-linear has no moons to change; it has: image"),
         ({"changes": {"name": "x"}}, "protocol quick-linear has no name to change"),
         ({"changes": {}}, "shows the backbone 224 pixels, it was loaded for 32: load it with"),

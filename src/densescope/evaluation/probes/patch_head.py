@@ -15,7 +15,7 @@ from densescope.evaluation.probes.sources import PatchSource, Standardization
 
 @dataclass(frozen=True)
 class QuickHead:
-    """A trained quick linear probe.
+    """A linear map from standardized patches to classes.
 
     Attributes:
         weight: ``dim+1 classes``; the last row is the bias.

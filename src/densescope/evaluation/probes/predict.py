@@ -24,7 +24,7 @@ def predict_masks(
     """Class of every pixel of a few images.
 
     Args:
-        head: ``outcome.head`` of the protocol ``quick-linear``.
+        head: ``outcome.head`` of the protocol ``linear`` or ``quick-linear``.
         backbone: the one it was trained on.
         pixels: ``images 3 rows columns`` as the protocol decodes them, uint8 or in [0, 1].
         batch_size: images per forward pass; found out by default.
@@ -38,7 +38,7 @@ def predict_masks(
         InputError: the head is of another protocol, or of a backbone of another width.
     """
     if not isinstance(head, QuickHead):
-        raise InputError("only a head of the protocol quick-linear draws masks: probe with it")
+        raise InputError("only a head of the protocol linear or quick-linear draws masks: probe with one of them")
     found = extract(backbone, pixels, batch_size=batch_size, device=device, precision=precision)
     dim = found.patches[-1].shape[2]
     if dim != len(head.weight) - 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from densescope.errors import InputError
 from densescope.evaluation.probes import (
+    convex,
     depth,
     engines,
     in_context,
@@ -14,6 +15,24 @@ from densescope.evaluation.probes.recipes import RECIPES
 from densescope.evaluation.probes.row import ProbeProtocol
 
 _ROWS = (
+    ProbeProtocol(
+        name="linear",
+        title="Convex linear probe of this package, solved",
+        task="segmentation",
+        measure="miou",
+        head="whitening on train, multinomial logistic regression",
+        engine=convex.convex,
+        settings=convex.ConvexSettings(),
+        image_size=224,
+        resize="squash",
+        label_size=224,
+        source="this package",
+        deviations=(
+            "nothing is trained by steps or left to chance: the minimum of a convex objective is "
+            "found to a stated gradient, and does not depend on the scale or the correlation of "
+            "the features",
+        ),
+    ),
     ProbeProtocol(
         name="quick-linear",
         title="Quick linear probe of this package",
