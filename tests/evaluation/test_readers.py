@@ -372,5 +372,7 @@ def test_predicted_masks_lie_on_the_image(tmp_path: Path) -> None:
     assert float((masks == truth).float().mean()) > 0.85
     with pytest.raises(InputError, match="this head reads 16 dimensions, the backbone has 8: use"):
         predict.predict_masks(outcome.head, Seeing(dim=8), pixels)
-    with pytest.raises(InputError, match="only a head of the protocol linear or quick-linear draws"):
+    with pytest.raises(
+        InputError, match="only a head of the protocol linear or quick-linear draws"
+    ):
         predict.predict_masks(None, Seeing(), pixels)

@@ -38,7 +38,9 @@ def predict_masks(
         InputError: the head is of another protocol, or of a backbone of another width.
     """
     if not isinstance(head, QuickHead):
-        raise InputError("only a head of the protocol linear or quick-linear draws masks: probe with one of them")
+        raise InputError(
+            "only a head of the protocol linear or quick-linear draws masks: probe with one of them"
+        )
     found = extract(backbone, pixels, batch_size=batch_size, device=device, precision=precision)
     dim = found.patches[-1].shape[2]
     if dim != len(head.weight) - 1:
