@@ -603,3 +603,8 @@ def test_options_of_a_row_hold_for_one_family_of_networks() -> None:
     assert row.of("resnet18").drop[-1][0] == "fc.*"
     assert row.of("swin_tiny_patch4_window7_224").options == {}
     assert FORMATS["ibot"].of("swin_small_patch4_window7_224").options == {"norm_eps": 1e-6}
+
+
+def test_options_for_files_without_a_tensor_are_told() -> None:
+    line = next(line for line in format_lines(FORMATS["dinov3"]) if "architecture: " in line)
+    assert ", in a file without storage_tokens with num_reg_tokens=0, norm_eps=1e-06," in line

@@ -140,6 +140,15 @@ def test_the_engine_of_deepspeed_is_stepped_into(
     assert loaded.coverage.path[0] == "module"
 
 
+def test_weights_that_zero_left_elsewhere_are_told(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    names = dict.fromkeys(vit_weights(generator), torch.empty(0))
+    torch.save({"module": names, "ds_version": "0.16"}, tmp_path / "mp_rank_00_model_states.pt")
+    with pytest.raises(CheckpointError, match=r"names without values: .* with its zero_to_fp32"):
+        load(tmp_path / "mp_rank_00_model_states.pt", **TIMM)
+
+
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema"])
 @pytest.mark.parametrize("format", ["timm", "mae"])
 def test_averaged_weights_are_taken_when_asked_for(

@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from tests.features.plain_models import (
     vit_features,
     vit_weights,
 )
+from tests.foreign.networks import swav_features
 
 SMALL_VIT = {**VIT_OPTIONS, "num_heads": HEADS}
 VIT_NAME, RESNET_NAME = "vit_small_patch16_224", "resnet18"
@@ -196,13 +198,14 @@ def resnet_file(
     generator: torch.Generator,
     name: str,
     wrap: Callable[[Weights, Weights], Any],
+    features: Callable[[Weights, Tensor], Features] = resnet_features,
     **sets: str,
 ) -> Written:
     """A file of two ResNets; ``sets`` says which of them each set of weights is."""
     first, second = resnet_weights(generator), resnet_weights(generator)
     path = folder / name
     torch.save(wrap(first, second), path)
-    networks = {"first": resnet_network(first), "second": resnet_network(second)}
+    networks = {"first": partial(features, first), "second": partial(features, second)}
     expected = {None if key == "default" else key: networks[which] for key, which in sets.items()}
     return Written(path, expected, RESNET_NAME, dict(RESNET_OPTIONS), 64)
 
@@ -445,14 +448,15 @@ def swav(folder: Path, generator: torch.Generator) -> Written:
             "amp": {"loss_scaler0": {"loss_scale": 65536.0}},
         }
 
-    return resnet_file(folder, generator, "ckp-99.pth", wrap, default="first")
+    return resnet_file(folder, generator, "ckp-99.pth", wrap, swav_features, default="first")
 
 
 def swav_release(folder: Path, generator: torch.Generator) -> Written:
     def wrap(first: Weights, second: Weights) -> Any:
         return swav_tensors(generator, first)
 
-    return resnet_file(folder, generator, "swav_800ep_pretrain.pth.tar", wrap, default="first")
+    name = "swav_800ep_pretrain.pth.tar"
+    return resnet_file(folder, generator, name, wrap, swav_features, default="first")
 
 
 def barlow_like(folder: Path, generator: torch.Generator, name: str) -> Written:

@@ -234,6 +234,22 @@ def test_each_library_is_told_of_its_own_folders(
     assert followed.loaded.backbone.std == (0.25, 0.25, 0.25)
 
 
+def test_a_timm_model_that_transformers_wrapped_is_read_by_timm(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    from tests.features.test_huggingface_families import written
+
+    options = {"architecture": VIT_NAME, "model_args": dict(SMALL_VIT)}
+    model = written("TimmWrapperConfig", options, tmp_path)
+    images = random_images(generator)
+    followed = follow(tmp_path, {"format": "huggingface"})
+    assert followed.settings["format"] == "timm"
+    with torch.no_grad():
+        tokens = model(images).last_hidden_state
+    expected = Features((tokens[:, 1:].mT.reshape(2, -1, 4, 4),), tokens[:, 0])
+    assert_same(followed.loaded.backbone, expected, images)
+
+
 def save_for_hub(folder: Path, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """What timm's own code writes for Hugging Face's hub."""
     weights = vit_weights(generator)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from densescope.features.format_row import Format, Weights
 from densescope.features.normalization import IMAGENET
@@ -99,12 +101,18 @@ def _architecture(row: Format) -> str:
         return "none of its own: name a timm model with --architecture"
     known = " or ".join(_with_options(row.of(name)) for name in row.architectures)
     told = ", as the names in the file tell," if row.others else ","
+    for name, options in row.without:
+        told += f" in a file without {name} with {_assigned(options)},"
     return f"{known}{told} unless --architecture names another timm model"
 
 
 def _with_options(row: Format) -> str:
-    options = ", ".join(f"{key}={value}" for key, value in row.options.items())
+    options = _assigned(row.options)
     return f"{row.architecture} with {options}" if options else row.architecture
+
+
+def _assigned(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())
 
 
 def _normalization(row: Format) -> str:

@@ -25,7 +25,8 @@ GENERAL_ROWS = (
         "state dict of a timm model",
         "huggingface/pytorch-image-models",
         (
-            Weights("model", (), nested=("state_dict", "model")),
+            # Transformers calls a timm model that it wraps so.
+            Weights("model", (), ("timm_model.", ""), nested=("state_dict", "model")),
             EMA,
         ),
         by_prefix=True,

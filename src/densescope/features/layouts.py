@@ -97,6 +97,12 @@ def unpack(
     kept, dropped = _drop(inside, row)
     if not kept:
         raise StepError("prefix", f"{container.path}: every tensor at {_place(chosen)} is dropped")
+    if _ENGINE in place and all(tensor.numel() == 0 for tensor in kept.values()):
+        raise StepError(
+            "read",
+            f"{container.path} holds names without values: ZeRO stage 3 of DeepSpeed left them in "
+            "the files of its ranks (zero_pp_rank_*); make one file with its zero_to_fp32.py",
+        )
     coverage = Coverage(
         weights=chosen.name,
         path=place,
