@@ -20,6 +20,7 @@ from densescope.errors import CheckpointError
 from densescope.features import distributed
 from densescope.features.checkpoints import fingerprint, read_checkpoint
 from densescope.features.inert import Inert
+from densescope.features.stored import StoredTensor
 from tests.features.written_layouts import foreign_class, function_of_main, namespace
 
 
@@ -253,6 +254,7 @@ def test_a_distributed_folder_is_read_without_its_optimizer(saved_folder: Path) 
     found = read_checkpoint(saved_folder)
     assert found.kind == "distributed"
     weight = found.content["model"]["teacher.backbone.norm.weight"]
+    assert isinstance(weight, StoredTensor)
     assert torch.equal(weight, torch.arange(6.0).reshape(2, 3))
     assert found.content["iteration"] == 99
     assert "optimizer" not in found.content

@@ -214,9 +214,8 @@ for path in (small, large, small, large):
 
 def test_twenty_gigabytes_cost_what_their_backbone_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    content = prefixed(
-        "backbone.", build_architecture("vit_small_patch16_224", WIDE)[0].state_dict()
-    )
+    blank = build_architecture("vit_small_patch16_224", WIDE)[0].state_dict()
+    content = prefixed("backbone.", {name: torch.rand(v.shape) for name, v in blank.items()})
     paths = [written(tmp_path / "small", content), written(tmp_path / "large", content, unused=20)]
     done = subprocess.run(
         [sys.executable, "-c", _CHILD.format(options=WIDE), *map(str, paths)],

@@ -171,6 +171,9 @@ def test_the_command_takes_urls(
     assert location(table).read_text().startswith("step,unit,name,")
     code, text = said("check", f"{memory}/run/checkpoint0000.pth", "--format", "mae")
     assert (code, "does not fit format mae" in text) == (1, True), text
+    where = ("--images", "s3://bucket/images", "--output", f"{memory}/scores")
+    code, text = said("sweep", f"{memory}/run", "--format", "dino", *where)
+    assert (code, "--images is a URL, and has to lie on a disk" in text) == (2, True), text
     code, text = said("select", "store://scores")
     assert (code, "names no known kind of store" in text) == (2, True), text
 

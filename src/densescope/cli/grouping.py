@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
@@ -83,6 +84,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
     def flat(**values: Any) -> None:
         values.pop("config")
         _refuse_without_effect(conditions, values)
+        _refuse_urls(values)
         if not own_context:
             values.pop("context")
         for name, group in groups.items():
@@ -121,6 +123,15 @@ def _refuse_without_effect(conditions: Mapping[str, list[Only]], values: Mapping
                 raise UsageError(
                     f"{flag(name)} has an effect {only.words()}: leave it out, or change that"
                 )
+
+
+def _refuse_urls(values: Mapping[str, Any]) -> None:
+    """Refuse a URL where a path is meant, which would become a folder ``s3:``."""
+    for name, value in values.items():
+        if isinstance(value, Path) and re.match(r"[a-z0-9]{2,}:/", value.as_posix()):
+            raise UsageError(
+                f"{flag(name)} is a URL, and has to lie on a disk: copy it, and name the path there"
+            )
 
 
 def flag(name: str) -> str:
