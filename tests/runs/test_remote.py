@@ -15,12 +15,16 @@ import torch
 
 from densescope.cli import main
 from densescope.errors import DataError, InputError
+from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import BackboneSpec, load_backbone
 from densescope.features.discovery import find_checkpoints
 from densescope.files import is_local, location
+from densescope.monitoring.monitor import DenseMonitor
 from densescope.report.run import report_run
 from densescope.runs.executors import Plan, Processes, shared_images
+from densescope.runs.labels import LabelledData
+from densescope.runs.probe import ProbeRequest, probe_run
 from densescope.runs.reading import read_run
 from densescope.runs.scorer import Compute
 from densescope.runs.sweep import SweepEvent, sweep
@@ -149,8 +153,24 @@ def test_a_watch_reads_from_a_store_and_writes_to_a_disk(
     result = watch_run(f"{memory}/run", SPEC, output=tmp_path / "out", watching=once, **asked)  # type: ignore[arg-type]
     assert [record.status for record in read_run(tmp_path / "out").records] == ["scored"] * 3
     assert result is not None
+    with pytest.raises(InputError, match=r"output of a monitor cannot be memory://bucket/out"):
+        DenseMonitor(images, image_size=32, output=f"{memory}/out")
     with pytest.raises(InputError, match=r"--output of a watch cannot be memory://bucket/out"):
         watch_run(f"{memory}/run", SPEC, output=f"{memory}/out", watching=once, **asked)  # type: ignore[arg-type]
+
+
+def test_a_run_in_a_store_is_probed_and_judged(memory: str, images: Path, tmp_path: Path) -> None:
+    save_scenes(make_scenes(12, size=32, seed=0), tmp_path / "scenes" / "train")
+    save_scenes(make_scenes(6, size=32, seed=1), tmp_path / "scenes" / "test")
+    data = LabelledData("scenes", tmp_path / "scenes", test_split="test")
+    request = ProbeRequest("quick-linear", seeds=(0,), image_size=32)
+    swept(memory, images)
+    found = probe_run(f"{memory}/scores", data, request)
+    assert [record.status for record in found] == ["probed"] * 3
+    assert [list(records) for records in read_run(f"{memory}/scores").probes.values()] == [found]
+    events: list[SweepEvent] = []
+    probe_run(f"{memory}/scores", data, request, on_event=events.append)
+    assert [event.kind for event in events] == ["start", "kept", "kept", "kept"]
 
 
 def test_the_command_takes_urls(

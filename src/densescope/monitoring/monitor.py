@@ -17,6 +17,7 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset
 from densescope.features.normalization import IMAGENET, Normalization
+from densescope.files import location, on_disk
 from densescope.monitoring.collected import Collected
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.held_out import HeldOut, held_out
@@ -133,7 +134,7 @@ class DenseMonitor:
         self.journal = Journal(
             self.settings,
             normalization=Normalization(self.viewer.mean, self.viewer.std),
-            folder=None if output is None else Path(output),
+            folder=None if output is None else on_disk(location(output), "output of a monitor"),
             unit=unit,
             loggers=loggers,
             checkpoint=checkpoint,
