@@ -148,7 +148,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         if not described:
             raise ValueError("its header does not end" if length >= size else "it is empty")
         tensors = {
-            name: _described(file, 8 + length, about, size)
+            name: _described(file, 8 + length, name, about, size)
             for name, about in described.items()
             if name != "__metadata__"
         }
@@ -159,8 +159,10 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     return tensors
 
 
-def _described(file: TensorFile, data: int, about: Any, size: int) -> StoredTensor:
-    dtype, shape = _DTYPES[about["dtype"]], [int(side) for side in about["shape"]]
+def _described(file: TensorFile, data: int, name: str, about: Any, size: int) -> StoredTensor:
+    dtype, shape = _DTYPES.get(about["dtype"]), [int(side) for side in about["shape"]]
+    if dtype is None:
+        raise NotImplementedError(f"{name} has the type {about['dtype']}: save it as F32 or BF16")
     first, end = about["data_offsets"]
     if end - first != torch.Size(shape).numel() * dtype.itemsize or first < 0:
         raise ValueError("sizes in its header do not agree")
