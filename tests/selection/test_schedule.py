@@ -132,6 +132,16 @@ def test_what_changes_at_every_checkpoint_is_no_setting_and_none_is_said_twice()
     assert [one.what for one in schedule_breaks(run(of))] == ["epochs"]
 
 
+@pytest.mark.parametrize(("devices", "count"), [(16, 0), (8, 1), (32, 2)])
+def test_a_batch_spread_over_more_devices_is_the_same_batch(devices: int, count: int) -> None:
+    def of(epoch: int) -> dict[str, Any]:
+        late = epoch >= 60
+        batch = {"args.batch_size": 32 if late else 64, "args.world_size": devices if late else 8}
+        return {**facts(epoch), "settings": batch}
+
+    assert len(schedule_breaks(run(of))) == count
+
+
 def test_many_changes_are_counted_and_later_breaks_named() -> None:
     def of(epoch: int) -> dict[str, Any]:
         found = changed(epoch, **{f"args.s{i}": i for i in range(5)})

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from math import prod
 from typing import Any, Literal
 
 from densescope.records import ScoreRecord
@@ -75,7 +76,7 @@ def schedule_breaks(records: Sequence[ScoreRecord]) -> tuple[ScheduleBreak, ...]
         *_rising_again(told),
         *_turning(told),
         *_counted_back(told),
-        *_changed(told, "settings"),
+        *_without_even_batches(list(_changed(told, "settings"))),
         *_changed(told, "resumed"),
     ]
     return tuple(sorted(breaks, key=lambda found: (found.step, found.name)))
@@ -171,6 +172,19 @@ def _changed(told: Told, part: str) -> Iterator[ScheduleBreak]:
         if change not in said:
             said.append(change)
             yield change
+
+
+def _without_even_batches(changes: Sequence[ScheduleBreak]) -> Iterator[ScheduleBreak]:
+    """All but changes of the batch that leave it as large: 64 images on 8 devices, 32 on 16."""
+    for change in changes:
+        same = [c for c in changes if (c.kind, c.name) == ("batch", change.name)]
+        values = [value for c in same for value in (c.before, c.after)]
+        whole = all(isinstance(value, int) for value in values)
+        if change.kind == "batch" and whole and len(same) > 1:
+            before, after = (prod(getattr(c, part) for c in same) for part in ("before", "after"))
+            if before == after:
+                continue
+        yield change
 
 
 def _kind(name: str) -> Kind:
