@@ -103,7 +103,7 @@ def _few(agreement: Agreement) -> str:
 
     return (
         f"Too few checkpoints: {len(agreement.checkpoints)} have a score and a probe, and below "
-        f"{LEAST_TO_JUDGE} tau is mostly chance. Judge by the intervals, or probe more checkpoints."
+        f"{LEAST_TO_JUDGE} tau is mostly chance: probe more of them."
     )
 
 
