@@ -12,6 +12,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from densescope.errors import CheckpointError
+from densescope.features.checkpoints import read_checkpoint
+from densescope.features.inert import module_state
 from tests.features.plain_models import RESNET_OPTIONS, perturb, random_images, resnet_weights
 from tests.features.written_layouts import SMALL_VIT, VIT_NAME, as_sequential
 from tests.foreign.hints import follow
@@ -107,7 +109,30 @@ def test_fully_sharded_names_are_those_that_torch_writes(
     assert unwrapped(name) == clean_tensor_name(name) == "blocks.0.norm1.bias"
 
 
-def test_a_module_that_was_pickled_whole_is_refused_with_the_reason(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="not a dictionary of tensors"):
+@pytest.mark.parametrize("under", [(), ("model",), ("lightly_train", "models", "wrapped_model")])
+def test_a_module_that_was_pickled_whole_is_read_and_not_run(
+    under: tuple[str, ...], tmp_path: Path, generator: torch.Generator
+) -> None:
+    """``torch.save(model)``: its class is never made, its tensors are read off its fields."""
+    model = tiny_vit(generator)
+    content: Any = nn.Sequential(nn.Identity(), model) if under[1:] else model
+    for key in reversed(under):
+        content = {key: content}
+    torch.save(content, tmp_path / "model.pt")
+    place = ".".join([*under, "1."])
+    followed = follow(tmp_path / "model.pt", {"format": "timm", **VIT})
+    assert followed.settings.get("weights") == (place if under[1:] else None)
+    images = random_images(generator)
+    with torch.no_grad():
+        expected = model.eval().forward_features(images)
+    torch.testing.assert_close(followed.loaded.backbone.features(images).image, expected[:, 0])
+    assert any("VisionTransformer" in name for name in followed.loaded.foreign)
+    state = module_state(read_checkpoint(tmp_path / "model.pt").content) or {}
+    if not under:
+        assert list(state) == list(model.state_dict())
+
+
+def test_a_pickled_thing_without_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save(Path("a"), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="is a PosixPath, not a dictionary of tensors"):
         load(tmp_path / "model.pt", format="timm", **VIT)

@@ -89,3 +89,20 @@ def fields(thing: Any) -> dict[str, Any]:
     state = thing.state if isinstance(thing, Inert) else None
     parts = state if isinstance(state, tuple) else (state,)
     return {str(k): v for part in parts if isinstance(part, dict) for k, v in part.items()}
+
+
+def module_state(thing: Any) -> dict[str, Any] | None:
+    """What ``state_dict()`` of a pickled ``nn.Module`` would give; ``None`` for anything else.
+
+    Its class is a placeholder, so nothing of it is run: names and tensors are read off its fields.
+    """
+    state = fields(thing)
+    if not {"_parameters", "_buffers", "_modules"} <= set(state):
+        return None
+    hidden = set(state.get("_non_persistent_buffers_set") or ())
+    named = {**dict(state["_parameters"]), **dict(state["_buffers"])}
+    found = {str(name): value for name, value in named.items() if name not in hidden}
+    for name, part in dict(state["_modules"]).items():
+        inside = module_state(part) or {}
+        found.update({f"{name}.{inner}": value for inner, value in inside.items()})
+    return {name: value for name, value in found.items() if value is not None}

@@ -14,6 +14,7 @@ from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
 from densescope.features.format_row import EMA
 from densescope.features.formats import Format, Weights
+from densescope.features.inert import module_state
 from densescope.features.places import flattened
 from densescope.features.wrappers import unwrap, unwrapped
 
@@ -174,7 +175,7 @@ def _at(
     container: Container, row: Format, chosen: Weights
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What lies at the end of the path, and the keys that led to it."""
-    here: Any = container.content
+    here: Any = _opened(container.content)
     walked: list[str] = []
     for key in chosen.path:
         inside = _engine(here)
@@ -184,13 +185,14 @@ def _at(
                 continue
         if not isinstance(here, Mapping) or key not in here:
             raise StepError("path", _lacks(container, row, chosen, [key], walked, here))
-        here = here[key]
+        here = _opened(here[key])
         walked.append(key)
     if isinstance(here, Mapping):
-        wrapped = [key for key in chosen.nested if isinstance(here.get(key), Mapping)]
+        inner = {key: _opened(here.get(key)) for key in chosen.nested}
+        wrapped = [key for key in chosen.nested if isinstance(inner[key], Mapping)]
         if chosen.needed and not wrapped:
             raise StepError("path", _lacks(container, row, chosen, chosen.nested, walked, here))
-        here, walked = (here[wrapped[0]], [*walked, wrapped[0]]) if wrapped else (here, walked)
+        here, walked = (inner[wrapped[0]], [*walked, wrapped[0]]) if wrapped else (here, walked)
     while (inside := _engine(here)) is not None:
         here, walked = inside, [*walked, _ENGINE]
     if not isinstance(here, Mapping):
@@ -200,6 +202,12 @@ def _at(
             f"{type(here).__name__}, not a dictionary of tensors",
         )
     return {str(name): value for name, value in here.items()}, tuple(walked)
+
+
+def _opened(here: Any) -> Any:
+    """A pickled module as the dictionary of its tensors."""
+    found = module_state(here)
+    return here if found is None else found
 
 
 def _engine(here: Any) -> Mapping[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from densescope.features.inert import module_state
 from densescope.features.wrappers import unwrapped
 
 # One tensor per family that a network of it has, and other families' parts have not.
@@ -24,15 +25,16 @@ _SLOW = re.compile(r"(?:^|[._])(?:ema|teacher|target|momentum)", re.IGNORECASE)
 
 
 def flattened(content: Any) -> dict[str, Tensor]:
-    """All tensors in nested dictionaries, each named by its keys with dots between."""
+    """All tensors in nested dictionaries and modules, each named by its keys with dots between."""
     found: dict[str, Tensor] = {}
     waiting: list[tuple[str, Any]] = [("", content)]
     while waiting:
         place, here = waiting.pop()
-        for key, value in here.items() if isinstance(here, Mapping) else ():
+        inside = here if isinstance(here, Mapping) else module_state(here) or {}
+        for key, value in inside.items():
             if isinstance(value, Tensor):
                 found[f"{place}{key}"] = value
-            elif isinstance(value, Mapping):
+            else:
                 waiting.append((f"{place}{key}.", value))
     return found
 
