@@ -44,6 +44,8 @@ def images(tmp_path: Path) -> Path:
 def memory(tmp_path: Path) -> Iterator[str]:
     """A run in fsspec's memory file system."""
     store = fsspec.filesystem("memory")
+    if store.exists("/bucket"):  # other tests share it
+        store.rm("/bucket", recursive=True)
     store.put(str(write_checkpoints(tmp_path / "run")), "/bucket/run", recursive=True)
     yield "memory://bucket"
     store.rm("/bucket", recursive=True)
