@@ -250,6 +250,7 @@ def test_links_that_lead_back_are_not_followed_and_others_are(tmp_path: Path) ->
     (run / "b").symlink_to(disk)
     found = find_checkpoints(run, "timm", CheckpointNames(recursive=True))
     assert places(found) == [("a/step_5.pt", 5), ("b/step_7.pt", 7)]
+    assert found.doubles == ()
 
 
 def test_a_folder_that_may_not_be_read_stops_only_who_must_look_into_it(
