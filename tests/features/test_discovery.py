@@ -11,6 +11,7 @@ import pytest
 
 from densescope.errors import DataError, InputError
 from densescope.features.discovery import RunFiles, find_checkpoints, position_of
+from densescope.features.format_words import format_lines
 from densescope.features.formats import FORMATS
 from densescope.features.names import CheckpointNames, pattern_of, read_numbers
 from densescope.features.surroundings import found_in_words
@@ -196,6 +197,16 @@ def test_other_numbered_names_are_taken_where_the_format_has_none_there(tmp_path
 def test_a_folder_is_read_before_its_format_is_known(tmp_path: Path) -> None:
     found = find_checkpoints(files(tmp_path, "step_10.pt", "step_9.pt"))
     assert places(found) == [("step_9.pt", 9), ("step_10.pt", 10)]
+    found = find_checkpoints(files(tmp_path, "last.ckpt"))
+    assert (len(found.checkpoints), found.unnumbered) == (2, ("last.ckpt",))
+    (latest,) = find_checkpoints(files(tmp_path / "alone", "last.ckpt")).checkpoints
+    assert (latest.name, latest.is_overwritten) == ("last.ckpt", True)
+
+
+def test_a_format_in_words_says_what_its_numbers_count() -> None:
+    (names,) = [line for line in format_lines(FORMATS["lightning"]) if "epoch=N" in line]
+    assert names.endswith("own (a number without a word for it counts epochs)")
+    assert "  checkpointNNNN.pth (the number counts epochs)" in format_lines(FORMATS["dino"])
 
 
 def test_the_rank_files_of_a_run_with_whole_teachers_are_not_left_out(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from densescope.errors import DataError
 from densescope.features.format_row import Format
-from densescope.features.formats import find_format
+from densescope.features.formats import FORMATS, find_format
 from densescope.features.names import (
     ENDINGS,
     UNITS,
@@ -148,8 +148,10 @@ def _like_checkpoints(seen: dict[str, Path], recursive: bool) -> dict[str, Numbe
     return {name: numbers for name, numbers in found.items() if numbers}
 
 
-def _overwritten(seen: dict[str, Path], row: Format | None) -> list[str]:
-    patterns = () if row is None else row.latest
+def _overwritten(seen: Iterable[str], row: Format | None) -> list[str]:
+    """Names of files that the format's training code overwrites, or any that is known."""
+    rows = [row] if row is not None else [one for one in FORMATS.values() if one.files]
+    patterns = dict.fromkeys(pattern for one in rows for pattern in one.latest)
     return [name for pattern in patterns for name in seen if fnmatch(Path(name).name, pattern)]
 
 

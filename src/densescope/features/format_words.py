@@ -77,7 +77,9 @@ def _files(row: Format) -> list[str]:
         for names in row.files
     ]
     if lines:
-        lines[0] += f" (the number counts {row.unit}s)"
+        loose = any(names.loose for names in row.files)
+        number = "a number without a word for it" if loose else "the number"
+        lines[0] += f" ({number} counts {row.unit}s)"
         lines[1:] = [f"where there is none: {line}" for line in lines[1:]]
         lines += [f"where none has a number: {name}" for name in row.latest]
     elif row.latest:
