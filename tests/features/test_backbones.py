@@ -65,7 +65,7 @@ def test_ssl_rows_normalize_as_they_were_trained_not_as_timm_says(file: Path) ->
 
 def test_the_timm_row_asks_for_an_architecture(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     torch.save(weights, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="a timm model with --architecture, such as"):
+    with pytest.raises(CheckpointError, match="its shapes: give --format timm --architecture vit_"):
         load(tmp_path / "a.pth", format="timm")
 
 

@@ -459,7 +459,7 @@ def swav_release(folder: Path, generator: torch.Generator) -> Written:
     return resnet_file(folder, generator, name, wrap, swav_features, default="first")
 
 
-def barlow_like(folder: Path, generator: torch.Generator, name: str) -> Written:
+def barlow_like(folder: Path, generator: torch.Generator, name: str, *more: str) -> Written:
     with function_of_main("exclude_bias_and_norm") as function:
 
         def wrap(first: Weights, second: Weights) -> Any:
@@ -470,6 +470,11 @@ def barlow_like(folder: Path, generator: torch.Generator, name: str) -> Written:
                 "model": {
                     **prefixed("module.backbone.", first),
                     **head(generator, "module.projector.0."),
+                    **{
+                        key: tensor
+                        for part in more
+                        for key, tensor in head(generator, part).items()
+                    },
                 },
                 "optimizer": saved,
             }
@@ -483,6 +488,11 @@ def barlow_twins(folder: Path, generator: torch.Generator) -> Written:
 
 def vicreg(folder: Path, generator: torch.Generator) -> Written:
     return barlow_like(folder, generator, "model_300.pth")
+
+
+def vicregl(folder: Path, generator: torch.Generator) -> Written:
+    parts = ("module.maps_projector.0.", "module.classifier.")
+    return barlow_like(folder, generator, "model_300.pth", *parts)
 
 
 def dinov2_weights(generator: torch.Generator, *, registers: int, swiglu: bool) -> Weights:
@@ -601,7 +611,7 @@ LAYOUTS: dict[str, Callable[[Path, torch.Generator], Written]] = {
     "swav-release": swav_release,
     "barlowtwins": barlow_twins,
     "vicreg": vicreg,
-    "vicregl": vicreg,
+    "vicregl": vicregl,
     "resnet-release": resnet_release,
     "vicregl-release": resnet_release,
     "dinov2": dinov2,

@@ -68,7 +68,8 @@ def sweep(
             on_event=progress,
         )
     if part.count > 1:
-        whole = len(find_checkpoints(run_folder, spec.format, names).checkpoints)
+        format = None if spec.format == "auto" else spec.format
+        whole = len(find_checkpoints(run_folder, format, names).checkpoints)
         does = f"these {len(records)}" if records else "nothing to do, none"
         console.print(
             f"part {part.number} of {part.count}: {does} of the run's {whole} checkpoints"

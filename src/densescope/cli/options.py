@@ -46,8 +46,9 @@ class BackboneOptions:
     """How a checkpoint file becomes a backbone."""
 
     format: Annotated[
-        str, typer.Option(help="The training code's layout; see: densescope formats.")
-    ]
+        str,
+        typer.Option(help="The training code's layout, see: densescope formats; auto finds it."),
+    ] = "auto"
     architecture: Annotated[
         str | None, typer.Option(help="A timm model name; the format's own by default.")
     ] = None

@@ -30,15 +30,12 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 30
 FOLDERS = "folders"
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class FileOptions(o.BackboneOptions):
     """The backbone of a single file; a run knows its own."""
-
-    format: Annotated[
-        str | None, typer.Option(help="For a single file: its layout; a run knows its own.")
-    ] = None  # type: ignore[assignment]
 
     def refuse(self, run: Path) -> None:
         """Say which of these options were given for a scored run in vain.
@@ -46,7 +43,7 @@ class FileOptions(o.BackboneOptions):
         Raises:
             UsageError: any was.
         """
-        given = [flag(name) for name, value in vars(self).items() if value]
+        given = [flag(name) for name, value in vars(self).items() if value and value != AUTO]
         if not given:
             return
         size = "; the size of the probe's images is --probe-size" if self.image_size else ""
@@ -200,7 +197,8 @@ def probe(
     console = make_console()
     say = partial(console.print, soft_wrap=True)
     scored = (target / MANIFEST).is_file()
-    if scored or (target.is_dir() and backbone.format is None):
+    is_model = any((target / name).is_file() for name in ("config.json", ".metadata"))
+    if scored or (target.is_dir() and not is_model and backbone.format == AUTO):
         if scored:
             backbone.refuse(target)
         with SweepProgress(console, done="probed") as progress:
@@ -210,8 +208,6 @@ def probe(
         console.print(_table(records))
         _finish(records, target)
         return
-    if backbone.format is None:
-        raise UsageError(f"{target} is one file: name its layout with --format")
     if only != "all":
         raise UsageError(f"{target} is one file: --only {only} is for a scored run")
     outcome = probe_file(target, backbone.spec(), data, request, compute=compute, say=say)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,12 @@ from densescope.errors import NOT_FINITE
 from densescope.features.advice import prefix_hint, refuse_other_heads, shape_hint
 from densescope.features.architectures import build_architecture, resize
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
-from densescope.features.fitting import fitting_formats, for_network, naming_formats
+from densescope.features.detection import determine, layout_advice
+from densescope.features.fitting import for_network
 from densescope.features.flat_parameters import unflatten
 from densescope.features.format_row import is_released
 from densescope.features.formats import Format, Weights
 from densescope.features.layouts import (
-    LAYOUT_STEPS,
     StepError,
     listing,
     unpack,
@@ -28,7 +27,7 @@ from densescope.features.layouts import (
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.names import counts_steps
 from densescope.features.network import network_facts
-from densescope.features.normalization import Normalization, of_architecture
+from densescope.features.noted import noted_architecture, noted_normalization
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
 from densescope.features.sharded import settings_of, timm_model_of
@@ -38,11 +37,6 @@ from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.training import training_facts
 from densescope.features.wrappers import as_named
 from densescope.files import location
-
-_NONE_FITS = (
-    "No known format fits: format custom reads it, by a short Python file of yours that takes the "
-    "tensors out (--format custom --loader LOADER.py)"
-)
 
 
 def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
@@ -63,8 +57,9 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         CheckpointError: the file cannot be read, or does not fit its format or architecture; the
             sentence says which step failed, what was found, and which formats would fit.
     """
-    row, path = spec.row, location(path)
-    spec.check()
+    path = location(path)
+    spec = determine(path, spec).spec
+    row = spec.row
     if row.reader == "custom":
         from densescope.features.custom import load_custom
 
@@ -87,46 +82,10 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         row = for_network(container, row, chosen, spec.architecture)
         name, options = row.architecture, {**row.options, **spec.architecture_options}
         if spec.architecture is None and not spec.architecture_options:
-            name, options = _noted(container) or (name, options)
+            name, options = noted_architecture(container) or (name, options)
         return _load(container, row, chosen, name, options, spec)
     except StepError as error:
-        raise StepError(error.step, f"{error}{_advice(error, container, row)}") from error
-
-
-def _noted(container: Container) -> tuple[str, dict[str, Any]] | None:
-    """Architecture and options that ``densescope pretrain`` or timm keeps beside the weights."""
-    if noted := timm_model_of(container.path):
-        return noted
-    try:
-        backbone = _settings(container)["backbone"]
-        options = {"img_size": backbone["image_size"], **backbone["options"]}
-        name = str(backbone["architecture"])
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
-    lists = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
-    return name, {**options, **lists}
-
-
-def _noted_normalization(container: Container) -> Normalization | None:
-    """Mean and standard deviation that ``densescope pretrain`` or timm keeps beside the weights."""
-    try:
-        if timm_model_of(container.path):
-            return of_architecture(settings_of(container.path)["pretrained_cfg"])
-        settings = _settings(container)
-        return Normalization(tuple(settings["mean"]), tuple(settings["std"]))
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
-
-
-def _settings(container: Container) -> Any:
-    return json.loads(container.content["densescope"]["settings"])
-
-
-def _advice(error: StepError, container: Container, row: Format) -> str:
-    if error.step not in LAYOUT_STEPS:
-        return ""
-    fits = fitting_formats(container) or naming_formats(container, row)
-    return f". Formats that would fit: {', '.join(fits)}" if fits else f". {_NONE_FITS}"
+        raise StepError(error.step, f"{error}{layout_advice(error, container, row)}") from error
 
 
 def _load(
@@ -158,9 +117,9 @@ def _load(
     size = spec.image_size or trained_size
     if resize(model, trained_size, size, architecture):
         coverage = with_positions(coverage, trained_size, size)
-    normalization = spec.normalization_of(architecture, _noted_normalization(container))
+    normalization = spec.normalization_of(architecture, noted_normalization(container))
     backbone = TimmBackbone(model, image_size=size, mean=normalization.mean, std=normalization.std)
-    given = options if _noted(container) else spec.architecture_options
+    given = options if noted_architecture(container) else spec.architecture_options
     refuse_other_heads(held, network_facts(backbone), given, container.path)
     inside = _counter(container, row)
     return LoadedBackbone(

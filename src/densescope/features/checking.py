@@ -8,12 +8,14 @@ from pathlib import Path
 from densescope.errors import CheckpointError
 from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
+from densescope.features.detection import determine
 from densescope.features.fitting import fitting_formats
 from densescope.features.format_row import EMA
+from densescope.features.formats import find_format
 from densescope.features.layouts import LAYOUT_STEPS
 from densescope.features.layouts import STEPS as STEPS
 from densescope.features.loaded import LoadedBackbone
-from densescope.features.spec import BackboneSpec
+from densescope.features.spec import AUTO, BackboneSpec
 from densescope.files import location
 
 
@@ -58,13 +60,17 @@ def check_checkpoint(path: str | Path, spec: BackboneSpec) -> CheckReport:
     Raises:
         CheckpointError: the format itself does not exist.
     """
-    path, format = location(path), spec.row.name
+    path, format = location(path), spec.format
+    if format != AUTO:
+        find_format(format)
     try:
-        loaded = load_backbone(path, spec)
+        found = determine(path, spec)
+        loaded = load_backbone(path, found.spec)
     except CheckpointError as error:
         step = getattr(error, "step", "read")
         return CheckReport(path, format, None, step, str(error), _fitting(path))
-    return CheckReport(path, format, loaded, None, _praise(loaded), _fitting(path))
+    message = "\n".join(filter(None, (found.sentence, _praise(loaded))))
+    return CheckReport(path, loaded.format, loaded, None, message, _fitting(path))
 
 
 def _fitting(path: Path) -> tuple[str, ...]:

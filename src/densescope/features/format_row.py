@@ -118,6 +118,8 @@ class Format:
         others: other networks that the code trains. Their names in a file tell them apart from
             the default one, so they are taken where no architecture is named.
         without: (tensor, options): options that hold too where no such tensor is in the file.
+        beside: beginning of the names of a part that the code always writes beside the backbone,
+            where it tells the files from those of other codes.
         by_prefix: ``"backbone"`` without a dot is the beginning of names too.
         registration: names and shapes of the backbone's parameters in the order in which they
             were registered, for codes that write the flat parameters of FSDP; else ``None``.
@@ -146,6 +148,7 @@ class Format:
     conversion: Conversion | None = None
     others: tuple[Architecture, ...] = ()
     without: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    beside: str = ""
     by_prefix: bool = False
     registration: Registration | None = None
     files: tuple[FileNames, ...] = ()
@@ -187,6 +190,11 @@ class Format:
         known = ", ".join(row.name for row in self.weights)
         raise CheckpointError(f"format {self.name} has no weights {weights!r}; it has: {known}")
 
+    def trains(self, architecture: str) -> bool:
+        """Whether the code is known to train networks of this kind; any, for no training code."""
+        own = (self.architecture, *(other.name for other in self.others))
+        return not self.architecture or _kind(architecture) in map(_kind, own)
+
     def of(self, architecture: str) -> Format:
         """This row as it is for another architecture.
 
@@ -204,6 +212,12 @@ class Format:
                 )
         known = _family(architecture) == _family(self.architecture)
         return replace(self, architecture=architecture, options=self.options if known else {})
+
+
+def _kind(architecture: str) -> str:
+    """The family, in which DINOv2's and DINOv3's transformers are others than the plain one."""
+    special = re.search(r"dinov\d", architecture)
+    return special[0] if special else _family(architecture)
 
 
 def _family(architecture: str) -> str:

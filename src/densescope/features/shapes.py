@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -112,6 +113,8 @@ def architectures_of(tensors: Mapping[str, Tensor], row: Format) -> list[Shaped]
     """
     found: dict[str, Shaped] = {}
     for name, options in _candidates(tensors):
+        if not row.trains(name):
+            continue
         shaped = try_architecture(tensors, row, name, options)
         if shaped is not None:
             found.setdefault(shaped.network, shaped)
@@ -132,9 +135,11 @@ def try_architecture(
     try:
         model, facts, network = _built(name, _frozen({**own.options, **options}))
         if own.conversion is not None:
+            model = deepcopy(model)  # a conversion may add to it
             tensors = own.conversion(tensors, model)
+            network = fingerprint_of(model)
         tensors = as_named(tensors, model.state_dict())
-    except CheckpointError:
+    except (CheckpointError, AttributeError, KeyError):  # a conversion that is for other networks
         return None
     wanted = {key: value.shape for key, value in model.state_dict().items()}
     if wanted != {key: value.shape for key, value in tensors.items()}:

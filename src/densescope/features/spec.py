@@ -13,14 +13,18 @@ from densescope.features.format_row import Format
 from densescope.features.formats import find_format
 from densescope.features.normalization import IMAGENET, Normalization, parse_normalization
 
+AUTO = "auto"  # in the place of a row of FORMATS: the file decides
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """How a checkpoint file becomes a backbone; the same for all checkpoints of a run.
 
     Attributes:
-        format: name of a row of ``FORMATS``.
-        architecture: timm model name; ``None`` takes the row's own.
+        format: name of a row of ``FORMATS``, or ``"auto"``, see
+            :mod:`~densescope.features.detection`.
+        architecture: timm model name; ``None`` takes the row's own, or finds it by the shapes of
+            the tensors where the row has none.
         architecture_options: arguments of that model (``img_size``, ``patch_size``, ...), over the
             row's. Without these and without an architecture, those that ``densescope pretrain``
             noted in the file, if it wrote it.
@@ -34,7 +38,7 @@ class BackboneSpec:
             :mod:`~densescope.features.normalization`.
     """
 
-    format: str
+    format: str = AUTO
     architecture: str | None = None
     architecture_options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -58,6 +62,10 @@ class BackboneSpec:
             CheckpointError: no such format, it has no such weights, an argument would have no
                 effect, or the loader is missing.
         """
+        if self.normalization is not None:
+            parse_normalization(self.normalization)
+        if self.format == AUTO:
+            return
         row = self.row
         if self.loader is not None and row.reader != "custom":
             raise CheckpointError(
@@ -119,6 +127,8 @@ class BackboneSpec:
         Raises:
             CheckpointError: no such format or architecture, or it refuses an option.
         """
+        if self.format == AUTO:
+            return
         row = self.row
         if row.reader == "weights":
             row = row.of(self.architecture or row.architecture)

@@ -23,6 +23,7 @@ from densescope.evaluation.probes import (
 from densescope.evaluation.probes.patch_head import QuickHead
 from densescope.evaluation.probes.predict import predict_masks
 from densescope.features.backbones import load_backbone
+from densescope.features.detection import determine
 from densescope.features.extraction import resolve_device
 from densescope.features.format_words import sweep_command
 from densescope.features.loaded import LoadedBackbone
@@ -94,9 +95,13 @@ def probe_file(
         DataError: the labelled images cannot be read.
         InputError: no such protocol, or data and numbers do not fit it.
     """
-    opened = _open(data, request, say)
-    say(_words(location(path).name, opened, request))
-    loaded = _load(location(path), spec, request)
+    path = location(path)
+    found = determine(path, spec)
+    if found.sentence:
+        say(found.sentence)
+    spec, opened = found.spec, _open(data, request, say)
+    say(_words(path.name, opened, request))
+    loaded = _load(path, spec, request)
     return _probe(loaded, opened, request, compute or Compute())
 
 

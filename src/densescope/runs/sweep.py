@@ -12,6 +12,7 @@ from types import NoneType
 
 from densescope.errors import InputError
 from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.detection import determine
 from densescope.features.discovery import RunCheckpoint, find_checkpoints, position_of
 from densescope.features.format_row import is_released
 from densescope.features.images import draw_subset, open_images
@@ -20,6 +21,7 @@ from densescope.features.spec import BackboneSpec
 from densescope.features.surroundings import found_in_words
 from densescope.files import Remote, location
 from densescope.records import ScoreRecord
+from densescope.runs.determine import determine_run
 from densescope.runs.executors import Executor, Here
 from densescope.runs.identity import check_files
 from densescope.runs.passes import Sweep, score_pass
@@ -103,7 +105,9 @@ def sweep(
         shard=shard,
         names=names,
     )
-    spec.check()
+    store = RunStore(output)
+    found = determine_run(location(run_folder), spec, names, store)
+    spec = found.spec
     spec.check_architecture()
     run = Sweep(
         location(run_folder),
@@ -114,9 +118,10 @@ def sweep(
         on_event or (lambda event: None),
         moved,
     )
-    store = RunStore(output)
     files = find_checkpoints(run.folder, spec.format, names, gone=store.names())
     files.check_doubles()
+    if found.sentence:
+        run.report(SweepEvent("note", found.sentence, 0, len(files.checkpoints)))
     for remark in found_in_words(files, run.folder, spec.row):
         kind = "left out" if remark.is_loss else "note"
         run.report(SweepEvent(kind, remark.text, 0, len(files.checkpoints)))
@@ -181,6 +186,7 @@ def score_checkpoint(
     """
     _check_kinds(spec=spec, images=images, settings=settings, compute=compute)
     settings, path = settings or ScoreSettings(), location(path)
+    spec = determine(path, spec).spec
     subset = draw_subset(open_images(images), images_count, settings.seed)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
         one = position_of(path, spec.row)

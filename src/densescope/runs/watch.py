@@ -8,7 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
+from densescope.errors import (
+    NOT_FINITE,
+    DataError,
+    DensescopeError,
+    InputError,
+    RecordError,
+)
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import find_checkpoints
 from densescope.features.images import draw_subset, open_images
@@ -19,6 +25,7 @@ from densescope.locks import exclusive
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, Signature
+from densescope.runs.determine import await_run
 from densescope.runs.folder_news import FolderNews
 from densescope.runs.identity import check_files, is_current
 from densescope.runs.positions import renumber
@@ -110,12 +117,13 @@ def watch_run(
         raise DataError(
             f"there is no folder {folder}: check the path, or wait for it without --once"
         )
-    spec.check()
+    report = on_event or (lambda event: None)
+    store = RunStore(on_disk(location(output), "--output of a watch"))
+    found = await_run(folder, spec, names, store, watching, report, sleep)
+    if found is None:
+        return WatchResult((), (), None)
+    spec, place = found, {PLACE: str(folder.resolve())}
     spec.check_architecture()
-    store, place = (
-        RunStore(on_disk(location(output), "--output of a watch")),
-        {PLACE: str(folder.resolve())},
-    )
     store.expect(plain({**without_images(spec, settings), **place, "race": None}), moved=moved)
     subset = draw_subset(open_images(images), images_count, settings.seed)
     with exclusive(store.folder / LOCK, wait=False) as alone:
@@ -144,7 +152,7 @@ def watch_run(
                 rescore=rescore,
                 channels=channels,
                 publish=publish or (lambda store: None),
-                report=on_event or (lambda event: None),
+                report=report,
             )
             return watch.run(sleep)
 

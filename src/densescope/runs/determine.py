@@ -1,0 +1,115 @@
+"""How the checkpoints of a run are read, where that is left to their files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from densescope.errors import CheckpointError, DataError, DensescopeError
+from densescope.features.detection import Determined, determine, is_open
+from densescope.features.discovery import find_checkpoints
+from densescope.features.names import ENDINGS, CheckpointNames
+from densescope.features.spec import AUTO, BackboneSpec
+from densescope.runs.store import LIVE, RunStore
+from densescope.runs.watch_events import WatchEvent, WatchSettings
+
+
+def determine_run(
+    folder: Path, spec: BackboneSpec, names: CheckpointNames | None, store: RunStore
+) -> Determined:
+    """One spec for all checkpoints of a run: as in its records, else as its first file says.
+
+    Raises:
+        DataError: there is no folder, or no checkpoint in it.
+        CheckpointError: no checkpoint can be read, or what the first one is stays open.
+    """
+    if not is_open(spec):
+        spec.check()
+        return Determined(spec)
+    before = _as_before(spec, store)
+    if before is not None:
+        return Determined(before, f"read as before: {before.format}")
+    reason: CheckpointError | None = None
+    for path in _files(folder, spec, names):
+        try:
+            return determine(path, spec)
+        except CheckpointError as error:
+            if getattr(error, "step", "read") != "read":
+                raise
+            reason = reason or error
+    assert reason is not None
+    raise reason
+
+
+def await_run(
+    folder: Path,
+    spec: BackboneSpec,
+    names: CheckpointNames | None,
+    store: RunStore,
+    watching: WatchSettings,
+    report: Callable[[WatchEvent], None],
+    sleep: Callable[[float], None],
+) -> BackboneSpec | None:
+    """:func:`determine_run` as soon as there is a checkpoint that can be read.
+
+    Returns:
+        The spec; ``None`` where the watch was idle for too long before.
+
+    Raises:
+        DataError: ``once``, and there is no checkpoint.
+        CheckpointError: ``once``, and none can be read; or what the first one is stays open.
+    """
+    began, said = time.monotonic(), ""
+    while True:
+        try:
+            found = determine_run(folder, spec, names, store)
+        except DensescopeError as error:
+            is_read = getattr(error, "step", "read") != "read"
+            if watching.once or is_read or not isinstance(error, DataError | CheckpointError):
+                raise
+            if str(error) != said:
+                report(WatchEvent("note", text=f"waiting for a first checkpoint: {error}"))
+            said, limit = str(error), watching.until_idle_seconds
+            if limit is not None and time.monotonic() - began >= limit:
+                return None
+            sleep(watching.poll_seconds)
+        else:
+            if found.sentence:
+                report(WatchEvent("note", text=found.sentence))
+            return found.spec
+
+
+def _as_before(spec: BackboneSpec, store: RunStore) -> BackboneSpec | None:
+    """The spec of the records that are there already, where all that is asked for fits it."""
+    if not store.manifest_path.is_file():
+        return None
+    stored = store.manifest()["backbone"]
+    if stored["format"] in (LIVE, AUTO) or spec.format not in (AUTO, stored["format"]):
+        return None
+    found = BackboneSpec(**{**stored, "normalization": spec.normalization})
+    asked = replace(
+        spec,
+        format=found.format,
+        architecture=spec.architecture or found.architecture,
+        architecture_options=spec.architecture_options or found.architecture_options,
+        weights=spec.weights or found.weights,
+    )
+    return asked if not is_open(asked) else None
+
+
+def _files(folder: Path, spec: BackboneSpec, names: CheckpointNames | None) -> Iterator[Path]:
+    """Checkpoints of the folder in their order; what ends like one where none has a number."""
+    format = None if spec.format == AUTO else spec.format
+    try:
+        found = find_checkpoints(folder, format, names)
+    except DataError:
+        single = [] if format or not folder.is_dir() else sorted(folder.iterdir())
+        single = [path for path in single if path.name.endswith(ENDINGS)]
+        if not single:
+            raise
+        yield from single
+        return
+    for one in found.checkpoints:
+        yield one.path
