@@ -44,7 +44,8 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     one = densescope("probe", file, *labels, "--test-split", "test", *BACKBONE)
     assert one.returncode == 0, one.stderr
     assert "mIoU" in one.stdout
-    assert "name its layout with --format" in refused(densescope("probe", file, *labels), 2)
+    unnamed = refused(densescope("probe", file, *labels, "--test-split", "test"))
+    assert "has the layout of dino, ibot, mugs, but no architecture known here has" in unnamed
     agreed = densescope("agree", scores)
     assert agreed.returncode == 0, agreed.stderr
     assert "DSE (released)" in agreed.stdout

@@ -19,6 +19,7 @@ from densescope.cli import (
     training,
     watching,
 )
+from densescope.cli.required import Verb
 
 
 class Verbs(TyperGroup):
@@ -76,17 +77,17 @@ def densescope(
     """Which checkpoint of a self-supervised run has the best patch features, and why."""
 
 
-app.command()(measure.sweep)
-app.command()(watching.watch)
-app.command()(measure.select)
-app.command()(measure.report)
-app.command()(measure.score)
-app.command()(probing.probe)
-app.command()(agreement.agree)
-app.command()(probing.protocols)
-app.command()(checkpoints.formats)
-app.command()(checkpoints.check)
-app.command()(training.pretrain)
-app.command()(training.methods)
-app.command()(studying.study)
-app.command()(demonstration.demo)
+app.command(cls=Verb)(measure.sweep)
+app.command(cls=Verb)(watching.watch)
+app.command(cls=Verb)(measure.select)
+app.command(cls=Verb)(measure.report)
+app.command(cls=Verb)(measure.score)
+app.command(cls=Verb)(probing.probe)
+app.command(cls=Verb)(agreement.agree)
+app.command(cls=Verb)(probing.protocols)
+app.command(cls=Verb)(checkpoints.formats)
+app.command(cls=Verb)(checkpoints.check)
+app.command(cls=Verb)(training.pretrain)
+app.command(cls=Verb)(training.methods)
+app.command(cls=Verb)(studying.study)
+app.command(cls=Verb)(demonstration.demo)

@@ -12,8 +12,14 @@ from rich.console import Console
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures, print_left_out
 from densescope.cli.grouping import from_options, grouped
+from densescope.cli.tables import (
+    backbone_in_words,
+    score_table,
+    selection_table,
+    sweep_table,
+    teacher_table,
+)
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import score_table, selection_table, sweep_table, teacher_table
 from densescope.errors import RecordError
 from densescope.records import ScoreRecord, write_record
 from densescope.selection.rounds import images_of, saving
@@ -99,6 +105,9 @@ def _finish(
     failed = [record for record in records if record.status == "failed"]
     scored = len(records) - len(failed)
     console.print(f"{scored} of {len(records)} checkpoints scored; records in {output}")
+    known = next((record.checkpoint for record in records if record.status == "scored"), {})
+    if known.get("normalization"):
+        console.print(backbone_in_words(known), soft_wrap=True)
     saved = saving(records)
     if saved is not None:
         console.print(saved)
@@ -149,6 +158,7 @@ def score(
         compute=scoring.compute(),
     )
     console = make_console()
+    console.print(backbone_in_words(record.checkpoint), soft_wrap=True)
     console.print(score_table(record))
     console.print(
         "DSE is separability + lambda x dim, with lambda = 1 for a checkpoint by itself; within a "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -163,3 +163,13 @@ def _lambdas(selection: Selection) -> list[float]:
 
 def _last(record: ScoreRecord) -> dict[str, Estimate]:
     return dict(record.scores[list(record.scores)[-1]])
+
+
+def backbone_in_words(checkpoint: Mapping[str, Any]) -> str:
+    """What a record says of the network, and by which mean and deviation images were normalized."""
+    facts = checkpoint.get("network") or {}
+    network = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+    mean, std = (checkpoint["normalization"][part] for part in ("mean", "std"))
+    images = "/".join(",".join(f"{value:g}" for value in part) for part in (mean, std))
+    named = f"{checkpoint['architecture']} ({network})" if network else checkpoint["architecture"]
+    return f"{named}, images by {images}"
