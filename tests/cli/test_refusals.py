@@ -97,7 +97,7 @@ def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path, is_there
         (tmp_path / "a run").mkdir()
     said = refused(densescope("select", tmp_path / "a run"))
     folder = shlex.quote(str(tmp_path / "a run"))
-    wanted = "densescope sweep RUN_FOLDER --format FORMAT --architecture NAME --images DIR"
+    wanted = "densescope sweep RUN_FOLDER --images DIR"
     assert f"{wanted} --output {folder}" in said
     assert ("there is no folder" in said) != is_there
 

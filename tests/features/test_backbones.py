@@ -234,10 +234,10 @@ def test_a_wrong_request_is_one_sentence(
 def test_the_counter_inside_is_compared_with_the_name(file: Path) -> None:
     assert load(file).note is None
     assert load(file).epoch_inside == 4
-    renamed = file.rename(file.with_name("checkpoint0090.pth"))
+    renamed = file.rename(file.with_name("checkpoint0009.pth"))
     note = load(renamed).note
     assert note is not None
-    assert note.startswith("checkpoint0090.pth says epoch 4 inside, its name leads to expect 91")
+    assert note.startswith("checkpoint0009.pth says epoch 4 inside, its name leads to expect 10")
 
 
 def test_half_precision_weights_are_computed_in_float32(

@@ -576,8 +576,7 @@ def test_a_format_in_words_says_where_its_weights_lie() -> None:
     assert "  rope_embed.*: fixed by the architecture" in lines
     assert "  eval/training_N/teacher_checkpoint.pth (the number counts steps)" in lines
     assert format_lines(FORMATS["timm"])[-1] == (
-        "command: densescope sweep RUN_FOLDER --format timm --architecture NAME --images DIR "
-        "--output SCORES"
+        "command: densescope sweep RUN_FOLDER --format timm --images DIR --output SCORES"
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -495,6 +495,11 @@ def vicregl(folder: Path, generator: torch.Generator) -> Written:
     return barlow_like(folder, generator, "model_300.pth", *parts)
 
 
+def vicregl_release(folder: Path, generator: torch.Generator) -> Written:
+    made = resnet_release(folder, generator)
+    return replace(made, path=made.path.rename(folder / "resnet50_alpha0.9.pth"))
+
+
 def dinov2_weights(generator: torch.Generator, *, registers: int, swiglu: bool) -> Weights:
     weights = vit_weights(generator)
 
@@ -613,7 +618,7 @@ LAYOUTS: dict[str, Callable[[Path, torch.Generator], Written]] = {
     "vicreg": vicreg,
     "vicregl": vicregl,
     "resnet-release": resnet_release,
-    "vicregl-release": resnet_release,
+    "vicregl-release": vicregl_release,
     "dinov2": dinov2,
     "dinov2-release": dinov2_release,
     "timm": timm_file,

@@ -406,6 +406,7 @@ EXECUTED = {
     "did you mean {}?": "test_a_misspelt_option_and_a_misspelt_format_are_mended",
     "no architecture known here has": "test_a_network_of_no_known_size_is_read_with_its_heads",
     "num_heads=N too": "test_a_network_of_no_known_size_is_read_with_its_heads",
+    "num_heads=N, N being the heads": "test_a_width_of_ones_own_is_told_what_is_missing",
     "By its shapes it is {}: give {}": "test_the_advice_is_an_architecture_with_the_heads_of_its",
     "MoCo v3's code, whose network": "test_a_converted_mocov3_is_never_given_six_heads",
     "give --architecture-option num_heads={}": "test_heads_that_nobody_gave_are_refused_where_the",

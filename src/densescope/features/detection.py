@@ -28,7 +28,7 @@ from densescope.features.fitting import (
 from densescope.features.format_row import Format, Weights, is_released
 from densescope.features.formats import FORMATS
 from densescope.features.layouts import LAYOUT_STEPS, StepError, unpack, walk
-from densescope.features.normalization import Normalization
+from densescope.features.normalization import IMAGENET, Normalization
 from densescope.features.noted import noted_architecture, noted_normalization
 from densescope.features.positions import mocov3_heads
 from densescope.features.shapes import Shaped, architectures_of, try_architecture
@@ -208,6 +208,10 @@ def _readings_of(container: Container, row: Format, spec: BackboneSpec) -> Itera
     )
     if row.beside and not evident:
         return
+    if not coverage.prefix and not chosen.path and _is_anyones(row):
+        evident = any(container.path.match(name) for name in row.latest)
+        if not evident:
+            return
     heads = mocov3_heads(tensors)
     if "num_heads" in row.options and not coverage.prefix and heads is None:
         return  # names that any network has, and nothing else that speaks for this code
@@ -218,6 +222,12 @@ def _readings_of(container: Container, row: Format, spec: BackboneSpec) -> Itera
         says = built if heads is not None and heads != built else None
         ids = frozenset(map(id, tensors.values()))
         yield Reading(settled, ids, offered, shaped, normalization, evident, says)
+
+
+def _is_anyones(row: Format) -> bool:
+    """A plain state dict of one code that normalizes otherwise: only its file's name tells."""
+    is_other = row.normalization not in (None, IMAGENET)
+    return bool(row.architecture) and is_other and row.conversion is None and not row.beside
 
 
 def _ids(container: Container, row: Format, chosen: Weights) -> frozenset[int]:
@@ -236,7 +246,7 @@ def _networks(
         name, options = noted
     else:
         name, options = row.architecture, dict(spec.architecture_options)
-    is_known = bool(name) and row.trains(name)
+    is_known = bool(name) and FORMATS[row.name].trains(name)
     own = try_architecture(tensors, row, name, options) if is_known else None
     if own is not None:
         yield own, spec

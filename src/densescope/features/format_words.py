@@ -46,9 +46,9 @@ def sweep_command(
     row: Format | None = None, *, run: Path | str = "RUN_FOLDER", output: Path | str = "SCORES"
 ) -> str:
     """The command that scores a run, of this format or of any; what is to be named in capitals."""
-    named = "--format FORMAT --architecture NAME" if row is None else _named(row)
+    named = "" if row is None else f" {_named(row)}"
     folder, scores = quote(str(run)), quote(str(output))
-    return f"densescope sweep {folder} {named} --images DIR --output {scores}"
+    return f"densescope sweep {folder}{named} --images DIR --output {scores}"
 
 
 def score_command(row: Format) -> str:
@@ -60,8 +60,6 @@ def score_command(row: Format) -> str:
 def _named(row: Format) -> str:
     if row.reader == "custom":
         return f"--format {row.name} --loader LOADER.py"
-    if row.reader == "weights" and not row.architecture:
-        return f"--format {row.name} --architecture NAME"
     return f"--format {row.name}"
 
 
@@ -100,7 +98,7 @@ def _architecture(row: Format) -> str:
     if row.reader != "weights":
         return _WHOSE[row.reader]
     if not row.architecture:
-        return "none of its own: name a timm model with --architecture"
+        return "the timm model that has the shapes of the tensors, or name it with --architecture"
     known = " or ".join(_with_options(row.of(name)) for name in row.architectures)
     told = ", as the names in the file tell," if row.others else ","
     for name, options in row.without:
