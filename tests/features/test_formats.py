@@ -607,3 +607,14 @@ def test_options_of_a_row_hold_for_one_family_of_networks() -> None:
 def test_options_for_files_without_a_tensor_are_told() -> None:
     line = next(line for line in format_lines(FORMATS["dinov3"]) if "architecture: " in line)
     assert ", in a file without storage_tokens with num_reg_tokens=0, norm_eps=1e-06," in line
+
+
+def test_options_of_any_network_of_a_row_are_taken_before_files_are_read() -> None:
+    BackboneSpec("vicregl", architecture_options={"dims": (8, 16, 24, 32)}).check_architecture()
+    BackboneSpec("mocov3", architecture_options={"layers": (1, 1, 1, 1)}).check_architecture()
+    with pytest.raises(CheckpointError, match="resnet50 has no option 'dimms'"):
+        BackboneSpec("vicregl", architecture_options={"dimms": 3}).check_architecture()
+    with pytest.raises(CheckpointError, match="vit_small_patch16_224 has no option 'layers'"):
+        BackboneSpec(
+            "mocov3", "vit_small_patch16_224", architecture_options={"layers": (1, 1, 1, 1)}
+        ).check_architecture()

@@ -124,15 +124,27 @@ class BackboneSpec:
     def check_architecture(self) -> None:
         """Build the architecture that every checkpoint of a run shares, and drop it again.
 
+        Where none is named and the format has several, only the files tell which it is; then the
+        options must be those of one of them.
+
         Raises:
             CheckpointError: no such format or architecture, or it refuses an option.
         """
         if self.format == AUTO:
             return
         row = self.row
-        if row.reader == "weights":
-            row = row.of(self.architecture or row.architecture)
-            build_architecture(row.architecture, {**row.options, **self.architecture_options})
+        if row.reader != "weights":
+            return
+        refused: list[CheckpointError] = []
+        for name in (self.architecture,) if self.architecture else row.architectures:
+            one = row.of(name)
+            try:
+                build_architecture(name, {**one.options, **self.architecture_options})
+            except CheckpointError as error:
+                refused.append(error)
+            else:
+                return
+        raise refused[0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a record."""
