@@ -149,6 +149,7 @@ SETTINGS = (
     Setting("solo-learn", "training, ViT", partial(files.solo, vit=True), "lightning"),
     Setting("lightly", "ResNet in a Sequential", files.lightly_sequential, "lightning"),
     Setting("lightly", "masked ViT of timm", files.lightly_vit, "lightning"),
+    Setting("lightly", "masked ViT of torchvision", files.lightly_torchvision, "lightning"),
     Setting("lightly-train", "last.ckpt", files.lightly_train, "lightning"),
     Setting("lightly-train", "exported_last.pt, timm", files.lightly_exported, "timm"),
     Setting("open_clip", "training, ViT", files.open_clip, "openclip", CLIP_MEAN, CLIP_STD),

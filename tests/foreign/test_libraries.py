@@ -9,13 +9,13 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import VisionTransformer, resnet18
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.inert import module_state
 from tests.features.plain_models import RESNET_OPTIONS, perturb, random_images, resnet_weights
-from tests.features.written_layouts import SMALL_VIT, VIT_NAME, as_sequential
+from tests.features.written_layouts import SMALL_VIT, VIT_NAME, as_sequential, prefixed
 from tests.foreign.hints import follow
 from tests.foreign.loading import load
 
@@ -93,6 +93,30 @@ def test_an_exported_resnet_of_torchvision_loads(
     options = {"architecture": "resnet18", "architecture_options": dict(RESNET_OPTIONS)}
     loaded = load(tmp_path / "exported_last.pt", format="timm", **options)
     assert loaded.coverage.dropped[0][1:] == ("classifier", 2)
+
+
+@pytest.mark.parametrize("lightly", [False, True])
+def test_a_vision_transformer_of_torchvision_loads(
+    lightly: bool, tmp_path: Path, generator: torch.Generator
+) -> None:
+    """On its own, or in lightly's masked module, its classifier included."""
+    model = VisionTransformer(32, 8, num_layers=2, num_heads=4, hidden_dim=48, mlp_dim=192)
+    perturb(model, generator)
+    content: Any = model.state_dict()
+    if lightly:
+        modules = pytest.importorskip("lightly.models.modules")
+        held = modules.MaskedVisionTransformerTorchvision(vit=model).state_dict()
+        content = {"state_dict": prefixed("backbone.", held), "epoch": 3}
+    torch.save(content, tmp_path / "last.ckpt")
+    followed = follow(tmp_path / "last.ckpt", {"format": "lightning" if lightly else "timm", **VIT})
+    images = random_images(generator)
+    with torch.no_grad():
+        tokens = model._process_input(images)
+        tokens = model.encoder(torch.cat([model.class_token.expand(2, -1, -1), tokens], 1))
+    found = followed.loaded.backbone.features(images)
+    torch.testing.assert_close(found.image, tokens[:, 0], rtol=2e-4, atol=2e-4)
+    expected = tokens[:, 1:].mT.reshape(2, -1, 4, 4)
+    torch.testing.assert_close(found.patches[0], expected, rtol=2e-4, atol=2e-4)
 
 
 def test_fully_sharded_names_are_those_that_torch_writes(

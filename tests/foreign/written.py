@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from densescope.features.backbones import Features
 from tests.features.plain_models import (
@@ -22,6 +23,7 @@ from tests.features.plain_models import (
     Weights,
     dinov3_features,
     dinov3_weights,
+    perturb,
     resnet_weights,
     swin_features,
     swin_weights,
@@ -296,6 +298,22 @@ def lightly_vit(folder: Path, generator: torch.Generator) -> Written:
         "student_backbone.vit.": vit_network(student),
     }
     return Written(path, expected, VIT_NAME, dict(SMALL_VIT))
+
+
+def lightly_torchvision(folder: Path, generator: torch.Generator) -> Written:
+    """lightly's older masked models: torchvision's network called ``vit``."""
+    model = VisionTransformer(32, 8, num_layers=2, num_heads=4, hidden_dim=DIM, mlp_dim=4 * DIM)
+    perturb(model, generator)
+
+    def network(images: Tensor) -> Features:
+        with torch.no_grad():
+            tokens = model._process_input(images)
+            tokens = model.encoder(torch.cat([model.class_token.expand(2, -1, -1), tokens], 1))
+        return Features((tokens[:, 1:].mT.reshape(2, DIM, 4, 4),), tokens[:, 0])
+
+    tensors = prefixed("backbone.vit.", model.state_dict()) | {"backbone.mask_token": torch.ones(1)}
+    path = saved(folder / "epoch=9-step=400.ckpt", lightning_file("last.ckpt", tensors))
+    return Written(path, {"backbone.vit.": network}, VIT_NAME, dict(SMALL_VIT))
 
 
 def lightly_train(folder: Path, generator: torch.Generator) -> Written:

@@ -10,6 +10,7 @@ from torch import Tensor
 from densescope.features.architectures import visible_options
 from densescope.features.format_row import Format
 from densescope.features.layouts import StepError, prefix_in_the_way
+from densescope.features.places import places
 from densescope.features.positions import mocov3_heads
 from densescope.features.shapes import Shaped, architectures_of
 
@@ -21,7 +22,8 @@ def prefix_hint(unexpected: Collection[str], missing: Collection[str], taken: st
         unexpected, missing: names of tensors.
         taken: what was taken off the beginning of the names already.
     """
-    prefix = prefix_in_the_way(unexpected, missing)
+    begun = [place for place in places(unexpected) if place]
+    prefix = prefix_in_the_way(unexpected, missing) or next(iter(begun), "")
     if not prefix:
         return ""
     whole = f"{taken}{prefix}"

@@ -44,6 +44,18 @@ _CLIP = (
     (r"\.mlp\.c_fc\.", ".mlp.fc1."),
     (r"\.mlp\.c_proj\.", ".mlp.fc2."),
 )
+_TORCHVISION_VIT = (
+    (r"^class_token$", "cls_token"),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
+)
 _DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
 
 
@@ -80,6 +92,18 @@ def clip_names(tensors: Tensors, model: Any) -> dict[str, Tensor]:
         if name == "positional_embedding":
             tensor = tensor[None]
         for pattern, replacement in _CLIP:
+            name = re.sub(pattern, replacement, name)
+        out[name] = tensor
+    return out
+
+
+def torchvision_vit(tensors: Tensors, model: Any) -> dict[str, Tensor]:
+    """torchvision's vision transformer in timm's words; all other names stay."""
+    if "encoder.layers.encoder_layer_0.ln_1.weight" not in tensors:
+        return dict(tensors)
+    out = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in _TORCHVISION_VIT:
             name = re.sub(pattern, replacement, name)
         out[name] = tensor
     return out

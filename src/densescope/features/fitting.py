@@ -30,6 +30,10 @@ _FAMILIES = {
         "transformer.resblocks.0.attn.in_proj_weight",
         r"(class_embedding|positional_embedding|(conv1|ln_pre|ln_post|transformer)\.[\w.]+)",
     ),
+    "torchvision vit": (
+        "encoder.layers.encoder_layer_0.ln_1.weight",
+        r"(class_token|encoder\.[\w.]+|conv_proj\.\w+)",
+    ),
     "timm convnext": (
         "stages.0.blocks.0.conv_dw.weight",
         r"(stem|stages|norm_pre|head\.norm)\.[\w.]+",

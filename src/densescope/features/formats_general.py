@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from densescope.features.conversions import torchvision_vit
 from densescope.features.format_row import (
     EMA,
     NUMBERED_RESNET,
@@ -16,6 +17,7 @@ from densescope.features.format_row import (
 _LEFT_OUT = (
     *((name, "classifier") for name in ("head.weight", "head.bias", "head.fc.*", "fc.*")),
     ("classifier.*", "classifier"),
+    ("heads.*", "classifier"),
     ("n_averaged", "counter of torch's AveragedModel"),
 )
 
@@ -32,6 +34,7 @@ GENERAL_ROWS = (
         by_prefix=True,
         drop=_LEFT_OUT,
         renames=NUMBERED_RESNET,
+        conversion=torchvision_vit,
         files=any_number("checkpoint-N.pth.tar"),
         latest=("last.pth.tar", "model_best.pth.tar"),
         counter_offset=None,
@@ -44,6 +47,7 @@ GENERAL_ROWS = (
         by_prefix=True,
         drop=_LEFT_OUT,
         renames=NUMBERED_RESNET,
+        conversion=torchvision_vit,
         files=any_number("model_N.safetensors", "safetensors"),
         latest=("model.safetensors",),
         counter="",
@@ -56,6 +60,7 @@ GENERAL_ROWS = (
         by_prefix=True,
         drop=_LEFT_OUT,
         renames=NUMBERED_RESNET,
+        conversion=torchvision_vit,
         files=any_number("epoch=N-step=400.ckpt", "ckpt"),
         latest=("last.ckpt",),
         counter_offset=0,

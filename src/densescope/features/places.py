@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +16,7 @@ _SIGNS = re.compile(
     r"(|.*\.)(?:(?<!layers\.\d\.)blocks\.0\.attn\.qkv\.weight"
     r"|layer1\.0\.conv1\.weight"
     r"|transformer\.resblocks\.0\.attn\.in_proj_weight"
+    r"|encoder\.layers\.encoder_layer_0\.ln_1\.weight"
     r"|4\.0\.conv1\.weight"  # the same in a Sequential
     r"|layers\.0\.blocks\.0\.attn\.qkv\.weight"
     r"|stages\.0\.(?:blocks\.)?0\.(?:dwconv|conv_dw)\.weight)"
@@ -39,7 +40,7 @@ def flattened(content: Any) -> dict[str, Tensor]:
     return found
 
 
-def places(names: Mapping[str, Any]) -> list[str]:
+def places(names: Iterable[str]) -> list[str]:
     """Beginnings of names behind which a vision network of a known family follows.
 
     Example:
