@@ -55,7 +55,7 @@ def weights() -> tuple[torch.nn.Module, dict[str, Tensor]]:
 def test_a_name_of_timm_is_loaded_from_its_cache(cache: Path) -> None:
     model, tensors = weights()
     keep(cache, f"timm/{NAME}", {"model.safetensors": tensors})
-    loaded = load_backbone(f"timm:{NAME}", SPEC)
+    loaded = load_backbone(f"timm:{NAME}", BackboneSpec())
     assert (loaded.backbone.image_size, loaded.backbone.mean) == (160, (0.5, 0.5, 0.5))
     assert (loaded.format, loaded.architecture) == ("released", NAME)
     backbone = {name: value for name, value in tensors.items() if not name.startswith("head.")}
@@ -114,7 +114,11 @@ def test_without_cache_and_connection_the_cure_is_named(location: str, cache: Pa
     [
         ("timm:vit_tny_patch16_224", SPEC, "has no model of .*did you mean .*timm:vit_tiny"),
         ("timm:coatnet_0_224", SPEC, "has no released weights of the name 'coatnet_0_224'"),
-        (f"timm:{NAME}", BackboneSpec("dino"), "is a released model: --format released, not dino"),
+        (
+            f"timm:{NAME}",
+            BackboneSpec("dino"),
+            "is a released model, not a file of format dino: leave --format out",
+        ),
         ("file.pth", SPEC, "file.pth is not a released model: .*timm:NAME or hf-hub:ORG/NAME"),
         (f"timm:{NAME}", BackboneSpec("released", weights="teacher"), "takes neither"),
         (f"timm:{NAME}", BackboneSpec("released", architecture="resnet50"), "takes no architec"),

@@ -32,6 +32,7 @@ from densescope.runs.watch import watch_run
 from densescope.runs.watch_events import WatchSettings
 from tests.tiny_run import OPTIONS, SETTINGS, checkpoint, write_checkpoints, write_images
 
+OPTION_WORDS = [f"--architecture-option={key}={value}" for key, value in OPTIONS.items()]
 SPEC = BackboneSpec("dino", architecture_options=OPTIONS)
 
 
@@ -185,12 +186,14 @@ def test_the_command_takes_urls(
         monkeypatch.setattr(sys, "argv", ["densescope", *words])
         with pytest.raises(SystemExit) as ended:
             main()
-        return ended.value.code, " ".join("".join(capsys.readouterr()).split())
+        return ended.value.code or 0, " ".join("".join(capsys.readouterr()).split())
 
     swept(memory, images)
     table = f"{memory}/table.csv"
-    assert said("select", f"{memory}/scores", "--write", table)[0] in (0, None)
+    assert said("select", f"{memory}/scores", "--write", table)[0] == 0
     assert location(table).read_text().startswith("step,unit,name,")
+    code, text = said("check", f"{memory}/run/checkpoint0000.pth", *OPTION_WORDS)
+    assert (code, "all 30 tensors" in text) == (0, True), text
     code, text = said("check", f"{memory}/run/checkpoint0000.pth", "--format", "mae")
     assert (code, "does not fit format mae" in text) == (1, True), text
     where = ("--images", "s3://bucket/images", "--output", f"{memory}/scores")

@@ -74,7 +74,10 @@ def _name(location: str, format: str) -> str:
     import timm
 
     if format != "released":
-        raise StepError("read", f"{location} is a released model: --format released, not {format}")
+        raise StepError(
+            "read",
+            f"{location} is a released model, not a file of format {format}: leave --format out",
+        )
     if not is_released(location):
         raise StepError(
             "read",
