@@ -215,7 +215,7 @@ def load(path):
 
 _, small, large = sys.argv
 resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))  # a file of 20 GiB is never mapped
-for path in (small, large, small, large):
+for path in 4 * (small, large):
     print(*load(path))
 """
 
@@ -238,4 +238,5 @@ def test_twenty_gigabytes_cost_what_their_backbone_does(tmp_path: Path) -> None:
     assert int(sizes[1]) > 20 * GIBIBYTE > 300 * int(sizes[0])
     assert len(set(hashes)) == 1
     assert (int(kibibytes[-1]) - int(kibibytes[0])) * 1024 < backbone / 2
-    assert float(seconds[3]) < 2 * float(seconds[2]) + 0.1, seconds
+    of_small, of_large = (min(map(float, seconds[first::2])) for first in (0, 1))
+    assert of_large < 2 * of_small + 0.1, seconds  # the least, as other programs take time too
