@@ -205,12 +205,41 @@ def test_a_misspelt_architecture_is_mended(tmp_path: Path, generator: torch.Gene
     )
 
 
+FILE_LOADER = """
+import torch
+from densescope.features.backbones import Features
+
+
+class Mine(torch.nn.Module):
+    patch_size, image_size, mean, std = 8, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+    def __init__(self, kernel):
+        super().__init__()
+        self.kernel = torch.nn.Parameter(kernel)
+
+    def features(self, images, layers=(-1,)):
+        grid = torch.nn.functional.conv2d(images, self.kernel, stride=8)
+        return Features((grid,), grid.mean((2, 3)))
+
+
+def load_backbone(path, **options):
+    return Mine(torch.load(path, weights_only=True)["net"]["mine.kernel"])
+"""
+
+
 def test_a_file_without_a_known_network_needs_a_loader(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
-    torch.save({"net": head(generator, "mine.")}, tmp_path / "a.pth")
+    kernel = torch.randn(4, 3, 8, 8, generator=generator)
+    path, loader = tmp_path / "a.pth", tmp_path / "LOADER.py"
+    torch.save({"net": {"mine.kernel": kernel}}, path)
     with pytest.raises(CheckpointError, match=r"No known format fits: .*--loader LOADER\.py\)$"):
-        load(tmp_path / "a.pth", format="timm", **VIT)
+        load(path, format="timm", **VIT)
+    loader.write_text(FILE_LOADER)
+    images = random_images(generator)
+    expected = torch.nn.functional.conv2d(images, kernel, stride=8)
+    found = load(path, format="custom", loader=loader).backbone.features(images)
+    torch.testing.assert_close(found.patches[0], expected)
 
 
 def test_each_library_is_told_of_its_own_folders(
