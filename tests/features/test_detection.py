@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -193,3 +194,21 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         load_backbone(tmp_path / "a.pth", BackboneSpec())
     with pytest.raises(CheckpointError, match="there is no"):
         load_backbone(tmp_path / "absent.pth", BackboneSpec())
+
+
+def test_what_is_no_file_of_tensors_is_told_by_what_it_is(tmp_path: Path) -> None:
+    config = {"model_type": "vit"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert determine(tmp_path, BackboneSpec()).spec.format == "huggingface"
+    assert determine("timm:vit_small_patch16_224.dino", BackboneSpec()).spec.format == "released"
+    assert determine("hf-hub:timm/some", BackboneSpec()).spec.format == "released"
+    spec = BackboneSpec(loader=tmp_path / "loader.py")
+    assert determine(tmp_path / "a.pth", spec).spec.format == "custom"
+
+
+def test_a_folder_of_timm_is_read_as_the_model_it_names(tmp_path: Path, weights: Weights) -> None:
+    save_file(weights, tmp_path / "model.safetensors")
+    arguments = {"depth": 2, "img_size": 32, "num_heads": 12}
+    config = {"architecture": "vit_small_patch16_224", "model_args": arguments}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert_features(load_backbone(tmp_path, BackboneSpec()).backbone, weights, 12)

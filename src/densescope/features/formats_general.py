@@ -36,7 +36,14 @@ GENERAL_ROWS = (
         renames=NUMBERED_RESNET,
         conversion=torchvision_vit,
         files=any_number("checkpoint-N.pth.tar"),
-        latest=("last.pth.tar", "model_best.pth.tar"),
+        latest=(
+            "last.pth.tar",
+            "model_best.pth.tar",
+            "last.pt",
+            "last.pth",
+            "latest.pt",
+            "latest.pth",
+        ),
         counter_offset=None,
     ),
     Format(
