@@ -68,7 +68,6 @@ class BackboneOptions:
     loader: Annotated[
         Path | None, typer.Option(help="A Python file with load_backbone, for --format custom.")
     ] = None
-
     normalization: Annotated[
         str | None,
         typer.Option(

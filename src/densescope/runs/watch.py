@@ -8,13 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densescope.errors import (
-    NOT_FINITE,
-    DataError,
-    DensescopeError,
-    InputError,
-    RecordError,
-)
+from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import find_checkpoints
 from densescope.features.images import draw_subset, open_images
@@ -29,12 +23,7 @@ from densescope.runs.determine import await_run
 from densescope.runs.folder_news import FolderNews
 from densescope.runs.identity import check_files, is_current
 from densescope.runs.positions import renumber
-from densescope.runs.scorer import (
-    CheckpointScorer,
-    Compute,
-    manifest,
-    without_images,
-)
+from densescope.runs.scorer import CheckpointScorer, Compute, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
 from densescope.runs.watch_events import Kind, WatchEvent, WatchResult, WatchSettings
 from densescope.selection import (
