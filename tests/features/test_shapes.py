@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from densescope.errors import CheckpointError
+from densescope.features.checking import check_checkpoint
 from densescope.features.formats import FORMATS
 from densescope.features.shapes import architectures_of
+from densescope.features.spec import BackboneSpec
 from tests.features.plain_models import random_images, vit_features, vit_weights
 from tests.features.written_layouts import prefixed
 from tests.foreign.hints import follow
@@ -182,3 +184,14 @@ def test_shapes_of_timm_models_lead_back_to_their_network(
         assert {k: v.shape for k, v in same.items()} == {
             k: v.shape for k, v in model.state_dict().items()
         }
+
+
+def test_rows_with_heads_of_their_own_are_not_advised_for_anyones_names(
+    deit: tuple[Path, Weights], tmp_path: Path, generator: torch.Generator
+) -> None:
+    path, _ = deit
+    assert "mocov3-release" in check_checkpoint(path, BackboneSpec("dino")).fitting
+    torch.save({"model": vit_weights(generator, dim=384, patch=16)}, tmp_path / "own.pth")
+    fitting = check_checkpoint(tmp_path / "own.pth", BackboneSpec("dino")).fitting
+    assert "timm" in fitting
+    assert "mocov3-release" not in fitting

@@ -21,6 +21,7 @@ from densescope.features.architectures import visible_options
 from densescope.features.checkpoints import Container, read_checkpoint
 from densescope.features.fitting import (
     fitting_formats,
+    fixes_heads_of_anyone,
     for_network,
     naming_formats,
     prefixes_of,
@@ -213,8 +214,8 @@ def _readings_of(container: Container, row: Format, spec: BackboneSpec) -> Itera
         if not evident:
             return
     heads = mocov3_heads(tensors)
-    if "num_heads" in row.options and not coverage.prefix and heads is None:
-        return  # names that any network has, and nothing else that speaks for this code
+    if fixes_heads_of_anyone(row, coverage, tensors):
+        return
     offered = tuple(_ids(container, row, other) for other in row.weights)
     for shaped, settled in _networks(container, row, tensors, spec):
         normalization = settled.normalization_of(shaped.name, noted_normalization(container))

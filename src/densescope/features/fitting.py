@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+
+from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
 from densescope.features.format_row import EMA
 from densescope.features.formats import FORMATS, Format, Weights
-from densescope.features.layouts import StepError, find_prefix, found_at, unpack, walk
+from densescope.features.layouts import Coverage, StepError, find_prefix, found_at, unpack, walk
 from densescope.features.places import flattened, places
+from densescope.features.positions import mocov3_heads
 from densescope.features.ranks import FLAT_NAMES
 from densescope.features.wrappers import unwrapped
 
@@ -131,11 +135,13 @@ def _fits(container: Container, row: Format, chosen: Weights) -> bool:
         return False
     try:
         row = for_network(container, row, chosen)
-        tensors, _ = unpack(container, row, chosen)
+        tensors, coverage = unpack(container, row, chosen)
     except CheckpointError:
         return False
     if container.ranks:
         return any(name.endswith(FLAT_NAMES) for name in tensors)
+    if fixes_heads_of_anyone(row, coverage, tensors):
+        return False
     if not row.architecture and not _NOT_TIMM.isdisjoint(tensors):
         return False
     if not _begins_as_written(container, row, chosen):
@@ -147,6 +153,14 @@ def _fits(container: Container, row: Format, chosen: Weights) -> bool:
     ):
         return False
     return "cls_token" not in tensors or row.options.get("class_token", True)
+
+
+def fixes_heads_of_anyone(row: Format, coverage: Coverage, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a row has heads of its own for names that any network has, and nothing else speaks.
+
+    What speaks for MoCo v3 in a file of its ``convert_to_deit.py`` are the fixed positions.
+    """
+    return "num_heads" in row.options and not coverage.prefix and mocov3_heads(tensors) is None
 
 
 def _begins_as_written(container: Container, row: Format, chosen: Weights) -> bool:
