@@ -124,7 +124,8 @@ def test_a_sweep_ends_with_the_headline_of_select(swept: Path, tiny_images: Path
     words = ["sweep", swept / "run", *BACKBONE, *SCORING, "--images", tiny_images]
     scored = densescope(*words, "--output", swept / "scores").stdout.splitlines()
     chosen = densescope("select", swept / "scores").stdout
-    headline = scored[-2]
+    headline = scored[-3]
+    assert scored[-2].startswith("(by DSE with the run's lambda = ")
     assert re.match(r"(Use|No clear winner:) ", headline)
     assert headline in chosen
     assert scored[-1].startswith("next: densescope select")

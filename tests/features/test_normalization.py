@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,21 @@ def test_every_row_of_a_training_code_says_how_it_normalizes() -> None:
     assert other == {"swav", "swav-release", "vicregl", "vicregl-release"}
     own = {name for name, row in FORMATS.items() if row.normalization is None}
     assert own == {name for name, row in FORMATS.items() if row.reader != "weights"}
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("123.675,116.28,103.53/58.395,57.12,57.375", "give 0.485,0.456,0.406/0.229,0.224,0.225"),
+        ("0.5,0.5,0.5/1,1,2", "at most 1$"),
+        ("300,0,0/1,1,1", "at most 1$"),
+        ("-0.1,0,0/1,1,1", "at most 1$"),
+    ],
+)
+def test_numbers_for_pixels_up_to_255_are_refused(text: str, cure: str) -> None:
+    with pytest.raises(CheckpointError, match="is not for pixels from 0 to 1") as refused:
+        BackboneSpec("timm", normalization=text).check()
+    assert re.search(cure, str(refused.value))
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5/0.5", "0.5,0.5,0.5/0.5,0.5,0", "image-net", "a/b"])

@@ -41,6 +41,11 @@ def test_the_earliest_that_is_tied_with_the_best_of_the_first_part() -> None:
     )
 
 
+def test_a_teacher_without_a_rival_is_said_to_be_the_only_one() -> None:
+    found = select_gram_teacher(run([1.0, 0.0, 2.0]), first_part=0.4)
+    assert "epoch10.pth (epoch 10), the only checkpoint scored in the first 40%" in found.sentence
+
+
 def test_differences_are_those_of_the_same_images() -> None:
     found = select_gram_teacher(run(DECLINE))
     teacher = found.row(found.name)

@@ -129,9 +129,13 @@ def _choice(records: list[ScoreRecord]) -> str:
 
     layer = next(int(list(record.scores)[-1]) for record in records if record.scores)
     try:
-        return headline(select_checkpoints(records, layer=layer))
+        selection = select_checkpoints(records, layer=layer)
     except RecordError as error:
         return f"no choice can be made: {error}"
+    if selection.weight is None or selection.pick is None or len(selection.rows) < 2:
+        return headline(selection)
+    weight = f"lambda = {selection.weight:.3g}"
+    return f"{headline(selection)}\n(by DSE with the run's {weight}; the numbers above have 1)"
 
 
 @grouped

@@ -9,6 +9,7 @@ architecture is used only where it is asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,15 @@ def parse_normalization(text: str) -> Normalization | None:
         mean, std = (tuple(map(float, part.split(","))) for part in text.split("/"))
     except ValueError:
         mean, std = (), ()
-    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+    if len(mean) != 3 or len(std) != 3 or not all(0 < value < math.inf for value in std):
         raise CheckpointError(f"normalization {text!r} is none of: {_FORMS}")
+    if not all(0 <= value <= 1 for value in mean) or max(std) > 1:
+        in_units = Normalization(*(tuple(value / 255 for value in part) for part in (mean, std)))
+        cure = f": for pixels up to 255 give {in_units}" if 2 < max(mean) <= 255 else ""
+        raise CheckpointError(
+            f"normalization {text!r} is not for pixels from 0 to 1, whose mean lies between 0 and "
+            f"1 and whose standard deviation is at most 1{cure}"
+        )
     return Normalization(mean, std)
 
 

@@ -99,6 +99,15 @@ class RunStore:
             self._refuse(differences({key: held.get(key) for key in asked}, asked))
             self._refuse_place(held, part, moved)
 
+    def expect_place(self, place: Path, *, moved: bool) -> None:
+        """Refuse another run's checkpoints before any of them is looked at.
+
+        Raises:
+            RecordError: the records are of checkpoints in another folder than this one.
+        """
+        if place.is_dir():
+            self.expect({PLACE: str(place.resolve())}, moved=moved)
+
     def has_moved(self, place: Path) -> bool:
         """Whether the records are of checkpoints in another folder than this one."""
         if not self.manifest_path.exists() or not self._anything_scored():

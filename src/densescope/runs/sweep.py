@@ -106,6 +106,7 @@ def sweep(
         names=names,
     )
     store = RunStore(output)
+    store.expect_place(location(run_folder), moved=moved)
     found = determine_run(location(run_folder), spec, names, store)
     spec = found.spec
     spec.check_architecture()

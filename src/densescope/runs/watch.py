@@ -108,6 +108,7 @@ def watch_run(
         )
     report = on_event or (lambda event: None)
     store = RunStore(on_disk(location(output), "--output of a watch"))
+    store.expect_place(folder, moved=moved)
     found = await_run(folder, spec, names, store, watching, report, sleep)
     if found is None:
         return WatchResult((), (), None)

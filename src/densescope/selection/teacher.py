@@ -232,7 +232,9 @@ def _sentence(
     last, weight = rows[-1], float(selection.weight or 0)
     value = f"{dse_title(weight)} {with_error(teacher.dse)}"
     part = f"the first {first_part:.0%} of the run"
-    if teacher.is_best:
+    if sum(row.in_first_part for row in rows) == 1:
+        said = [f"Gram teacher: {place(teacher)}, the only checkpoint scored in {part} ({value})."]
+    elif teacher.is_best:
         said = [
             f"Gram teacher: {place(teacher)}, with the best dense structure of {part} ({value})."
         ]
