@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +23,7 @@ from densescope.features.formats import FORMATS
 from densescope.features.spec import BackboneSpec
 from tests.features.plain_models import (
     RESNET_OPTIONS,
+    perturb,
     random_images,
     resnet_weights,
     vit_features,
@@ -29,7 +31,7 @@ from tests.features.plain_models import (
 )
 from tests.features.test_shapes import mocov3_positions
 from tests.features.written_layouts import LAYOUTS, prefixed
-from tests.foreign.hints import advised
+from tests.foreign.hints import advised, follow
 
 Weights = dict[str, Tensor]
 VIT_S = {"vit_small_patch16_224"}
@@ -181,6 +183,121 @@ def test_a_width_of_ones_own_is_told_what_is_missing(
     options = parse_architecture_options([given.replace("=N", "=4")])
     spec = BackboneSpec("timm", "vit_small_patch16_224", options)
     assert_features(load_backbone(tmp_path / "small.pth", spec).backbone, weights, 4)
+
+
+@pytest.mark.parametrize("named", [None, "vit_tiny_patch16_224"])
+def test_a_width_of_ones_own_behind_a_prefix_is_told_the_whole_command(
+    named: str | None, tmp_path: Path, generator: torch.Generator
+) -> None:
+    weights = vit_weights(generator)
+    torch.save({"net": prefixed("encoder.", weights), "opt": {}, "it": 3}, tmp_path / "own.pt")
+    with pytest.raises(CheckpointError, match=r"num_heads=N, N being") as caught:
+        load_backbone(tmp_path / "own.pt", BackboneSpec(architecture=named))
+    assert "NAME" not in str(caught.value)
+    (way,) = advised(str(caught.value))
+    assert way["weights"] == "net.encoder."
+    assert way["architecture"] == (named or "vit_small_patch16_224")
+    way["architecture_options"]["num_heads"] = 4
+    assert_features(load_backbone(tmp_path / "own.pt", BackboneSpec(**way)).backbone, weights, 4)
+
+
+def test_a_wrong_architecture_behind_a_prefix_is_told_the_right_one(
+    tmp_path: Path, weights: Weights
+) -> None:
+    torch.save({"net": prefixed("encoder.", weights)}, tmp_path / "own.pt")
+    spec = BackboneSpec(architecture="vit_tiny_patch16_224")
+    with pytest.raises(CheckpointError, match="does not fill vit_tiny_patch16_224. By its") as seen:
+        load_backbone(tmp_path / "own.pt", spec)
+    (way,) = advised(str(seen.value))
+    assert_features(load_backbone(tmp_path / "own.pt", BackboneSpec(**way)).backbone, weights, 6)
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "timm's test_vit": {"mlp_ratio": 3},
+    "a hidden width that is no multiple": {"mlp_ratio": 2.7},
+    "no bias of queries": {"qkv_bias": False},
+    "no class token": {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    "layer scale": {"init_values": 0.1},
+    "registers": {"reg_tokens": 4},
+    "positions of patches alone": {"reg_tokens": 3, "no_embed_class": True},
+    "normalized queries, a norm in front": {"qk_norm": True, "pre_norm": True},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_all_that_shapes_show_is_in_the_advice(
+    name: str, tmp_path: Path, generator: torch.Generator
+) -> None:
+    size = {"embed_dim": 64, "depth": 2, "patch_size": 8, "img_size": 32, "num_heads": 4}
+    model = timm.create_model("vit_small_patch16_224", num_classes=0, **size, **OWN[name]).eval()
+    perturb(model, generator)
+    torch.save(model.state_dict(), tmp_path / "own.pt")
+    with pytest.raises(CheckpointError, match="num_heads=N") as caught:
+        load_backbone(tmp_path / "own.pt", BackboneSpec())
+    (way,) = advised(str(caught.value))
+    extra = {key for key in way["architecture_options"] if key not in size}
+    assert extra == set(OWN[name]), "no more than what differs from the architecture"
+    way["architecture_options"]["num_heads"] = 4
+    found = load_backbone(tmp_path / "own.pt", BackboneSpec(**way)).backbone
+    images = random_images(generator)
+    with torch.no_grad():
+        tokens = model.forward_features(images)[:, -16:]
+    torch.testing.assert_close(found.features(images).patches[0].flatten(2).mT, tokens)
+    incomplete = replace(BackboneSpec(**way), architecture_options=size)
+    with pytest.raises(CheckpointError, match="does not fill vit_small_patch16_224") as again:
+        load_backbone(tmp_path / "own.pt", incomplete)
+    (way,) = advised(str(again.value))
+    completed = replace(incomplete, architecture_options=way["architecture_options"])
+    found = load_backbone(tmp_path / "own.pt", completed).backbone
+    torch.testing.assert_close(found.features(images).patches[0].flatten(2).mT, tokens)
+
+
+def test_formats_that_would_fit_give_the_features_that_auto_gives(
+    tmp_path: Path, weights: Weights
+) -> None:
+    torch.save({"model": weights}, tmp_path / "step_1000.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_backbone(tmp_path / "step_1000.pt", BackboneSpec("dino"))
+    assert str(caught.value).endswith(
+        "--format auto reads it as timm with vit_small_patch16_224. "
+        "Formats that would fit: timm, mae, mae-release"
+    )
+    ways = advised(str(caught.value))
+    assert [way["format"] for way in ways] == ["auto", "timm", "mae", "mae-release"]
+    options = {"img_size": 32, "depth": 2}
+    for way in range(len(ways)):
+        followed = follow(tmp_path / "step_1000.pt", {"format": "dino"}, way=way)
+        assert_features(followed.loaded.backbone, weights, 6)
+    asked = BackboneSpec("mocov3-release", architecture_options=options)
+    assert check_checkpoint(tmp_path / "step_1000.pt", asked).text.endswith(
+        "--format auto reads it as timm with vit_small_patch16_224. Formats whose layout fits this "
+        "file: timm, mae, mae-release; mocov3-release would read it with heads 12: only for a file "
+        f"of {FORMATS['mocov3-release'].title}"
+    )
+
+
+def test_formats_of_which_auto_takes_none_are_told_apart(tmp_path: Path, weights: Weights) -> None:
+    weights["pos_embed"] = mocov3_positions(2, 384)
+    torch.save({"model": weights}, tmp_path / "deit.pth")
+    text = check_checkpoint(tmp_path / "deit.pth", BackboneSpec("dino")).text
+    assert "auto reads" not in text
+    assert "fit: timm, mae, mae-release; mocov3-release would read it with heads 12: only" in text
+
+
+def test_a_format_with_images_of_its_own_is_told_apart(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    options = RESNET_OPTIONS
+    torch.save(resnet_weights(generator), tmp_path / "own.pth")
+    spec = BackboneSpec("dino", "resnet18", options)
+    text = check_checkpoint(tmp_path / "own.pth", spec).text
+    alike, *apart = text.split("would fit: ")[1].split("; ")
+    auto = load_backbone(tmp_path / "own.pth", replace(spec, format="auto")).backbone
+    for name in alike.split(", "):
+        found = load_backbone(tmp_path / "own.pth", replace(spec, format=name)).backbone
+        assert (found.mean, found.std) == (auto.mean, auto.std)
+    (other,) = apart
+    assert other.startswith("vicregl-release would read it with images by 0.485,0.456,0.406/0.228,")
 
 
 def test_timm_without_an_architecture_finds_it(tmp_path: Path, weights: Weights) -> None:

@@ -13,7 +13,7 @@ from densescope.features.architectures import parse_architecture_options
 from densescope.features.loaded import LoadedBackbone
 from tests.foreign.loading import load
 
-_FITS = re.compile(r"Formats that would fit: (.*)$")
+_FITS = re.compile(r"Formats that would fit: ([^;]*)")
 _ONE = re.compile(r"([\w-]+)(?: \(weights=([^)]*)\))?")
 
 

@@ -55,14 +55,14 @@ MISREAD = {
     "a method's format for a Lightning file": Misread(
         lambda a, b: lightning(t=prefixed("teacher.backbone.", a)),
         {"format": "dino", **VIT},
-        "would fit: dino (weights=state_dict.teacher.backbone.), timm (weights=teacher.backbone.)",
+        "would fit: timm (weights=teacher.backbone.), dino (weights=state_dict.teacher.backbone.)",
     ),
     "a sub-module that is called otherwise": Misread(
         lambda a, b: lightning(
             t=prefixed("model.encoder.", a), h=prefixed("head.", {"w": a["cls_token"]})
         ),
         {"format": "lightning", **VIT},
-        "would fit: lightning (weights=model.encoder.), timm (weights=model.encoder.)",
+        "would fit: timm (weights=model.encoder.), lightning (weights=model.encoder.)",
     ),
     "lightly-train's last.ckpt": Misread(
         lambda a, b: lightning(
@@ -128,7 +128,7 @@ MISREAD = {
     "another method": Misread(
         lambda a, b: {"state_dict": prefixed("module.base_encoder.", a)},
         {"format": "dino", **VIT},
-        "would fit: mocov3 (weights=base), mocov3-release",
+        "would fit: mocov3-release, mocov3 (weights=base)",
     ),
     "a plain file": Misread(lambda a, b: a, {"format": "dino", **VIT}, "would fit: timm"),
     "a plain file under a key": Misread(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,20 @@ from densescope.features.layouts import StepError, prefix_in_the_way
 from densescope.features.places import places
 from densescope.features.positions import mocov3_heads
 from densescope.features.shapes import Shaped, architectures_of
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command has besides the options that the shapes ask for.
+
+    Attributes:
+        options: architecture options that were given.
+        layout, architecture: what to repeat of the command, each with a space behind it.
+    """
+
+    options: Mapping[str, Any]
+    layout: str = ""
+    architecture: str = ""
 
 
 def prefix_hint(unexpected: Collection[str], missing: Collection[str], taken: str) -> str:
@@ -30,26 +45,31 @@ def prefix_hint(unexpected: Collection[str], missing: Collection[str], taken: st
     return f". The names in the file begin with {whole!r}: give --weights {whole}"
 
 
-def shape_hint(tensors: Mapping[str, Tensor], row: Format, wanted: Mapping[str, Tensor]) -> str:
+def shape_hint(
+    tensors: Mapping[str, Tensor], row: Format, wanted: Mapping[str, Tensor], given: Given
+) -> str:
     """The architecture that has these shapes, heads included.
 
     Args:
         tensors: of the file, before the row's conversion.
         row: the format as it was asked for.
         wanted: of the architecture that they do not fill.
+        given: what the command had.
     """
     found = architectures_of(tensors, row)
     heads = mocov3_heads(tensors)
     if len(found) == 1 and heads not in (None, found[0].facts.get("heads")):
-        return _of_mocov3(found[0], heads)
+        return _of_mocov3(found[0], heads, given)
     if len(found) == 1:
-        return f". By its shapes it is {in_words(found[0])}: give {found[0].arguments}"
+        return (
+            f". By its shapes it is {in_words(found[0])}: give {given.layout}{found[0].arguments}"
+        )
     if found:
         return (
             f". By its shapes it is one of {'; '.join(map(in_words, found))}, which compute "
             "different features: name the one that was trained with --architecture"
         )
-    return _options_hint(visible_options(tensors), visible_options(wanted), row)
+    return _options_hint(visible_options(tensors), visible_options(wanted), row, given)
 
 
 def in_words(shaped: Shaped) -> str:
@@ -87,29 +107,31 @@ def refuse_other_heads(
     )
 
 
-def _of_mocov3(shaped: Shaped, heads: int | None) -> str:
+def _of_mocov3(shaped: Shaped, heads: int | None, given: Given) -> str:
     usual = shaped.facts.get("heads")
     arguments = Shaped(
         shaped.name, {**shaped.options, "num_heads": heads}, shaped.network, shaped.facts
     ).arguments
     return (
         f". By its shapes it is {shaped.name}, but its fixed positions are those of MoCo v3's "
-        f"code, whose network of this width has {heads} heads and not {usual}: give {arguments}, "
-        f"or num_heads={usual} if it was trained with {usual}"
+        f"code, whose network of this width has {heads} heads and not {usual}: give "
+        f"{given.layout}{arguments}, or num_heads={usual} if it was trained with {usual}"
     )
 
 
-def _options_hint(seen: Mapping[str, int], built: Mapping[str, int], row: Format) -> str:
+def _options_hint(
+    seen: Mapping[str, Any], built: Mapping[str, Any], row: Format, given: Given
+) -> str:
     other = {key: value for key, value in seen.items() if built and built.get(key) != value}
     if not other:
         return ""
-    said = ", ".join(f"{key}={value}" for key, value in seen.items())
-    give = ",".join(f"{key}={value}" for key, value in other.items())
-    heads = ""
-    if "embed_dim" in other and "num_heads" not in row.options:
-        give += ",num_heads=N"
+    said = ", ".join(f"{key}={value}" for key, value in other.items())
+    options, heads = {**given.options, **other}, ""
+    if "embed_dim" in other and "num_heads" not in {**row.options, **given.options}:
+        options["num_heads"] = "N"
         heads = ", N being the heads it was trained with, which leave no trace in a file"
+    give = ",".join(f"{key}={value}" for key, value in options.items())
     return (
         f". By its shapes the file has {said}, which no architecture known here has: give "
-        f"--architecture-option {give}{heads}"
+        f"{given.layout}{given.architecture}--architecture-option {give}{heads}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,12 +22,14 @@ from densescope.features.normalization import Normalization, of_architecture
 _OPTIONS = (
     *("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias"),
     *("init_values", "class_token", "global_pool", "fc_norm", "reg_tokens", "norm_eps"),
+    *("no_embed_class", "qk_norm", "pre_norm"),
     *("window_size", "depths", "dynamic_img_size", "output_stride"),
 )
 _NO_ARCHITECTURE = (
     "this format fixes no architecture: name a timm model with --architecture, such as "
     "--architecture vit_small_patch16_224"
 )
+_REGISTERS = ("reg_token", "register_tokens", "storage_tokens")
 _NEAR, _SAME_FAMILY = 0.75, 0.1  # likeness from 0 to 1
 _FORBIDDEN = {"pretrained", "checkpoint_path", "pretrained_cfg", "num_classes", "features_only"}
 
@@ -229,21 +232,41 @@ def resize(model: Any, trained_size: int, size: int, architecture: str) -> bool:
     return any(value.shape != before[name] for name, value in model.state_dict().items())
 
 
-def visible_options(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def visible_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the shapes of a file say of its vision transformer; head counts cannot be seen.
 
     Returns:
-        ``embed_dim``, ``depth``, ``patch_size`` and, where it can be told, ``img_size``; nothing
+        Options of timm's vision transformers that make tensors of these names and shapes; nothing
         for another family.
     """
     patch, position = tensors.get("patch_embed.proj.weight"), tensors.get("pos_embed")
     if patch is None or patch.ndim != 4 or "blocks.0.attn.qkv.weight" not in tensors:
         return {}
+    width, cell, first = patch.shape[0], patch.shape[-1], "blocks.0."
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-    seen = {"embed_dim": patch.shape[0], "depth": depth, "patch_size": patch.shape[-1]}
+    seen: dict[str, Any] = {"embed_dim": width, "depth": depth, "patch_size": cell}
+    has_class = "cls_token" in tensors
+    extra = next((tensors[name].shape[1] for name in _REGISTERS if name in tensors), 0)
     if position is not None and position.ndim == 3:
-        patches = position.shape[1] - ("cls_token" in tensors and "reg_token" not in tensors)
-        side = round(patches**0.5)
-        if side * side == patches:
-            seen["img_size"] = side * patch.shape[-1]
-    return seen
+        # positions of class token and registers, of patches alone, of the class token
+        for taken in (has_class + extra, 0, int(has_class)):
+            side = math.isqrt(max(position.shape[1] - taken, 0))
+            if side and side * side == position.shape[1] - taken:
+                seen["img_size"] = side * cell
+                seen |= {"no_embed_class": taken == 0} if has_class + extra else {}
+                break
+    if (hidden := tensors.get(f"{first}mlp.fc1.weight")) is not None:
+        seen["mlp_ratio"] = _ratio(hidden.shape[0], width)
+    seen["qkv_bias"] = f"{first}attn.qkv.bias" in tensors
+    seen["qk_norm"] = f"{first}attn.q_norm.weight" in tensors
+    seen["pre_norm"] = "norm_pre.weight" in tensors
+    seen["init_values"] = 1e-5 if f"{first}ls1.gamma" in tensors else None
+    seen["reg_tokens"] = extra
+    seen["class_token"] = has_class
+    return seen if has_class else {**seen, "global_pool": "avg", "fc_norm": False}
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """The ratio of which timm makes this hidden width, rounding down."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

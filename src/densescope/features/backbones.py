@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from densescope.errors import NOT_FINITE
-from densescope.features.advice import prefix_hint, refuse_other_heads, shape_hint
+from densescope.features.advice import Given, prefix_hint, refuse_other_heads, shape_hint
 from densescope.features.architectures import build_architecture, resize
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
 from densescope.features.detection import determine, layout_advice
@@ -85,7 +85,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
             name, options = noted_architecture(container) or (name, options)
         return _load(container, row, chosen, name, options, spec)
     except StepError as error:
-        raise StepError(error.step, f"{error}{layout_advice(error, container, row)}") from error
+        raise StepError(error.step, f"{error}{layout_advice(error, container, spec)}") from error
 
 
 def _load(
@@ -110,7 +110,8 @@ def _load(
 
     def hint(unexpected: list[str], missing: list[str]) -> str:
         prefix = prefix_hint(unexpected, missing, coverage.beginning_of(row))
-        return prefix or shape_hint(held, row, model.state_dict())
+        given = Given(spec.architecture_options)
+        return prefix or shape_hint(held, row, model.state_dict(), given)
 
     tensors = _fill(model, tensors, container, architecture, hint)
     coverage = replace(coverage, matched=len(tensors))

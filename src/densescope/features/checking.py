@@ -8,10 +8,10 @@ from pathlib import Path
 from densescope.errors import CheckpointError
 from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.detection import determine
-from densescope.features.fitting import fitting_formats
+from densescope.features.detection import determine, fits_in_words
+from densescope.features.fitting import Fit, fits_of
 from densescope.features.format_row import EMA
-from densescope.features.formats import find_format
+from densescope.features.formats import FORMATS, find_format
 from densescope.features.layouts import LAYOUT_STEPS
 from densescope.features.layouts import STEPS as STEPS
 from densescope.features.loaded import LoadedBackbone
@@ -28,7 +28,8 @@ class CheckReport:
         loaded: the backbone, or ``None``.
         step: the step that failed (one of ``STEPS``), or ``None``.
         message: the sentence of the error, or what was loaded.
-        fitting: formats whose keys and tensor names are in the file, the asked one included.
+        fitting: formats whose keys and tensor names are in the file.
+        listed: the sentence that names them, and says which would give other features.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class CheckReport:
     step: str | None
     message: str
     fitting: tuple[str, ...]
+    listed: str
 
     @property
     def fits(self) -> bool:
@@ -48,7 +50,7 @@ class CheckReport:
         """The message, with the formats that fit where it does not name them itself."""
         if not self.fitting or self.step in LAYOUT_STEPS:
             return self.message
-        return f"{self.message}\nFormats whose layout fits this file: {', '.join(self.fitting)}"
+        return f"{self.message}\n{self.listed}"
 
 
 def check_checkpoint(path: str | Path, spec: BackboneSpec) -> CheckReport:
@@ -68,16 +70,27 @@ def check_checkpoint(path: str | Path, spec: BackboneSpec) -> CheckReport:
         loaded = load_backbone(path, found.spec)
     except CheckpointError as error:
         step = getattr(error, "step", "read")
-        return CheckReport(path, format, None, step, str(error), _fitting(path))
+        return CheckReport(path, format, None, step, str(error), *_fitting(path, spec))
     message = "\n".join(filter(None, (found.sentence, _praise(loaded))))
-    return CheckReport(path, loaded.format, loaded, None, message, _fitting(path))
+    return CheckReport(
+        path, loaded.format, loaded, None, message, *_fitting(path, spec, loaded.format)
+    )
 
 
-def _fitting(path: Path) -> tuple[str, ...]:
+def _fitting(path: Path, spec: BackboneSpec, loaded: str = "") -> tuple[tuple[str, ...], str]:
+    """Formats that fit, and the sentence that tells them and the one that was loaded apart."""
     try:
-        return tuple(fitting_formats(read_checkpoint(path)))
+        container = read_checkpoint(path)
     except CheckpointError:
-        return ()
+        return (), ""
+    fits = fits_of(container)
+    names = tuple(map(str, fits))
+    row = FORMATS.get(loaded)
+    if row is not None and row.reader == "weights" and loaded not in [fit.format for fit in fits]:
+        fits.append(Fit(loaded, tuple(filter(None, [spec.weights]))))
+    automatic, listed = fits_in_words(container, spec, fits)
+    known = f"{automatic}. " if automatic and spec.format != AUTO else ""
+    return names, f"{known}Formats whose layout fits this file: {listed}"
 
 
 def _praise(loaded: LoadedBackbone) -> str:

@@ -8,78 +8,30 @@ Where rows differ in any of these, the user is asked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from densescope.errors import CheckpointError
-from densescope.features.advice import facts_in_words
-from densescope.features.architectures import visible_options
+from densescope.features.advice import Given, facts_in_words, shape_hint
+from densescope.features.architectures import build_architecture
 from densescope.features.checkpoints import Container, read_checkpoint
-from densescope.features.fitting import (
-    fitting_formats,
-    fixes_heads_of_anyone,
-    for_network,
-    naming_formats,
-    prefixes_of,
-)
-from densescope.features.format_row import Format, Weights, is_released
+from densescope.features.fitting import Fit, fits_by_name, fits_of, for_network
+from densescope.features.format_row import Format, is_released
 from densescope.features.formats import FORMATS
-from densescope.features.layouts import LAYOUT_STEPS, StepError, unpack, walk
-from densescope.features.normalization import IMAGENET, Normalization
-from densescope.features.noted import noted_architecture, noted_normalization
-from densescope.features.positions import mocov3_heads
-from densescope.features.shapes import Shaped, architectures_of, try_architecture
+from densescope.features.layouts import LAYOUT_STEPS, StepError, unpack
+from densescope.features.readings import Reading, readings_by_name, readings_in, readings_of
 from densescope.features.spec import AUTO, BackboneSpec
 from densescope.files import location
 
+_PLAIN = "vit_small_patch16_224"  # what advice for a network of one's own begins with
 _OWN_FILE = (
     "No known format fits: format custom reads it, by a short Python file of yours that takes the "
     "tensors out (--format custom --loader LOADER.py)"
 )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One way to read a file to the last tensor.
-
-    Attributes:
-        spec: with a format of ``FORMATS``, and an architecture where the row's own does not do.
-        tensors: which of the file's tensors are taken.
-        offered: those of every set of weights of the row.
-        shaped: the network that they fill.
-        normalization: of its images.
-        evident: the file has a part that only this code writes.
-        heads: to be named beside the architecture, where the file speaks for others.
-    """
-
-    spec: BackboneSpec
-    tensors: frozenset[int]
-    offered: tuple[frozenset[int], ...]
-    shaped: Shaped
-    normalization: Normalization
-    evident: bool = False
-    heads: int | None = None
-
-    @property
-    def features(self) -> tuple[Any, ...]:
-        """What two readings share that give the same features."""
-        return self.tensors, self.shaped.network, self.normalization
-
-    @property
-    def arguments(self) -> str:
-        """As the command takes it."""
-        parts = [f"--format {self.spec.format}"]
-        if self.spec.weights is not None:
-            parts.append(f"--weights {self.spec.weights}")
-        if self.spec.architecture is not None:
-            options = dict(self.spec.architecture_options)
-            options |= {} if self.heads is None else {"num_heads": self.heads}
-            parts.append(replace(self.shaped, options=options).arguments)
-        return " ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -118,37 +70,34 @@ def determine(path: Path | str, spec: BackboneSpec) -> Determined:
     if elsewhere is not None:
         return Determined(replace(spec, format=elsewhere), f"format auto: read as {elsewhere}")
     container = read_checkpoint(path)
-    rows = [row for row in FORMATS.values() if spec.format in (AUTO, row.name)]
-    rows = [row for row in rows if row.reader == "weights"]
     if container.ranks:
         return _of_ranks(container, spec)
     if spec.format != AUTO:
         _check_layout(container, spec)
-    found = list(_readings(container, rows, spec))
+    chosen, found = _chosen(container, spec)
+    return Determined(chosen.spec, _sentence(chosen, found, spec))
+
+
+def _chosen(container: Container, spec: BackboneSpec) -> tuple[Reading, list[Reading]]:
+    rows = [row for row in FORMATS.values() if spec.format in (AUTO, row.name)]
+    rows = [row for row in rows if row.reader == "weights"]
+    found = list(readings_in(container, rows, spec))
     if not found and spec.weights is None:
-        found = list(_readings_by_name(container, rows, spec))
+        found = list(readings_by_name(container, rows, spec))
     if not found:
         raise StepError("load", _nothing(container, spec))
     found = _decided(found)
     if len({reading.features for reading in found}) > 1:
         raise StepError("load", _several(container, found))
     chosen = min(found, key=lambda reading: _rank(container.path, reading.spec.row))
-    return Determined(chosen.spec, _sentence(chosen, found, spec))
-
-
-def layout_advice(error: StepError, container: Container, row: Format) -> str:
-    """What follows an error of the layout: the formats that would fit."""
-    if error.step not in LAYOUT_STEPS:
-        return ""
-    fits = fitting_formats(container) or naming_formats(container, row)
-    return f". Formats that would fit: {', '.join(fits)}" if fits else f". {_OWN_FILE}"
+    return chosen, found
 
 
 def _check_layout(container: Container, spec: BackboneSpec) -> None:
     try:
         unpack(container, spec.row, spec.row.choose(spec.weights))
     except StepError as error:
-        advice = layout_advice(error, container, spec.row)
+        advice = layout_advice(error, container, spec)
         raise StepError(error.step, f"{error}{advice}") from error
 
 
@@ -168,96 +117,10 @@ def _not_of_weights(path: Path, spec: BackboneSpec) -> str | None:
 
 def _of_ranks(container: Container, spec: BackboneSpec) -> Determined:
     rows = [row.name for row in FORMATS.values() if row.registration is not None]
-    fits = [name for name in fitting_formats(container) if name in rows]
+    fits = [fit.format for fit in fits_of(container) if str(fit) in rows]
     if spec.format != AUTO or len(fits) != 1:
         raise StepError("load", _nothing(container, spec))
     return Determined(replace(spec, format=fits[0]), f"format auto: read as {fits[0]}")
-
-
-def _readings(
-    container: Container, rows: Sequence[Format], spec: BackboneSpec
-) -> Iterator[Reading]:
-    for row in rows:
-        if row.name == "safetensors" and container.kind != "safetensors":
-            continue
-        named = spec.weights in (None, "ema", *(one.name for one in row.weights))
-        if spec.format == AUTO and not (named or row.by_prefix):
-            continue
-        yield from _readings_of(container, row, replace(spec, format=row.name))
-
-
-def _readings_by_name(
-    container: Container, rows: Sequence[Format], spec: BackboneSpec
-) -> Iterator[Reading]:
-    """Of networks that lie behind the beginning of their names."""
-    for row in rows:
-        if row.by_prefix and (row.name != "safetensors" or container.kind == "safetensors"):
-            for name in prefixes_of(container, row):
-                named = replace(spec, format=row.name, weights=name)
-                yield from _readings_of(container, row, named)
-
-
-def _readings_of(container: Container, row: Format, spec: BackboneSpec) -> Iterator[Reading]:
-    try:
-        chosen = row.choose(spec.weights)
-        row = for_network(container, row, chosen, spec.architecture)
-        tensors, coverage = unpack(container, row, chosen)
-    except CheckpointError:
-        return
-    evident = bool(row.beside) and any(
-        name.startswith(row.beside) for name in walk(container, row, chosen)
-    )
-    if row.beside and not evident:
-        return
-    if not coverage.prefix and not chosen.path and _is_anyones(row):
-        evident = any(container.path.match(name) for name in row.latest)
-        if not evident:
-            return
-    heads = mocov3_heads(tensors)
-    if fixes_heads_of_anyone(row, coverage, tensors):
-        return
-    offered = tuple(_ids(container, row, other) for other in row.weights)
-    for shaped, settled in _networks(container, row, tensors, spec):
-        normalization = settled.normalization_of(shaped.name, noted_normalization(container))
-        built = shaped.facts.get("heads")
-        says = built if heads is not None and heads != built else None
-        ids = frozenset(map(id, tensors.values()))
-        yield Reading(settled, ids, offered, shaped, normalization, evident, says)
-
-
-def _is_anyones(row: Format) -> bool:
-    """A plain state dict of one code that normalizes otherwise: only its file's name tells."""
-    is_other = row.normalization not in (None, IMAGENET)
-    return bool(row.architecture) and is_other and row.conversion is None and not row.beside
-
-
-def _ids(container: Container, row: Format, chosen: Weights) -> frozenset[int]:
-    try:
-        return frozenset(map(id, unpack(container, row, chosen)[0].values()))
-    except CheckpointError:
-        return frozenset()
-
-
-def _networks(
-    container: Container, row: Format, tensors: Mapping[str, Tensor], spec: BackboneSpec
-) -> Iterator[tuple[Shaped, BackboneSpec]]:
-    """Networks that the tensors fill, each with the spec that names it."""
-    noted = noted_architecture(container)
-    if spec.architecture is None and not spec.architecture_options and noted is not None:
-        name, options = noted
-    else:
-        name, options = row.architecture, dict(spec.architecture_options)
-    is_known = bool(name) and FORMATS[row.name].trains(name)
-    own = try_architecture(tensors, row, name, options) if is_known else None
-    if own is not None:
-        yield own, spec
-    elif spec.architecture is None:
-        for shaped in architectures_of(tensors, row):
-            asked = {**shaped.options, **spec.architecture_options}
-            named = replace(spec, architecture=shaped.name, architecture_options=asked)
-            exact = try_architecture(tensors, row, shaped.name, asked)
-            if exact is not None:
-                yield exact, named
 
 
 def _decided(found: Sequence[Reading]) -> list[Reading]:
@@ -322,27 +185,103 @@ def _several(container: Container, found: Sequence[Reading]) -> str:
     )
 
 
+def layout_advice(error: StepError, container: Container, spec: BackboneSpec) -> str:
+    """What follows an error of the layout: what auto would take, and the formats that would fit."""
+    if error.step not in LAYOUT_STEPS:
+        return ""
+    fits = fits_of(container) or fits_by_name(container, spec.row)
+    if not fits:
+        return f". {_OWN_FILE}"
+    automatic, listed = fits_in_words(container, spec, fits)
+    return f"{automatic and f'. {automatic}'}. Formats that would fit: {listed}"
+
+
+def fits_in_words(container: Container, spec: BackboneSpec, fits: Sequence[Fit]) -> tuple[str, str]:
+    """Formats that fit a file, told apart where they do not give the same features.
+
+    Args:
+        container: what was read.
+        spec: as it was asked; its format does not matter.
+        fits: formats to tell apart.
+
+    Returns:
+        A sentence of what auto would take, ``""`` where it would ask; and the formats, that one
+        first, those with other features behind a semicolon with what is different.
+    """
+    taken = _automatic(container, spec)
+    asked = spec if taken is not None else replace(spec, weights=None)
+    ways = {fit: list(_readings_of_fit(container, fit, asked)) for fit in fits}
+    known = taken or next((way[0] for way in ways.values() if way), None)
+    if known is None:
+        return "", ", ".join(map(str, fits))
+    same = [fit for fit, way in ways.items() if known.features in [one.features for one in way]]
+    same.sort(key=lambda fit: fit.format != known.spec.format)
+    apart = [
+        f"{fit} would read it with {_difference(way[0], known)}: only for a file of "
+        f"{FORMATS[fit.format].title}"
+        for fit, way in ways.items()
+        if way and fit not in same
+    ]
+    listed = "; ".join([", ".join(map(str, same)), *apart])
+    if taken is None:
+        return "", listed
+    read_as = Fit(taken.spec.format, tuple(filter(None, [taken.spec.weights])))
+    return f"--format {AUTO} reads it as {read_as} with {taken.shaped.name}", listed
+
+
+def _automatic(container: Container, spec: BackboneSpec) -> Reading | None:
+    asked = replace(spec, format=AUTO)
+    if container.ranks or _not_of_weights(container.path, asked) is not None:
+        return None
+    try:
+        return _chosen(container, asked)[0]
+    except CheckpointError:
+        return None
+
+
+def _readings_of_fit(container: Container, fit: Fit, spec: BackboneSpec) -> Iterator[Reading]:
+    asked = replace(spec, format=fit.format, weights=fit.first or spec.weights)
+    return readings_of(container, FORMATS[fit.format], asked, unasked=False)
+
+
+def _difference(reading: Reading, known: Reading) -> str:
+    facts = reading.shaped.facts
+    other = {name: value for name, value in facts.items() if known.shaped.facts.get(name) != value}
+    said = [facts_in_words(other)] if other else []
+    if not other and reading.shaped.network != known.shaped.network:
+        said.append(f"the network {reading.shaped.name}")
+    if reading.normalization != known.normalization:
+        said.append(f"images by {reading.normalization}")
+    if reading.tensors != known.tensors:
+        said.append("other tensors")
+    return ", ".join(said)
+
+
 def _nothing(container: Container, spec: BackboneSpec) -> str:
-    timm = FORMATS["timm"]
-    fits = fitting_formats(container) or naming_formats(container, timm)
+    fits = fits_of(container) or fits_by_name(container, FORMATS["timm"])
     if not fits:
         return f"{container.path} has the layout of no format. {_OWN_FILE}"
-    return (
-        f"{container.path} has the layout of {', '.join(fits)}, but no architecture known here has "
-        f"its shapes{_seen(container, FORMATS[fits[0].split(' ')[0]])}"
+    fit = next((fit for fit in fits if fit.format == spec.format), fits[0])
+    what = f"does not fill {spec.architecture}" if spec.architecture else "fills no architecture"
+    advice = (
+        _completed(container, fit, spec)
+        or f": name the timm model with {fit.arguments} --architecture NAME"
     )
+    return f"{container.path} has the layout of {', '.join(map(str, fits))}, but {what}{advice}"
 
 
-def _seen(container: Container, row: Format) -> str:
+def _completed(container: Container, fit: Fit, spec: BackboneSpec) -> str:
+    """The command for a network that no architecture has, as far as its shapes show it."""
+    row = FORMATS[fit.format]
+    chosen = row.choose(fit.first)
     try:
-        seen = visible_options(unpack(container, row, row.weights[0])[0])
+        row = for_network(container, row, chosen, spec.architecture)
+        tensors, _ = unpack(container, row, chosen)
     except CheckpointError:
-        seen = {}
-    if not seen:
-        return f": name the timm model with --format {row.name} --architecture NAME"
-    options = ",".join(f"{key}={value}" for key, value in seen.items())
-    return (
-        f": give --format {row.name} --architecture vit_small_patch16_224 --architecture-option "
-        f"{options},num_heads=N, N being the heads it was trained with, which leave no trace in a "
-        "file"
-    )
+        return ""
+    name = spec.architecture or row.architecture or _PLAIN
+    with torch.device("meta"):
+        options = {**row.of(name).options, **spec.architecture_options}
+        model, _ = build_architecture(name, options)
+    given = Given(spec.architecture_options, f"{fit.arguments} ", f"--architecture {name} ")
+    return shape_hint(tensors, row, model.state_dict(), given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -23,6 +23,11 @@ _FAMILIES = {
     "vit": (
         "blocks.0.attn.qkv.weight",
         r"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.(norm|attn|mlp)[\w.]+|norm\.\w+)",
+    ),
+    "timm vit": (
+        "blocks.0.attn.qkv.weight",
+        r"(cls_token|reg_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.[\w.]+"
+        r"|(norm|norm_pre)\.\w+)",
     ),
     "dino2": (
         "blocks.0.ls1.gamma",
@@ -49,14 +54,45 @@ _NOT_TIMM = {"mask_token", "register_tokens", "storage_tokens"}
 _OTHERS_NAMES = ("clip", "convnext")  # families whose names here are not timm's
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A format that fits a file.
+
+    Attributes:
+        format: its name.
+        weights: sets of weights that fit, where the default one does not.
+    """
+
+    format: str
+    weights: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"{self.format} (weights={' or '.join(self.weights)})" if self.weights else self.format
+        )
+
+    @property
+    def first(self) -> str | None:
+        """The set of weights to take, ``None`` for the default one."""
+        return self.weights[0] if self.weights else None
+
+    @property
+    def arguments(self) -> str:
+        """As the command takes it: ``--format NAME --weights NAME``."""
+        weights = f" --weights {self.weights[0]}" if self.weights else ""
+        return f"--format {self.format}{weights}"
+
+
 def fitting_formats(container: Container) -> list[str]:
+    """:func:`fits_of` as texts: ``"name"``, or ``"name (weights=...)"``."""
+    return [str(fit) for fit in fits_of(container)]
+
+
+def fits_of(container: Container) -> list[Fit]:
     """Formats whose path and prefix lead to tensors with the names of their architecture.
 
     Formats that belong to no method come first: a method's own normalization and options are of
     use only to whoever knows that the file is of that method.
-
-    Returns:
-        ``"name"``, or ``"name (weights=...)"`` where only another set of weights fits.
     """
     fits = []
     for row in sorted(FORMATS.values(), key=lambda row: bool(row.architecture)):
@@ -68,19 +104,16 @@ def fitting_formats(container: Container) -> list[str]:
         names = [name for name, chosen in sets.items() if _fits(container, row, chosen)]
         if names:
             default = names[0] == row.weights[0].name
-            fits.append(row.name if default else f"{row.name} (weights={names[0]})")
+            fits.append(Fit(row.name, () if default else (names[0],)))
     return fits
 
 
-def naming_formats(container: Container, asked: Format) -> list[str]:
+def fits_by_name(container: Container, asked: Format) -> list[Fit]:
     """Formats that fit when the weights are named by the beginning of their names.
 
     Args:
         container: what was read.
         asked: the format that was tried, which comes first.
-
-    Returns:
-        ``"name (weights=BEGINNING or BEGINNING)"``.
     """
     rows = {row.name: row for row in (asked, *FORMATS.values()) if row is asked or row.by_prefix}
     found = {
@@ -88,7 +121,7 @@ def naming_formats(container: Container, asked: Format) -> list[str]:
         for row in rows.values()
         if row.name != "safetensors" or container.kind == "safetensors"
     }
-    return [f"{name} (weights={' or '.join(named)})" for name, named in found.items() if named]
+    return [Fit(name, tuple(named)) for name, named in found.items() if named]
 
 
 def prefixes_of(container: Container, row: Format) -> list[str]:
