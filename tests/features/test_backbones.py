@@ -28,6 +28,7 @@ from tests.features.plain_models import (
     vit_weights,
 )
 from tests.features.written_layouts import SMALL_VIT, prefixed
+from tests.foreign.hints import advised
 
 
 @pytest.fixture
@@ -65,8 +66,15 @@ def test_ssl_rows_normalize_as_they_were_trained_not_as_timm_says(file: Path) ->
 
 def test_the_timm_row_asks_for_an_architecture(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     torch.save(weights, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="its shapes: give --format timm --architecture vit_"):
+    with pytest.raises(
+        CheckpointError, match="its shapes: give --format timm --architecture vit_"
+    ) as caught:
         load(tmp_path / "a.pth", format="timm")
+    (way,) = advised(str(caught.value))
+    images = random_images(torch.Generator().manual_seed(5))
+    found = load(tmp_path / "a.pth", **way).backbone.features(images)
+    expected = vit_features(weights, images, heads=4)
+    torch.testing.assert_close(found.patches[0], expected.patches[0], rtol=1e-3, atol=1e-3)
 
 
 def test_provenance_is_plain(file: Path) -> None:
@@ -199,7 +207,7 @@ def test_other_options_are_read_off_the_shapes(file: Path) -> None:
         "img_size=32,num_heads=N, N being the heads it was trained with, which leave no trace in a "
         "file"
     )
-    with pytest.raises(CheckpointError, match="--architecture-option depth=2,img_size=32$"):
+    with pytest.raises(CheckpointError, match="has depth=2, img_size=32,.*=2,num_heads=4$"):
         load(file, architecture_options={**SMALL_VIT, "depth": 3, "img_size": 64})
 
 

@@ -185,7 +185,7 @@ def test_a_width_of_ones_own_is_told_what_is_missing(
     assert_features(load_backbone(tmp_path / "small.pth", spec).backbone, weights, 4)
 
 
-@pytest.mark.parametrize("named", [None, "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("named", [None, "vit_tiny_patch16_224", "resnet18"])
 def test_a_width_of_ones_own_behind_a_prefix_is_told_the_whole_command(
     named: str | None, tmp_path: Path, generator: torch.Generator
 ) -> None:
@@ -196,7 +196,9 @@ def test_a_width_of_ones_own_behind_a_prefix_is_told_the_whole_command(
     assert "NAME" not in str(caught.value)
     (way,) = advised(str(caught.value))
     assert way["weights"] == "net.encoder."
-    assert way["architecture"] == (named or "vit_small_patch16_224")
+    assert way["architecture"] == (
+        named if named == "vit_tiny_patch16_224" else "vit_small_patch16_224"
+    )
     way["architecture_options"]["num_heads"] = 4
     assert_features(load_backbone(tmp_path / "own.pt", BackboneSpec(**way)).backbone, weights, 4)
 

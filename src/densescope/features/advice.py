@@ -131,7 +131,8 @@ def _options_hint(
         options["num_heads"] = "N"
         heads = ", N being the heads it was trained with, which leave no trace in a file"
     give = ",".join(f"{key}={value}" for key, value in options.items())
+    unknown = "" if given.layout else ", which no architecture known here has"
     return (
-        f". By its shapes the file has {said}, which no architecture known here has: give "
+        f". By its shapes the file has {said}{unknown}: give "
         f"{given.layout}{given.architecture}--architecture-option {give}{heads}"
     )

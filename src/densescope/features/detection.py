@@ -24,6 +24,7 @@ from densescope.features.format_row import Format, is_released
 from densescope.features.formats import FORMATS
 from densescope.features.layouts import LAYOUT_STEPS, StepError, unpack
 from densescope.features.readings import Reading, readings_by_name, readings_in, readings_of
+from densescope.features.shapes import try_architecture
 from densescope.features.spec import AUTO, BackboneSpec
 from densescope.files import location
 
@@ -262,10 +263,12 @@ def _nothing(container: Container, spec: BackboneSpec) -> str:
     if not fits:
         return f"{container.path} has the layout of no format. {_OWN_FILE}"
     fit = next((fit for fit in fits if fit.format == spec.format), fits[0])
-    what = f"does not fill {spec.architecture}" if spec.architecture else "fills no architecture"
+    what, which = "no architecture known here has its shapes", "the"
+    if spec.architecture:
+        what, which = f"it does not fill {spec.architecture}", "another"
     advice = (
         _completed(container, fit, spec)
-        or f": name the timm model with {fit.arguments} --architecture NAME"
+        or f": name {which} timm model with {fit.arguments} --architecture NAME"
     )
     return f"{container.path} has the layout of {', '.join(map(str, fits))}, but {what}{advice}"
 
@@ -279,9 +282,14 @@ def _completed(container: Container, fit: Fit, spec: BackboneSpec) -> str:
         tensors, _ = unpack(container, row, chosen)
     except CheckpointError:
         return ""
-    name = spec.architecture or row.architecture or _PLAIN
-    with torch.device("meta"):
+    for name in (spec.architecture or row.architecture or _PLAIN, _PLAIN):
+        filled = try_architecture(tensors, row, name, spec.architecture_options)
+        if filled is not None:
+            return f": give {fit.arguments} {filled.arguments}"
         options = {**row.of(name).options, **spec.architecture_options}
-        model, _ = build_architecture(name, options)
-    given = Given(spec.architecture_options, f"{fit.arguments} ", f"--architecture {name} ")
-    return shape_hint(tensors, row, model.state_dict(), given)
+        with torch.device("meta"):
+            wanted = build_architecture(name, options)[0].state_dict()
+        given = Given(spec.architecture_options, f"{fit.arguments} ", f"--architecture {name} ")
+        if hint := shape_hint(tensors, row, wanted, given):
+            return hint
+    return ""
