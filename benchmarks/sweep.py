@@ -30,8 +30,8 @@ from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import PRECISIONS, resolve_device
-from densescope.features.format_row import IMAGENET_MEAN, IMAGENET_STD
 from densescope.features.images import draw_subset, open_images
+from densescope.features.normalization import IMAGENET
 from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
 from densescope.runs.executors import Processes
@@ -117,7 +117,7 @@ def bare(options: argparse.Namespace, images: ScoringImages, batch_size: int) ->
     """The forward passes of one checkpoint; scaling and copying are not counted."""
     device, spent = resolve_device(options.device), Spent()
     model, dtype = network(0).to(device), PRECISIONS[options.precision]
-    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET.mean, IMAGENET.std))
     cast = nullcontext() if dtype is None else torch.autocast(device.type, dtype)
     pixels = [part[:] for part in (images.pixels, images.views) if part is not None]
     with cast:

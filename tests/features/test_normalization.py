@@ -88,6 +88,11 @@ def test_numbers_for_pixels_up_to_255_are_refused(text: str, cure: str) -> None:
     with pytest.raises(CheckpointError, match="is not for pixels from 0 to 1") as refused:
         BackboneSpec("timm", normalization=text).check()
     assert re.search(cure, str(refused.value))
+    advice = re.search(r"give (\S+)$", str(refused.value))
+    if advice is not None:
+        assert parse_normalization(advice[1]) == Normalization(
+            (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        )
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5/0.5", "0.5,0.5,0.5/0.5,0.5,0", "image-net", "a/b"])

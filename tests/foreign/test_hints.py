@@ -441,6 +441,7 @@ EXECUTED = {
     "MoCo v3's code, whose network": "test_a_converted_mocov3_is_never_given_six_heads",
     "give --architecture-option num_heads={}": "test_heads_that_nobody_gave_are_refused_where_the",
     "choose one checkpoint per epoch": "tests/features/test_discovery.py",
+    "for pixels up to 255 give {}": "tests/features/test_normalization.py",
     "released": "tests/features/test_released.py",
 }
 _SAYS_WHAT_TO_TYPE = re.compile(
