@@ -6,8 +6,8 @@ whether the checkpoint that was written loads with all its tensors and gives equ
 
 DIR holds tar shards (or class folders) of labelled images; the last shard is kept for k-NN.
 Sized for two cores: 64 pixels, the method's own small network. Results are written after every
-method, so an interrupted run keeps what it has; ``--docs FILE`` writes the table of docs/methods.md
-and trains nothing.
+method, so an interrupted run keeps what it has; ``--docs FILE`` writes the table of
+docs/reference/methods.md and trains nothing.
 """
 
 from __future__ import annotations

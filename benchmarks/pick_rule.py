@@ -4,7 +4,7 @@
 
 The file has the columns ``method, epoch, miou_norm, dse_norm``. Regret is the best mIoU of a curve
 minus the mIoU of the picked checkpoint, in units of the method's normalized mIoU range.
-docs/selection.md quotes the tables this prints.
+docs/explanation/selection.md quotes the tables this prints.
 """
 
 from __future__ import annotations

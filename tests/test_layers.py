@@ -1,4 +1,4 @@
-"""Imports inside the package point down the stair of docs/architecture.md, never up."""
+"""Imports inside the package point down the stair of docs/explanation/architecture.md, never up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import densescope
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "densescope"
 
 # One number per room: a room may import rooms with a smaller number. Rooms of one floor of
-# docs/architecture.md that share a number may not import each other.
+# docs/explanation/architecture.md that share a number may not import each other.
 LAYERS = {
     "_version": 0,
     "errors": 0,
@@ -94,7 +94,9 @@ def room_of(path: Path) -> str:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
 def test_imports_point_down(path: Path) -> None:
     room = room_of(path)
-    assert room in LAYERS, f"give {room} a floor in tests/test_layers.py and docs/architecture.md"
+    assert room in LAYERS, (
+        f"give {room} a floor in tests/test_layers.py and docs/explanation/architecture.md"
+    )
     assert violations(room, path.read_text()) == []
 
 

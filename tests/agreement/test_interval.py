@@ -1,6 +1,6 @@
 """The interval of tau over simulated runs whose true tau is known.
 
-``python -m tests.agreement.test_interval`` prints the coverage that docs/agreement.md quotes.
+``python -m tests.agreement.test_interval`` prints benchmarks/results/tau-interval.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from densescope.features.timm_backbone import TimmBackbone
 from densescope.runs.sweep import score_checkpoint
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, write_checkpoints
 
-MOST_ERRORS = 1.0  # docs/speed.md: half precision moves a number by less than its standard error
+MOST_ERRORS = 1.0  # benchmarks/results/precision.md: by less than its standard error
 NORMALIZATION = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 
 

@@ -231,7 +231,7 @@ def cell(value: Any) -> str:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_number_and_deviation_is_documented(name: str) -> None:
     row = PROTOCOLS[name]
-    text = (Path(__file__).resolve().parents[2] / "docs" / "protocols.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "protocols.md").read_text()
     section = text.split(f"\n## `{name}`\n")[1].split("\n## ")[0]
     facts = row.to_json()
     flat = {key: facts[key] for key in ("image_size", "resize", "layers", "cached", "measure")}

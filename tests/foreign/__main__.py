@@ -1,4 +1,4 @@
-"""``python -m tests.foreign`` measures every setting and writes ``docs/foreign.md``."""
+"""``python -m tests.foreign`` measures every setting and writes ``docs/reference/foreign.md``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.foreign.settings import Measured, every_setting, measure
 
-PAGE = Path(__file__).parents[2] / "docs" / "foreign.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "foreign.md"
 HEAD = """# Files of other code
 
 Each line is a file in the layout that a public code base writes in a setting its users have:

@@ -1,6 +1,6 @@
 """One table of how every metric behaves when its input is turned, scaled, reordered or repeated.
 
-``docs/metrics.md`` carries the same table; a metric that is missing here or there fails.
+``docs/reference/metrics.md`` carries the same table; a metric that is missing here or there fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from densescope.numerics.assignment import Assignment, assign
 from densescope.numerics.intervals import BASELINE_NAMES, COMPONENTS
 from densescope.numerics.structure import structure_of
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md"
 SETTINGS = {"local_clusters": 2, "global_clusters": 4, "group_size": 4}
 STRUCTURE = [f"released.{name}" for name in COMPONENTS]
 STRUCTURE += [f"paper.{name}" for name in COMPONENTS if name != "dse"]
@@ -176,7 +176,7 @@ def rendered() -> str:
 
 
 def test_the_document_carries_the_table() -> None:
-    assert rendered() in DOCUMENT.read_text(), f"docs/metrics.md must hold:\n{rendered()}"
+    assert rendered() in DOCUMENT.read_text(), f"docs/reference/metrics.md must hold:\n{rendered()}"
 
 
 def test_the_document_has_a_section_per_metric() -> None:

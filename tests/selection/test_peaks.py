@@ -115,7 +115,7 @@ def test_refusals(call: Callable[[], object], message: str) -> None:
         call()
 
 
-# The paper's normalized curves: METHOD's claims, and the regret docs/selection.md quotes.
+# The paper's normalized curves: METHOD's claims, and the regret of benchmarks/results/pick-rule.md.
 
 
 @pytest.fixture(scope="module")

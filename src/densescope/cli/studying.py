@@ -17,7 +17,7 @@ _TRAINING = Only("summary_only", False)
 
 @grouped
 def study(
-    spec: Annotated[Path, typer.Argument(help="A TOML file; see docs/studies.md.")],
+    spec: Annotated[Path, typer.Argument(help="A TOML file; see docs/how-to/studies.md.")],
     output: Annotated[Path, typer.Option(help="Folder for all runs, tables and the figure.")],
     cluster: o.ClusterOptions,
     summary_only: Annotated[

@@ -102,7 +102,7 @@ class Metric:
         name: the row's name; a sweep stores its numbers under ``numbers``.
         numbers: keys of the estimates that ``compute`` returns.
         reads: ``"patches"`` (per layer), ``"image"`` or ``"views"`` (of the whole backbone).
-        better: direction in which the number is good, with the caveats in ``docs/metrics.md``.
+        better: direction in which the number is good (``docs/reference/metrics.md``).
         compute: features and settings to estimates by number.
         source: where the definition comes from.
     """

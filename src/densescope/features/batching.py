@@ -10,7 +10,7 @@ import torch
 
 from densescope.errors import InputError
 
-CPU_IMAGES, CPU_SMALL_IMAGES = 16, 32  # measured in docs/speed.md
+CPU_IMAGES, CPU_SMALL_IMAGES = 16, 32  # measured in docs/explanation/speed.md
 SMALL_PIXELS = 112 * 112
 FIRST_IMAGES = 64  # at 224 x 224 pixels, on an accelerator
 FIRST_RANGE = (8, 512)

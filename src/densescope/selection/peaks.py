@@ -9,7 +9,7 @@ from densescope.errors import InputError
 
 WINDOW = 2
 SHORTLIST_SIZE = 3
-TOLERANCE = 0.2  # chosen by benchmarks/pick_rule.py; see docs/selection.md
+TOLERANCE = 0.2  # chosen by benchmarks/pick_rule.py; see docs/explanation/selection.md
 
 
 def local_maxima(values: Sequence[float], *, window: int = WINDOW) -> tuple[int, ...]:

@@ -92,7 +92,7 @@ def undecided(
         algorithms for minimizing cross validation error".
 
     Deviations: the weight of DSE is taken anew without each block, so its error is in ``se``. Noise
-        of clustering is not (docs/selection.md has its size).
+        of clustering is not (docs/explanation/selection.md has its size).
     """
     values = _values(separability, dim, definition)
     if values is None:

@@ -39,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """When a fall counts; ``docs/watching.md`` has what each choice costs.
+    """When a fall counts; ``docs/how-to/watching.md`` has what each choice costs.
 
     Attributes:
         definition: ``"released"`` or ``"paper"``; of ``"paper"`` only the run's own weight counts.

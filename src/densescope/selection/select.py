@@ -63,8 +63,8 @@ def select_checkpoints(
 
     Deviations: the paper has no intervals and no single pick. The replicates of DSE hold the
         weight fixed: an error of the weight common to all checkpoints is not in them
-        (docs/selection.md has its size). Spread over clustering seeds is carried along but not
-        part of an interval.
+        (docs/explanation/selection.md has its size). Spread over clustering seeds is carried
+        along but not part of an interval.
     """
     _check_arguments(definition, level)
     scored, failed = _usable(records, definition, layer)
