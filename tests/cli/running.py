@@ -1,13 +1,16 @@
-"""The command line in a process of its own, and what its tests give it."""
+"""The command line, in this process and in one of its own, and what its tests give it."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from unittest.mock import patch
 
+from densescope.cli import main
 from tests.conftest import ROOT
 from tests.tiny_run import ARCHITECTURE, OPTIONS
 
@@ -16,6 +19,8 @@ BACKBONE = [
     *(f"--architecture-option={key}={value}" for key, value in OPTIONS.items()),
 ]
 SCORING = ["--global-clusters", "6", "--lidar-images", "8", "--lidar-views", "3"]
+COMMAND = [sys.executable, "-m", "densescope"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,28 @@ class Said:
     stderr: str
 
 
-Verb = Callable[..., Said]
+def densescope(*words: object) -> Said:
+    """The command in this process: starting Python and its libraries takes longer than it does."""
+    out, complaint = io.StringIO(), io.StringIO()
+    code: object = 0
+    argv = ["densescope", *map(str, words)]
+    with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(complaint):
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code
+    return Said(int(str(code or 0)), out.getvalue(), complaint.getvalue())
 
 
-def densescope(*words: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "densescope", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def in_a_process(*words: object) -> Said:
+    """The command as a shell runs it, where that is the point."""
+    line = [*COMMAND, *map(str, words)]
+    run = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    return Said(run.returncode, run.stdout, run.stderr)
 
 
-def refused(result: subprocess.CompletedProcess[str] | Said, code: int = 1) -> str:
+def refused(said: Said, code: int = 1) -> str:
     """The one sentence on standard error; no traceback."""
-    assert result.returncode == code, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    return " ".join(result.stderr.split())
+    assert said.returncode == code, said.stdout + said.stderr
+    assert "Traceback" not in said.stderr
+    return " ".join(said.stderr.split())

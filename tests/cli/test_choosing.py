@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from densescope.runs.store import RunStore
-from tests.cli.running import Verb
+from tests.cli.running import densescope
 from tests.selection.runs import noisy_run
 
 DECLINE = [0.0, 2.0, 3.0, 3.02, 2.5, 2.0, 1.5, 1.0, 0.5, 0.2]
@@ -30,9 +30,7 @@ def stored(folder: Path, noise: float) -> Path:
         (9.0, "No clear winner: all 10 checkpoints (epochs 10-100) are tied; the earliest peak is"),
     ],
 )
-def test_the_headline_is_honest_about_ties(
-    densescope: Verb, tmp_path: Path, noise: float, said: str
-) -> None:
+def test_the_headline_is_honest_about_ties(tmp_path: Path, noise: float, said: str) -> None:
     to = tmp_path / "choice.json"
     chosen = densescope("select", stored(tmp_path / "scores", noise), "--write", to)
     assert f"\n{said}" in chosen.stdout
@@ -40,7 +38,7 @@ def test_the_headline_is_honest_about_ties(
     assert json.loads(to.read_text())["headline"] in chosen.stdout
 
 
-def test_a_gram_teacher_with_its_evidence(densescope: Verb, tmp_path: Path) -> None:
+def test_a_gram_teacher_with_its_evidence(tmp_path: Path) -> None:
     scores, to = stored(tmp_path / "scores", 0.1), tmp_path / "teacher.json"
     chosen = densescope("select", scores, "--for", "gram-teacher", "--write", to)
     assert chosen.returncode == 0, chosen.stderr
@@ -69,9 +67,7 @@ def test_a_gram_teacher_with_its_evidence(densescope: Verb, tmp_path: Path) -> N
         (["--for", "gram-teacher", "--first-part", "0.01"], "up to epoch 1): the first is epoch10"),
     ],
 )
-def test_what_is_asked_in_vain_of_a_teacher(
-    densescope: Verb, tmp_path: Path, words: list[str], said: str
-) -> None:
+def test_what_is_asked_in_vain_of_a_teacher(tmp_path: Path, words: list[str], said: str) -> None:
     refused = densescope("select", stored(tmp_path / "scores", 0.1), *words)
     assert refused.returncode == (1 if "0.01" in words else 2)
     assert said in " ".join(refused.stderr.split())

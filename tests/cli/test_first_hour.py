@@ -16,7 +16,7 @@ from densescope.runs.store import RunStore
 from densescope.runs.sweep import score_checkpoint, sweep
 from densescope.runs.watch import watch_run
 from densescope.runs.watch_events import WatchEvent, WatchSettings
-from tests.cli.running import SCORING, Verb, refused
+from tests.cli.running import SCORING, densescope, refused
 from tests.features.plain_models import vit_weights
 from tests.tiny_run import SETTINGS
 
@@ -39,9 +39,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_run_is_swept_at_the_first_try(
-    densescope: Verb, run: Path, tiny_images: Path, tmp_path: Path
-) -> None:
+def test_a_run_is_swept_at_the_first_try(run: Path, tiny_images: Path, tmp_path: Path) -> None:
     words = ["sweep", run, "--images", tiny_images, "--output", tmp_path / "scores", *SCORING]
     done = densescope(*words)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -63,9 +61,7 @@ def test_a_run_is_swept_at_the_first_try(
     assert [record.step for record in found] == [500, 1000, 1500]
 
 
-def test_one_file_is_checked_and_scored_at_the_first_try(
-    densescope: Verb, run: Path, tiny_images: Path
-) -> None:
+def test_one_file_is_checked_and_scored_at_the_first_try(run: Path, tiny_images: Path) -> None:
     file = run / "step_1000.pt"
     checked = densescope("check", file)
     assert checked.returncode == 0, checked.stdout
@@ -81,9 +77,7 @@ def test_one_file_is_checked_and_scored_at_the_first_try(
     assert alone.scores == named.scores
 
 
-def test_all_that_is_missing_is_named_at_once_with_the_command(
-    densescope: Verb, tmp_path: Path
-) -> None:
+def test_all_that_is_missing_is_named_at_once_with_the_command(tmp_path: Path) -> None:
     said = refused(densescope("sweep", tmp_path / "my run", "--layers", "-1"), 2)
     assert "missing: --output, --images. The whole command: densescope sweep" in said
     assert said.endswith("my run' --layers -1 --output OUTPUT --images IMAGES")
@@ -94,7 +88,7 @@ def test_all_that_is_missing_is_named_at_once_with_the_command(
 
 
 def test_a_run_of_another_normalization_does_not_go_on_in_the_same_folder(
-    densescope: Verb, run: Path, tiny_images: Path, tmp_path: Path
+    run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     words = ["sweep", run, "--images", tiny_images, "--output", tmp_path / "scores", *SCORING]
     assert densescope(*words).returncode == 0

@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 
 from densescope.cli.app import app
 from densescope.cli.tables import Screen
-from tests.cli.running import densescope
+from tests.cli.running import densescope, in_a_process
 
 
 def test_help_and_version() -> None:
     assert "sweep" in densescope("--help").stdout
-    assert densescope("--version").stdout.startswith("densescope 0.")
+    shell = in_a_process("--version")
+    assert shell.returncode == 0
+    assert shell.stdout.startswith("densescope 0.")
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from densescope.cli import main
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.runs.store import RunStore
 from tests.agreement.runs import run_of
@@ -168,20 +166,11 @@ def test_image_labels_and_depth_can_be_probed(swept: Path, tmp_path: Path) -> No
     ],
 )
 def test_a_wrong_name_of_a_probe_is_wrong_usage(
-    wrong: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    wrong: list[str], message: str, tmp_path: Path
 ) -> None:
     given = [word.format(here=tmp_path) for word in wrong]
     words = ["probe", tmp_path / "file.pth", "--format", "dino", "--root", tmp_path]
-    asked = [*map(str, words), "--dataset", "scenes", *given]
-    monkeypatch.setattr(sys, "argv", ["densescope", *asked])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(densescope(*words, "--dataset", "scenes", *given), 2)
 
 
 def test_a_scored_run_knows_its_model_and_a_file_has_no_shortlist(

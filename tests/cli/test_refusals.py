@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-from densescope.cli import main
-from tests.cli.running import BACKBONE, SCORING, densescope, refused
+from tests.cli.running import BACKBONE, SCORING, densescope, in_a_process, refused
 
 
 @pytest.mark.parametrize(
@@ -119,20 +117,15 @@ def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path, is_there
         ["--shard", "3/2"],
     ],
 )
-def test_one_code_for_whatever_is_wrong_with_the_options(
-    wrong: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = [
-        "sweep",
-        tmp_path,
-        "--format",
-        "dino",
-        "--images",
-        tmp_path,
-        "--output",
-        tmp_path / "o",
-    ]
-    monkeypatch.setattr(sys, "argv", ["densescope", *map(str, words), *wrong])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
+def test_one_code_for_whatever_is_wrong_with_the_options(wrong: list[str], tmp_path: Path) -> None:
+    words = ["sweep", tmp_path, "--format", "dino", "--images", tmp_path]
+    assert densescope(*words, "--output", tmp_path / "o", *wrong).returncode == 2
+
+
+def test_the_sentence_and_the_code_reach_the_shell(tmp_path: Path) -> None:
+    asked = ["select", tmp_path / "absent"]
+    shell = in_a_process(*asked)
+    assert shell == densescope(*asked)
+    assert "there is no folder" in refused(shell)
+    assert shell.stdout == ""
+    assert in_a_process("sweep", "--no-such-option").returncode == 2

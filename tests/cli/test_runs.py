@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from densescope.runs.store import RunStore
-from tests.cli.running import BACKBONE, SCORING, Verb, refused
+from tests.cli.running import BACKBONE, SCORING, densescope, refused
 from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
 
 ARCHITECTURE_OPTIONS = [f"--architecture-option={key}={value}" for key, value in OPTIONS.items()]
@@ -49,7 +49,7 @@ def documents(output: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def swept_run(tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb) -> Path:
+def swept_run(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> Path:
     """A run of three checkpoints, and its records in ``out``."""
     (tiny_run / "checkpoint0002.pth").unlink()
     said = densescope(*dino("sweep", tiny_run, tiny_images, tmp_path / "out"))
@@ -59,7 +59,7 @@ def swept_run(tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Ver
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_another_runs_checkpoints_do_not_join_a_curve(
-    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     before = documents(tmp_path / "out")
     once = AT_ONCE if verb == "watch" else []
@@ -78,7 +78,6 @@ def test_a_relative_path_is_the_same_place(
     swept_run: Path,
     tiny_images: Path,
     tmp_path: Path,
-    densescope: Verb,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(swept_run.parent)
@@ -89,7 +88,7 @@ def test_a_relative_path_is_the_same_place(
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_a_run_that_moved_goes_on_where_it_is_the_same(
-    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     place, before = tmp_path / "elsewhere", documents(tmp_path / "out")
     shutil.copytree(swept_run, place, copy_function=shutil.copyfile)
@@ -110,7 +109,7 @@ def test_a_run_that_moved_goes_on_where_it_is_the_same(
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_another_run_is_not_one_that_moved(
-    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     before, once = documents(tmp_path / "out"), AT_ONCE if verb == "watch" else []
     run = tmp_path / "other"
@@ -126,7 +125,7 @@ def test_another_run_is_not_one_that_moved(
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_a_changed_file_is_named_and_scored_again_on_demand_only(
-    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, swept_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     before, once = documents(tmp_path / "out"), AT_ONCE if verb == "watch" else []
     save(swept_run / "checkpoint0001.pth", checkpoint(77))
@@ -143,9 +142,7 @@ def test_a_changed_file_is_named_and_scored_again_on_demand_only(
     assert changed == ["checkpoint0001.pth.json", "checkpoint0003.pth.json"]
 
 
-def test_numbers_of_any_length_are_scored_in_order(
-    tiny_images: Path, tmp_path: Path, densescope: Verb
-) -> None:
+def test_numbers_of_any_length_are_scored_in_order(tiny_images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for seed, name in enumerate(("checkpoint0000", "checkpoint500", "checkpoint10000")):
         save(run / f"{name}.pth", {**checkpoint(seed), "epoch": int(name[10:]) + 1})
@@ -160,7 +157,7 @@ def test_numbers_of_any_length_are_scored_in_order(
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_what_looks_like_a_checkpoint_and_is_left_out_is_in_the_exit_code(
-    verb: str, tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     save(tiny_run / "step_1000.pt", checkpoint(9))
     once = AT_ONCE if verb == "watch" else []
@@ -173,7 +170,7 @@ def test_what_looks_like_a_checkpoint_and_is_left_out_is_in_the_exit_code(
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_lightning_checkpoints_of_one_epoch_are_in_order_of_steps(
-    verb: str, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, tiny_images: Path, tmp_path: Path
 ) -> None:
     run, once = tmp_path / "run", AT_ONCE if verb == "watch" else []
     for seed, step in enumerate((500, 1000, 1500)):
@@ -196,7 +193,7 @@ def test_lightning_checkpoints_of_one_epoch_are_in_order_of_steps(
     [["step=20000.ckpt"], ["epoch=3.ckpt"], ["dino-f00d-ep=9.ckpt", "dino-f00d-ep=10.ckpt"]],
 )
 def test_other_names_of_lightning_codes_are_scored(
-    names: list[str], tiny_images: Path, tmp_path: Path, densescope: Verb
+    names: list[str], tiny_images: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     for seed, name in enumerate(names):
@@ -210,7 +207,7 @@ def test_other_names_of_lightning_codes_are_scored(
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_a_number_far_above_the_files_epochs_counts_steps(
-    verb: str, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, tiny_images: Path, tmp_path: Path
 ) -> None:
     """The first file alone could be read either way; the last cannot."""
     run, once = tmp_path / "run", AT_ONCE if verb == "watch" else []
@@ -226,7 +223,7 @@ def test_a_number_far_above_the_files_epochs_counts_steps(
 
 
 def test_two_checkpoints_at_one_step_are_refused_before_any_is_scored(
-    tiny_images: Path, tmp_path: Path, densescope: Verb
+    tiny_images: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     for name in ("step_5.pt", "step_5_ema.pt", "step_9.pt"):
@@ -241,7 +238,7 @@ def test_two_checkpoints_at_one_step_are_refused_before_any_is_scored(
 
 @pytest.mark.parametrize("verb", ["sweep", "watch"])
 def test_checkpoints_in_sub_folders_are_scored_by_their_paths(
-    verb: str, tiny_images: Path, tmp_path: Path, densescope: Verb
+    verb: str, tiny_images: Path, tmp_path: Path
 ) -> None:
     run, once = tmp_path / "run", AT_ONCE if verb == "watch" else []
     for step in (9, 10):
@@ -260,7 +257,7 @@ def test_checkpoints_in_sub_folders_are_scored_by_their_paths(
 
 
 def test_a_watch_where_nothing_fits_says_what_is_there_and_ends_with_an_exit_code(
-    tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     parent = tiny_run.parent
     words = dino("watch", parent, tiny_images, tmp_path / "scores" / "out", "--settle", 0)
@@ -275,7 +272,7 @@ def test_a_watch_where_nothing_fits_says_what_is_there_and_ends_with_an_exit_cod
 
 
 def test_a_watch_that_cannot_order_what_comes_says_so_and_ends_with_an_exit_code(
-    tiny_images: Path, tmp_path: Path, densescope: Verb
+    tiny_images: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     save(run / "epoch=3.ckpt", {"state_dict": {}})
@@ -288,7 +285,7 @@ def test_a_watch_that_cannot_order_what_comes_says_so_and_ends_with_an_exit_code
 
 
 def test_a_watch_that_ends_before_any_file_is_whole_has_an_exit_code(
-    tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     words = dino("watch", tiny_run, tiny_images, tmp_path / "out", "--settle", 600, "--once")
     said = densescope(*words)
@@ -297,7 +294,7 @@ def test_a_watch_that_ends_before_any_file_is_whole_has_an_exit_code(
 
 
 def test_a_watch_of_another_format_names_the_formats_that_would_take_the_files(
-    tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     words = other("watch", tiny_run, tiny_images, tmp_path / "out", "--format", "mae", *AT_ONCE)
     said = densescope(*words)
@@ -308,7 +305,7 @@ def test_a_watch_of_another_format_names_the_formats_that_would_take_the_files(
 
 
 def test_what_a_pattern_cannot_be_is_wrong_usage(
-    tiny_run: Path, tiny_images: Path, tmp_path: Path, densescope: Verb
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     words = dino("sweep", tiny_run, tiny_images, tmp_path / "out", "--pattern", "step_")
     assert "has no group for the number" in refused(densescope(*words), 2)

@@ -10,7 +10,7 @@ import torch
 
 from densescope.records import ProbeRecord
 from densescope.runs.store import RunStore
-from tests.cli.running import BACKBONE, SCORING, Verb
+from tests.cli.running import BACKBONE, SCORING, densescope
 from tests.tiny_run import checkpoint
 
 SENTENCE = (
@@ -34,7 +34,7 @@ def write(folder: Path, *, stitched: bool) -> Path:
 
 
 def test_select_agree_and_report_say_that_a_schedule_is_stitched(
-    densescope: Verb, tiny_images: Path, tmp_path: Path
+    tiny_images: Path, tmp_path: Path
 ) -> None:
     words = ["sweep", write(tmp_path / "run", stitched=True), *BACKBONE, *SCORING]
     scores = tmp_path / "scores"
@@ -55,7 +55,7 @@ def test_select_agree_and_report_say_that_a_schedule_is_stitched(
     assert {row["kind"] for row in stored["schedule"]} == {"learning rate", "length", "resumed"}
 
 
-def test_one_training_is_not_flagged(densescope: Verb, tiny_images: Path, tmp_path: Path) -> None:
+def test_one_training_is_not_flagged(tiny_images: Path, tmp_path: Path) -> None:
     words = ["sweep", write(tmp_path / "run", stitched=False), *BACKBONE, *SCORING]
     swept = densescope(*words, "--images", tiny_images, "--output", tmp_path / "scores")
     assert swept.returncode == 0, swept.stderr

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,10 +14,9 @@ import pytest
 
 from densescope.pretraining.methods import METHODS
 from densescope.runs.store import RunStore
-from tests.cli.running import SCORING, Said, Verb
+from tests.cli.running import COMMAND, ENVIRONMENT, SCORING, densescope, refused
 from tests.pretraining.tiny import content, same
 
-ROOT = Path(__file__).parents[2]
 pytest.importorskip("lightly")
 pytest.importorskip("pytorch_lightning")
 
@@ -30,11 +27,6 @@ NETWORK = [
 RUN = ["--steps", "4", "--batch-size", "8", "--checkpoint-every", "2"]
 
 
-def refused(said: Said, code: int = 1) -> str:
-    assert said.returncode == code
-    return " ".join(said.stderr.split())
-
-
 SMALL = ["--set", "head_dim=32", "--set", "output_dim=16"]
 
 
@@ -43,9 +35,7 @@ def pretrain(method: str, images: Path, output: Path, *more: object) -> list[obj
     return [*words, *NETWORK, *RUN, *more]
 
 
-def test_a_run_its_next_command_and_going_on(
-    densescope: Verb, tiny_images: Path, tmp_path: Path
-) -> None:
+def test_a_run_its_next_command_and_going_on(tiny_images: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     words = pretrain("mocov3", tiny_images, output, *SMALL, "--logger", "csv")
     result = densescope(*words)
@@ -93,13 +83,12 @@ def test_a_run_its_next_command_and_going_on(
 def test_control_c_says_how_to_go_on(tiny_images: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     words = pretrain("mocov3", tiny_images, output, *SMALL, "--steps", 4000)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "densescope", *map(str, words)],
+        [*COMMAND, *map(str, words)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 120
     while not list(output.glob("*.tar")) and time.monotonic() < deadline:
@@ -112,7 +101,7 @@ def test_control_c_says_how_to_go_on(tiny_images: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_with_its_own_options(
-    densescope: Verb, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "run"
     monkeypatch.chdir(tiny_images.parent)
@@ -142,7 +131,7 @@ def test_a_run_goes_on_with_its_own_options(
 
 
 def test_other_settings_are_refused_before_any_image_is_read(
-    densescope: Verb, tiny_images: Path, tmp_path: Path
+    tiny_images: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
     assert densescope(*pretrain("mocov3", tiny_images, output, *SMALL)).returncode == 0
@@ -155,9 +144,7 @@ def test_other_settings_are_refused_before_any_image_is_read(
     assert "the images differ" in refused(densescope(*others))
 
 
-def test_a_folder_that_cannot_be_used_is_refused_before_any_image_is_read(
-    densescope: Verb, tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_used_is_refused_before_any_image_is_read(tmp_path: Path) -> None:
     nowhere, run, file = tmp_path / "no images", tmp_path / "run", tmp_path / "file"
     run.mkdir()
     file.touch()
@@ -175,16 +162,12 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_image_is_read(
     "more",
     [["--beta", 1], ["--regularizer-every", 2], ["--monitor-every", 2], ["--stop-on-alarm"]],
 )
-def test_an_option_of_what_was_not_asked_for_is_refused(
-    more: list[object], densescope: Verb, tmp_path: Path
-) -> None:
+def test_an_option_of_what_was_not_asked_for_is_refused(more: list[object], tmp_path: Path) -> None:
     said = refused(densescope(*pretrain("mocov3", tmp_path, tmp_path / "run", *more)), 2)
     assert f"{more[0]} has an effect only with --" in said
 
 
-def test_a_regularized_run_from_a_checkpoint(
-    densescope: Verb, tiny_images: Path, tmp_path: Path
-) -> None:
+def test_a_regularized_run_from_a_checkpoint(tiny_images: Path, tmp_path: Path) -> None:
     first = densescope(*pretrain("mocov3", tiny_images, tmp_path / "a", *SMALL))
     assert first.returncode == 0, first.stderr
     start = ["--start-from", tmp_path / "a" / "checkpoint_0001.pth.tar"]
@@ -196,7 +179,7 @@ def test_a_regularized_run_from_a_checkpoint(
 
 
 def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
-    densescope: Verb, tiny_images: Path, tmp_path: Path
+    tiny_images: Path, tmp_path: Path
 ) -> None:
     looking = ["--monitor", tiny_images, "--monitor-count", 32, "--monitor-every", 1]
     run = densescope(*pretrain("mocov3", tiny_images, tmp_path / "run", *SMALL, *looking))
@@ -231,13 +214,13 @@ def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
     ],
 )
 def test_what_cannot_be_trained_is_a_sentence(
-    method: str, more: list[str], sentence: str, densescope: Verb, tiny_images: Path, tmp_path: Path
+    method: str, more: list[str], sentence: str, tiny_images: Path, tmp_path: Path
 ) -> None:
     words = ["pretrain", "--method", method, "--images", tiny_images, "--output", tmp_path, *more]
     assert sentence in refused(densescope(*words), 2)
 
 
-def test_methods_lists_all_and_shows_one(densescope: Verb) -> None:
+def test_methods_lists_all_and_shows_one() -> None:
     listed = densescope("methods")
     assert listed.returncode == 0, listed.stderr
     assert all(row.title in listed.stdout for row in METHODS.values())

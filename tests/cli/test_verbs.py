@@ -18,8 +18,7 @@ from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
 from densescope.monitoring import DenseMonitor
 from densescope.monitoring.observation import Observation
-from tests.cli.running import BACKBONE, SCORING, densescope, refused
-from tests.conftest import ROOT
+from tests.cli.running import BACKBONE, COMMAND, ENVIRONMENT, SCORING, densescope, refused
 from tests.tiny_run import SETTINGS, SPEC, checkpoint
 
 
@@ -62,17 +61,21 @@ def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> Non
     assert targets[2].stat().st_size > 0
 
 
-@pytest.mark.parametrize(
-    "verb", [["select", "{scores}"], ["formats"], ["formats", "dinov3"], ["report", "--help"]]
-)
-def test_what_works_on_records_alone_does_not_wait_for_torch(verb: list[str], swept: Path) -> None:
-    run = "app(sys.argv[1:], standalone_mode=False)"
-    script = f"import sys; from densescope.cli.app import app; {run}; print('torch' in sys.modules)"
-    words = [word.format(scores=swept / "scores") for word in verb]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-c", script, *words]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert result.stdout.splitlines()[-1] == "False"
+def test_what_works_on_records_alone_does_not_wait_for_torch(swept: Path) -> None:
+    scores = str(swept / "scores")
+    verbs = [["select", scores], ["formats"], ["formats", "dinov3"], ["report", "--help"]]
+    script = f"""
+import sys
+from densescope.cli.app import app
+for words in {verbs!r}:
+    app(words, standalone_mode=False)
+    if "torch" in sys.modules:
+        sys.exit(f"{{words[0]}} loaded torch")
+"""
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "PICK" in ran.stdout
 
 
 def test_the_paper_definition_can_lead(swept: Path) -> None:
@@ -259,8 +262,8 @@ class Interrupted:
 
 sys.meta_path.insert(0, Interrupted())
 """)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
-    command = [sys.executable, "-m", "densescope"]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    places = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    environment = {**ENVIRONMENT, "PYTHONPATH": places}
+    result = subprocess.run(COMMAND, capture_output=True, text=True, env=environment, check=False)
     assert result.stderr == "densescope: stopped; what was finished is kept\n"
     assert result.returncode == 130

@@ -7,14 +7,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.running import BACKBONE, SCORING, densescope, refused
-from tests.conftest import ROOT
+from tests.cli.running import BACKBONE, COMMAND, ENVIRONMENT, SCORING, densescope, refused
 from tests.runs.test_watch import spoiled
 from tests.tiny_run import write_checkpoints
 
@@ -112,12 +110,13 @@ def test_a_file_that_is_still_written_is_named(
 def test_control_c_ends_it_with_what_was_finished(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "densescope"]
-    command += map(str, words(tiny_run, tiny_images, tmp_path / "out"))
-    command += ["--poll", "0.05"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    given = map(str, words(tiny_run, tiny_images, tmp_path / "out"))
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*COMMAND, *given, "--poll", "0.05"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "report.html").exists() and time.monotonic() < deadline:
