@@ -32,9 +32,8 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-records
 	$(BIN)/python -m benchmarks.gpu
 
-docs: $(STAMP)  ## the API pages, into site/
-	$(BIN)/python -m pip install -q "pdoc>=14"
-	$(BIN)/pdoc -o site -d google densescope
+docs: $(STAMP)  ## the user guide and the reference, into site/; a broken link or anchor fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -114,7 +114,8 @@ def live_backbone(
         model: as for :func:`patch_tokens`; a ``Backbone`` comes back as it is, with its own
             normalization.
         image_size: side of the images in pixels.
-        mean, std: normalization the images will have had.
+        mean: mean that was subtracted from the images, per channel.
+        std: standard deviation by which the images were divided, per channel.
         patch_size: pixels per cell; needed only for modules that do not say it themselves.
 
     Raises:

@@ -63,7 +63,8 @@ class DenseMonitor:
             loop calls :meth:`update` itself.
         count: images to draw. ``dim`` depends on it: numbers of different counts do not compare.
         image_size: pixels of the square that images are cropped to; a tensor has its own size.
-        mean, std: normalization the model was trained with.
+        mean: mean of the images the model was trained with, per channel.
+        std: their standard deviation, per channel.
         settings: what the numbers depend on; the seed also draws the images. LiDAR is left out.
         output: run folder for records, previews and ``monitor.jsonl``; ``None`` writes nothing.
         every: :meth:`observe` acts on steps that are multiples of this, step 0 too.

@@ -1,0 +1,205 @@
+"""What ``mkdocs build`` adds to the pages of this folder.
+
+Pages that are made from the program (the Python reference), and pages that lie beside ``docs/``
+(README, measurements, studies), join the site. A page may hold ``<!-- made: NAME -->``: the
+function of that name in ``MADE`` writes what stands there. A relative link works on the site as it
+does in the repository.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import posixpath
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+# Folders and files beside docs/, and where they stand on the site.
+BESIDE = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "benchmarks/results/README.md": "measurements/index.md",
+    "benchmarks/results/*": "measurements/{name}",
+    "studies/README.md": "studies/index.md",
+    "studies/*/README.md": "studies/{folder}.md",
+    "studies/*/*": "studies/{folder}-{name}",
+    "examples/README.md": "examples/index.md",
+    "examples/quickstart.ipynb": "examples/quickstart.md",
+    "examples/*": "examples/{name}",
+    "docs/*/*": "{folder}/{name}",
+    "docs/*.md": "{name}",
+}
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
+# Titles of the pages of the Python reference, by the first part of a public name's module.
+AREAS = {
+    "runs": "Runs",
+    "records": "Runs",
+    "selection": "Choice",
+    "features": "Checkpoints and backbones",
+    "evaluation": "Scores",
+    "estimate": "Scores",
+    "numerics": "Metrics of a tensor",
+    "monitoring": "Monitor",
+    "report": "Report",
+    "errors": "Errors",
+}
+
+
+def public_names() -> dict[str, list[str]]:
+    """Public names by the title of their page, read from ``__init__.pyi``."""
+    tree = ast.parse((ROOT / "src" / "densescope" / "__init__.pyi").read_text())
+    pages: dict[str, list[str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            area = (node.module or "").split(".")[0]
+            title = AREAS.get(area, area.capitalize())
+            names = [alias.name for alias in node.names if not alias.name.startswith("_")]
+            pages.setdefault(title, []).extend(names)
+    return {title: names for title, names in pages.items() if names}
+
+
+def api_pages() -> Iterator[tuple[str, str]]:
+    """Name and text of every page of the Python reference."""
+    for title, names in public_names().items():
+        blocks = "\n\n".join(f"::: densescope.{name}" for name in names)
+        yield f"reference/api/{title.lower().replace(' ', '-')}.md", f"# {title}\n\n{blocks}\n"
+
+
+def site_places() -> dict[Path, str]:
+    """Every file that the site has from this repository, and its place on the site."""
+    places: dict[Path, str] = {}
+    for pattern, place in BESIDE.items():
+        for path in sorted(ROOT.glob(pattern)):
+            places.setdefault(path, place.format(name=path.name, folder=path.parent.name))
+            if path.name == "README.md":
+                places.setdefault(path.parent, places[path])
+    return places
+
+
+def relinked(markdown: str, source: Path, place: str, places: dict[Path, str]) -> str:
+    """The same text with links to files of the repository turned to their places on the site."""
+
+    def turned(match: re.Match[str]) -> str:
+        target = Path(posixpath.normpath((source.parent / match[1]).as_posix()))
+        if target not in places:
+            return match[1]
+        return posixpath.relpath(places[target], posixpath.dirname(place) or ".")
+
+    return LINK.sub(turned, markdown)
+
+
+def help_of(*verb: str) -> str:
+    """What the command prints for ``--help``, in lines of 100 columns."""
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "densescope", *verb, "--help"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return ran.stdout.replace("python -m densescope", "densescope").strip()
+
+
+def verbs(overview: str) -> list[str]:
+    """The verbs that the help of the whole command lists."""
+    return re.findall(r"^\W*([a-z]+)\s{2,}\S", overview.split("Commands")[1], re.MULTILINE)
+
+
+def command_help() -> str:
+    """The help of the command and of every verb."""
+    overview = help_of()
+    parts = [f"```text\n{overview}\n```"]
+    parts += [f"## {verb}\n\n```text\n{help_of(verb)}\n```" for verb in verbs(overview)]
+    return "\n\n".join(parts)
+
+
+def protocol_table() -> str:
+    """A line per row of ``PROTOCOLS``."""
+    from densescope.evaluation.probes import PROTOCOLS
+
+    lines = ["| protocol | what | head | measure | cached | source |", "|" + " --- |" * 6]
+    for name, row in PROTOCOLS.items():
+        cached = "yes" if row.cached else "no"
+        cells = (f"[`{name}`](#{name})", row.title, row.head, row.measure, cached, row.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def notebook_page(text: str) -> str:
+    """A notebook with its stored outputs as Markdown."""
+    return "\n\n".join(_cell(cell) for cell in json.loads(text)["cells"]) + "\n"
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        return source
+    outputs = [_output(output) for output in cell["outputs"]]
+    return "\n\n".join([f"```python\n{source}\n```", *outputs])
+
+
+def _output(output: dict[str, Any]) -> str:
+    data = output.get("data", {})
+    if "image/png" in data:
+        return (
+            f'<img alt="figure" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
+        )
+    if "text/html" in data:
+        return "".join(data["text/html"])
+    lines = "".join(data.get("text/plain", output.get("text", [])))
+    return f"```text\n{lines.rstrip()}\n```"
+
+
+MADE: dict[str, Callable[[], str]] = {"command": command_help, "protocols": protocol_table}
+
+
+def made(markdown: str) -> str:
+    """The text with every mark replaced by what its function writes."""
+
+    def written(match: re.Match[str]) -> str:
+        if match[1] not in MADE:
+            raise PluginError(f"docs/hooks.py has no {match[1]!r} in MADE: {', '.join(MADE)}")
+        return MADE[match[1]]()
+
+    return MARK.sub(written, markdown)
+
+
+def _expanded(nav: Any, pages: list[str]) -> Any:
+    if isinstance(nav, list):
+        return [_expanded(item, pages) for item in nav]
+    if isinstance(nav, dict):
+        return {title: _expanded(item, pages) for title, item in nav.items()}
+    return [page for page in pages if fnmatch(page, nav)] if "*" in nav else nav
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that do not lie in docs/, and write folders of the navigation out."""
+    for path, place in site_places().items():
+        if path.suffix == ".ipynb":
+            content = notebook_page(path.read_text(encoding="utf-8"))
+            files.append(File.generated(config, place, content=content))
+        elif path.is_file() and ROOT / "docs" not in path.parents:
+            files.append(File.generated(config, place, abs_src_path=str(path)))
+    for place, text in api_pages():
+        files.append(File.generated(config, place, content=text))
+    config.nav = _expanded(config.nav, [file.src_uri for file in files.documentation_pages()])
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill marks and turn links."""
+    text = made(markdown)
+    source = page.file.abs_src_path
+    if source is None:
+        return text
+    return relinked(text, Path(source), page.file.src_uri, site_places())
