@@ -114,11 +114,27 @@ def kill(progress: Progress) -> None:
         raise Killed
 
 
+# Kind of Outcome -> a method of it: all patches of the views, and those the student saw.
+KINDS = {"whole": "simsiam", "kept": "mae"}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
+def alone(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, dict[str, Any]]:
+    """A method, a checkpoint to begin from, and what its run ends with unregularized."""
+    method, folder = request.param, tmp_path_factory.mktemp("alone")
+    (first, *_) = pretrain(replace(tiny(method), steps=1), images(), folder / "first")
+    files = pretrain(tiny(method), images(), folder / "run", start=Start(weights=first))
+    return method, first, content(files[-1])[KEY]["learner"]
+
+
 @pytest.mark.parametrize("name", ["dse", "paka", "gram"])
-@pytest.mark.parametrize("method", ["simsiam", "mae"])
-def test_a_regularized_run_goes_on_to_the_same_bits(name: str, method: str, tmp_path: Path) -> None:
-    (first, *_) = pretrain(replace(tiny(method), steps=1), images(), tmp_path / "first")
-    settings = replace(tiny(method), regularizer=RegularizerSettings(name, every=2))
+def test_a_regularized_run_ends_elsewhere_and_goes_on_to_the_same_bits(
+    name: str, alone: tuple[str, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    method, first, without = alone
+    settings = replace(tiny(method), regularizer=RegularizerSettings(name, beta=1.0, every=2))
     begin = Start(weights=first)
     whole = pretrain(settings, images(), tmp_path / "whole", start=begin)
     with pytest.raises(Killed):
@@ -126,5 +142,7 @@ def test_a_regularized_run_goes_on_to_the_same_bits(name: str, method: str, tmp_
     again = Start(resume=True)
     files = pretrain(settings, images(), tmp_path / "killed", start=again)
     ours, theirs = content(files[-1])[KEY], content(whole[-1])[KEY]
+    assert theirs["learner"].keys() == without.keys()
+    assert not same(theirs["learner"], without)
     for part in ("learner", "optimizer", "regularizer"):
         assert same(ours[part], theirs[part])
