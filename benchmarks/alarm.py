@@ -30,7 +30,7 @@ def estimate(truth: float, common: Sequence[float], chance: random.Random) -> Es
 
 def simulated(
     separability: Callable[[int], float],
-    dim: Callable[[int], float],
+    effective_rank: Callable[[int], float],
     *,
     count: int,
     memory: float,
@@ -46,7 +46,9 @@ def simulated(
         ]
         parts = (
             estimate(truth(step) + wobble, shared, chance)
-            for truth, wobble, shared in zip((separability, dim), state, common, strict=True)
+            for truth, wobble, shared in zip(
+                (separability, effective_rank), state, common, strict=True
+            )
         )
         readings.append(Reading(f"e{step}", step, *parts))
     return readings

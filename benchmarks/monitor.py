@@ -89,7 +89,7 @@ def samples() -> list[Row]:
     for count in COUNTS:
         found = estimate_structure(features[:count])
         row: Row = {"images": count}
-        for part in ("inter", "intra", "dim", "dse"):
+        for part in ("inter", "intra", "effective_rank", "dse"):
             estimate = found[f"released.{part}"]
             row |= {part: estimate.value, f"{part} +-": estimate.standard_error}
         rows.append(row)

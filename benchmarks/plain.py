@@ -16,7 +16,7 @@ class Plain(NamedTuple):
     inter: Tensor
     intra_image: Tensor
     intra_batch: Tensor
-    dim: Tensor
+    effective_rank: Tensor
     dse: Tensor
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 
 from densescope.estimate import Estimate
-from densescope.selection import pick_peak, run_weight, shortlist
+from densescope.selection import pick_peak, run_lambda, shortlist
 from densescope.selection.change import exceeds_noise
 from densescope.selection.parts import weighted_sum
 from densescope.selection.race import Race, undecided
@@ -68,8 +68,10 @@ def simulated(
     """Separability and dimension of every checkpoint in every round."""
     places = [i / (CHECKPOINTS - 1) for i in range(CHECKPOINTS)]
     separability = [shape(x) + 0.15 * x for x in places]
-    dim = [0.1 * (shape(x) - 0.15 * x) for x in places]
-    return _noisy(separability, noise, race, chance), _noisy(dim, 0.1 * noise, race, chance)
+    effective_rank = [0.1 * (shape(x) - 0.15 * x) for x in places]
+    return _noisy(separability, noise, race, chance), _noisy(
+        effective_rank, 0.1 * noise, race, chance
+    )
 
 
 def _noisy(truth: list[float], noise: float, race: Race, chance: random.Random) -> Rounds:
@@ -101,11 +103,11 @@ def pooled_all(rounds: Rounds) -> list[Estimate]:
     return [estimate for estimate in pooled(rounds) if estimate is not None]
 
 
-def raced(separability: Rounds, dim: Rounds, race: Race) -> list[int]:
+def raced(separability: Rounds, effective_rank: Rounds, race: Race) -> list[int]:
     """How many rounds each checkpoint goes through."""
-    done = [1] * len(dim)
+    done = [1] * len(effective_rank)
     for number in range(1, race.rounds):
-        still = undecided(_first(separability, done), _first(dim, done), race)
+        still = undecided(_first(separability, done), _first(effective_rank, done), race)
         going = [place for place in still if done[place] == number]
         if not going:
             break
@@ -118,11 +120,11 @@ def _first(rounds: Rounds, done: list[int]) -> Rounds:
     return [row[:count] for row, count in zip(rounds, done, strict=True)]
 
 
-def curve(separability: list[Estimate], dim: list[Estimate]) -> list[Estimate]:
+def curve(separability: list[Estimate], effective_rank: list[Estimate]) -> list[Estimate]:
     """DSE as a selection has it."""
-    weight, _ = run_weight([s.value for s in separability], [d.value for d in dim])
-    assert weight is not None
-    return [weighted_sum(s, d, weight) for s, d in zip(separability, dim, strict=True)]
+    lambda_, _ = run_lambda([s.value for s in separability], [d.value for d in effective_rank])
+    assert lambda_ is not None
+    return [weighted_sum(s, d, lambda_) for s, d in zip(separability, effective_rank, strict=True)]
 
 
 def compared(full: list[Estimate], seen: list[Estimate], done: list[int], race: Race) -> Outcome:
@@ -142,11 +144,11 @@ def compared(full: list[Estimate], seen: list[Estimate], done: list[int], race: 
     )
 
 
-def outcome_of(separability: Rounds, dim: Rounds, race: Race) -> Outcome:
+def outcome_of(separability: Rounds, effective_rank: Rounds, race: Race) -> Outcome:
     """One race."""
-    done = raced(separability, dim, race)
-    full = curve(pooled_all(separability), pooled_all(dim))
-    seen = curve(*(pooled_all(_first(part, done)) for part in (separability, dim)))
+    done = raced(separability, effective_rank, race)
+    full = curve(pooled_all(separability), pooled_all(effective_rank))
+    seen = curve(*(pooled_all(_first(part, done)) for part in (separability, effective_rank)))
     return compared(full, seen, done, race)
 
 
@@ -154,7 +156,7 @@ def outcomes(shape: str, noise: float, race: Race, runs: int, seed: int = 0) -> 
     """Races of simulated runs."""
     chance = random.Random(seed)
     made = (simulated(SHAPES[shape], noise, race, chance) for _ in range(runs))
-    return [outcome_of(separability, dim, race) for separability, dim in made]
+    return [outcome_of(separability, effective_rank, race) for separability, effective_rank in made]
 
 
 def row(shape: str, noise: str, found: list[Outcome]) -> str:

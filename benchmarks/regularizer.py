@@ -25,7 +25,7 @@ from benchmarks.estimator import RESULTS, environment, seeded, table, vit_like
 from densescope.features.live import tokens_of
 from densescope.numerics.regularizer import DenseStructureLoss
 
-PARTS = ("inter", "intra", "dim", "dse")
+PARTS = ("inter", "intra", "effective_rank", "dse")
 Row = dict[str, object]
 
 

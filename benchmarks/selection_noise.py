@@ -1,9 +1,9 @@
-"""What the intervals of a selection hold: coverage of simulated runs with the weight held fixed.
+"""What the intervals of a selection hold: coverage of simulated runs with lambda held fixed.
 
     python benchmarks/selection_noise.py
 
 Every image adds its own number to separability and to dimension of every checkpoint; part of
-it is shared by all checkpoints. "Truth" is the curve without images. The weight is taken once,
+it is shared by all checkpoints. "Truth" is the curve without images. Lambda is taken once,
 as ``select_checkpoints`` does (fixed), or again without each block (re-estimated). The second
 part shows why comparisons with a pick chosen after looking need more than plain intervals.
 """
@@ -15,7 +15,7 @@ import statistics
 from dataclasses import dataclass
 
 from densescope.estimate import Estimate
-from densescope.selection import run_weight
+from densescope.selection import run_lambda
 
 BLOCKS, LEVEL, RUNS = 16, 0.95, 500
 
@@ -47,23 +47,23 @@ def curves(count: int) -> tuple[list[float], list[float]]:
     return separability, [1 - i / (count - 1) for i in range(count)]
 
 
-def covered(separability: Part, dim: Part, *, fixed: bool) -> tuple[bool, float]:
+def covered(separability: Part, effective_rank: Part, *, fixed: bool) -> tuple[bool, float]:
     """Whether the interval of middle minus last holds the truth, and its half width."""
-    weight = run_weight(separability.values(), dim.values())[0] or 1.0
-    truth_weight = run_weight(separability.truth, dim.truth)[0] or 1.0
-    pick, last = len(dim.truth) // 2, -1
+    lambda_ = run_lambda(separability.values(), effective_rank.values())[0] or 1.0
+    truth_lambda = run_lambda(separability.truth, effective_rank.truth)[0] or 1.0
+    pick, last = len(effective_rank.truth) // 2, -1
 
     def difference(s: list[float], d: list[float], w: float) -> float:
         return s[pick] - s[last] + w * (d[pick] - d[last])
 
     replicates = []
     for block in range(BLOCKS):
-        s, d = separability.without(block), dim.without(block)
-        replicates.append(difference(s, d, weight if fixed else run_weight(s, d)[0] or 1.0))
-    value = difference(separability.values(), dim.values(), weight)
+        s, d = separability.without(block), effective_rank.without(block)
+        replicates.append(difference(s, d, lambda_ if fixed else run_lambda(s, d)[0] or 1.0))
+    value = difference(separability.values(), effective_rank.values(), lambda_)
     interval = Estimate(value, tuple(replicates)).interval(LEVEL)
     assert interval is not None
-    truth = difference(separability.truth, dim.truth, truth_weight)
+    truth = difference(separability.truth, effective_rank.truth, truth_lambda)
     return interval[0] <= truth <= interval[1], interval[1] - value
 
 
@@ -89,7 +89,7 @@ def print_called_worse(count: int = 40) -> None:
 
 
 def main() -> None:
-    print("| checkpoints | noise of a block | weight | coverage | mean half width |")
+    print("| checkpoints | noise of a block | lambda | coverage | mean half width |")
     print("| --- | --- | --- | --- | --- |")
     for count in (5, 10, 40):
         for noise in (0.02, 0.1, 0.4):

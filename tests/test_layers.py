@@ -156,7 +156,8 @@ import torch, densescope
 noise = torch.randn(16, 16, 8, generator=torch.Generator().manual_seed(0))
 print(float(densescope.dense_structure(noise, global_clusters=6).dse))
 print(float(densescope.rankme(noise[:, 0])), float(densescope.alpha_req(noise.flatten(0, 1))))
-print(densescope.estimate_structure(noise, global_clusters=6, group_size=4)["released.dim"].value)
+numbers = densescope.estimate_structure(noise, global_clusters=6, group_size=4)
+print(numbers["released.effective_rank"].value)
 """
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     command = [sys.executable, "-c", script]

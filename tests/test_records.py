@@ -21,7 +21,7 @@ from densescope.records import (
 RECORD = ScoreRecord(
     name="checkpoint0001.pth",
     step=1,
-    scores={"-1": {"released.dim": Estimate(0.5, (0.4, 0.6), 0.01)}},
+    scores={"-1": {"released.effective_rank": Estimate(0.5, (0.4, 0.6), 0.01)}},
     checkpoint={"sha256": "abc"},
     provenance={"settings": {"seed": 0}},
     timing={"load_seconds": 1.0},
@@ -35,8 +35,10 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_estimate_names_what_there_is() -> None:
-    assert RECORD.estimate("released.dim").value == 0.5
-    with pytest.raises(RecordError, match=r"no rankme at layer -1; it has: released.dim"):
+    assert RECORD.estimate("released.effective_rank").value == 0.5
+    with pytest.raises(
+        RecordError, match=r"no rankme at layer -1; it has: released.effective_rank"
+    ):
         RECORD.estimate("rankme")
 
 
@@ -56,8 +58,11 @@ def test_a_number_that_json_has_no_word_for_becomes_null(tmp_path: Path) -> None
     [
         ("{", "is not a whole JSON document"),
         ("[1]", "is not a JSON object"),
-        ('{"schema": 99}', "has schema 99, this version reads 1; score the checkpoint again"),
-        (json.dumps({"schema": 1}), "lacks or garbles a field"),
+        (
+            '{"schema": 99}',
+            r"another version of densescope \(schema 99, this version reads 2\): sweep the run",
+        ),
+        (json.dumps({"schema": 2}), "lacks or garbles a field"),
     ],
 )
 def test_damaged_records_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -13,7 +13,8 @@ from densescope.errors import RecordError
 from densescope.estimate import Estimate
 from densescope.files import replacing
 
-SCHEMA = 1
+SCHEMA = 2
+PROBE_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class ScoreRecord:
         step: its position in the run, from the file name (an epoch or a step, see ``unit``).
         status: ``"scored"`` or ``"failed"``.
         error: the sentence that says why it failed, else ``None``.
-        scores: layer (as text, ``"-1"`` is the last block) -> metric name (``"released.dim"``,
-            ``"rankme"``, ...) -> :class:`~densescope.estimate.Estimate`.
+        scores: layer (as text, ``"-1"`` is the last block) -> metric name
+            (``"released.effective_rank"``, ``"rankme"``, ...) ->
+            :class:`~densescope.estimate.Estimate`.
         checkpoint: sha256, bytes, format, architecture, weights (teacher, student, ...), coverage.
         provenance: image-set fingerprint, settings, versions, device.
         timing: seconds per stage and the time of writing; the only part that may differ between
@@ -89,7 +91,7 @@ class ScoreRecord:
         Raises:
             RecordError: another schema version, or a field is missing.
         """
-        _check_schema(document)
+        _check_schema(document, SCHEMA, "sweep the run")
         try:
             scores = {
                 layer: {metric: Estimate.from_json(value) for metric, value in row.items()}
@@ -161,7 +163,7 @@ class ProbeRecord:
     def to_json(self) -> dict[str, Any]:
         """The document, with plain values only."""
         document = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {"schema": SCHEMA, **document, "values": list(self.values)}
+        return {"schema": PROBE_SCHEMA, **document, "values": list(self.values)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ProbeRecord:
@@ -170,7 +172,7 @@ class ProbeRecord:
         Raises:
             RecordError: another schema version, or a field is missing or unknown.
         """
-        _check_schema(document)
+        _check_schema(document, PROBE_SCHEMA, "probe the checkpoint")
         try:
             given = {key: value for key, value in document.items() if key != "schema"}
             return cls(**{**given, "values": tuple(float(value) for value in given["values"])})
@@ -223,11 +225,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _check_schema(document: Mapping[str, Any]) -> None:
-    if document.get("schema") != SCHEMA:
+def _check_schema(document: Mapping[str, Any], schema: int, again: str) -> None:
+    if document.get("schema") != schema:
         raise RecordError(
-            f"this record has schema {document.get('schema')!r}, this version reads {SCHEMA}; "
-            "score the checkpoint again or use the version that wrote it"
+            "this record was written by another version of densescope (schema "
+            f"{document.get('schema')!r}, this version reads {schema}): {again} again with the "
+            "same output folder, which replaces it, or use the version that wrote it"
         )
 
 

@@ -19,7 +19,7 @@ def name_of(step: int) -> str:
 def score(
     step: int,
     separability: float | Estimate,
-    dim: float | Estimate = 0.5,
+    effective_rank: float | Estimate = 0.5,
     *,
     sha: str | None = None,
     paper: bool = False,
@@ -28,10 +28,16 @@ def score(
     """A record with the released parts; ``inter`` holds the separability, ``intra`` is 0."""
     inter = separability if isinstance(separability, Estimate) else Estimate(separability)
     width = Estimate(0.0, (0.0,) * len(inter.replicates))
-    dim = dim if isinstance(dim, Estimate) else Estimate(dim)
-    row = {"released.inter": inter, "released.intra": width, "released.dim": dim}
+    effective_rank = (
+        effective_rank if isinstance(effective_rank, Estimate) else Estimate(effective_rank)
+    )
+    row = {
+        "released.inter": inter,
+        "released.intra": width,
+        "released.effective_rank": effective_rank,
+    }
     if paper:
-        row |= {"paper.inter": inter, "paper.intra": width, "paper.dim": dim}
+        row |= {"paper.inter": inter, "paper.intra": width, "paper.effective_rank": effective_rank}
     row |= {name: Estimate(value) for name, value in numbers.items()}
     return ScoreRecord(
         name_of(step),
@@ -60,11 +66,11 @@ def probe(step: int, *values: float, **changes: Any) -> ProbeRecord:
 def run_of(
     separability: Sequence[float],
     measures: Sequence[float],
-    dim: Sequence[float] | None = None,
+    effective_rank: Sequence[float] | None = None,
     numbers: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[list[ScoreRecord], list[ProbeRecord]]:
     """Scores and single-seed probes of steps 0, 1, ..."""
-    dims = dim if dim is not None else [0.5] * len(separability)
+    dims = effective_rank if effective_rank is not None else [0.5] * len(separability)
     scores = [
         score(i, s, d, **{name: values[i] for name, values in (numbers or {}).items()})
         for i, (s, d) in enumerate(zip(separability, dims, strict=True))

@@ -96,8 +96,10 @@ def test_every_number_has_a_row_and_says_why_it_has_no_tau() -> None:
     assert [row.number for row in found.rows] == list(NUMBERS)
     assert found.row("lidar").note == "lidar was not scored at layer -1"
     assert found.row("paper.dse").note == "paper.inter was not scored at layer -1"
-    assert found.row("released.dim").note == "the number is the same for all 8 checkpoints"
-    assert found.row("released.dim").tau is None
+    assert (
+        found.row("released.effective_rank").note == "the number is the same for all 8 checkpoints"
+    )
+    assert found.row("released.effective_rank").tau is None
     flat = agreement_of_run(scores, [replace(one, values=(0.5,)) for one in probes])
     note = flat.row("released.separability").note
     assert note == "the measure is the same for all 8 checkpoints"
@@ -105,10 +107,10 @@ def test_every_number_has_a_row_and_says_why_it_has_no_tau() -> None:
         found.row("dse")
 
 
-def test_the_weight_is_that_of_all_scored_checkpoints() -> None:
-    # over all five the weight is 10 / 1, over the three that were probed it is 1 / 1
-    separability, dim = [0.0, 1.0, 2.0, 20.0, 40.0], [1.0, 0.0, 0.2, 1.0, 0.0]
-    scores, probes = run_of(separability, [0.1, 0.2, 0.3, 0.4, 0.5], dim)
+def test_lambda_is_that_of_all_scored_checkpoints() -> None:
+    # over all five lambda is 10 / 1, over the three that were probed it is 1 / 1
+    separability, effective_rank = [0.0, 1.0, 2.0, 20.0, 40.0], [1.0, 0.0, 0.2, 1.0, 0.0]
+    scores, probes = run_of(separability, [0.1, 0.2, 0.3, 0.4, 0.5], effective_rank)
     found = agreement_of_run(scores, probes[:3]).row("released.dse")
     assert found.checkpoints == 3
     assert value_of(found.tau) == pytest.approx(-1 / 3)  # 30, 1, 8 against .1, .2, .3

@@ -65,7 +65,7 @@ def test_our_names_find_the_papers() -> None:
     assert paper_column("voc2012") == "VOC"
     assert paper_column("camvid") is None
     assert paper_tau("paper.dse")["mean"] == 0.57
-    assert paper_tau("released.dim") == paper_tau("dense_rankme")
+    assert paper_tau("released.effective_rank") == paper_tau("dense_rankme")
     assert paper_tau("outlier_fraction") == {}
 
 

@@ -70,7 +70,7 @@ def test_a_bar_starts_anew_with_every_round() -> None:
 
 def records(*done: int) -> list[ScoreRecord]:
     def record(step: int, rounds: int) -> ScoreRecord:
-        parts = {"inter": step, "intra": 0.0, "dim": step}
+        parts = {"inter": step, "intra": 0.0, "effective_rank": step}
         scores = {f"released.{name}": Estimate(float(value)) for name, value in parts.items()}
         race = {"rounds": 8, "round_size": 256, "alpha": 0.05, "done": rounds}
         provenance = {"race": race, "images": {"count": 2048}}

@@ -192,7 +192,9 @@ def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
         "look 4 at step 3",
         "look 5 at step 4 (checkpoint_0001.pth.tar)",
     ]
-    numbers = r"separability -?\d\S+ ± \S+, dim \d\S+ ± \S+, DSE \(lambda = 1\) \d\S+ ± [^;]+"
+    numbers = (
+        r"separability -?\d\S+ ± \S+, effective_rank \d\S+ ± \S+, DSE \(lambda = 1\) \d\S+ ± [^;]+"
+    )
     assert all(re.search(rf": {numbers}; no alarm$", line) for line in looks)
     seen = densescope("select", tmp_path / "run" / "monitor").stdout
     named = r"(step [013]|checkpoint_000[01]\.pth\.tar \(step [24]\))\."

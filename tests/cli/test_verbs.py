@@ -55,7 +55,7 @@ def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> Non
     document = json.loads(targets[0].read_text())
     assert [row["name"] for row in document["rows"] if row["pick"]] == picked
     assert len(picked) == 1
-    for metric in ("released.inter", "paper.dim", "rankme"):
+    for metric in ("released.inter", "paper.effective_rank", "rankme"):
         assert all(float(row[f"{metric}_low"]) < float(row[metric]) for row in rows)
     assert {row["lambda"] for row in rows} == {str(document["weight"])}
     assert targets[2].stat().st_size > 0
@@ -106,9 +106,9 @@ def test_the_dse_of_one_checkpoint_is_the_same_wherever_it_is_shown(
     weights = re.findall(r"DSE \(lambda = ([\d.e+-]+)\)", header)
     assert weights[0] == "1"
     assert len(weights) == 2
-    separability, dim, single, of_run = numbers_in(chosen, name)
+    separability, effective_rank, single, of_run = numbers_in(chosen, name)
     assert single == dse
-    parts = [float(text.split()[0]) for text in (separability, dim, of_run)]
+    parts = [float(text.split()[0]) for text in (separability, effective_rank, of_run)]
     assert parts[0] + float(weights[1]) * parts[1] == pytest.approx(parts[2], rel=0.01)
     assert str(observed(file, tiny_images)).endswith(f"DSE (lambda = 1) {dse}")
 

@@ -11,7 +11,7 @@ from densescope.evaluation.scoring import ScoreSettings
 from tests.tiny_run import ARCHITECTURE, OPTIONS
 
 SETTINGS = ScoreSettings(global_clusters=6, lidar_images=0)
-NUMBERS = {"densescope/dse", "densescope/dim", "densescope/inter", "densescope/rankme"}
+NUMBERS = {"densescope/dse", "densescope/effective_rank", "densescope/inter", "densescope/rankme"}
 
 
 def seeded(seed: int = 0) -> torch.Generator:

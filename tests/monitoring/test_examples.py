@@ -35,7 +35,7 @@ def test_the_example_runs(name: str, tmp_path: Path) -> None:
     assert [(record.step, record.status) for record in records] == [
         (step, "scored") for step in STEPS[name]
     ]
-    assert select_checkpoints(records).weight is not None
+    assert select_checkpoints(records).lambda_ is not None
     if "best: " in run.stdout:
         best = Path(run.stdout.partition("best: ")[2].strip())
         assert best.exists()

@@ -16,7 +16,11 @@ from densescope.monitoring.loggers import JsonLines, MLflow, TensorBoard, Weight
 from densescope.monitoring.monitor import DenseMonitor
 from tests.monitoring.scenes import NUMBERS, SETTINGS, pixels, shake, vit
 
-GIVEN = {"densescope/dse": 1.5, "densescope/paper.dim": 20.0, "densescope/layer_-4/dim": 0.25}
+GIVEN = {
+    "densescope/dse": 1.5,
+    "densescope/paper.effective_rank": 20.0,
+    "densescope/layer_-4/effective_rank": 0.25,
+}
 
 
 def log_twice(logger: Any) -> None:
@@ -49,7 +53,7 @@ def test_tensorboard_event_files(tmp_path: Path) -> None:
     read = read_events(tmp_path)
     logger.close()
     assert set(read) == set(GIVEN)
-    assert read["densescope/paper.dim"] == [(10, 20.0), (20, 20.0)]
+    assert read["densescope/paper.effective_rank"] == [(10, 20.0), (20, 20.0)]
     assert math.isnan(read["densescope/dse"][1][1])
 
 
@@ -61,7 +65,7 @@ def test_mlflow_store(tmp_path: Path) -> None:
     logger = MLflow(uri, experiment="watched")
     log_twice(logger)
     client = MlflowClient(uri)
-    history = client.get_metric_history(logger.run_id, "densescope/layer_-4/dim")
+    history = client.get_metric_history(logger.run_id, "densescope/layer_-4/effective_rank")
     assert [(metric.step, metric.value) for metric in history] == [(10, 0.25), (20, 0.25)]
     assert [m.step for m in client.get_metric_history(logger.run_id, "densescope/dse")] == [10]
     again = MLflow(uri, experiment="watched", run_id=logger.run_id)
@@ -78,7 +82,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = WeightsAndBiases(project="watched", mode="offline", dir=str(tmp_path))
     try:
         log_twice(logger)
-        assert logger.run.summary["densescope/paper.dim"] == 20.0
+        assert logger.run.summary["densescope/paper.effective_rank"] == 20.0
         assert logger.run.summary["densescope/step"] == 20
     finally:
         logger.run.finish()

@@ -52,7 +52,7 @@ def test_with_one_seed_the_value_is_that_of_dense_structure() -> None:
     chance = torch.Generator().manual_seed(0)
     expected = dense_structure(features(), global_clusters=6, generator=chance)
     reading = metric.compute()
-    for part in ("inter", "intra", "dim", "dse"):
+    for part in ("inter", "intra", "effective_rank", "dse"):
         value = reading.estimate(f"released.{part}").value
         assert math.isclose(value, float(getattr(expected, part)), rel_tol=1e-6)
 
@@ -159,6 +159,11 @@ def test_names_of_numbers() -> None:
     reading = metric.compute()
     names = reading.numbers()
     assert names["densescope/dse"] == reading.dse == reading.estimate("released.dse").value
-    assert names["densescope/paper.dim"] == reading.estimate("paper.dim").value
-    assert names["densescope/layer_-2/dim"] == reading.estimate("released.dim", -2).value
+    assert (
+        names["densescope/paper.effective_rank"] == reading.estimate("paper.effective_rank").value
+    )
+    assert (
+        names["densescope/layer_-2/effective_rank"]
+        == reading.estimate("released.effective_rank", -2).value
+    )
     assert names["densescope/dse_error"] == reading.estimate("released.dse").standard_error

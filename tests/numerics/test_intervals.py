@@ -43,7 +43,7 @@ def test_values_are_those_of_dense_structure() -> None:
     found = estimate_structure(features, seeds=(3,), **SMALL)
     for definition in ("released", "paper"):
         expected = dense_structure(features, definition=definition, generator=chance(3), **SMALL)  # type: ignore[arg-type]
-        for name in ("inter", "intra", "intra_image", "intra_batch", "dim", "dse"):
+        for name in ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse"):
             value = getattr(expected, name)
             if value is not None:
                 key = f"{definition}.{name}"
@@ -69,7 +69,7 @@ def test_a_replicate_is_the_number_without_its_block(monkeypatch: pytest.MonkeyP
                 permutations=given.permutations[keep],
                 **SMALL,
             )
-            for name in ("inter", "intra_image", "intra_batch", "dim"):
+            for name in ("inter", "intra_image", "intra_batch", "effective_rank"):
                 found = whole[f"{definition}.{name}"].replicates[b]
                 assert found == pytest.approx(getattr(part, name).item(), rel=1e-5), name
 
@@ -89,7 +89,9 @@ def test_fewer_images_than_dimensions_have_replicates_too(monkeypatch: pytest.Mo
             permutations=given.permutations[8:],
             **SMALL,
         )
-        assert found["released.dim"].replicates[0] == pytest.approx(part.dim.item(), rel=1e-5)
+        assert found["released.effective_rank"].replicates[0] == pytest.approx(
+            part.effective_rank.item(), rel=1e-5
+        )
 
 
 def test_seeds_are_averaged_and_their_spread_kept() -> None:
@@ -106,9 +108,9 @@ def test_batches_are_averaged() -> None:
     features = draw(chance(), 24)
     found = estimate_structure(features, seeds=(0,), blocks=6, images_per_batch=12, **SMALL)
     halves = [dense_structure(part, generator=chance(), **SMALL) for part in features.split(12)]
-    mean = torch.stack([half.dim for half in halves]).mean().item()
-    assert found["released.dim"].value == pytest.approx(mean, rel=1e-5)
-    assert len(found["released.dim"].replicates) == 6
+    mean = torch.stack([half.effective_rank for half in halves]).mean().item()
+    assert found["released.effective_rank"].value == pytest.approx(mean, rel=1e-5)
+    assert len(found["released.effective_rank"].replicates) == 6
 
 
 def test_batches_can_go_with_their_block() -> None:
@@ -157,8 +159,8 @@ def test_collapse_is_noted() -> None:
     assert (
         inter.note == "every patch is the same: the released definition divides by a spread of zero"
     )
-    assert found["released.dim"].note is None
-    assert found["paper.dim"].value == pytest.approx(1, abs=1e-5)
+    assert found["released.effective_rank"].note is None
+    assert found["paper.effective_rank"].value == pytest.approx(1, abs=1e-5)
 
 
 def test_spreads_agree_with_their_definition() -> None:

@@ -61,7 +61,7 @@ def test_same_labels_same_value_as_the_metric(normalize: bool, images: int) -> N
     dense = DenseStructureLoss(0.5, normalize=normalize, seed=7, **SMALL)
     assert dense(features) == -0.5 * metric.dse
     assert dense.last is not None
-    for name in ("inter", "intra", "intra_image", "intra_batch", "dim", "dse"):
+    for name in ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse"):
         assert torch.equal(getattr(dense.last, name), getattr(metric, name)), name
         assert not getattr(dense.last, name).requires_grad
 
@@ -223,7 +223,7 @@ def test_nan_and_infinity_go_through(value: float) -> None:
     dense = DenseStructureLoss(**SMALL)
     dense(features)
     assert dense.last is not None
-    assert dense.last.dim.isnan()
+    assert dense.last.effective_rank.isnan()
 
 
 def test_the_scaler_skips_a_step_that_overflowed() -> None:
@@ -384,7 +384,10 @@ def test_a_batch_of_too_little_is_zero_and_says_so(features: Tensor, found: str)
         ({"beta": -1e-3}, "beta is -0.001; it must be a finite number of at least 0"),
         ({"beta": float("nan")}, "beta is nan; it must be a finite number"),
         ({"beta": "strong"}, "beta is strong; it must be a finite number"),
-        ({"definition": "paper"}, "definition is 'paper', whose dim is a raw rank of up to hun"),
+        (
+            {"definition": "paper"},
+            "definition is 'paper', whose effective rank is a raw rank of up to hun",
+        ),
         ({"definition": "mine"}, "definition is 'mine'; the loss has released only"),
         ({"images": 1}, "images is 1; it must be at least 2"),
         ({"every": 0}, "every is 0; it must be at least 1"),

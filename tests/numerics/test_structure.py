@@ -51,7 +51,7 @@ def test_paper_definition_on_paper() -> None:
     assert result.intra.item() == pytest.approx((math.sqrt(0.5) + 1 / 3) / 2)
     assert result.inter.item() == pytest.approx(math.sqrt(100.25))
     # both images have the same patch at a position: rank 1, and 0 where it is the origin
-    assert result.dim.item() == pytest.approx(3 / 4)
+    assert result.effective_rank.item() == pytest.approx(3 / 4)
     assert result.dse is None
 
 
@@ -61,9 +61,9 @@ def test_released_definition_on_paper() -> None:
     assert result.intra_image.item() == pytest.approx(math.sqrt(0.5) / math.sqrt(2) / s)
     assert result.intra_batch.item() == pytest.approx(1 / math.sqrt(3) / s)
     assert result.inter.item() == pytest.approx(math.sqrt(100.25) / s)
-    assert result.dim.item() == pytest.approx(3 / 8)
+    assert result.effective_rank.item() == pytest.approx(3 / 8)
     assert result.dse is not None
-    expected = result.inter + result.dim - (result.intra_image + result.intra_batch) / 2
+    expected = result.inter + result.effective_rank - (result.intra_image + result.intra_batch) / 2
     assert result.dse.item() == pytest.approx(expected.item())
 
 
@@ -191,7 +191,7 @@ def test_gradients_agree_with_finite_differences(definition: Any) -> None:
 
     def total(values: Tensor) -> Tensor:
         result = structure_of(values, given, definition)
-        return result.inter - result.intra + result.dim
+        return result.inter - result.intra + result.effective_rank
 
     assert torch.autograd.gradcheck(total, rows.requires_grad_())
 
@@ -213,18 +213,18 @@ def test_collapse_is_not_a_number_where_the_definition_divides_by_zero() -> None
     released = dense_structure(collapsed, **SMALL)
     assert released.inter.isnan()
     assert released.intra.isnan()
-    assert released.dim.item() == pytest.approx(1 / 8)
+    assert released.effective_rank.item() == pytest.approx(1 / 8)
     paper = dense_structure(collapsed, definition="paper", **SMALL)
     assert paper.inter.item() == pytest.approx(0, abs=1e-6)
     assert paper.intra.item() == pytest.approx(0, abs=1e-6)
-    assert paper.dim.item() == pytest.approx(1, abs=1e-5)
+    assert paper.effective_rank.item() == pytest.approx(1, abs=1e-5)
 
 
-def test_paper_takes_fewer_patches_and_draws_for_the_dimension() -> None:
+def test_paper_takes_fewer_patches_and_draws_for_the_effective_rank() -> None:
     rows = features()
     whole = dense_structure(rows, definition="paper", **SMALL)
-    few = dense_structure(rows, definition="paper", dim_patches=4, dim_draws=2, **SMALL)
-    assert few.dim < 4 < whole.dim
+    few = dense_structure(rows, definition="paper", rank_patches=4, rank_draws=2, **SMALL)
+    assert few.effective_rank < 4 < whole.effective_rank
     assert few.inter == whole.inter
 
 
@@ -256,9 +256,9 @@ def test_the_gpu_gives_the_numbers_of_the_cpu(definition: Any) -> None:
         ({"definition": "mine"}, "definition is 'mine'; choose from released, paper"),
         ({"global_clusters": 1}, "global_clusters is 1; it must be at least 2"),
         ({"local_labels": torch.zeros(10, 12)}, "give local_labels, global_labels, global_cent"),
-        ({"dim_patches": 3}, "dim_patches belongs to definition='paper'"),
-        ({"dim_draws": 13}, "dim_draws is 13; there are only 12"),
-        ({"dim_draws": 0}, "dim_draws is 0; it must be at least 1"),
+        ({"rank_patches": 3}, "rank_patches belongs to definition='paper'"),
+        ({"rank_draws": 13}, "rank_draws is 13; there are only 12"),
+        ({"rank_draws": 0}, "rank_draws is 0; it must be at least 1"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], sentence: str) -> None:

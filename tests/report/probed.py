@@ -44,7 +44,12 @@ def probes(run: Sequence[ScoreRecord], **changes: Any) -> list[ProbeRecord]:
     for record in run:
         if record.status == "scored":
             row = record.scores["-1"]
-            value = 0.2 + 0.2 * (row["released.inter"].value - 0.3 + row["released.dim"].value) / 2
+            value = (
+                0.2
+                + 0.2
+                * (row["released.inter"].value - 0.3 + row["released.effective_rank"].value)
+                / 2
+            )
             found.append(probe(record, value - 0.001, value + 0.001 + record.step / 1e6, **changes))
     return found
 

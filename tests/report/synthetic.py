@@ -56,20 +56,20 @@ def _metrics(t: float, noise: _Noise) -> dict[str, Estimate]:
         (image.value + batch.value) / 2,
         tuple((a + b) / 2 for a, b in zip(image.replicates, batch.replicates, strict=True)),
     )
-    dim = noise.estimate(0.34 + 0.36 * _rise(t, 7) - 0.42 * fall, 0.005)
-    dse = inter.value - intra.value + dim.value
+    rank = noise.estimate(0.34 + 0.36 * _rise(t, 7) - 0.42 * fall, 0.005)
+    dse = inter.value - intra.value + rank.value
     return {
         "released.inter": inter,
         "released.intra": intra,
         "released.intra_image": image,
         "released.intra_batch": batch,
-        "released.dim": dim,
-        "released.dse": Estimate(dse, tuple(dse + r - dim.value for r in dim.replicates)),
+        "released.effective_rank": rank,
+        "released.dse": Estimate(dse, tuple(dse + r - rank.value for r in rank.replicates)),
         "paper.inter": noise.estimate(0.62 + 0.14 * _rise(t, 6) - 0.05 * fall, 0.003),
         "paper.intra": noise.estimate(0.30 - 0.05 * _rise(t, 5), 0.002),
         "paper.intra_image": noise.estimate(0.34 - 0.05 * _rise(t, 5), 0.002),
         "paper.intra_batch": noise.estimate(0.26 - 0.05 * _rise(t, 5), 0.002),
-        "paper.dim": noise.estimate(130 + 120 * _rise(t, 7) - 150 * fall, 2.0),
+        "paper.effective_rank": noise.estimate(130 + 120 * _rise(t, 7) - 150 * fall, 2.0),
         "rankme": noise.estimate(110 + 170 * _rise(t, 3), 3.0),
         "dense_rankme": noise.estimate(135 + 125 * _rise(t, 7) - 160 * fall, 2.5),
         "alpha_req": noise.estimate(1.62 - 0.55 * _rise(t, 4), 0.012),

@@ -56,7 +56,7 @@ def test_a_failed_checkpoint_keeps_its_reason() -> None:
 @pytest.mark.parametrize(
     ("moved", "bold"),
     [
-        ("dimension", {"Dimension"}),
+        ("effective_rank", {"Dimension"}),
         ("separability", {"Separability"}),
         ("both", {"Dimension", "Separability"}),
         ("neither", set()),
@@ -75,19 +75,19 @@ def test_the_change_names_what_moved(moved: str, bold: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("separability", "dim", "said"),
+    ("separability", "effective_rank", "said"),
     [
         ((-1.0, -9.0, 7.0), (-1.0, -9.0, 7.0), "DSE did not move beyond its noise"),
         ((-1.0, -9.0, 7.0), (-1.0, 7.0, -9.0), "no part moved beyond its noise"),
     ],
 )
 def test_the_change_says_when_noise_names_no_part(
-    separability: tuple[float, ...], dim: tuple[float, ...], said: str
+    separability: tuple[float, ...], effective_rank: tuple[float, ...], said: str
 ) -> None:
     rows = records(24)
     selection = choose(rows)
     assert selection.change is not None
-    parts = [Estimate(row[0], (row[1], row[0], row[2])) for row in (separability, dim)]
+    parts = [Estimate(row[0], (row[1], row[0], row[2])) for row in (separability, effective_rank)]
     change = Change(*parts, weighted_sum(*parts, 1.0), "neither")
     selection = replace(selection, change=change)
     view = build_report_data(rows, selection).view
@@ -178,5 +178,5 @@ def test_a_column_without_a_finite_number_is_left_out() -> None:
     without_sum = build_report_data(rows[:2], choose(rows[:2], "paper"))
     assert [curve.column.key for curve in without_sum.columns[:2]] == [
         "paper.separability",
-        "paper.dim",
+        "paper.effective_rank",
     ]

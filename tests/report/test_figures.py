@@ -62,7 +62,7 @@ def test_two_checkpoints_by_the_paper_definition_have_parts_but_no_sum() -> None
     figures = build_figures(build_report_data(rows, choose(rows, "paper")))
     assert {name for name in figures if name.startswith("view")} == {
         "view0-separability",
-        "view0-dim",
+        "view0-effective_rank",
     }
 
 

@@ -77,7 +77,7 @@ def test_the_answer_comes_first() -> None:
     said = escape(selection.verdict.removeprefix(f"Use {selection.pick} (epoch {step}). "))
     assert not said.startswith("Use")
     assert text.index("<h1") < text.index(said) < text.index("data-figure")
-    assert "From the pick to the last checkpoint,\ndimension moved" in text
+    assert "From the pick to the last checkpoint,\neffective rank moved" in text
 
 
 def test_a_look_of_a_monitor_is_not_told_its_place_twice() -> None:
@@ -92,12 +92,12 @@ def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
     selection = choose(run)
     pick, before = selection.row(str(selection.pick)), selection.rows[2]
     alarm = Alarm(
-        *("fall", "dimension", pick.name, pick.step, selection.last, selection.rows[-1].step),
-        *(before.name, before.step, "epoch", None, None, None, "The dimension fell <b>."),
+        *("fall", "effective_rank", pick.name, pick.step, selection.last, selection.rows[-1].step),
+        *(before.name, before.step, "epoch", None, None, None, "The effective rank fell <b>."),
     )
     text = render_report(build_report_data(run, selection, alarm=alarm))
     assert f'<h1 id="answer">Go back to <span class="name">{before.name}</span></h1>' in text
-    assert "The dimension fell &lt;b&gt;. The pick by DSE," in text
+    assert "The effective rank fell &lt;b&gt;. The pick by DSE," in text
     later = replace(alarm, since_step=pick.step + 1)
     text = render_report(build_report_data(run, selection, alarm=later))
     assert f'Use <span class="name" id="pick">{pick.name}</span>' in text
@@ -201,7 +201,7 @@ def test_one_checkpoint_by_the_paper_definition_has_parts_but_no_sum() -> None:
     data = build_report_data(rows, choose(rows, "paper"), run={"title": "one"})
     text = render_report(data)
     assert heading(text) == "No checkpoint is picked"
-    assert text.count("The weight of the dimension is not defined") == 1
+    assert text.count("Lambda is not defined") == 1
     assert 'data-figure="' not in text
     assert 'id="shortlist"' not in text
 

@@ -83,7 +83,7 @@ def test_a_number_is_the_mean_of_its_rounds(place: Path) -> None:
     records = RunStore(place / "out").records()
     rounds = [RunStore(place / "out" / "rounds" / str(n)).records() for n in (1, 2, 3, 4)]
     assert [len(row) for row in rounds] == [6, 5, 4, 4]
-    for metric in ("released.inter", "released.dim", "paper.dim", "rankme"):
+    for metric in ("released.inter", "released.effective_rank", "paper.effective_rank", "rankme"):
         parts = [{r.name: r.estimate(metric) for r in row}[NAMES[3]] for row in rounds]
         whole = records[3].estimate(metric)
         assert whole.value == pytest.approx(fmean(part.value for part in parts))
@@ -120,7 +120,12 @@ def test_all_rounds_are_a_full_sweep(place: Path, tmp_path: Path) -> None:
     for record, whole in zip(RunStore(place / "out").records(), full, strict=True):
         if record.provenance["race"]["done"] < RACE.rounds:
             continue
-        for metric in ("released.inter", "released.intra", "released.dim", "paper.dim"):
+        for metric in (
+            "released.inter",
+            "released.intra",
+            "released.effective_rank",
+            "paper.effective_rank",
+        ):
             ours, theirs = record.estimate(metric), whole.estimate(metric)
             assert ours.value == pytest.approx(theirs.value, rel=1e-6)
             assert ours.replicates == pytest.approx(theirs.replicates, rel=1e-6)

@@ -45,8 +45,12 @@ def test_the_table_as_a_data_frame(folder: Path) -> None:
     frame = run.to_pandas()
     assert list(frame["name"]) == [row.name for row in run.selection().rows]
     assert frame.columns.tolist() == list(run.table()[0])
-    assert frame["lambda"].unique().tolist() == [run.selection().weight]
-    by_hand = frame["released.inter"] - frame["released.intra"] + frame["lambda"] * frame["dim"]
+    assert frame["lambda"].unique().tolist() == [run.selection().lambda_]
+    by_hand = (
+        frame["released.inter"]
+        - frame["released.intra"]
+        + frame["lambda"] * frame["effective_rank"]
+    )
     assert by_hand.tolist() == pytest.approx(frame["dse"].tolist())
     assert frame.set_index("step")["camvid-quick.miou"].dropna().to_dict() == {20: 0.2, 30: 0.3}
 

@@ -459,7 +459,7 @@ def test_a_command_gets_the_alarm_on_its_input_and_in_its_environment(tmp_path: 
     line = f'cat > {tmp_path}/given; echo "$DENSESCOPE_ALARM_KIND $DENSESCOPE_ALARM_FELL" > '
     assert Command(line + f"{tmp_path}/named").tell(alarm_entry()) is None
     assert json.loads((tmp_path / "given").read_text()) == alarm_entry()
-    assert (tmp_path / "named").read_text() == "fall dimension\n"
+    assert (tmp_path / "named").read_text() == "fall effective rank\n"
 
 
 def test_a_command_that_fails_or_hangs_is_a_sentence() -> None:

@@ -22,12 +22,12 @@ def record(
     step: int,
     inter: Estimate | float,
     intra: Estimate | float,
-    dim: Estimate | float,
+    effective_rank: Estimate | float,
     *,
     definition: str = "released",
     **fields: Any,
 ) -> ScoreRecord:
-    parts = {"inter": inter, "intra": intra, "dim": dim}
+    parts = {"inter": inter, "intra": intra, "effective_rank": effective_rank}
     scores = {
         f"{definition}.{name}": value if isinstance(value, Estimate) else Estimate(float(value))
         for name, value in parts.items()
@@ -46,11 +46,11 @@ def diverged(step: int) -> ScoreRecord:
 
 
 def plain_run(
-    separability: Sequence[float], dim: Sequence[float] | None = None, **fields: Any
+    separability: Sequence[float], effective_rank: Sequence[float] | None = None, **fields: Any
 ) -> list[ScoreRecord]:
-    """Without replicates; ``intra`` is 1 and ``dim`` is the separability again if not given."""
-    dim = separability if dim is None else dim
-    parts = zip(separability, dim, strict=True)
+    """Without replicates; ``intra`` is 1 and ``effective_rank`` is separability if not given."""
+    effective_rank = separability if effective_rank is None else effective_rank
+    parts = zip(separability, effective_rank, strict=True)
     return [record(10 * i + 10, s + 1, 1.0, d, **fields) for i, (s, d) in enumerate(parts)]
 
 
@@ -62,7 +62,7 @@ def jackknifed(values: Sequence[float]) -> Estimate:
 
 def noisy_run(
     separability: Sequence[float],
-    dim: Sequence[float],
+    effective_rank: Sequence[float],
     *,
     noise: float,
     shared: float = 1.0,
@@ -78,5 +78,5 @@ def noisy_run(
 
     return [
         record(10 * i + 10, estimate(s + 1, 0), estimate(1.0, 1), estimate(d, 2))
-        for i, (s, d) in enumerate(zip(separability, dim, strict=True))
+        for i, (s, d) in enumerate(zip(separability, effective_rank, strict=True))
     ]

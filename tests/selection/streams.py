@@ -38,7 +38,7 @@ class Stream:
         return cls(generator, drawn(CLASSES, DIM)[labels], drawn(IMAGES, PATCHES, DIM), directions)
 
     def features(self, clarity: float, decay: float = 1.0, wobble: float = 0.15) -> Tensor:
-        """``images patches dim``; directions fade as ``exp(-decay * place)``."""
+        """``images patches effective_rank``; directions fade as ``exp(-decay * place)``."""
         mixed = clarity * self.classes + self.detail
         mixed = mixed + wobble * torch.randn(mixed.shape, generator=self.generator)
         return (mixed @ self.directions) * torch.exp(-decay * torch.arange(DIM) / DIM)
@@ -91,7 +91,9 @@ COLLAPSING: dict[str, Callable[[Stream, int, int], Tensor]] = {
 def reading(features: Tensor, step: int) -> Reading:
     scores = estimate_structure(features, definitions=("released",), seeds=(0,), **SETTINGS)
     separability = scores["released.inter"].minus(scores["released.intra"])
-    return Reading(f"epoch{step}.pth", step, separability, scores["released.dim"], unit="epoch")
+    return Reading(
+        f"epoch{step}.pth", step, separability, scores["released.effective_rank"], unit="epoch"
+    )
 
 
 def broken(step: int) -> Reading:

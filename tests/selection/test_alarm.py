@@ -34,11 +34,15 @@ def steady(count: int, seed: int = 0, noise: float = 0.01) -> list[Reading]:
 
 
 def at(
-    step: int, separability: float, dim: float, chance: random.Random, noise: float = 0.01
+    step: int,
+    separability: float,
+    effective_rank: float,
+    chance: random.Random,
+    noise: float = 0.01,
 ) -> Reading:
     parts = [
         jackknifed([truth + chance.gauss(0, noise) for _ in range(16)])
-        for truth in (separability, dim)
+        for truth in (separability, effective_rank)
     ]
     return Reading(f"epoch{step}.pth", step, *parts, unit="epoch")
 
@@ -65,8 +69,8 @@ def check_collapse(kind: str, seeds: Sequence[int]) -> None:
         assert alarm is not None, f"no alarm for seed {seed}"
         assert FALL <= alarm.since_step <= alarm.last_step <= FALL + 2, (seed, alarm.sentence)
         assert alarm.back_to_step < FALL
-        expected = {"directions": "dimension", "classes": "separability"}
-        assert alarm.fell in (expected.get(kind, "dimension"), "both")
+        expected = {"directions": "effective_rank", "classes": "separability"}
+        assert alarm.fell in (expected.get(kind, "effective_rank"), "both")
 
 
 @pytest.mark.parametrize("kind", COLLAPSING)
@@ -94,24 +98,24 @@ def test_no_stream_of_sound_features_raises_an_alarm(kind: str) -> None:
 def test_the_alarm_says_what_fell_since_when_and_where_to_go_back() -> None:
     alarm = find_alarm(then(steady(20), (0.1, 0.2), (0.1, 0.2)))
     assert alarm is not None
-    assert (alarm.kind, alarm.fell, alarm.unit) == ("fall", "dimension", "epoch")
+    assert (alarm.kind, alarm.fell, alarm.unit) == ("fall", "effective_rank", "epoch")
     assert (alarm.since, alarm.since_step) == ("epoch20.pth", 20)
     assert (alarm.last, alarm.last_step) == ("epoch21.pth", 21)
     assert alarm.back_to_step < 20
     assert alarm.change is not None
-    assert alarm.change.dim.value == pytest.approx(-0.3, abs=0.02)
+    assert alarm.change.effective_rank.value == pytest.approx(-0.3, abs=0.02)
     assert alarm.interval is not None
     assert alarm.interval[0] < alarm.change.dse.value < alarm.interval[1] < 0
     assert alarm.sentence.startswith(
         "DSE has been below its best since epoch20.pth (epoch 20): at epoch21.pth (epoch 21) by 0."
     )
-    assert "The dimension fell (separability 0." in alarm.sentence
+    assert "The effective rank fell (separability 0." in alarm.sentence
     assert f" Go back to {alarm.back_to} (epoch {alarm.back_to_step}). To try" in alarm.sentence
 
 
 @pytest.mark.parametrize(
     ("parts", "fell"),
-    [((-0.3, 0.5), "separability"), ((-0.3, 0.2), "both"), ((0.1, 0.2), "dimension")],
+    [((-0.3, 0.5), "separability"), ((-0.3, 0.2), "both"), ((0.1, 0.2), "effective_rank")],
 )
 def test_the_parts_that_fell_are_named(parts: tuple[float, float], fell: str) -> None:
     alarm = find_alarm(then(steady(20), parts, parts))
@@ -141,20 +145,22 @@ def test_a_trade_at_the_rate_of_the_run_is_none() -> None:
     gone = [at(30 + i, 0.25, 0.1, chance, noise=0.001) for i in range(2)]
     alarm = first_alarm(readings + gone)
     assert alarm is not None
-    assert (alarm.since_step, alarm.fell) == (30, "dimension")
+    assert (alarm.since_step, alarm.fell) == (30, "effective_rank")
 
 
-def test_a_part_that_rose_pays_at_weight_1_or_at_the_weight_of_the_run() -> None:
+def test_a_part_that_rose_pays_at_weight_1_or_at_lambda_of_the_run() -> None:
     chance = random.Random(0)
     before = [
         at(s, 0.3 * math.sin(s / 6), 0.5 + 0.03 * math.sin(s / 3), chance, 0.001) for s in range(25)
     ]
 
-    def alarm_at(separability: float, dim: float) -> Alarm | None:
-        return find_alarm(before + [at(25 + i, separability, dim, chance, 0.001) for i in range(2)])
+    def alarm_at(separability: float, effective_rank: float) -> Alarm | None:
+        return find_alarm(
+            before + [at(25 + i, separability, effective_rank, chance, 0.001) for i in range(2)]
+        )
 
-    assert alarm_at(0.9, 0.3) is None  # paid at weight 1
-    assert alarm_at(-0.5, 0.8) is None  # not at weight 1, but at that of the run, which is 8
+    assert alarm_at(0.9, 0.3) is None  # paid at lambda 1
+    assert alarm_at(-0.5, 0.8) is None  # not at lambda 1, but at that of the run, which is 8
     assert alarm_at(-0.9, 0.53) is not None
     assert alarm_at(0.3, 0.2) is not None
 
@@ -171,9 +177,9 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
     assert all(find_alarm(run[:count]) is None for count in range(10))
     alarm = find_alarm(run[:10])
     assert alarm is not None
-    assert (alarm.since_step, alarm.fell, alarm.back_to_step) == (8, "dimension", 7)
+    assert (alarm.since_step, alarm.fell, alarm.back_to_step) == (8, "effective_rank", 7)
     nothing = Estimate(0.0, (0.0,) * 16)
-    records = [record(r.step, r.separability, nothing, r.dim) for r in run]
+    records = [record(r.step, r.separability, nothing, r.effective_rank) for r in run]
     standing = standing_alarm(records)
     assert standing is not None
     assert standing.back_to_step == 7
@@ -189,7 +195,7 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
     ("ends", "fell", "said"),
     [
         ([(-0.3, 0.5)] * 2, "separability", "dse), which pulls mostly on separability, or a lower"),
-        ([(0.1, 0.2)] * 2, "dimension", "over many images, since over few it hardly sees the"),
+        ([(0.1, 0.2)] * 2, "effective_rank", "over many images, since over few it hardly sees the"),
         (
             [(-0.3, 0.2)] * 2,
             "both",
@@ -241,12 +247,12 @@ def test_a_fall_that_ends_in_nothing_says_both() -> None:
     assert "at epoch22.pth (epoch 22) the features have collapsed: almost no" in gone.sentence
 
 
-def test_a_vanished_dimension_raises_the_alarm_whatever_separability_says() -> None:
+def test_a_vanished_effective_rank_raises_the_alarm_whatever_separability_says() -> None:
     readings = then(steady(4), (3.0, 0.1), (3.0, 0.1))
     alarm = find_alarm(readings)
     assert alarm is not None
-    assert (alarm.kind, alarm.fell) == ("collapse", "dimension")
-    assert "almost no dimension is left" in alarm.sentence
+    assert (alarm.kind, alarm.fell) == ("collapse", "effective_rank")
+    assert "almost no rank is left" in alarm.sentence
     assert alarm.back_to_step < 4
     assert find_alarm(readings, AlarmSettings(collapse_fraction=0)) is None
 
@@ -285,7 +291,7 @@ def test_the_papers_definition_needs_its_own_weight() -> None:
     gone = [at(20 + i, 0.1, 140.0, chance) for i in range(2)]
     alarm = find_alarm(readings + gone, AlarmSettings(definition="paper"))
     assert alarm is not None
-    assert alarm.fell == "dimension"
+    assert alarm.fell == "effective_rank"
     nothing = [at(0, 0.1, 150.0, chance), at(1, 0.1, 1.0, chance), at(2, 0.1, 1.0, chance)]
     assert find_alarm(nothing, AlarmSettings(definition="paper")) is not None
 
@@ -322,7 +328,7 @@ def test_records_become_readings() -> None:
     diverged = ScoreRecord("epoch30.pth", 30, status="failed", error="weights: NaN or infinite")
     found = readings_of([scored, cut_off, diverged])
     assert [reading.name for reading in found] == ["epoch10.pth", "epoch30.pth"]
-    assert (found[0].separability.value, found[0].dim.value) == (0.5, 0.25)
+    assert (found[0].separability.value, found[0].effective_rank.value) == (0.5, 0.25)
     assert found[0].is_finite
     assert not found[1].is_finite
     with pytest.raises(RecordError, match="not scored at layer -3; layers there are: -1"):

@@ -14,17 +14,17 @@ FLAT = [1.0] * 8
 
 
 def test_the_paired_interval_covers_at_its_level() -> None:
-    """Fixed pair, weight fixed: sampling error of 300 runs at 95% is 1.3 points."""
+    """Fixed pair, lambda fixed: sampling error of 300 runs at 95% is 1.3 points."""
     truth = [0.0, 1.0, 4.0, 2.0, 1.0, 0.5, 0.4, 0.2, 0.1, 0.0]
     hits = 0
     for seed in range(RUNS):
         selection = select_checkpoints(noisy_run(truth, truth, noise=0.5, seed=seed))
-        assert selection.weight is not None
+        assert selection.lambda_ is not None
         assert selection.pick == "epoch30.pth"
         assert selection.change is not None
         interval = selection.change.dse.interval(0.95)
         assert interval is not None
-        hits += interval[0] <= -4 * (1 + selection.weight) <= interval[1]
+        hits += interval[0] <= -4 * (1 + selection.lambda_) <= interval[1]
     assert hits / RUNS == pytest.approx(0.95, abs=0.04)
 
 

@@ -21,7 +21,7 @@ def values(numbers: list[float], noise: float = 1e-3, seed: int = 0) -> list[Est
 
 
 def opened(numbers: list[float], *, noise: float = 1e-3, done: int = 1) -> list[int]:
-    """Separability and dimension say the same, so DSE is twice the numbers."""
+    """Separability and effective rank say the same, so DSE is twice the numbers."""
     rounds = [
         [[one] * done for one in part]
         for part in (values(numbers, noise), values(numbers, noise, seed=1))
@@ -90,7 +90,7 @@ def test_more_noise_opens_more_and_more_rounds_close_it() -> None:
     assert opened(curve, noise=0.03, done=8) == []
 
 
-def test_without_replicates_or_a_weight_everything_is_open() -> None:
+def test_without_replicates_or_lambda_everything_is_open() -> None:
     bare = [Estimate(x) for x in (0.0, 1.0, 0.0)]
     rounds = [[one] for one in bare]
     assert undecided(rounds, rounds, Race()) == (0, 1, 2)
@@ -103,8 +103,8 @@ def test_equal_checkpoints_are_never_told_apart() -> None:
     assert opened([1.0] * 5, noise=0.0) == [0, 1, 2, 3, 4]
 
 
-def test_the_error_of_the_weight_counts() -> None:
-    """Two that trade separability for dimension are as sure as the weight is."""
+def test_the_error_of_lambda_counts() -> None:
+    """Two that trade separability for effective rank are as sure as lambda is."""
     high = [[one] for one in values([0.0, 3.0, 0.0, 0.0, 1.0, 0.0, 0.0], 1e-6)]
     wide = values([0.0, 1.0, 0.0, 0.0, 3.05, 0.0, 0.0], 1e-6)
     assert undecided(high, [[one] for one in wide], Race()) == ()

@@ -50,12 +50,12 @@ def test_spread_over_clusterings_is_that_of_a_mean_and_notes_stay() -> None:
 
 
 def test_a_number_of_the_first_round_only_stays_as_it_is() -> None:
-    first = {"-1": {"dim": one(1.0), "lidar": one(7.0)}}
-    second = {"-1": {"dim": one(3.0)}}
+    first = {"-1": {"effective_rank": one(1.0), "lidar": one(7.0)}}
+    second = {"-1": {"effective_rank": one(3.0)}}
     both, stopped = pooled_scores([[first, second], [first]])
-    assert both["-1"]["dim"].value == 2.0
+    assert both["-1"]["effective_rank"].value == 2.0
     assert both["-1"]["lidar"] == one(7.0)
-    assert stopped["-1"]["dim"].value == 2.0
+    assert stopped["-1"]["effective_rank"].value == 2.0
 
 
 def raced(step: int, done: int, lidar: int = 0) -> ScoreRecord:

@@ -22,7 +22,7 @@ CURVE = [0.0, 3.0, 2.0, 1.0, 2.5, 1.0, 0.0]
 
 def test_a_small_run_by_hand() -> None:
     selection = select_checkpoints(plain_run(CURVE))
-    assert selection.weight == pytest.approx(1.0)
+    assert selection.lambda_ == pytest.approx(1.0)
     assert [row.step for row in selection.rows] == [10, 20, 30, 40, 50, 60, 70]
     assert [row.dse.value for row in selection.rows if row.dse] == pytest.approx(
         [2 * value for value in CURVE]
@@ -38,20 +38,22 @@ def test_a_small_run_by_hand() -> None:
     assert selection.images == 2048
 
 
-def test_parts_and_weight_are_those_of_the_definition() -> None:
-    separability, dim = [0.1, 0.3, 0.2], [100.0, 120.0, 150.0]
+def test_parts_and_lambda_are_those_of_the_definition() -> None:
+    separability, effective_rank = [0.1, 0.3, 0.2], [100.0, 120.0, 150.0]
     both = [
         replace(a, scores={"-1": {**a.scores["-1"], **b.scores["-1"]}})
         for a, b in zip(
-            plain_run(CURVE[:3]), plain_run(separability, dim, definition="paper"), strict=True
+            plain_run(CURVE[:3]),
+            plain_run(separability, effective_rank, definition="paper"),
+            strict=True,
         )
     ]
     selection = select_checkpoints(both, definition="paper")
     assert selection.definition == "paper"
-    assert [row.dim.value for row in selection.rows] == dim
+    assert [row.effective_rank.value for row in selection.rows] == effective_rank
     assert [row.separability.value for row in selection.rows] == pytest.approx(separability)
-    assert selection.weight == pytest.approx(0.003974, rel=1e-3)
-    assert select_checkpoints(both).weight == pytest.approx(1.0)
+    assert selection.lambda_ == pytest.approx(0.003974, rel=1e-3)
+    assert select_checkpoints(both).lambda_ == pytest.approx(1.0)
 
 
 def test_another_layer() -> None:
@@ -97,32 +99,34 @@ def test_a_failed_checkpoint_of_other_settings_does_not_matter() -> None:
 
 def test_one_and_two_checkpoints() -> None:
     one = select_checkpoints(plain_run([1.0]))
-    assert (one.weight, one.pick, one.last) == (1.0, "epoch10.pth", "epoch10.pth")
+    assert (one.lambda_, one.pick, one.last) == (1.0, "epoch10.pth", "epoch10.pth")
     assert one.change is None
     two = select_checkpoints(plain_run([1.0, 2.0]))
-    assert (two.weight, two.pick, two.candidates) == (1.0, "epoch20.pth", ("epoch20.pth",))
+    assert (two.lambda_, two.pick, two.candidates) == (1.0, "epoch20.pth", ("epoch20.pth",))
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, 2.0], [2.0, 2.0, 2.0]])
 def test_paper_without_a_weight_shows_only_parts(values: list[float]) -> None:
     selection = select_checkpoints(plain_run(values, definition="paper"), definition="paper")
-    assert (selection.weight, selection.pick, selection.change) == (None, None, None)
+    assert (selection.lambda_, selection.pick, selection.change) == (None, None, None)
     assert (selection.candidates, selection.shortlist) == ((), ())
     assert all(row.dse is None and not row.is_pick for row in selection.rows)
-    assert [row.dim.value for row in selection.rows] == values
+    assert [row.effective_rank.value for row in selection.rows] == values
 
 
-def test_dse_holds_the_weight_fixed_and_its_change_is_paired() -> None:
+def test_dse_holds_lambda_fixed_and_its_change_is_paired() -> None:
     run = noisy_run([0.0, 3.0, 2.0, 1.0], [1.0, 2.0, 4.0, 0.0], noise=0.2, seed=3)
     selection = select_checkpoints(run)
-    pick, last, weight = selection.row(str(selection.pick)), selection.rows[-1], selection.weight
-    assert weight is not None
+    pick, last, lambda_ = selection.row(str(selection.pick)), selection.rows[-1], selection.lambda_
+    assert lambda_ is not None
     assert pick.dse is not None
     assert last.dse is not None
     assert pick.dse.replicates == pytest.approx(
         [
-            s + weight * d
-            for s, d in zip(pick.separability.replicates, pick.dim.replicates, strict=True)
+            s + lambda_ * d
+            for s, d in zip(
+                pick.separability.replicates, pick.effective_rank.replicates, strict=True
+            )
         ]
     )
     change = selection.change
@@ -130,7 +134,9 @@ def test_dse_holds_the_weight_fixed_and_its_change_is_paired() -> None:
     assert change.dse.value == pytest.approx(last.dse.value - pick.dse.value)
     paired = last.dse.minus(pick.dse)
     assert change.dse.replicates == pytest.approx(paired.replicates)
-    assert change.dim.value == pytest.approx(last.dim.value - pick.dim.value)
+    assert change.effective_rank.value == pytest.approx(
+        last.effective_rank.value - pick.effective_rank.value
+    )
 
 
 def test_pairing_removes_noise_that_all_checkpoints_share() -> None:
@@ -166,8 +172,13 @@ def test_below_noise_follows_the_paired_interval() -> None:
 
 def test_notes_and_seed_spread_travel_along() -> None:
     run = [
-        record(step, Estimate(float(step), (), 0.3, "few"), Estimate(0.0, (), 0.4, "few"), dim)
-        for step, dim in ((1, 3.0), (2, Estimate(1.0, (), 1.2, "small")), (3, 2.0))
+        record(
+            step,
+            Estimate(float(step), (), 0.3, "few"),
+            Estimate(0.0, (), 0.4, "few"),
+            effective_rank,
+        )
+        for step, effective_rank in ((1, 3.0), (2, Estimate(1.0, (), 1.2, "small")), (3, 2.0))
     ]
     row = select_checkpoints(run).rows[1]
     assert row.separability.seed_spread == pytest.approx(0.5)
@@ -214,17 +225,17 @@ def opposed(value: float, sign: int) -> Estimate:
 
 
 @pytest.mark.parametrize(
-    ("separability", "dim", "weight", "expected"),
+    ("separability", "effective_rank", "lambda_", "expected"),
     [
         (sure(-1.0), sure(-0.1), 1.0, "separability"),
-        (sure(-0.1), sure(-1.0), 1.0, "dimension"),
+        (sure(-0.1), sure(-1.0), 1.0, "effective_rank"),
         (sure(-1.0), sure(-0.6), 1.0, "both"),
-        (sure(-1.0), sure(-0.6), 0.1, "separability"),  # the weight counts
-        (sure(-0.1), sure(-60.0), 0.1, "dimension"),
-        (sure(-1.0), sure(0.8), 1.0, "separability"),  # the dimension went the other way
-        (sure(0.5), sure(-0.8), 1.0, "dimension"),
+        (sure(-1.0), sure(-0.6), 0.1, "separability"),  # lambda counts
+        (sure(-0.1), sure(-60.0), 0.1, "effective_rank"),
+        (sure(-1.0), sure(0.8), 1.0, "separability"),  # the effective rank went the other way
+        (sure(0.5), sure(-0.8), 1.0, "effective_rank"),
         (opposed(-1.0, 1), opposed(-1.1, -1), 1.0, "neither"),  # only the sum is sure
-        (swinging(-0.5), sure(-9.0), 1.0, "dimension"),
+        (swinging(-0.5), sure(-9.0), 1.0, "effective_rank"),
         (unsure(-1.0), unsure(-1.0), 1.0, "neither"),
         (Estimate(-1.0), Estimate(-0.1), 1.0, "neither"),  # noise not known
         (sure(-0.1), unsure(-1.0), 1.0, "neither"),  # DSE itself did not move beyond its noise
@@ -232,9 +243,9 @@ def opposed(value: float, sign: int) -> Estimate:
     ],
 )
 def test_which_part_moved(
-    separability: Estimate, dim: Estimate, weight: float, expected: str
+    separability: Estimate, effective_rank: Estimate, lambda_: float, expected: str
 ) -> None:
-    assert leading_part(separability, dim, weight, 0.95) == expected
+    assert leading_part(separability, effective_rank, lambda_, 0.95) == expected
 
 
 @pytest.mark.parametrize("run", [[], [1.0], CURVE])
@@ -251,7 +262,7 @@ def test_json_round_trip(run: list[float], definition: str, tmp_path: Path) -> N
 
 def test_json_of_another_version_or_damaged() -> None:
     document = select_checkpoints(plain_run(CURVE)).to_json()
-    with pytest.raises(RecordError, match="this selection has schema 7, this version reads 1"):
+    with pytest.raises(RecordError, match="this selection has schema 7, this version reads 2"):
         Selection.from_json({**document, "schema": 7})
     del document["rows"]
     with pytest.raises(
@@ -285,7 +296,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: select_checkpoints(plain_run(CURVE), definition="paper"),
-        r"epoch10.pth has no paper.inter at layer -1; it has: released.dim",
+        r"epoch10.pth has no paper.inter at layer -1; it has: released.effective_rank",
     ),
     (
         lambda: select_checkpoints([*plain_run([1.0]), *plain_run([1.0])]),

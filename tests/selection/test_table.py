@@ -27,7 +27,7 @@ def records(request: pytest.FixtureRequest) -> list[ScoreRecord]:
 
 @pytest.fixture
 def selection(records: list[ScoreRecord]) -> Selection:
-    paper = "paper.dim" in records[0].scores["-1"]
+    paper = "paper.effective_rank" in records[0].scores["-1"]
     return select_checkpoints(records, definition="paper" if paper else "released")
 
 
@@ -41,8 +41,8 @@ def test_rows_say_what_the_selection_says(selection: Selection, records: list[Sc
         assert flat["dse"] == (None if row.dse is None else row.dse.value)
         interval = row.separability.interval(selection.level) or (None, None)
         assert (flat["separability_low"], flat["separability_high"]) == interval
-        assert flat["dim"] == row.dim.value
-        assert flat["lambda"] == selection.weight
+        assert flat["effective_rank"] == row.effective_rank.value
+        assert flat["lambda"] == selection.lambda_
         assert flat["shortlist_rank"] == row.rank_in_shortlist
         assert flat["pick"] is row.is_pick
         assert flat["candidate"] is row.is_candidate
@@ -55,7 +55,7 @@ def test_json(selection: Selection, records: list[ScoreRecord], tmp_path: Path) 
     document = json.loads(path.read_text())
     assert document["rows"] == selection_table(selection, records)
     assert document["verdict"] == selection.verdict
-    assert document["weight"] == selection.weight
+    assert document["lambda"] == selection.lambda_
     assert document["tied"] == list(selection.tied)
     assert document["verdict"].startswith(document["headline"])
 

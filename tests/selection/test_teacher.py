@@ -84,7 +84,7 @@ def test_no_checkpoint_in_the_first_part_and_no_dse() -> None:
     ):
         select_gram_teacher(run(DECLINE), first_part=0.05)
     two = plain_run([1.0, 2.0], definition="paper")
-    with pytest.raises(RecordError, match="no teacher can be chosen: The weight of the dimension"):
+    with pytest.raises(RecordError, match="no teacher can be chosen: Lambda"):
         select_gram_teacher(two, definition="paper")
 
 
@@ -100,4 +100,4 @@ def test_its_evidence_is_written(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert [row["in_first_part"] for row in rows] == ["True"] * 5 + ["False"] * 5
     assert float(rows[-1]["loss_low"]) > 0
-    assert float(rows[0]["lambda"]) == found.weight
+    assert float(rows[0]["lambda"]) == found.lambda_

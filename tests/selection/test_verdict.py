@@ -17,8 +17,12 @@ UNKNOWN = (
 )
 
 
-def said(separability: list[float], dim: list[float] | None = None, noise: float = 0.01) -> str:
-    run = noisy_run(separability, separability if dim is None else dim, noise=noise)
+def said(
+    separability: list[float], effective_rank: list[float] | None = None, noise: float = 0.01
+) -> str:
+    run = noisy_run(
+        separability, separability if effective_rank is None else effective_rank, noise=noise
+    )
     return select_checkpoints(run).verdict
 
 
@@ -26,7 +30,7 @@ def test_a_clear_peak_and_a_degraded_end() -> None:
     assert select_checkpoints(plain_run(PEAK)).verdict == (
         "The pick is epoch20.pth (epoch 20); whether others are as good is not known. "
         "From the pick to the last checkpoint (epoch 60) DSE fell by 6. "
-        "Which part moved it is not known without its noise (separability -3, dimension -3). "
+        "Which part moved it is not known without its noise (separability -3, effective rank -3). "
         + UNKNOWN
     )
 
@@ -41,9 +45,11 @@ def test_with_intervals() -> None:
 
 def test_what_moved() -> None:
     sep = [0.0, 3.0, 2.9, 2.9, 2.9, 2.9]
-    dim = [1.0, 3.0, 2.0, 1.0, 0.5, 0.0]
-    assert "The dimension moved it: the features use fewer directions" in said(sep, dim)
-    assert "Separability moved it: the pseudo-classes stand less apart" in said(dim, sep)
+    effective_rank = [1.0, 3.0, 2.0, 1.0, 0.5, 0.0]
+    assert "The effective rank moved it: the features use fewer directions" in said(
+        sep, effective_rank
+    )
+    assert "Separability moved it: the pseudo-classes stand less apart" in said(effective_rank, sep)
     assert "Both parts moved it" in said(PEAK)
 
 
@@ -57,8 +63,8 @@ def test_when_only_the_sum_exceeds_its_noise() -> None:
 
     run = []
     for step, value in enumerate([0.0, 3.0, 1.0, 0.0, 2.0], start=1):
-        separability, dim = parts(value, value, float(step))
-        run.append(record(step, separability, Estimate(0.0, (0.0,) * 8), dim))
+        separability, effective_rank = parts(value, value, float(step))
+        run.append(record(step, separability, Estimate(0.0, (0.0,) * 8), effective_rank))
     verdict = select_checkpoints(run).verdict
     assert "DSE fell by 2 [2, 2]" in verdict
     assert "Neither part alone moved beyond its noise (separability -1 [" in verdict
@@ -200,7 +206,7 @@ def test_too_few_checkpoints(values: list[float], expected: str) -> None:
 def test_paper_with_two_checkpoints() -> None:
     selection = select_checkpoints(plain_run([1.0, 2.0], definition="paper"), definition="paper")
     assert selection.verdict == (
-        "No checkpoint is picked. The weight of the dimension is not defined with 2 scored "
+        "No checkpoint is picked. Lambda is not defined with 2 scored "
         "checkpoints: DSE of the paper's definition is left open, only its parts are shown."
     )
 

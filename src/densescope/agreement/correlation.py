@@ -132,7 +132,7 @@ def agreement_of_run(
     The tau is that of the raw number: a good alpha-ReQ is near 1 and not high, and a good
     ``intra`` or ``outlier_fraction`` is low, but their taus are not turned, as the paper's are
     not. The measure is turned where lower is better, so that a positive tau always says "higher
-    for better checkpoints". DSE has the weight of all scored checkpoints, probed or not.
+    for better checkpoints". DSE has the lambda of all scored checkpoints, probed or not.
 
     Three uncertainties are kept apart. ``interval`` asks what other checkpoints of such a run
     would give: a jackknife over four blocks of consecutive checkpoints, as neighbours are alike.

@@ -39,7 +39,7 @@ class Number:
 _PARTS: tuple[tuple[str, str, Better], ...] = (
     ("dse", "DSE", "higher"),
     ("separability", "separability", "higher"),
-    ("dim", "dimension", "higher"),
+    ("effective_rank", "effective rank", "higher"),
     ("inter", "M_inter", "higher"),
     ("intra", "M_intra", "lower"),
 )
@@ -81,7 +81,7 @@ class Curve:
 def curves_of_run(scored: Sequence[ScoreRecord], layer: int) -> dict[str, Curve]:
     """Every row of ``NUMBERS`` over the scored checkpoints of one run.
 
-    DSE and separability are those of :func:`~densescope.selection.select_checkpoints`: the weight
+    DSE and separability are those of :func:`~densescope.selection.select_checkpoints`: the lambda
     is taken over all scored checkpoints, also those without a probe.
     """
     curves: dict[str, Curve] = {}
@@ -101,7 +101,7 @@ def _structure(scored: Sequence[ScoreRecord], definition: str, layer: int) -> di
         return {name: Curve(NUMBERS[name], {}, absent) for name in names}
     selection = select_checkpoints(scored, definition=definition, layer=layer)
     dse = {row.name: row.dse for row in selection.rows if row.dse is not None}
-    reason = None if dse else selection.weight_note
+    reason = None if dse else selection.lambda_note
     separability = {row.name: row.separability for row in selection.rows}
     return {
         names[0]: Curve(NUMBERS[names[0]], dse, reason),

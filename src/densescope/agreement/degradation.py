@@ -222,9 +222,9 @@ def _change(
     selection = select_checkpoints(scores, definition=definition, layer=layer, level=level)
     rows = {row.name: row for row in selection.rows}
     last = run.probes[-1].name
-    if best == last or best not in rows or last not in rows or selection.weight is None:
+    if best == last or best not in rows or last not in rows or selection.lambda_ is None:
         return None
-    return change_between(rows[best], rows[last], selection.weight, level)
+    return change_between(rows[best], rows[last], selection.lambda_, level)
 
 
 def _error(first: tuple[float, ...], second: tuple[float, ...], noise: SeedNoise) -> float:

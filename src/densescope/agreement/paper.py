@@ -145,7 +145,7 @@ def paper_column(dataset: str) -> str | None:
 def paper_tau(number: str) -> dict[str, float]:
     """The paper's numbers of one of ours by column; empty where it has none."""
     part = number.rpartition(".")[2]
-    row = PAPER_TAU.get("dense_rankme" if part == "dim" else part)
+    row = PAPER_TAU.get("dense_rankme" if part == "effective_rank" else part)
     return {} if row is None else dict(zip(PAPER_COLUMNS, row, strict=True))
 
 

@@ -106,7 +106,9 @@ def _part(change: Change, level: float) -> str:
             "have been seen."
         )
     return {
-        "dimension": "Between the two the dimension moved DSE: the features use fewer directions.",
+        "effective_rank": (
+            "Between the two the effective rank moved DSE: the features use fewer directions."
+        ),
         "separability": "Between the two separability moved DSE: pseudo-classes stand less apart.",
         "both": "Between the two both parts of DSE fell.",
         "neither": "Between the two DSE fell, but neither part fell beyond its noise.",

@@ -132,10 +132,10 @@ def _choice(records: list[ScoreRecord]) -> str:
         selection = select_checkpoints(records, layer=layer)
     except RecordError as error:
         return f"no choice can be made: {error}"
-    if selection.weight is None or selection.pick is None or len(selection.rows) < 2:
+    if selection.lambda_ is None or selection.pick is None or len(selection.rows) < 2:
         return headline(selection)
-    weight = f"lambda = {selection.weight:.3g}"
-    return f"{headline(selection)}\n(by DSE with the run's {weight}; the numbers above have 1)"
+    lambda_ = f"lambda = {selection.lambda_:.3g}"
+    return f"{headline(selection)}\n(by DSE with the run's {lambda_}; the numbers above have 1)"
 
 
 @grouped
@@ -165,8 +165,8 @@ def score(
     console.print(backbone_in_words(record.checkpoint), soft_wrap=True)
     console.print(score_table(record))
     console.print(
-        "DSE is separability + lambda x dim, with lambda = 1 for a checkpoint by itself; within a "
-        "run, densescope select finds lambda over all its checkpoints"
+        "DSE is separability + lambda x effective rank, with lambda = 1 for a checkpoint by "
+        "itself; within a run, densescope select finds lambda over all its checkpoints"
     )
     if json is not None:
         write_record(record, json)

@@ -224,8 +224,8 @@ class SweepOptions(ScoringOptions):
         int,
         typer.Option(
             min=2,
-            help="auto: images of a round, and per value of dim; with fewer than 128 intervals "
-            "rest on less than 16 blocks.",
+            help="auto: images of a round, and per value of the effective rank; with fewer than "
+            "128 intervals rest on less than 16 blocks.",
         ),
         _RACE,
     ] = 256

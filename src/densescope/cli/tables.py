@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SWEEP_COLUMNS = {
     "separability": None,
-    "dim": "released.dim",
+    "effective rank": "released.effective_rank",
     dse_title(SINGLE_LAMBDA): "released.dse",
     "dense RankMe": "dense_rankme",
     "RankMe": "rankme",
@@ -109,13 +109,13 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
     Of the released definition DSE is shown as that of the checkpoint by itself, too. Those from
     which on an alarm stands are marked as fallen.
     """
-    weights = _lambdas(selection)
+    lambdas = _lambdas(selection)
     images = ["images"] if selection.images_differ else []
     made = table(
         f"DSE ({selection.definition}) at layer {selection.layer}",
         [
-            *("checkpoint", selection.rows[0].unit, *images, "separability", "dim"),
-            *(map(dse_title, weights) if weights else ("DSE",)),
+            *("checkpoint", selection.rows[0].unit, *images, "separability", "effective rank"),
+            *(map(dse_title, lambdas) if lambdas else ("DSE",)),
             *("", ""),
         ],
     )
@@ -130,8 +130,11 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
             noise = "same weights as the pick"
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
-        sums = [with_error(weighted_sum(row.separability, row.dim, weight)) for weight in weights]
-        cells = [with_error(row.separability), with_error(row.dim), *(sums or ["–"])]
+        sums = [
+            with_error(weighted_sum(row.separability, row.effective_rank, lambda_))
+            for lambda_ in lambdas
+        ]
+        cells = [with_error(row.separability), with_error(row.effective_rank), *(sums or ["–"])]
         known = [f"{row.images:,}"] * len(images)
         style = "bold green" if row.is_pick else ""
         made.add_row(Text(row.name), str(row.step), *known, *cells, place, noise, style=style)
@@ -142,7 +145,7 @@ def teacher_table(found: GramTeacher) -> Table:
     """One line per checkpoint with its DSE and what it would lose as a teacher."""
     made = table(
         f"teachers for Gram anchoring, {found.definition} definition, layer {found.layer}",
-        ["checkpoint", found.rows[0].unit, dse_title(found.weight), "loss as a teacher", "", ""],
+        ["checkpoint", found.rows[0].unit, dse_title(found.lambda_), "loss as a teacher", "", ""],
     )
     for row in found.rows:
         mark = "TEACHER" if row.is_teacher else "best of the first part" if row.is_best else ""
@@ -158,7 +161,9 @@ def teacher_table(found: GramTeacher) -> Table:
 def _lambdas(selection: Selection) -> list[float]:
     """Of a checkpoint by itself, where that has a meaning, then that of the run."""
     single = [SINGLE_LAMBDA] if selection.definition == "released" else []
-    return list(dict.fromkeys([*single, *([] if selection.weight is None else [selection.weight])]))
+    return list(
+        dict.fromkeys([*single, *([] if selection.lambda_ is None else [selection.lambda_])])
+    )
 
 
 def _last(record: ScoreRecord) -> dict[str, Estimate]:

@@ -174,10 +174,13 @@ def _line(event: WatchEvent) -> str:
     if selection is None or event.name in selection.failed:
         return f"{place}: its features have no dense structure to measure"
     row = selection.row(event.name)
-    parts = f"separability {with_error(row.separability)}, dim {with_error(row.dim)}"
+    parts = (
+        f"separability {with_error(row.separability)}, "
+        f"effective rank {with_error(row.effective_rank)}"
+    )
     if selection.definition == "released":
         # that of one checkpoint: lambda of the run changes with every checkpoint
-        total = weighted_sum(row.separability, row.dim, SINGLE_LAMBDA)
+        total = weighted_sum(row.separability, row.effective_rank, SINGLE_LAMBDA)
         parts = f"{parts}, {dse_title(SINGLE_LAMBDA)} {with_error(total)}"
     return f"{place}: {parts}; {_so_far(selection)}"
 
@@ -186,7 +189,7 @@ def _so_far(selection: Selection) -> str:
     """The choice as of now, which may still change."""
     if selection.pick is None:
         return "no pick yet"
-    by = "" if selection.weight is None else f", by {dse_title(selection.weight)}"
+    by = "" if selection.lambda_ is None else f", by {dse_title(selection.lambda_)}"
     if selection.tied:
         return (
             f"no clear winner so far{by}: {tie(selection)}; earliest peak {selection.earliest_peak}"

@@ -160,7 +160,7 @@ def _baseline(
     )
 
 
-COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "dim")
+COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "effective_rank")
 
 METRICS: dict[str, Metric] = {
     row.name: row

@@ -34,7 +34,7 @@ class Observation:
     name: str = ""
 
     def __str__(self) -> str:
-        """One line: name, separability, dimension and DSE with half of their 95 % intervals."""
+        """One line: name, separability, effective rank and DSE with half their 95 % intervals."""
         said = [] if self.reading is None else [parts_line(self._last_layer(self.reading))]
         said += self.problems
         said += [] if self.alarm is None else [self.alarm.sentence]

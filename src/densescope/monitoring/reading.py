@@ -54,8 +54,8 @@ class DenseReading:
         """The values under the names that all loggers use.
 
         ``released.dse`` of the last requested layer is ``densescope/dse``, its standard error
-        ``densescope/dse_error``; ``paper.dim`` is ``densescope/paper.dim``; another layer has its
-        own room: ``densescope/layer_-4/dim``.
+        ``densescope/dse_error``; ``paper.effective_rank`` is ``densescope/paper.effective_rank``;
+        another layer has its own room: ``densescope/layer_-4/effective_rank``.
         """
         last = list(self.scores)[-1]
         named: dict[str, float] = {}

@@ -25,7 +25,7 @@ from densescope.numerics.structure import DEFINITIONS, Definition, check_feature
 from densescope.numerics.workers import walk
 
 Part = TypeVar("Part")
-COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "dim", "dse")
+COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse")
 SAME = "every patch is the same: the released definition divides by a spread of zero"
 FEW = "{count} images are not more than {dim} dimensions: the number measures the sample"
 
@@ -46,8 +46,8 @@ def block_of_images(images: int, group_size: int = 8, blocks: int = 16) -> Tenso
 def _block_of_batches(batches: Sequence[slice], group_size: int, blocks: int) -> Tensor:
     """Block of every image: an equal part of each batch, where each has that many groups.
 
-    A block that is a large part of one batch would move ``dim``, which depends on the number of
-    images, too far: intervals were three times too wide with half a batch.
+    A block that is a large part of one batch would move ``effective_rank``, which depends on the
+    number of images, too far: intervals were three times too wide with half a batch.
     """
     sizes = [here.stop - here.start for here in batches]
     if min(group_count(size, group_size) for size in sizes) < blocks:
@@ -73,8 +73,9 @@ def estimate_structure(
     group), each with the same chance, so that a batch alone gives its part of the mean; a number
     is the mean over batches and seeds. One clustering per seed serves both definitions. Replicate
     ``i`` is the number without block ``i``: an equal part of every batch, or of all images where a
-    batch has fewer groups than there are blocks. ``dim`` is recomputed on the images that are left
-    for a subset of the patch positions, and its change is added to the value on all positions.
+    batch has fewer groups than there are blocks. ``effective_rank`` is recomputed on the images
+    that are left for a subset of the patch positions, and its change is added to the value on all
+    positions.
 
     Args:
         features: ``images patches dim``; see :func:`~densescope.numerics.structure.dense_structure`

@@ -60,16 +60,18 @@ class DenseStructureLoss(nn.Module):
             or ``None``; read them when logging, not each step: that waits for the device.
 
     Raises:
-        InputError: a setting is out of range, or ``definition="paper"``: its ``dim`` is a raw rank
-            that would swamp the classes at ``lambda = 1``, and its lambda belongs to a whole run.
+        InputError: a setting is out of range, or ``definition="paper"``: its ``effective_rank`` is
+            a raw rank that would swamp the classes at ``lambda = 1``, and its lambda belongs to a
+            whole run.
 
     Source: Dai et al. (2025), arXiv 2510.17299, regularizer (``beta = 0.001``, from the best
     checkpoint on).
 
     Deviations from the released regularizer: labels are those before the last update of the
-    centroids and an empty cluster keeps its centroid, as in the released *metric*; ``dim`` is the
-    mean rank of one patch per image, not one rank of all patches; groups have a size of their own;
-    ``s`` gets no ``1e-12`` but the bound above; too few patches for the clusters are refused.
+    centroids and an empty cluster keeps its centroid, as in the released *metric*;
+    ``effective_rank`` is the mean rank of one patch per image, not one rank of all patches; groups
+    have a size of their own; ``s`` gets no ``1e-12`` but the bound above; too few patches for the
+    clusters are refused.
 
     Example:
         >>> tokens = torch.randn(8, 49, 32, generator=torch.Generator().manual_seed(0))
@@ -251,7 +253,7 @@ def bounded_structure(
         weight = torch.where(finite, weight, torch.nan)
     parts = structure_of(_Guard.apply(features, clean, weight), assignment, "released")
     classes = _Slope.apply(parts.inter - parts.intra, slope.to(clean.dtype))
-    dse = torch.where(collapsed, 0.0, classes + parts.dim)
+    dse = torch.where(collapsed, 0.0, classes + parts.effective_rank)
     return torch.where(finite, dse, torch.nan), parts
 
 
@@ -305,8 +307,9 @@ def _check_settings(beta: float, definition: str) -> None:
         raise InputError(f"beta is {beta}; it must be a finite number of at least 0")
     if definition == "paper":
         raise InputError(
-            "definition is 'paper', whose dim is a raw rank of up to hundreds that would swamp the "
-            "classes in a loss, and whose lambda belongs to a whole run: use 'released'"
+            "definition is 'paper', whose effective rank is a raw rank of up to hundreds that "
+            "would swamp the classes in a loss, and whose lambda belongs to a whole run: use "
+            "'released'"
         )
     if definition != "released":
         raise InputError(f"definition is {definition!r}; the loss has released only")

@@ -76,12 +76,14 @@ def _one_seed(
         inter, image, batch = class_numbers(
             terms, block, assignment.group_size, scale, features.shape[-1], len(s) - 1
         )
-        dim = _dimensions(spectra, left, positions, definition, len(s)).to(inter.device)
+        effective_rank = _effective_ranks(spectra, left, positions, definition, len(s)).to(
+            inter.device
+        )
         intra = (image + batch) / 2
         values = {"inter": inter, "intra": intra, "intra_image": image, "intra_batch": batch}
-        values["dim"] = dim
+        values["effective_rank"] = effective_rank
         if definition == "released":
-            values["dse"] = inter - intra + dim
+            values["dse"] = inter - intra + effective_rank
         result |= {f"{definition}.{name}": value.cpu() for name, value in values.items()}
     return result
 
@@ -103,14 +105,14 @@ def class_numbers(
     return inter, image, batch
 
 
-def _dimensions(
+def _effective_ranks(
     spectra: Tensor,
     left: dict[int, Tensor],
     positions: int,
     definition: Definition,
     places: int,
 ) -> Tensor:
-    """``dim`` of all images, then without each block: the change on some positions is added."""
+    """Effective rank of all images, then without each block: changes on some positions added."""
     full = ranks(spectra, definition)
     result = full.mean().repeat(places)
     if left:

@@ -1,4 +1,4 @@
-"""Dense structure of patch features: class separability, class radius and effective dimension."""
+"""Dense structure of patch features: class separability, class radius and effective rank."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class DenseStructure:
         intra: radius of a class, ``M_intra``: mean of the next two; lower is better.
         intra_image: radius of the classes within one image.
         intra_batch: radius of the classes within a group of images.
-        dim: effective dimension, ``M_dim``; higher is better.
-        dse: ``inter - intra + dim`` (``lambda = 1``); ``None`` for the paper's definition, whose
-            lambda belongs to a run of checkpoints, not to one.
+        effective_rank: ``M_dim``; higher is better.
+        dse: ``inter - intra + effective_rank`` (``lambda = 1``); ``None`` for the paper's
+            definition, whose lambda belongs to a run of checkpoints, not to one.
     """
 
     inter: Tensor
     intra: Tensor
     intra_image: Tensor
     intra_batch: Tensor
-    dim: Tensor
+    effective_rank: Tensor
     dse: Tensor | None
 
 
@@ -65,10 +65,10 @@ def dense_structure(
     global_labels: Tensor | None = None,
     global_centroids: Tensor | None = None,
     permutations: Tensor | None = None,
-    dim_patches: int | None = None,
-    dim_draws: int | None = None,
+    rank_patches: int | None = None,
+    rank_draws: int | None = None,
 ) -> DenseStructure:
-    """Separability, class radius and effective dimension of patch features, without labels.
+    """Separability, class radius and effective rank of patch features, without labels.
 
     Pseudo-classes are k-means clusters: ``local_clusters`` per image, ``global_clusters`` per
     group of ``group_size`` consecutive images. With ``nu_j`` the nuclear norm of centered cluster
@@ -76,16 +76,18 @@ def dense_structure(
 
     released: ``intra_image = mean over images of mean_j nu_j / sqrt(max(n_j - 1, dim)) / s``;
     ``intra_batch`` the mean over the clusters of all groups; ``inter`` = mean over groups and
-    patches of the distance to the nearest centroid other than their own, over ``s``; ``dim`` =
-    effective rank of one patch per image over ``min(images, dim)``, mean over positions.
+    patches of the distance to the nearest centroid other than their own, over ``s``;
+    ``effective_rank`` = effective rank of one patch per image over ``min(images, dim)``, mean over
+    positions.
 
     paper: ``nu_j / (n_j - 1)``, mean over the clusters of a clustering, then over clusterings;
-    ``inter`` = mean over clusters of the mean distance; nothing divided by ``s``; ``dim`` is the
-    effective rank itself.
+    ``inter`` = mean over clusters of the mean distance; nothing divided by ``s``;
+    ``effective_rank`` is not divided.
 
-    All are at least 0; ``dim`` is at most 1 (released) or ``min(images, dim)`` (paper). Invariant
-    to rotation and, where the definition or ``normalize`` divides it away, to scale; not to the
-    order of images, which decides the groups. Compare only equal numbers of images and patches.
+    All are at least 0; ``effective_rank`` is at most 1 (released) or ``min(images, dim)`` (paper).
+    Invariant to rotation and, where the definition or ``normalize`` divides it away, to scale; not
+    to the order of images, which decides the groups. Compare only equal numbers of images and
+    patches.
 
     Args:
         features: ``images patches dim``, at least 2 images; half precision is upcast.
@@ -99,11 +101,12 @@ def dense_structure(
             to chance.
         global_labels: ``images patches``, 0 to ``global_clusters - 1`` within each group.
         global_centroids: ``groups clusters dim``, goes with ``global_labels``.
-        permutations: ``images patches``, the order of the patches in which ``dim`` takes them.
-        dim_patches: number of images that give a patch to ``dim`` (the paper's ``B'``), the first
-            ones; ``None`` is all. Paper only.
-        dim_draws: number of disjoint draws of one patch per image that ``dim`` is the mean over;
-            ``None`` is one per patch position.
+        permutations: ``images patches``, the order of the patches in which ``effective_rank`` takes
+            them.
+        rank_patches: number of images that give a patch to ``effective_rank`` (the paper's ``B'``),
+            the first ones; ``None`` is all. Paper only.
+        rank_draws: number of disjoint draws of one patch per image that ``effective_rank`` is the
+            mean over; ``None`` is one per patch position.
 
     Returns:
         :class:`DenseStructure` in the features' dtype and on their device, differentiable once:
@@ -117,15 +120,16 @@ def dense_structure(
     Source: Dai et al. (2025), arXiv 2510.17299, sections on DSE and the released code.
 
     Deviations: notes of the paper write an exponent 2 in ``inter``, its figure and code have the
-    plain norm, as here. The paper takes one draw of patches for ``dim``; the mean over all
-    disjoint draws has the same expectation and less noise. Its cluster counts are not published:
-    the released ones serve both definitions. Features are normalized unless told otherwise; the
-    released function leaves that off, its command turns it on. k-means draws its own chance.
+    plain norm, as here. The paper takes one draw of patches for ``effective_rank``; the mean over
+    all disjoint draws has the same expectation and less noise. Its cluster counts are not
+    published: the released ones serve both definitions. Features are normalized unless told
+    otherwise; the released function leaves that off, its command turns it on. k-means draws its own
+    chance.
 
     Example:
         >>> noise = torch.randn(8, 16, 12, generator=torch.Generator().manual_seed(0))
         >>> result = dense_structure(noise, global_clusters=6)
-        >>> bool(result.dse == result.inter - result.intra + result.dim)
+        >>> bool(result.dse == result.inter - result.intra + result.effective_rank)
         True
     """
     features = floating(features, "features")
@@ -146,11 +150,11 @@ def dense_structure(
             generator=source,
         )
     images, patches, _ = features.shape
-    if dim_patches is not None and definition != "paper":
-        raise InputError("dim_patches belongs to definition='paper'; the released one uses all")
-    draws = patches if dim_draws is None else dim_draws
-    rows = images if dim_patches is None else dim_patches
-    for name, value, most in (("dim_draws", draws, patches), ("dim_patches", rows, images)):
+    if rank_patches is not None and definition != "paper":
+        raise InputError("rank_patches belongs to definition='paper'; the released one uses all")
+    draws = patches if rank_draws is None else rank_draws
+    rows = images if rank_patches is None else rank_patches
+    for name, value, most in (("rank_draws", draws, patches), ("rank_patches", rows, images)):
         at_least(value, 1, name)
         if value > most:
             raise InputError(f"{name} is {value}; there are only {most}")
@@ -172,12 +176,14 @@ def structure_of(
         spectra = position_spectra(features[:rows], assignment, positions)
         s = spread(features, assignment) if definition == "released" else None
         inter, intra_image, intra_batch = classes(terms, s, features.shape[-1])
-        dim = ranks(spectra, definition).mean()
-    numbers = (inter, intra_image, intra_batch, dim)
-    inter, intra_image, intra_batch, dim = (number.to(features.dtype) for number in numbers)
+        effective_rank = ranks(spectra, definition).mean()
+    numbers = (inter, intra_image, intra_batch, effective_rank)
+    inter, intra_image, intra_batch, effective_rank = (
+        number.to(features.dtype) for number in numbers
+    )
     intra = (intra_image + intra_batch) / 2
-    dse = inter - intra + dim if definition == "released" else None
-    return DenseStructure(inter, intra, intra_image, intra_batch, dim, dse)
+    dse = inter - intra + effective_rank if definition == "released" else None
+    return DenseStructure(inter, intra, intra_image, intra_batch, effective_rank, dse)
 
 
 def classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,7 +192,7 @@ def classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, T
 
 
 def ranks(spectra: Tensor, definition: Definition) -> Tensor:
-    """``dim`` of every matrix whose singular values are given, over the last axis."""
+    """Effective rank of every matrix whose singular values are given, over the last axis."""
     if definition == "paper":
         return entropy_rank(spectra)
     return entropy_rank(spectra, RELEASED_EPSILON) / spectra.shape[-1]

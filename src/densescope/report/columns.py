@@ -11,21 +11,21 @@ _DEFINITIONS = {
     "released": (
         ("dse", "DSE", "DSE (no unit)"),
         ("separability", "Separability", "distance / mean spread"),
-        ("dim", "Dimension", "fraction of full rank"),
+        ("effective_rank", "Effective rank", "fraction of full rank"),
     ),
     "paper": (
         ("dse", "DSE", "DSE (distance)"),
         ("separability", "Separability", "distance (unit vectors)"),
-        ("dim", "Dimension", "effective rank (dimensions)"),
+        ("effective_rank", "Effective rank", "dimensions"),
     ),
 }
 _ABOUT = {
-    "dse": "Separability plus weighted dimension. Higher is better, within one run.",
+    "dse": "Separability plus lambda times effective rank. Higher is better, within one run.",
     "separability": (
         "How far pseudo-classes of patches lie apart, minus how wide they are. "
         "It falls when classes run into each other."
     ),
-    "dim": (
+    "effective_rank": (
         "How many directions the patch features use. It falls when the representation collapses."
     ),
 }
@@ -72,14 +72,14 @@ BASELINES = (
 )
 
 
-def dse_column(definition: str, weight: float | None) -> Column:
+def dse_column(definition: str, lambda_: float | None) -> Column:
     """The column of DSE with the lambda it has."""
     column = part_column(definition, "dse")
-    return column if weight is None else replace(column, title=f"DSE (λ = {weight:.3g})")
+    return column if lambda_ is None else replace(column, title=f"DSE (λ = {lambda_:.3g})")
 
 
 def part_column(definition: str, part: str) -> Column:
-    """The column of one part of DSE (``"dse"``, ``"separability"``, ``"dim"``) in a definition."""
+    """The column of DSE, ``"separability"`` or ``"effective_rank"`` in a definition."""
     known = PARTS.get(definition)
     if known is not None:
         return known[part]

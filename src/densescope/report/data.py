@@ -65,7 +65,14 @@ class ReportData:
         """The series of the main table: those of the definition, then the others."""
         view = self.view
         others = (other.dse for other in self.alternatives)
-        curves = (view.dse, view.separability, view.dim, *self.extras, *others, *self.baselines)
+        curves = (
+            view.dse,
+            view.separability,
+            view.effective_rank,
+            *self.extras,
+            *others,
+            *self.baselines,
+        )
         return tuple(curve for curve in curves if not curve.empty)
 
 

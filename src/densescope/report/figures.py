@@ -20,7 +20,7 @@ Figure = dict[str, Any]
 INK = "#1c2128"
 MUTED = "#5b6470"
 RULE = "#e3e6ea"
-PART_COLORS = {"dse": "#1c2128", "separability": "#0072b2", "dim": "#b8540a"}
+PART_COLORS = {"dse": "#1c2128", "separability": "#0072b2", "effective_rank": "#b8540a"}
 OTHER_COLOR = "#5b6470"
 MEASURE_COLOR = "#00795c"
 ACCENT = "#c8102e"
@@ -31,7 +31,11 @@ def build_figures(data: ReportData) -> dict[str, Figure]:
     """All figures of a page by the name of their place in it; none of fewer than two points."""
     figures = {}
     for number, view in enumerate((data.view, *data.alternatives)):
-        parts = (("dse", view.dse), ("separability", view.separability), ("dim", view.dim))
+        parts = (
+            ("dse", view.dse),
+            ("separability", view.separability),
+            ("effective_rank", view.effective_rank),
+        )
         for part, curve in parts:
             if _points(curve) > 1:
                 figures[f"view{number}-{part}"] = part_figure(part, curve, view, data.unit)

@@ -90,8 +90,8 @@ class View:
     Attributes:
         definition: ``"released"`` or ``"paper"``.
         layer: which layer's features; -1 is the last.
-        weight: lambda as text, or ``None`` where it is not defined.
-        weight_note: a sentence about it, or ``None``.
+        lambda_: lambda as text, or ``None`` where it is not defined.
+        lambda_note: a sentence about it, or ``None``.
         broken_end: what became of the run after its last scored checkpoint, in two or three
             words; empty where nothing is known to be wrong.
         verdict: the choice in words.
@@ -101,17 +101,17 @@ class View:
         level: confidence of the intervals, as text.
         dse: the sum; empty where it is not defined.
         separability: its first part.
-        dim: its second part.
+        effective_rank: its second part.
         checkpoints: all of the run by step, the failed ones included.
         moved: what moved DSE from the pick to the last checkpoint, in words; ``None`` without a
             change.
-        changes: separability, dimension and DSE from the pick to the last checkpoint.
+        changes: separability, effective rank and DSE from the pick to the last checkpoint.
     """
 
     definition: str
     layer: int
-    weight: str | None
-    weight_note: str | None
+    lambda_: str | None
+    lambda_note: str | None
     broken_end: str
     verdict: str
     lead: str
@@ -120,7 +120,7 @@ class View:
     level: str
     dse: Curve
     separability: Curve
-    dim: Curve
+    effective_rank: Curve
     checkpoints: tuple[Checkpoint, ...]
     moved: str | None
     changes: tuple[PartChange, ...]
@@ -176,14 +176,16 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
         "separability": _curve(
             selection, "separability", [row.separability if row else None for row in ordered]
         ),
-        "dim": _curve(selection, "dim", [row.dim if row else None for row in ordered]),
+        "effective_rank": _curve(
+            selection, "effective_rank", [row.effective_rank if row else None for row in ordered]
+        ),
     }
     pick = rows.get(selection.pick or "")
     return View(
         definition=selection.definition,
         layer=selection.layer,
-        weight=None if selection.weight is None else f"{selection.weight:.3g}",
-        weight_note=selection.weight_note,
+        lambda_=None if selection.lambda_ is None else f"{selection.lambda_:.3g}",
+        lambda_note=selection.lambda_note,
         broken_end=_broken_end(selection),
         verdict=selection.verdict,
         lead=_lead(selection),
@@ -202,16 +204,17 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
 
 def _empty_view(records: Sequence[ScoreRecord]) -> View:
     nothing: tuple[None, ...] = (None,) * len(records)
-    dse, separability, dim = (
-        Curve(part_column("released", part), nothing) for part in ("dse", "separability", "dim")
+    dse, separability, effective_rank = (
+        Curve(part_column("released", part), nothing)
+        for part in ("dse", "separability", "effective_rank")
     )
     checkpoints = tuple(_checkpoint(record, None, None, None) for record in records)
     verdict = NOTHING_SCORED if records else ""
     return View(
         definition="released",
         layer=-1,
-        weight=None,
-        weight_note=None,
+        lambda_=None,
+        lambda_note=None,
         broken_end="",
         verdict=verdict,
         lead=verdict,
@@ -220,7 +223,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
         level=f"{100 * LEVEL:.4g}%",
         dse=dse,
         separability=separability,
-        dim=dim,
+        effective_rank=effective_rank,
         checkpoints=checkpoints,
         moved=None,
         changes=(),
@@ -230,7 +233,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
 def _curve(selection: Selection, part: str, estimates: Sequence[Estimate | None]) -> Curve:
     readings = tuple(Reading.of(estimate, selection.level) for estimate in estimates)
     if part == "dse":
-        return Curve(dse_column(selection.definition, selection.weight), readings)
+        return Curve(dse_column(selection.definition, selection.lambda_), readings)
     return Curve(part_column(selection.definition, part), readings)
 
 
@@ -291,7 +294,7 @@ def _moved(selection: Selection) -> str | None:
     if not is_beyond_noise(selection.change.dse, selection.comparison_level):
         return "DSE did not move beyond its noise" if selection.noise_known else "noise not known"
     return {
-        "dimension": "dimension moved",
+        "effective_rank": "effective rank moved",
         "separability": "separability moved",
         "both": "both parts moved",
         "neither": "no part moved beyond its noise",
@@ -304,10 +307,14 @@ def _changes(
     change = selection.change
     if change is None or selection.pick not in names or selection.last not in names:
         return ()
-    differences = {"separability": change.separability, "dim": change.dim, "dse": change.dse}
+    differences = {
+        "separability": change.separability,
+        "effective_rank": change.effective_rank,
+        "dse": change.dse,
+    }
     moved = {
         "separability": change.moved in ("separability", "both"),
-        "dim": change.moved in ("dimension", "both"),
+        "effective_rank": change.moved in ("effective_rank", "both"),
         "dse": False,
     }
     rows = []

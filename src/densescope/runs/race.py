@@ -73,7 +73,7 @@ def race_run(
 
 
 def of_rounds(run: Sweep, race: Race) -> Sweep:
-    """The same sweep, with a value of the dimension per round."""
+    """The same sweep, with a value of the effective rank per round."""
     return replace(run, settings=replace(run.settings, images_per_batch=race.round_size))
 
 
@@ -163,8 +163,12 @@ def _undecided(rounds: Mapping[str, Sequence[ScoreRecord]], layer: int, race: Ra
     parts = {name: [parts_of(one, "released", layer) for one in row] for name, row in whole.items()}
     curve = {name: row for name, row in parts.items() if _finite(row)}
     separability = [[one for one, _ in row] for row in curve.values()]
-    dim = [[one for _, one in row] for row in curve.values()]
-    return {list(curve)[place] for place in undecided(separability, dim, race)} if curve else set()
+    effective_rank = [[one for _, one in row] for row in curve.values()]
+    return (
+        {list(curve)[place] for place in undecided(separability, effective_rank, race)}
+        if curve
+        else set()
+    )
 
 
 def _finite(row: Sequence[tuple[Estimate, Estimate]]) -> bool:

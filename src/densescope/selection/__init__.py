@@ -1,4 +1,4 @@
-"""Which checkpoint of a run to use: weight, candidates, shortlist, one pick, and its noise."""
+"""Which checkpoint of a run to use: lambda, candidates, shortlist, one pick, and its noise."""
 
 from densescope.selection.alarm import Alarm as Alarm
 from densescope.selection.alarm import find_alarm as find_alarm
@@ -22,4 +22,4 @@ from densescope.selection.table import selection_table as selection_table
 from densescope.selection.table import write_table as write_table
 from densescope.selection.teacher import GramTeacher as GramTeacher
 from densescope.selection.teacher import select_gram_teacher as select_gram_teacher
-from densescope.selection.weight import run_weight as run_weight
+from densescope.selection.weight import run_lambda as run_lambda

@@ -36,9 +36,9 @@ class Alarm:
         unit: of the three positions.
         change: last minus best on the same images; ``None`` where the last has no numbers.
         interval: of the change of DSE, with the noise of images and of training, at the level
-            at which the rule compares; ``None`` where the last has no numbers or DSE no weight.
-        weight: of the dimension in ``change``: 1, so that it stays as checkpoints arrive, or with
-            ``"paper"`` lambda of the run before the fall.
+            at which the rule compares; ``None`` where the last has no numbers or DSE no lambda.
+        lambda_: factor of the effective rank in ``change``: 1, so that it stays as checkpoints
+            arrive, or with ``"paper"`` lambda of the run before the fall.
         sentence: all of it in words.
     """
 
@@ -53,7 +53,7 @@ class Alarm:
     unit: str
     change: Change | None
     interval: tuple[float, float] | None
-    weight: float | None
+    lambda_: float | None
     sentence: str
 
     def overrules(self, selection: Selection) -> bool:
@@ -75,7 +75,7 @@ class Alarm:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
-        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        document = {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
         document["change"] = None if self.change is None else self.change.to_json()
         document["interval"] = None if self.interval is None else list(self.interval)
         return document
@@ -88,7 +88,7 @@ class Alarm:
             RecordError: a field is missing or garbled.
         """
         try:
-            values = {field.name: document[field.name] for field in fields(cls)}
+            values = {field.name: document[field.name.rstrip("_")] for field in fields(cls)}
             change, interval = values["change"], values["interval"]
             values["change"] = None if change is None else Change.from_json(change)
             values["interval"] = None if interval is None else (interval[0], interval[1])
@@ -102,9 +102,9 @@ def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = Non
 
     There is an alarm where the last ``patience`` readings or more have all *fallen*, each being
 
-    - below the best reading before them by more than noise, in ``separability + dim`` and in at
-      least one of the two, while DSE at the weight the run had before has not risen; or
-    - collapsed: its dimension is below ``collapse_fraction`` of the highest so far; or
+    - below the best reading before them by more than noise, in ``separability + effective_rank``
+      and in at least one of the two, while DSE at the lambda the run had before has not risen; or
+    - collapsed: its effective rank is below ``collapse_fraction`` of the highest so far; or
     - without finite numbers.
 
     A part that falls while the other pays for it is a trade and no alarm. Noise is that of the
@@ -124,7 +124,7 @@ def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = Non
     Raises:
         InputError: two readings with numbers in different numbers of replicates.
 
-    Source: our own; METHOD of the weight in :func:`~densescope.selection.weight.run_weight`.
+    Source: our own; lambda is that of :func:`~densescope.selection.weight.run_lambda`.
 
     Example:
         >>> from densescope.estimate import Estimate
@@ -152,12 +152,12 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
     change, interval = None, None
     total = history.total(cut)
     if last.is_finite and total is not None:
-        change = _change(best, last, total.of_dim)
+        change = _change(best, last, total.of_effective_rank)
         margin = history.margin(cut, change.dse, total)
         interval = (change.dse.value - margin, change.dse.value + margin)
     kind = KINDS[history.status[-1]]
     fell = history.fell(cut, best) if last.is_finite else "both"
-    weight = None if total is None else total.of_dim
+    lambda_ = None if total is None else total.of_effective_rank
     return Alarm(
         kind=kind,
         fell=fell,
@@ -170,18 +170,20 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
         unit=last.unit,
         change=change,
         interval=interval,
-        weight=weight,
+        lambda_=lambda_,
         sentence=_sentence(
-            (KINDS[history.status[cut]], kind), fell, (since, best, last), change, interval, weight
+            (KINDS[history.status[cut]], kind), fell, (since, best, last), change, interval, lambda_
         ),
     )
 
 
-def _change(best: Reading, last: Reading, weight: float) -> Change:
+def _change(best: Reading, last: Reading, lambda_: float) -> Change:
     separability = last.separability.minus(best.separability)
-    dim = last.dim.minus(best.dim)
-    dse = weighted_sum(separability, dim, weight)
-    return Change(separability, dim, dse, leading_part(separability, dim, weight, 0.95))
+    effective_rank = last.effective_rank.minus(best.effective_rank)
+    dse = weighted_sum(separability, effective_rank, lambda_)
+    return Change(
+        separability, effective_rank, dse, leading_part(separability, effective_rank, lambda_, 0.95)
+    )
 
 
 def _sentence(
@@ -190,13 +192,13 @@ def _sentence(
     where: tuple[Reading, Reading, Reading],
     change: Change | None,
     interval: tuple[float, float] | None,
-    weight: float | None,
+    lambda_: float | None,
 ) -> str:
     first, kind = kinds
     since, best, last = where
     begun = f"since {place(since)}"
     back = f"Go back to {place(best)}. {to_try(fell, is_finite=kind != 'not finite')}"
-    if change is None or interval is None or weight is None:
+    if change is None or interval is None or lambda_ is None:
         if first != "not finite":
             return (
                 f"DSE has been below its best {begun}, and at {place(last)} the features have no "
@@ -210,19 +212,19 @@ def _sentence(
     low, high = sorted((-interval[0], -interval[1]))
     parts = (
         f"separability {best.separability.value:.3g} to {last.separability.value:.3g}, "
-        f"dimension {best.dim.value:.3g} to {last.dim.value:.3g}"
+        f"effective rank {best.effective_rank.value:.3g} to {last.effective_rank.value:.3g}"
     )
     if kind == "collapse" and first == "fall":
         return (
             f"DSE has been below its best {begun}, and at {place(last)} the features have "
-            f"collapsed: almost no dimension is left ({parts}). {back}"
+            f"collapsed: almost no rank is left ({parts}). {back}"
         )
     if kind == "collapse":
-        return f"The features have collapsed {begun}: almost no dimension is left ({parts}). {back}"
-    what = {"both": "Both parts fell", "dimension": "The dimension fell"}
+        return f"The features have collapsed {begun}: almost no rank is left ({parts}). {back}"
+    what = {"both": "Both parts fell", "effective_rank": "The effective rank fell"}
     return (
         f"DSE has been below its best {begun}: at {place(last)} by {-change.dse.value:.3g} "
-        f"[{low:.3g}, {high:.3g}] at weight {weight:.3g}, more than the noise of images and of "
+        f"[{low:.3g}, {high:.3g}] at lambda {lambda_:.3g}, more than the noise of images and of "
         "training. "
         f"{what.get(fell, 'Separability fell')} ({parts}). {back}"
     )

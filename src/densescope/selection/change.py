@@ -10,27 +10,34 @@ LEADING_RATIO = 2.0  # a part that moved DSE this many times as far as the other
 
 
 def change_between(
-    first: SelectionRow, second: SelectionRow, weight: float, level: float
+    first: SelectionRow, second: SelectionRow, lambda_: float, level: float
 ) -> Change:
     """Second minus first, block by block, and which part of DSE moved it."""
     separability = second.separability.minus(first.separability)
-    dim = second.dim.minus(first.dim)
-    dse = weighted_sum(separability, dim, weight)
-    return Change(separability, dim, dse, leading_part(separability, dim, weight, level))
+    effective_rank = second.effective_rank.minus(first.effective_rank)
+    dse = weighted_sum(separability, effective_rank, lambda_)
+    return Change(
+        separability,
+        effective_rank,
+        dse,
+        leading_part(separability, effective_rank, lambda_, level),
+    )
 
 
-def leading_part(separability: Estimate, dim: Estimate, weight: float, level: float) -> Part:
+def leading_part(
+    separability: Estimate, effective_rank: Estimate, lambda_: float, level: float
+) -> Part:
     """The part that moved DSE: see :class:`~densescope.selection.result.Change`.
 
     No part is named where DSE itself did not move beyond its noise, or the noise is not known.
     """
-    if not is_beyond_noise(weighted_sum(separability, dim, weight), level):
+    if not is_beyond_noise(weighted_sum(separability, effective_rank, lambda_), level):
         return "neither"
-    moves = {"separability": separability.value, "dimension": weight * dim.value}
+    moves = {"separability": separability.value, "effective_rank": lambda_ * effective_rank.value}
     total = sum(moves.values())
     real = {
         "separability": is_beyond_noise(separability, level),
-        "dimension": is_beyond_noise(dim, level),
+        "effective_rank": is_beyond_noise(effective_rank, level),
     }
     sizes = {part: abs(move) for part, move in moves.items() if real[part] and move * total > 0}
     if not sizes:
@@ -38,7 +45,7 @@ def leading_part(separability: Estimate, dim: Estimate, weight: float, level: fl
     first = max(sizes, key=lambda part: sizes[part])
     if len(sizes) == 2 and sizes[first] < LEADING_RATIO * min(sizes.values()):
         return "both"
-    return "separability" if first == "separability" else "dimension"
+    return "separability" if first == "separability" else "effective_rank"
 
 
 def is_beyond_noise(difference: Estimate, level: float) -> bool:

@@ -14,7 +14,7 @@ from densescope.estimate import Estimate, student_quantile
 from densescope.selection.parts import weighted_sum
 from densescope.selection.reading import AlarmSettings, Reading
 from densescope.selection.result import Part
-from densescope.selection.weight import run_weight
+from densescope.selection.weight import run_lambda
 
 LAGS = (1, 2, 4, 8)  # readings between those compared: a slow wobble shows at long ones only
 DIFFERENCES_PER_LAG = 4  # times the lag: so many must be there before a lag counts
@@ -33,26 +33,31 @@ Status = Literal["fine", "collapsed", "not finite"]
 
 @dataclass(frozen=True)
 class View:
-    """One number of a reading: ``of_separability * separability + of_dim * dim``."""
+    """A linear combination of the separability and the effective rank of a reading."""
 
     of_separability: float
-    of_dim: float
+    of_effective_rank: float
 
     def value(self, reading: Reading) -> float:
         """That number of one reading."""
-        return self.of_separability * reading.separability.value + self.of_dim * reading.dim.value
+        return (
+            self.of_separability * reading.separability.value
+            + self.of_effective_rank * reading.effective_rank.value
+        )
 
     def change(self, first: Reading, second: Reading) -> Estimate:
         """Second minus first, block by block."""
         if self.of_separability == 0:
-            return second.dim.minus(first.dim)
+            return second.effective_rank.minus(first.effective_rank)
         separability = second.separability.minus(first.separability)
-        return weighted_sum(separability, second.dim.minus(first.dim), self.of_dim)
+        return weighted_sum(
+            separability, second.effective_rank.minus(first.effective_rank), self.of_effective_rank
+        )
 
 
 SEPARABILITY = View(1.0, 0.0)
-DIMENSION = View(0.0, 1.0)
-EQUAL = View(1.0, 1.0)  # the released definition's own weight
+EFFECTIVE_RANK = View(0.0, 1.0)
+EQUAL = View(1.0, 1.0)  # the released definition's own lambda
 
 
 class History:
@@ -71,23 +76,23 @@ class History:
         fine = [status == "fine" for status in self.status]
         self._sound = [reading for reading, whole in zip(readings, fine, strict=True) if whole]
         self._counts = [0, *accumulate(fine)]
-        self._views = (SEPARABILITY, DIMENSION, *([EQUAL] if self._is_released else []))
+        self._views = (SEPARABILITY, EFFECTIVE_RANK, *([EQUAL] if self._is_released else []))
         values = {view: [view.value(reading) for reading in self._sound] for view in self._views}
         self._leaders = {view: _leaders(numbers) for view, numbers in values.items()}
         self._wobbles: dict[View, list[float]] = {}
         self._weighted: dict[int, View | None] = {}
 
     def weighted(self, cut: int) -> View | None:
-        """DSE at the weight that the run had before ``cut``; ``None`` where it is not defined."""
+        """DSE at the lambda that the run had before ``cut``; ``None`` where it is not defined."""
         count = self._counts[cut]
         if count not in self._weighted:
             sound = self._sound[:count]
-            weight, _ = run_weight(
+            lambda_, _ = run_lambda(
                 [reading.separability.value for reading in sound],
-                [reading.dim.value for reading in sound],
+                [reading.effective_rank.value for reading in sound],
                 definition=self._settings.definition,
             )
-            view = None if weight is None else View(1.0, weight)
+            view = None if lambda_ is None else View(1.0, lambda_)
             self._weighted[count] = view
         return self._weighted[count]
 
@@ -120,10 +125,12 @@ class History:
         """The parts of the last reading that are below the best one's by more than noise."""
         last = self.readings[-1]
         separability = self._below(cut, best, last, SEPARABILITY)
-        dim = self._below(cut, best, last, DIMENSION) or self.status[-1] == "collapsed"
-        if separability and dim:
+        effective_rank = (
+            self._below(cut, best, last, EFFECTIVE_RANK) or self.status[-1] == "collapsed"
+        )
+        if separability and effective_rank:
             return "both"
-        return "separability" if separability else "dimension" if dim else "neither"
+        return "separability" if separability else "effective_rank" if effective_rank else "neither"
 
     def margin(self, cut: int, change: Estimate, view: View, level: float | None = None) -> float:
         """How large a fall noise explains: of the images, and of the run's wobble before ``cut``.
@@ -155,7 +162,7 @@ class History:
     def _fallen(self, cut: int, best: Reading, index: int) -> bool:
         """Whether a reading is without numbers, or a part and the sum fell and DSE did not rise.
 
-        DSE is that at the weight the run had before: the rate at which it has exchanged one
+        DSE is that at the lambda the run had before: the rate at which it has exchanged one
         part for the other.
         """
         if self.status[index] != "fine":
@@ -163,7 +170,9 @@ class History:
         reading, total = self.readings[index], self.total(cut)
         if total is None or not self._below(cut, best, reading, total):
             return False
-        if not any(self._below(cut, best, reading, part) for part in (SEPARABILITY, DIMENSION)):
+        if not any(
+            self._below(cut, best, reading, part) for part in (SEPARABILITY, EFFECTIVE_RANK)
+        ):
             return False
         weighted = self.weighted(cut) or total
         change = weighted.change(best, reading)
@@ -183,11 +192,11 @@ def _statuses(readings: Sequence[Reading], collapse_fraction: float) -> tuple[St
     for reading in readings:
         if not reading.is_finite:
             statuses.append("not finite")
-        elif reading.dim.value < collapse_fraction * highest:
+        elif reading.effective_rank.value < collapse_fraction * highest:
             statuses.append("collapsed")
         else:
             statuses.append("fine")
-            highest = max(highest, reading.dim.value)
+            highest = max(highest, reading.effective_rank.value)
     return tuple(statuses)
 
 

@@ -11,34 +11,35 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.selection.result import SelectionRow
 from densescope.selection.rounds import images_of
-from densescope.selection.weight import run_weight
+from densescope.selection.weight import run_lambda
 
 
-def weighted_sum(separability: Estimate, dim: Estimate, weight: float) -> Estimate:
-    """``separability + weight * dim`` replicate by replicate, the weight held fixed.
+def weighted_sum(separability: Estimate, effective_rank: Estimate, lambda_: float) -> Estimate:
+    """``separability + lambda * effective_rank`` replicate by replicate, lambda held fixed.
 
     The spreads over clustering seeds add like independent ones; the notes are joined.
     """
     replicates = tuple(
-        a + weight * b for a, b in zip(separability.replicates, dim.replicates, strict=True)
+        a + lambda_ * b
+        for a, b in zip(separability.replicates, effective_rank.replicates, strict=True)
     )
     return Estimate(
-        separability.value + weight * dim.value,
+        separability.value + lambda_ * effective_rank.value,
         replicates,
-        _joint_spread(separability.seed_spread, dim.seed_spread, weight),
-        _joint_note(separability.note, dim.note),
+        _joint_spread(separability.seed_spread, effective_rank.seed_spread, lambda_),
+        _joint_note(separability.note, effective_rank.note),
     )
 
 
 def measured_rows(
     scored: Sequence[ScoreRecord], definition: str, layer: int
 ) -> tuple[tuple[SelectionRow, ...], float | None, str]:
-    """Rows with their numbers, the weight and its note; marks are still to come."""
+    """Rows with their numbers, lambda and its note; marks are still to come."""
     parts = [parts_of(record, definition, layer) for record in scored]
     _check_blocks(scored, parts)
-    weight, note = run_weight(
+    lambda_, note = run_lambda(
         [separability.value for separability, _ in parts],
-        [dim.value for _, dim in parts],
+        [effective_rank.value for _, effective_rank in parts],
         definition=definition,
     )
     rows = tuple(
@@ -47,21 +48,21 @@ def measured_rows(
             step=record.step,
             unit=record.unit,
             separability=separability,
-            dim=dim,
-            dse=None if weight is None else weighted_sum(separability, dim, weight),
+            effective_rank=effective_rank,
+            dse=None if lambda_ is None else weighted_sum(separability, effective_rank, lambda_),
             is_candidate=False,
             rank_in_shortlist=None,
             is_pick=False,
             below_noise_of_pick=False,
             images=images_of(record),
         )
-        for record, (separability, dim) in zip(scored, parts, strict=True)
+        for record, (separability, effective_rank) in zip(scored, parts, strict=True)
     )
-    return rows, weight, note
+    return rows, lambda_, note
 
 
 def parts_of(record: ScoreRecord, definition: str, layer: int) -> tuple[Estimate, Estimate]:
-    """Separability and dimension of one checkpoint."""
+    """Separability and effective rank of one checkpoint."""
     inter = record.estimate(f"{definition}.inter", layer)
     intra = record.estimate(f"{definition}.intra", layer)
     if len(inter.replicates) != len(intra.replicates):
@@ -74,7 +75,7 @@ def parts_of(record: ScoreRecord, definition: str, layer: int) -> tuple[Estimate
         seed_spread=_joint_spread(inter.seed_spread, intra.seed_spread),
         note=_joint_note(inter.note, intra.note),
     )
-    return separability, record.estimate(f"{definition}.dim", layer)
+    return separability, record.estimate(f"{definition}.effective_rank", layer)
 
 
 def _check_blocks(
@@ -92,10 +93,10 @@ def _check_blocks(
                 )
 
 
-def _joint_spread(first: float | None, second: float | None, weight: float = 1.0) -> float | None:
+def _joint_spread(first: float | None, second: float | None, lambda_: float = 1.0) -> float | None:
     if first is None and second is None:
         return None
-    return math.hypot(first or 0.0, weight * (second or 0.0))
+    return math.hypot(first or 0.0, lambda_ * (second or 0.0))
 
 
 def _joint_note(first: str | None, second: str | None) -> str | None:

@@ -14,7 +14,7 @@ from densescope.errors import InputError
 from densescope.estimate import Estimate, student_quantile
 from densescope.selection.peaks import TOLERANCE, WINDOW
 from densescope.selection.rounds import pooled
-from densescope.selection.weight import run_weight
+from densescope.selection.weight import run_lambda
 
 Array = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class Race:
 
 def undecided(
     separability: Sequence[Sequence[Estimate]],
-    dim: Sequence[Sequence[Estimate]],
+    effective_rank: Sequence[Sequence[Estimate]],
     race: Race,
     *,
     definition: str = "released",
@@ -81,45 +81,54 @@ def undecided(
     Args:
         separability: of each checkpoint in order of step its rounds, of which it has the first
             few; finite, at least one each.
-        dim: ``M_dim``, likewise.
+        effective_rank: ``M_dim``, likewise.
         race: rounds and alpha.
-        definition: ``"released"`` or ``"paper"``, for the weight.
+        definition: ``"released"`` or ``"paper"``, for lambda.
 
     Returns:
-        Positions, rising. All of them while there is no weight, or no two replicates.
+        Positions, rising. All of them while there is no lambda, or no two replicates.
 
     Source: this package; races of paired differences are those of Moore and Lee (1994), "Efficient
         algorithms for minimizing cross validation error".
 
-    Deviations: the weight of DSE is taken anew without each block, so its error is in ``se``. Noise
+    Deviations: the lambda of DSE is taken anew without each block, so its error is in ``se``. Noise
         of clustering is not (docs/explanation/selection.md has its size).
     """
-    values = _values(separability, dim, definition)
+    values = _values(separability, effective_rank, definition)
     if values is None:
-        return tuple(range(len(dim)))
-    least = _least_differences(values, [len(row) for row in dim], race)
+        return tuple(range(len(effective_rank)))
+    least = _least_differences(values, [len(row) for row in effective_rank], race)
     possible = [int(place) for place in (~_ruled_out(values[:, 0], least)).nonzero()[0]]
     if len(possible) == 1:
         return ()
     needed = {*combinations(possible, 2)}
-    needed |= {(place, other) for place in possible for other in _around(place, place, len(dim))}
+    needed |= {
+        (place, other) for place in possible for other in _around(place, place, len(effective_rank))
+    }
     still = {place for a, b in needed if max(least[a, b], least[b, a]) <= 0 for place in (a, b)}
     return tuple(sorted(still))
 
 
 def _values(
-    separability: Sequence[Sequence[Estimate]], dim: Sequence[Sequence[Estimate]], definition: str
+    separability: Sequence[Sequence[Estimate]],
+    effective_rank: Sequence[Sequence[Estimate]],
+    definition: str,
 ) -> Array | None:
     """DSE of each checkpoint, then without each block of each round: ``checkpoints 1 + blocks``."""
-    blocks = {len(one.replicates) for part in (separability, dim) for row in part for one in row}
+    blocks = {
+        len(one.replicates)
+        for part in (separability, effective_rank)
+        for row in part
+        for one in row
+    }
     if min(blocks, default=0) < 2:
         return None
-    first, second = (_columns(part) for part in (separability, dim))
+    first, second = (_columns(part) for part in (separability, effective_rank))
     pairs = zip(first.T.tolist(), second.T.tolist(), strict=True)
-    weights = [run_weight(a, b, definition=definition)[0] for a, b in pairs]
-    if any(weight is None for weight in weights):
+    lambdas = [run_lambda(a, b, definition=definition)[0] for a, b in pairs]
+    if any(lambda_ is None for lambda_ in lambdas):
         return None
-    return first + np.array(weights, dtype=float) * second
+    return first + np.array(lambdas, dtype=float) * second
 
 
 def _columns(rounds: Sequence[Sequence[Estimate]]) -> Array:

@@ -21,20 +21,20 @@ class Reading:
         name: of the checkpoint.
         step: its position in the run, in ``unit``.
         separability: ``M_inter - M_intra``; NaN where the features have none.
-        dim: ``M_dim``, not weighted; NaN where the features have none.
+        effective_rank: ``M_dim``, not multiplied by lambda; NaN where the features have none.
         unit: ``"epoch"`` or ``"step"``.
     """
 
     name: str
     step: int
     separability: Estimate
-    dim: Estimate
+    effective_rank: Estimate
     unit: str = "step"
 
     @property
     def is_finite(self) -> bool:
         """Whether both numbers are there."""
-        return math.isfinite(self.separability.value) and math.isfinite(self.dim.value)
+        return math.isfinite(self.separability.value) and math.isfinite(self.effective_rank.value)
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class AlarmSettings:
     """When a fall counts; ``docs/how-to/watching.md`` has what each choice costs.
 
     Attributes:
-        definition: ``"released"`` or ``"paper"``; of ``"paper"`` only the run's own weight counts.
+        definition: ``"released"`` or ``"paper"``; of ``"paper"`` only the run's own lambda counts.
         patience: checkpoints in a row that must all have fallen, at least 1.
         false_alarm_rate: of a run of any length that does not degrade, between 0 and 1.
-        collapse_fraction: a dimension below this part of the highest so far is a collapse,
+        collapse_fraction: an effective rank below this part of the highest so far is a collapse,
             whatever separability says; 0 turns that off.
     """
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, Self, cast
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
 
-SCHEMA = 1
+SCHEMA = 2
 NAMES = ("candidates", "shortlist", "failed", "unscored_after", "diverged", "collapsed")
-Part = Literal["dimension", "separability", "both", "neither"]
+Part = Literal["effective_rank", "separability", "both", "neither"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Change:
 
     Attributes:
         separability: change of ``M_inter - M_intra``.
-        dim: change of ``M_dim``, not weighted.
+        effective_rank: change of ``M_dim``, not multiplied by lambda.
         dse: change of their weighted sum.
         moved: the part that moved DSE: it went the way DSE went, by more than its noise, and,
             weighted, at least twice as far as the other part; ``"both"`` when neither leads,
@@ -28,7 +28,7 @@ class Change:
     """
 
     separability: Estimate
-    dim: Estimate
+    effective_rank: Estimate
     dse: Estimate
     moved: Part
 
@@ -36,7 +36,7 @@ class Change:
         """Plain values for a JSON document."""
         return {
             "separability": self.separability.to_json(),
-            "dim": self.dim.to_json(),
+            "effective_rank": self.effective_rank.to_json(),
             "dse": self.dse.to_json(),
             "moved": self.moved,
         }
@@ -46,7 +46,7 @@ class Change:
         """The inverse of :meth:`to_json`."""
         return cls(
             Estimate.from_json(document["separability"]),
-            Estimate.from_json(document["dim"]),
+            Estimate.from_json(document["effective_rank"]),
             Estimate.from_json(document["dse"]),
             cast(Part, document["moved"]),
         )
@@ -61,8 +61,8 @@ class SelectionRow:
         step: its position in the run, in ``unit``.
         unit: ``"epoch"`` or ``"step"``.
         separability: ``M_inter - M_intra``.
-        dim: ``M_dim``.
-        dse: ``separability + weight * dim``; ``None`` where the weight is not defined.
+        effective_rank: ``M_dim``.
+        dse: ``separability + lambda * effective_rank``; ``None`` where lambda is not defined.
         is_candidate: a local maximum of DSE.
         rank_in_shortlist: 1 for the highest candidate; ``None`` outside the shortlist.
         is_pick: the checkpoint to use.
@@ -76,7 +76,7 @@ class SelectionRow:
     step: int
     unit: str
     separability: Estimate
-    dim: Estimate
+    effective_rank: Estimate
     dse: Estimate | None
     is_candidate: bool
     rank_in_shortlist: int | None
@@ -95,7 +95,7 @@ class SelectionRow:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`."""
         values = {field.name: document[field.name] for field in fields(cls)}
-        for part in ("separability", "dim", "dse"):
+        for part in ("separability", "effective_rank", "dse"):
             values[part] = None if values[part] is None else Estimate.from_json(values[part])
         return cls(**values)
 
@@ -107,8 +107,8 @@ class Selection:
     Attributes:
         definition: ``"released"`` or ``"paper"``.
         layer: which layer's features were scored; -1 is the last.
-        weight: lambda of the run, or ``None`` where it is not defined.
-        weight_note: a sentence about it.
+        lambda_: lambda of the run, or ``None`` where it is not defined.
+        lambda_note: a sentence about it.
         rows: the scored checkpoints in order of step.
         candidates: names of the local maxima in order of step.
         shortlist: names of the highest candidates, highest first.
@@ -131,8 +131,8 @@ class Selection:
 
     definition: str
     layer: int
-    weight: float | None
-    weight_note: str | None
+    lambda_: float | None
+    lambda_note: str | None
     rows: tuple[SelectionRow, ...]
     candidates: tuple[str, ...]
     shortlist: tuple[str, ...]
@@ -192,7 +192,7 @@ class Selection:
 
     def to_json(self) -> dict[str, Any]:
         """The document, with plain values only."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
         return {
             **{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()},
             "schema": SCHEMA,
@@ -213,7 +213,7 @@ class Selection:
                 f"{SCHEMA}; select again from the records"
             )
         try:
-            values = {field.name: document[field.name] for field in fields(cls)}
+            values = {field.name: document[field.name.rstrip("_")] for field in fields(cls)}
             for key in NAMES:
                 values[key] = tuple(values[key])
             values["rows"] = tuple(SelectionRow.from_json(row) for row in values["rows"])

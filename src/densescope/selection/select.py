@@ -30,8 +30,8 @@ def select_checkpoints(
 ) -> Selection:
     """Choose among the checkpoints of one run by DSE.
 
-    ``DSE = separability + lambda * dim`` with ``separability = M_inter - M_intra`` and
-    ``lambda`` of :func:`run_weight`. Candidates are the :func:`local_maxima` of DSE over the
+    ``DSE = separability + lambda * effective_rank`` with ``separability = M_inter - M_intra`` and
+    ``lambda`` of :func:`run_lambda`. Candidates are the :func:`local_maxima` of DSE over the
     steps, the :func:`shortlist` holds the highest of them, :func:`pick_peak` names one.
     The order of the records does not matter. Numbers of two methods do not compare.
 
@@ -51,7 +51,7 @@ def select_checkpoints(
         level: confidence of intervals, between 0 and 1.
 
     Returns:
-        The choice. Without a weight (``"paper"``, fewer than three checkpoints or no spread) it
+        The choice. Without a lambda (``"paper"``, fewer than three checkpoints or no spread) it
         has rows but no DSE, candidates or pick.
 
     Raises:
@@ -62,13 +62,13 @@ def select_checkpoints(
     Source: Dai et al. (2025), arXiv 2510.17299.
 
     Deviations: the paper has no intervals and no single pick. The replicates of DSE hold the
-        weight fixed: an error of the weight common to all checkpoints is not in them
+        lambda fixed: an error of lambda common to all checkpoints is not in them
         (docs/explanation/selection.md has its size). Spread over clustering seeds is carried
         along but not part of an interval.
     """
     _check_arguments(definition, level)
     scored, failed = _usable(records, definition, layer)
-    rows, weight, note = measured_rows(scored, definition, layer)
+    rows, lambda_, note = measured_rows(scored, definition, layer)
     values = [row.dse.value for row in rows if row.dse is not None]
     candidates = local_maxima(values, window=window)
     listed = shortlist(values, window=window, size=shortlist_size)
@@ -78,14 +78,14 @@ def select_checkpoints(
         rows = _marked(rows, candidates, listed, pick, comparison_level)
         rows = _same_files(rows, [record.checkpoint.get("sha256") for record in scored], pick)
     change = None
-    if pick is not None and weight is not None and pick != len(rows) - 1:
-        change = change_between(rows[pick], rows[-1], weight, comparison_level)
+    if pick is not None and lambda_ is not None and pick != len(rows) - 1:
+        change = change_between(rows[pick], rows[-1], lambda_, comparison_level)
     after = [record for record in failed if _position(record) > _position(scored[-1])]
     selection = Selection(
         definition=definition,
         layer=layer,
-        weight=weight,
-        weight_note=note,
+        lambda_=lambda_,
+        lambda_note=note,
         rows=rows,
         candidates=tuple(rows[i].name for i in candidates),
         shortlist=tuple(rows[i].name for i in listed),
@@ -125,7 +125,7 @@ def _usable(
     for record in ordered:
         usable = record.status == "scored" and all(
             math.isfinite(record.estimate(f"{definition}.{part}", layer).value)
-            for part in ("inter", "intra", "dim")
+            for part in ("inter", "intra", "effective_rank")
         )
         (scored if usable else failed).append(record)
     if not scored:

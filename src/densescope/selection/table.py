@@ -31,9 +31,9 @@ COLUMNS: dict[str, type] = {
     "separability": float,
     "separability_low": float,
     "separability_high": float,
-    "dim": float,
-    "dim_low": float,
-    "dim_high": float,
+    "effective_rank": float,
+    "effective_rank_low": float,
+    "effective_rank_high": float,
     "candidate": bool,
     "shortlist_rank": int,
     "pick": bool,
@@ -109,15 +109,15 @@ def write_table(
 ) -> None:
     """Write :func:`selection_table` to ``.json``, ``.csv`` or ``.parquet``.
 
-    A reader sees the whole file or the one before it. JSON also holds lambda (``weight``),
+    A reader sees the whole file or the one before it. JSON also holds lambda,
     headline, verdict and the tied checkpoints; its rows are under ``"rows"``.
 
     Raises:
         InputError: another suffix.
     """
     document = {
-        "weight": selection.weight,
-        "weight_note": selection.weight_note,
+        "lambda": selection.lambda_,
+        "lambda_note": selection.lambda_note,
         "headline": headline(selection),
         "tied": list(selection.tied),
         "earliest_peak": selection.earliest_peak,
@@ -179,10 +179,10 @@ def _flat(selection: Selection, row: SelectionRow) -> Row:
         "name": row.name,
         "definition": selection.definition,
         "layer": selection.layer,
-        "lambda": selection.weight,
+        "lambda": selection.lambda_,
         **_bounds("dse", row.dse, selection.level),
         **_bounds("separability", row.separability, selection.level),
-        **_bounds("dim", row.dim, selection.level),
+        **_bounds("effective_rank", row.effective_rank, selection.level),
         "candidate": row.is_candidate,
         "shortlist_rank": row.rank_in_shortlist,
         "pick": row.is_pick,

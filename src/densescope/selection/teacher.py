@@ -73,7 +73,7 @@ class GramTeacher:
         first_part: fraction of the run that a teacher may come from.
         definition: of DSE.
         layer: whose features were scored.
-        weight: lambda of the run.
+        lambda_: lambda of the run.
         comparison_level: confidence of each comparison, so that all hold together at 95 %.
         images: how many were scored, where the records say so.
         sentence: all of it in words.
@@ -85,7 +85,7 @@ class GramTeacher:
     first_part: float
     definition: str
     layer: int
-    weight: float
+    lambda_: float
     comparison_level: float
     images: int | None
     sentence: str
@@ -109,7 +109,7 @@ class GramTeacher:
         low, high = row.dse.interval() or (None, None)
         loss_low, loss_high = row.loss.interval(self.comparison_level) or (None, None)
         values = {
-            "lambda": self.weight,
+            "lambda": self.lambda_,
             "dse": row.dse.value,
             "dse_low": low,
             "dse_high": high,
@@ -179,8 +179,8 @@ def select_gram_teacher(
         raise InputError(f"first_part is {first_part}; it must be above 0 and at most 1")
     selection = select_checkpoints(records, definition=definition, layer=layer, level=level)
     known = [(row, row.dse) for row in selection.rows if row.dse is not None]
-    if not known or selection.weight is None:
-        raise RecordError(f"no teacher can be chosen: {selection.weight_note}")
+    if not known or selection.lambda_ is None:
+        raise RecordError(f"no teacher can be chosen: {selection.lambda_note}")
     bound = first_part * known[-1][0].step
     early = [(row, dse) for row, dse in known if row.step <= bound]
     if not early:
@@ -217,7 +217,7 @@ def select_gram_teacher(
         first_part=first_part,
         definition=definition,
         layer=layer,
-        weight=selection.weight,
+        lambda_=selection.lambda_,
         comparison_level=comparison_level,
         images=selection.images,
         sentence=sentence,
@@ -229,8 +229,8 @@ def _sentence(
 ) -> str:
     teacher = next(row for row in rows if row.is_teacher)
     best = next(row for row in rows if row.is_best)
-    last, weight = rows[-1], float(selection.weight or 0)
-    value = f"{dse_title(weight)} {with_error(teacher.dse)}"
+    last, lambda_ = rows[-1], float(selection.lambda_ or 0)
+    value = f"{dse_title(lambda_)} {with_error(teacher.dse)}"
     part = f"the first {first_part:.0%} of the run"
     if sum(row.in_first_part for row in rows) == 1:
         said = [f"Gram teacher: {place(teacher)}, the only checkpoint scored in {part} ({value})."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from densescope.selection.headline import headline
 from densescope.selection.peaks import seen_to_fall
 from densescope.selection.result import Change, Selection
-from densescope.selection.weight import weight_warning
+from densescope.selection.weight import lambda_warning
 from densescope.selection.words import listed, place, signed, size
 
 # Records say how many images were scored, not how many there are.
@@ -15,7 +15,7 @@ MORE = "score more images, or a larger set if these were all of it"
 def verdict(selection: Selection, *, window: int) -> str:
     """A few sentences: which checkpoint, against the last, what moved, and what is not known."""
     if selection.pick is None:
-        sentences = [str(selection.weight_note)]
+        sentences = [str(selection.lambda_note)]
     elif len(selection.rows) < 3:
         sentences = _too_few(selection)
     else:
@@ -65,7 +65,7 @@ def _with_pick(selection: Selection, window: int) -> list[str]:
         *_against_last(selection),
         *_same_files(selection),
         *_noise_unknown(selection),
-        *_weight_unsure(selection),
+        *_lambda_unsure(selection),
     ]
 
 
@@ -133,7 +133,8 @@ def _the_last(selection: Selection) -> str:
 
 def _moved(change: Change, level: float) -> str:
     parts = (
-        f"separability {signed(change.separability, level)}, dimension {signed(change.dim, level)}"
+        f"separability {signed(change.separability, level)}, "
+        f"effective rank {signed(change.effective_rank, level)}"
     )
     if change.dse.interval(level) is None:
         return f"Which part moved it is not known without its noise ({parts})."
@@ -141,9 +142,9 @@ def _moved(change: Change, level: float) -> str:
         return f"Neither part alone moved beyond its noise ({parts})."
     if change.moved == "both":
         return f"Both parts moved it ({parts})."
-    word = "fewer" if change.dim.value < 0 else "more"
-    if change.moved == "dimension":
-        return f"The dimension moved it: the features use {word} directions ({parts})."
+    word = "fewer" if change.effective_rank.value < 0 else "more"
+    if change.moved == "effective_rank":
+        return f"The effective rank moved it: the features use {word} directions ({parts})."
     word = "less" if change.separability.value < 0 else "more"
     return f"Separability moved it: the pseudo-classes stand {word} apart ({parts})."
 
@@ -177,9 +178,9 @@ def _noise_unknown(selection: Selection) -> list[str]:
     ]
 
 
-def _weight_unsure(selection: Selection) -> list[str]:
-    warning = weight_warning([row.dim.value for row in selection.rows])
-    return [warning] if warning is not None and warning in str(selection.weight_note) else []
+def _lambda_unsure(selection: Selection) -> list[str]:
+    warning = lambda_warning([row.effective_rank.value for row in selection.rows])
+    return [warning] if warning is not None and warning in str(selection.lambda_note) else []
 
 
 def _images(selection: Selection) -> str:

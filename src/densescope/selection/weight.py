@@ -1,4 +1,4 @@
-"""The weight of the dimension in DSE, which exists only for a run."""
+"""Lambda in DSE, which exists only for a run."""
 
 from __future__ import annotations
 
@@ -10,88 +10,88 @@ from densescope.errors import InputError
 DEFINITIONS = ("released", "paper")
 LEAST_CHECKPOINTS = 3
 NO_SPREAD = 1e-9  # of the largest value: below it a spread is rounding
-LITTLE_SPREAD = 0.01  # of the largest dimension: below it the weight is mostly chance
+LITTLE_SPREAD = 0.01  # of the largest effective rank: below it lambda is mostly chance
 
 
-def run_weight(
-    separability: Sequence[float], dim: Sequence[float], *, definition: str = "released"
+def run_lambda(
+    separability: Sequence[float], effective_rank: Sequence[float], *, definition: str = "released"
 ) -> tuple[float | None, str]:
-    """Weight of the dimension over the checkpoints of a run, and a sentence about it.
+    """Lambda of a run, the factor of the effective rank in DSE, and a sentence about it.
 
-    ``lambda = std(separability) / std(dim)``, so that both parts move DSE equally over the
-    run. In ``(0, inf)``; unchanged by shifts of either part. Both standard deviations are of the
-    population (``ddof=0``); the sample's would give the same ratio, as the factor cancels.
+    ``lambda = std(separability) / std(effective_rank)``, so that both parts move DSE equally over
+    the run. In ``(0, inf)``; unchanged by shifts of either part. Both standard deviations are of
+    the population (``ddof=0``); the sample's would give the same ratio, as the factor cancels.
 
     With fewer than three checkpoints, or a part without spread, the ratio means nothing:
-    the weight is then 1 for ``definition="released"``, whose parts are normalized, and
+    lambda is then 1 for ``definition="released"``, whose parts are normalized, and
     ``None`` for ``"paper"``, whose effective rank of hundreds would swamp the rest.
 
     Args:
         separability: ``M_inter - M_intra`` of each checkpoint.
-        dim: ``M_dim`` of each checkpoint, in the same order.
+        effective_rank: ``M_dim`` of each checkpoint, in the same order.
         definition: ``"released"`` or ``"paper"``.
 
     Returns:
-        The weight or ``None``, and a sentence or two for the reader, with that of
-        :func:`weight_warning` where it applies.
+        Lambda or ``None``, and a sentence or two for the reader, with that of
+        :func:`lambda_warning` where it applies.
 
     Raises:
         InputError: an unknown definition, or two lengths.
 
     Source: Dai et al. (2025), arXiv 2510.17299.
 
-    Deviations: the paper names no weight where the ratio is undefined; 1 and none are ours.
+    Deviations: the paper names no lambda where the ratio is undefined; 1 and none are ours.
 
     Example:
-        >>> run_weight([0.0, 1.0, 2.0], [0.0, 2.0, 4.0])[0]
+        >>> run_lambda([0.0, 1.0, 2.0], [0.0, 2.0, 4.0])[0]
         0.5
     """
     if definition not in DEFINITIONS:
         raise InputError(
             f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}"
         )
-    if len(separability) != len(dim):
+    if len(separability) != len(effective_rank):
         raise InputError(
-            f"{len(separability)} values of separability and {len(dim)} of dim; "
-            "give one of each per checkpoint"
+            f"{len(separability)} values of separability and {len(effective_rank)} of the "
+            "effective rank; give one of each per checkpoint"
         )
-    count = len(dim)
+    count = len(effective_rank)
     if count < LEAST_CHECKPOINTS:
         return _undefined(definition, f"with {count} scored checkpoint{'s' * (count != 1)}")
-    for name, values in (("separability", separability), ("dimension", dim)):
+    for name, values in (("separability", separability), ("effective rank", effective_rank)):
         if _spread(values) <= NO_SPREAD * max(abs(value) for value in values):
             return _undefined(definition, f"where the {name} is the same in all checkpoints")
-    weight = _spread(separability) / _spread(dim)
-    warning = weight_warning(dim)
+    lambda_ = _spread(separability) / _spread(effective_rank)
+    warning = lambda_warning(effective_rank)
     note = (
-        f"DSE is separability + {weight:.4g} x dimension; lambda is "
-        f"std(separability) / std(dimension) over the {count} scored checkpoints, "
+        f"DSE is separability + {lambda_:.4g} x effective rank; lambda is "
+        f"std(separability) / std(effective rank) over the {count} scored checkpoints, "
         "so it changes when more of them arrive."
     )
-    return weight, note if warning is None else f"{note} {warning}"
+    return lambda_, note if warning is None else f"{note} {warning}"
 
 
-def weight_warning(dim: Sequence[float]) -> str | None:
-    """A sentence where the dimension hardly varies, so that the weight blows up what it does.
+def lambda_warning(effective_rank: Sequence[float]) -> str | None:
+    """A sentence where the effective rank hardly varies, so that lambda blows up what it does.
 
     Args:
-        dim: ``M_dim`` of each checkpoint of a run that has a weight.
+        effective_rank: ``M_dim`` of each checkpoint of a run that has a lambda.
 
     Returns:
         The sentence, where the standard deviation is below 1% of the largest value; else ``None``.
     """
-    low, high = min(dim), max(dim)
-    if _spread(dim) >= LITTLE_SPREAD * max(abs(low), abs(high)):
+    low, high = min(effective_rank), max(effective_rank)
+    if _spread(effective_rank) >= LITTLE_SPREAD * max(abs(low), abs(high)):
         return None
     return (
-        f"The dimension hardly varies over the run ({low:.4g} to {high:.4g}), and the weight makes "
-        "these small differences count as much as those of separability: look at separability "
-        "alone, too."
+        f"The effective rank hardly varies over the run ({low:.4g} to {high:.4g}), and lambda "
+        "makes these small differences count as much as those of separability: look at "
+        "separability alone, too."
     )
 
 
 def _undefined(definition: str, where: str) -> tuple[float | None, str]:
-    rule = f"The weight of the dimension is not defined {where}"
+    rule = f"Lambda is not defined {where}"
     if definition == "paper":
         return (
             None,

@@ -33,20 +33,21 @@ def place(row: Placed, name: str = "") -> str:
 SINGLE_LAMBDA = 1.0  # of a checkpoint by itself; a run has its own
 
 
-def dse_title(weight: float) -> str:
+def dse_title(lambda_: float) -> str:
     """``DSE (lambda = 0.43)``: no DSE is shown without the lambda it has."""
-    return f"DSE (lambda = {weight:.3g})"
+    return f"DSE (lambda = {lambda_:.3g})"
 
 
 def parts_line(row: Mapping[str, Estimate]) -> str:
-    """Separability, dimension and DSE of one checkpoint by itself, on one line.
+    """Separability, effective rank and DSE of one checkpoint by itself, on one line.
 
     Args:
         row: its numbers by name, those of the released definition among them.
     """
     separability = row["released.inter"].minus(row["released.intra"])
     return (
-        f"separability {with_error(separability)}, dim {with_error(row['released.dim'])}, "
+        f"separability {with_error(separability)}, "
+        f"effective rank {with_error(row['released.effective_rank'])}, "
         f"{dse_title(SINGLE_LAMBDA)} {with_error(row['released.dse'])}"
     )
 
@@ -72,7 +73,7 @@ def to_try(fell: str, *, is_finite: bool) -> str:
     """What may hold dense features when training goes on from before a fall.
 
     Args:
-        fell: the part that did: ``"separability"``, ``"dimension"`` or anything else for both.
+        fell: the part that did: ``"separability"``, ``"effective_rank"`` or anything else for both.
         is_finite: whether the features still have numbers.
     """
     if not is_finite:
@@ -83,10 +84,10 @@ def to_try(fell: str, *, is_finite: bool) -> str:
     term = "the DSE term in the loss (DenseStructureLoss, or pretrain --regularizer dse)"
     if fell == "separability":
         tried = f"{term}, which pulls mostly on separability, or a lower learning rate"
-    elif fell == "dimension":
+    elif fell == "effective_rank":
         tried = (
             f"a lower learning rate, or {term} over many images, since over few it hardly sees the "
-            "dimension"
+            "effective rank"
         )
     else:
         tried = f"a lower learning rate, or {term}"

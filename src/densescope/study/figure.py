@@ -16,7 +16,7 @@ COLORS = ("#1c2128", "#0072b2", "#b8540a", "#00795c", "#a1479e", "#8a6d00")
 TITLES = {
     "dse": "DSE (lambda = 1)",
     "separability": "separability",
-    "dim": "dimension (fraction of full rank)",
+    "effective_rank": "effective rank (fraction of full rank)",
 }
 ROW_PIXELS = 300
 

@@ -19,7 +19,7 @@ from densescope.runs.store import RunStore
 from densescope.study.run import cells_done
 from densescope.study.spec import Cell, StudySpec
 
-PARTS = ("dse", "separability", "dim")
+PARTS = ("dse", "separability", "effective_rank")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class StudyRow:
         gain: DSE pick minus last.
         regret: best minus DSE pick.
         tau: number -> Kendall's tau with the measure.
-        numbers: DSE (lambda = 1), separability and dimension of the last checkpoint.
+        numbers: DSE (lambda = 1), separability and effective rank of the last checkpoint.
         effect: difference from the first arm at the last checkpoint, seed by seed: the measure
             under its own name, and each of ``numbers``; empty for the first arm.
     """
@@ -97,8 +97,8 @@ class Course:
     Attributes:
         method, arm, seed, room: which run and labels.
         steps: of the checkpoints.
-        values: ``"dse"``, ``"separability"``, ``"dim"`` and the measure, a number per step; NaN
-            where there is none.
+        values: ``"dse"``, ``"separability"``, ``"effective_rank"`` and the measure, a number per
+            step; NaN where there is none.
     """
 
     method: str
@@ -239,8 +239,12 @@ def _effect(group: Sequence[_Run], plain: Sequence[_Run]) -> dict[str, Spread | 
 def _numbers(record: ScoreRecord) -> dict[str, float]:
     row = record.scores[max(record.scores, key=int)]
     separability = row["released.inter"].minus(row["released.intra"]).value
-    dim = row["released.dim"].value
-    return {"dse": separability + dim, "separability": separability, "dim": dim}
+    effective_rank = row["released.effective_rank"].value
+    return {
+        "dse": separability + effective_rank,
+        "separability": separability,
+        "effective_rank": effective_rank,
+    }
 
 
 def _tau(judgement: Judgement, number: str) -> float:
@@ -285,7 +289,7 @@ def markdown(summary: StudySummary) -> str:
         "tau of DSE",
         "DSE (lambda = 1)",
         "separability",
-        "dimension",
+        "effective rank",
         "effect on labels",
         "effect on DSE (lambda = 1)",
     )
