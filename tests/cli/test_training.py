@@ -193,7 +193,7 @@ def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
         "look 5 at step 4 (checkpoint_0001.pth.tar)",
     ]
     numbers = (
-        r"separability -?\d\S+ ± \S+, effective_rank \d\S+ ± \S+, DSE \(lambda = 1\) \d\S+ ± [^;]+"
+        r"separability -?\d\S+ ± \S+, effective rank \d\S+ ± \S+, DSE \(lambda = 1\) \d\S+ ± [^;]+"
     )
     assert all(re.search(rf": {numbers}; no alarm$", line) for line in looks)
     seen = densescope("select", tmp_path / "run" / "monitor").stdout

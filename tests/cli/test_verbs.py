@@ -57,7 +57,7 @@ def test_select_prints_and_writes_the_choice(swept: Path, tmp_path: Path) -> Non
     assert len(picked) == 1
     for metric in ("released.inter", "paper.effective_rank", "rankme"):
         assert all(float(row[f"{metric}_low"]) < float(row[metric]) for row in rows)
-    assert {row["lambda"] for row in rows} == {str(document["weight"])}
+    assert {row["lambda"] for row in rows} == {str(document["lambda"])}
     assert targets[2].stat().st_size > 0
 
 
@@ -103,13 +103,13 @@ def test_the_dse_of_one_checkpoint_is_the_same_wherever_it_is_shown(
     assert re.search(r"^ *checkpoint .* DSE \(lambda = 1\) ", scored, re.MULTILINE)
     chosen = densescope("select", swept / "scores").stdout
     header = next(line for line in chosen.splitlines() if "checkpoint " in line)
-    weights = re.findall(r"DSE \(lambda = ([\d.e+-]+)\)", header)
-    assert weights[0] == "1"
-    assert len(weights) == 2
+    lambdas = re.findall(r"DSE \(lambda = ([\d.e+-]+)\)", header)
+    assert lambdas[0] == "1"
+    assert len(lambdas) == 2
     separability, effective_rank, single, of_run = numbers_in(chosen, name)
     assert single == dse
     parts = [float(text.split()[0]) for text in (separability, effective_rank, of_run)]
-    assert parts[0] + float(weights[1]) * parts[1] == pytest.approx(parts[2], rel=0.01)
+    assert parts[0] + float(lambdas[1]) * parts[1] == pytest.approx(parts[2], rel=0.01)
     assert str(observed(file, tiny_images)).endswith(f"DSE (lambda = 1) {dse}")
 
 

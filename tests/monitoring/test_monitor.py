@@ -79,7 +79,7 @@ def test_a_look_prints_as_one_line() -> None:
     monitor = DenseMonitor(pixels(), settings=SETTINGS, device="cpu")
     look = only(monitor.observe(vit(), step=15))
     number = r"-?\d\.\d+ ± \d\.\d+"
-    line = rf"step 15: separability {number}, effective_rank {number}, DSE \(lambda = 1\) {number}"
+    line = rf"step 15: separability {number}, effective rank {number}, DSE \(lambda = 1\) {number}"
     assert re.fullmatch(line, str(look))
     failed = only(monitor.observe(object(), step=16))
     assert str(failed) == f"step 16: {failed.problems[0]}"
@@ -275,7 +275,7 @@ FAILURES: dict[str, tuple[Any, str]] = {
     "nan": (None, "NaN or infinite"),
     "memory": (None, "8 images at once do not fit in memory"),
     "a model that cannot be read": (nn.Linear(2, 2), "RuntimeError"),
-    "a wrong shape": (nn.Flatten(), r"shape \(8, 3072\), not images patches effective_rank"),
+    "a wrong shape": (nn.Flatten(), r"shape \(8, 3072\), not images patches dim"),
     "no model": (None.__class__(), "cannot read patch tokens from a NoneType"),
 }
 

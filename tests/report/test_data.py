@@ -56,9 +56,9 @@ def test_a_failed_checkpoint_keeps_its_reason() -> None:
 @pytest.mark.parametrize(
     ("moved", "bold"),
     [
-        ("effective_rank", {"Dimension"}),
+        ("effective_rank", {"Effective rank"}),
         ("separability", {"Separability"}),
-        ("both", {"Dimension", "Separability"}),
+        ("both", {"Effective rank", "Separability"}),
         ("neither", set()),
     ],
 )

@@ -38,7 +38,7 @@ class Stream:
         return cls(generator, drawn(CLASSES, DIM)[labels], drawn(IMAGES, PATCHES, DIM), directions)
 
     def features(self, clarity: float, decay: float = 1.0, wobble: float = 0.15) -> Tensor:
-        """``images patches effective_rank``; directions fade as ``exp(-decay * place)``."""
+        """``images patches dim``; directions fade as ``exp(-decay * place)``."""
         mixed = clarity * self.classes + self.detail
         mixed = mixed + wobble * torch.randn(mixed.shape, generator=self.generator)
         return (mixed @ self.directions) * torch.exp(-decay * torch.arange(DIM) / DIM)
