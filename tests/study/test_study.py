@@ -148,7 +148,8 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     assert text.count("\n") == 5
     assert "| simsiam | dse | scenes-quick-linear-image-size32 | 2 |" in text
     assert (
-        "| DSE (lambda = 1) | separability | effective rank | effect on labels | effect on DSE" in text
+        "| DSE (lambda = 1) | separability | effective rank | effect on labels | effect on DSE"
+        in text
     )
     json.loads(json.dumps(found.to_json(), allow_nan=False))
     write_figure(found, tmp_path / "figure.html")
