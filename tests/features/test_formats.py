@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from densescope.errors import CheckpointError, DataError
@@ -18,7 +19,6 @@ from densescope.features.fitting import fitting_formats
 from densescope.features.format_words import format_lines
 from densescope.features.formats import (
     FORMATS,
-    FileNames,
     Format,
     Weights,
     find_format,
@@ -27,6 +27,7 @@ from densescope.features.formats import (
 from densescope.features.spec import BackboneSpec
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.methods import METHODS
+from tests.every import failures
 from tests.features.plain_models import (
     SWIN_OPTIONS,
     SWIN_SIZE,
@@ -344,15 +345,30 @@ def test_the_table_has_a_line_of_text_for_every_format() -> None:
     assert all(isinstance(value, str) and value for line in table for value in line.values())
 
 
-@pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
-def test_rows_are_well_formed(row: Format) -> None:
-    assert row.weights
-    assert len({chosen.name for chosen in row.weights}) == len(row.weights)
-    for names in row.files:
-        assert re.compile(names.pattern).groups == (0 if names.loose else 1)
-    assert row.unit in ("epoch", "step")
-    assert "arXiv" in row.source or "/" in row.source or row.name == "custom"
-    assert all(isinstance(chosen, Weights) for chosen in row.weights)
+def test_rows_are_well_formed() -> None:
+    def check(row: Format) -> None:
+        assert row.weights
+        assert len({chosen.name for chosen in row.weights}) == len(row.weights)
+        for names in row.files:
+            assert re.compile(names.pattern).groups == (0 if names.loose else 1)
+            assert re.fullmatch(names.pattern, names.example)
+            assert "\\" not in names.example
+            assert number_of(Path(names.example), row) == 7
+        assert row.unit in ("epoch", "step")
+        assert "arXiv" in row.source or "/" in row.source or row.name == "custom"
+        assert all(isinstance(chosen, Weights) for chosen in row.weights)
+        assert not row.architecture or timm.is_model(row.architecture)
+
+    assert failures(check, FORMATS) == {}
+
+
+def test_a_failure_is_told_with_its_row() -> None:
+    def check(row: Format) -> None:
+        assert row.unit != "step", "counts steps"
+
+    found = failures(check, {name: FORMATS[name] for name in ("dino", "dinov2")})
+    assert list(found) == ["dinov2"]
+    assert "counts steps" in found["dinov2"]
 
 
 def found(folder: Path, format: str) -> list[tuple[Path, int]]:
@@ -504,13 +520,6 @@ def test_the_default_resnet_has_the_tensors_of_torchvisions() -> None:
     assert ours == {n: tuple(v.shape) for n, v in theirs.items() if not n.startswith("fc.")}
 
 
-@pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
-def test_default_architectures_exist(row: Format) -> None:
-    import timm
-
-    assert not row.architecture or timm.is_model(row.architecture)
-
-
 def test_sequential_names_cover_the_whole_resnet() -> None:
     """The test's own renaming is the inverse of the row's."""
     names = ["conv1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer4.1.bn2.bias"]
@@ -524,30 +533,25 @@ def test_written_has_a_default_set() -> None:
     assert None in Written(Path("a"), {None: lambda images: vit_features({}, images)}).expected
 
 
-@pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
-def test_an_empty_folder_is_told_in_file_names_whatever_the_format(
-    row: Format, tmp_path: Path
-) -> None:
-    with pytest.raises(DataError) as caught:
-        find_checkpoints(tmp_path, row.name)
-    text = str(caught.value).replace(str(tmp_path), "FOLDER")
-    assert not set(text) & set("\\()[]+?^|")
-    named = bool(row.files or row.latest)
-    assert ("none is named like " in text) == named
-    assert ("score one with: densescope score " in text) == (not named)
+def test_an_empty_folder_is_told_in_file_names_whatever_the_format(tmp_path: Path) -> None:
+    def check(row: Format) -> None:
+        with pytest.raises(DataError) as caught:
+            find_checkpoints(tmp_path, row.name)
+        text = str(caught.value).replace(str(tmp_path), "FOLDER")
+        assert not set(text) & set("\\()[]+?^|")
+        named = bool(row.files or row.latest)
+        assert ("none is named like " in text) == named
+        assert ("score one with: densescope score " in text) == (not named)
+
+    assert failures(check, FORMATS) == {}
 
 
-@pytest.mark.parametrize(("row", "names"), [(r, n) for r in FORMATS.values() for n in r.files])
-def test_every_pattern_of_file_names_has_an_example(row: Format, names: FileNames) -> None:
-    assert re.fullmatch(names.pattern, names.example)
-    assert "\\" not in names.example
-    assert number_of(Path(names.example), row) == 7
+def test_examples_are_named_as_the_methods_name_their_files() -> None:
+    def check(method: Method) -> None:
+        (names,) = FORMATS[method.name].files
+        assert Path(names.example).name == method.file_name.format(7)
 
-
-@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
-def test_examples_are_named_as_the_methods_name_their_files(method: Method) -> None:
-    (names,) = FORMATS[method.name].files
-    assert Path(names.example).name == method.file_name.format(7)
+    assert failures(check, METHODS) == {}
 
 
 def test_a_folder_without_files_of_vicreg_is_told_how_they_are_named(tmp_path: Path) -> None:
@@ -555,16 +559,18 @@ def test_a_folder_without_files_of_vicreg_is_told_how_they_are_named(tmp_path: P
         find_checkpoints(tmp_path, "vicreg")
 
 
-@pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
-def test_a_format_in_words_holds_no_code(row: Format) -> None:
-    text = "\n".join(format_lines(row))
-    assert not any(sign in text for sign in ("Weights(", "\\", "(?", "offset", "None", "True;"))
-    for weights in row.weights if row.reader == "weights" else ():
-        assert f"\n  {weights.name}: " in text
-    for pattern, reason in row.drop:
-        assert f"\n  {pattern}: {reason}" in text
-    assert row.architecture in text
-    assert f"--format {row.name}" in text.splitlines()[-1]
+def test_a_format_in_words_holds_no_code() -> None:
+    def check(row: Format) -> None:
+        text = "\n".join(format_lines(row))
+        assert not any(sign in text for sign in ("Weights(", "\\", "(?", "offset", "None", "True;"))
+        for weights in row.weights if row.reader == "weights" else ():
+            assert f"\n  {weights.name}: " in text
+        for pattern, reason in row.drop:
+            assert f"\n  {pattern}: {reason}" in text
+        assert row.architecture in text
+        assert f"--format {row.name}" in text.splitlines()[-1]
+
+    assert failures(check, FORMATS) == {}
 
 
 def test_a_format_in_words_says_where_its_weights_lie() -> None:
@@ -580,19 +586,17 @@ def test_a_format_in_words_says_where_its_weights_lie() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in FORMATS.values() if row.others], ids=lambda r: r.name
-)
-def test_every_network_of_a_row_is_named_and_known_to_timm(row: Format) -> None:
-    import timm
+def test_every_network_of_a_row_is_named_and_known_to_timm() -> None:
+    def check(row: Format) -> None:
+        line = next(line for line in format_lines(row) if line.startswith("architecture: "))
+        for name in row.architectures:
+            assert timm.is_model(name)
+            assert name in line
+            for key, value in row.of(name).options.items():
+                assert f"{key}={value}" in line
+        assert "as the names in the file tell" in line
 
-    line = next(line for line in format_lines(row) if line.startswith("architecture: "))
-    for name in row.architectures:
-        assert timm.is_model(name)
-        assert name in line
-        for key, value in row.of(name).options.items():
-            assert f"{key}={value}" in line
-    assert "as the names in the file tell" in line
+    assert failures(check, {name: row for name, row in FORMATS.items() if row.others}) == {}
 
 
 def test_options_of_a_row_hold_for_one_family_of_networks() -> None:
