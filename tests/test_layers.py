@@ -56,7 +56,7 @@ HEAVY = (
     "datasets",
     "jinja2",
     "plotly",
-    "typer",
+    "cyclopts",
     "scipy",
     "pyarrow",
     "pandas",
@@ -120,7 +120,7 @@ def loaded_by(statement: str, banned: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("module", ["densescope", "densescope.cli.app"])
 def test_importing_the_package_or_its_command_does_not_wait_for_torch(module: str) -> None:
-    heavy = tuple(name for name in HEAVY if name != "typer")
+    heavy = tuple(name for name in HEAVY if name != "cyclopts")
     assert loaded_by(f"import {module}", ("torch", *heavy)) == []
 
 

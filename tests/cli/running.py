@@ -10,7 +10,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from unittest.mock import patch
 
+from cyclopts import Argument
+
 from densescope.cli import main
+from densescope.cli.app import app
 from tests.conftest import ROOT
 from tests.tiny_run import ARCHITECTURE, OPTIONS
 
@@ -18,7 +21,7 @@ BACKBONE = [
     *("--format", "dino", "--architecture", ARCHITECTURE),
     *(f"--architecture-option={key}={value}" for key, value in OPTIONS.items()),
 ]
-SCORING = ["--global-clusters", "6", "--lidar-images", "8", "--lidar-views", "3"]
+SCORING = ["--set", "global_clusters=6,lidar_images=8,lidar_views=3"]
 COMMAND = [sys.executable, "-m", "densescope"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
@@ -50,6 +53,15 @@ def in_a_process(*words: object) -> Said:
     line = [*COMMAND, *map(str, words)]
     run = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     return Said(run.returncode, run.stdout, run.stderr)
+
+
+VERBS = [verb for verb in app if not verb.startswith("-")]
+
+
+def options_of(verb: str) -> list[Argument]:
+    """Every option and argument that the help of a verb shows."""
+    with app.app_stack([verb]):
+        return [one for one in app[verb].assemble_argument_collection() if one.show]
 
 
 def refused(said: Said, code: int = 1) -> str:

@@ -2,134 +2,168 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import pytest
-import typer
-from typer.core import TyperGroup
-from typer.testing import CliRunner
+from cyclopts import App, CycloptsError, Parameter
 
 from densescope.cli import options as o
-from densescope.cli.app import app
 from densescope.cli.failures import UsageError
-from densescope.cli.grouping import Only, _as_option, conditions_of, grouped
-from densescope.cli.training import MonitorOptions, RecipeOptions
-from densescope.cli.watching import WatchOptions
-from densescope.errors import InputError
+from densescope.cli.parsing import (
+    MAIN,
+    ConfigOption,
+    Only,
+    conditions_of,
+    file,
+    option,
+    read_config,
+    refuse,
+    whole_numbers,
+)
+from densescope.evaluation.scoring import ScoreSettings
+from tests.cli.running import VERBS, options_of
 
 
-def test_whole_numbers() -> None:
-    assert o.whole_numbers("-4,-1", "--layers") == (-4, -1)
-    with pytest.raises(InputError, match="--layers 'last' is not a list of whole numbers"):
-        o.whole_numbers("last", "--layers")
+def made(verb: Callable[..., Any]) -> App:
+    """A command with this one verb, set up as that of the package."""
+    one = App(config=[read_config, refuse], default_parameter=Parameter(negative=""))
+    one.exit_on_error = one.print_error = False
+    one.result_action = ("return_value",)
+    one.command(verb, name="verb")
+    return one
 
 
+@Parameter(name="*", group=MAIN)
 @dataclass(frozen=True)
 class Pair:
-    first: Annotated[int, typer.Option(help="one")]
-    second_one: Annotated[str, typer.Option(help="two")] = "b"
+    first: Annotated[int, option("one")]
+    second_one: Annotated[str, option("two")] = "b"
+    blocks: Annotated[
+        tuple[int, ...], option("blocks", converter=whole_numbers, metavar="INT,INT,...")
+    ] = (-1,)
 
 
-def command(seen: dict[str, Any]) -> typer.Typer:
-    app = typer.Typer(pretty_exceptions_enable=False)
+def pair(*words: object) -> dict[str, Any]:
+    """What the verb is given."""
+    seen: dict[str, Any] = {}
 
-    @app.command()
-    @grouped
-    def verb(place: Annotated[Path, typer.Argument()], pair: Pair, more: bool = False) -> None:
-        seen.update(place=place, pair=pair, more=more)
+    def verb(
+        place: Annotated[Path, file("place", MAIN, name="PLACE")],
+        /,
+        *,
+        pair: Pair,
+        more: Annotated[bool, option("more")] = False,
+        key: Annotated[list[str] | None, option("key=value")] = None,
+        config: ConfigOption = None,
+    ) -> None:
+        seen.update(place=place, pair=pair, more=more, key=key)
 
-    return app
+    made(verb)(["verb", *map(str, words)])
+    return seen
 
 
 def test_a_group_becomes_options_and_comes_back_as_one_object() -> None:
-    seen: dict[str, Any] = {}
-    result = CliRunner().invoke(command(seen), ["x", "--first", "3", "--more"])
-    assert result.exit_code == 0, result.output
-    assert seen == {"place": Path("x"), "pair": Pair(3, "b"), "more": True}
+    seen = pair("x", "--first", "3", "--more", "--key", "a=1", "--key", "b=2")
+    assert seen == {"place": Path("x"), "pair": Pair(3), "more": True, "key": ["a=1", "b=2"]}
 
 
-def test_a_config_file_fills_options_and_the_line_wins(tmp_path: Path) -> None:
-    seen: dict[str, Any] = {}
+@pytest.mark.parametrize("words", [["--blocks", "-4,-1"], ["--blocks=-4,-1"]])
+def test_whole_numbers(words: list[str]) -> None:
+    assert pair("x", "--first", 1, *words)["pair"].blocks == (-4, -1)
+    with pytest.raises(UsageError, match="--blocks 'last' is not a list of whole numbers"):
+        pair("x", "--first", 1, "--blocks", "last")
+
+
+@pytest.mark.parametrize("blocks", ['"-4,-1"', "[-4, -1]"])
+def test_a_config_file_fills_options_and_the_line_wins(tmp_path: Path, blocks: str) -> None:
     config = tmp_path / "c.toml"
-    config.write_text('first = 5\nsecond-one = "from file"\nmore = true\n')
-    line = ["x", "--config", str(config), "--second-one", "from line"]
-    result = CliRunner().invoke(command(seen), line)
-    assert result.exit_code == 0, result.output
-    assert seen == {"place": Path("x"), "pair": Pair(5, "from line"), "more": True}
-
-
-def test_a_toml_table_becomes_a_list_of_assignments() -> None:
-    assert _as_option({"img_size": 64, "global_pool": "avg"}) == [
-        "img_size=64",
-        "global_pool=avg",
-    ]
-    assert _as_option(["a"]) == ["a"]
+    config.write_text(
+        f'first = 5\nsecond-one = "from file"\nmore = true\nblocks = {blocks}\n'
+        "[key]\nimg_size = 64\n"
+    )
+    seen = pair("x", "--config", config, "--second-one", "from line")
+    group = Pair(5, "from line", (-4, -1))
+    assert seen == {"place": Path("x"), "pair": group, "more": True, "key": ["img_size=64"]}
+    assert pair("x", "--config", config, "--key", "a=1")["key"] == ["a=1"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fisrt = 5", "has unknown keys: fisrt; known are: first, more, second-one"),
+        ("fisrt = 5", "has unknown keys: fisrt; known are: blocks, first, key, more, second-one"),
         ("first = ", "is not TOML"),
+        ("first = 'many'", 'unable to convert "many"'),
     ],
 )
 def test_a_wrong_config_file_is_a_sentence(tmp_path: Path, text: str, message: str) -> None:
     config = tmp_path / "c.toml"
     config.write_text(text)
-    result = CliRunner().invoke(command({}), ["x", "--config", str(config)])
-    assert isinstance(result.exception, UsageError)
-    assert message in str(result.exception)
+    with pytest.raises((UsageError, CycloptsError)) as refused:
+        pair("x", "--config", config)
+    assert message in str(refused.value)
+    assert str(config) in str(refused.value)
 
 
 def test_a_missing_config_file_is_a_sentence(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command({}), ["x", "--config", str(tmp_path / "none.toml")])
-    assert isinstance(result.exception, UsageError)
-    assert f"--config {tmp_path / 'none.toml'} does not exist" in str(result.exception)
+    with pytest.raises(UsageError, match=r"--config .*none\.toml does not exist"):
+        pair("x", "--config", tmp_path / "none.toml")
 
 
-def test_a_batch_size_is_a_number_or_auto() -> None:
-    assert o.images_at_once("auto") is None
-    assert o.images_at_once("8") == 8
-    for text in ("0", "-3", "many", "1.5"):
-        with pytest.raises(InputError, match=f"--batch-size '{text}' is neither auto nor a whole"):
-            o.images_at_once(text)
+def test_a_url_where_a_file_has_to_be_is_refused() -> None:
+    with pytest.raises(UsageError, match="has to lie on a disk"):
+        pair("s3://bucket/x", "--first", 1)
 
 
-def test_a_batch_size_may_be_a_number_in_a_config_file(tmp_path: Path) -> None:
-    seen: dict[str, Any] = {}
+def counts(*words: object) -> tuple[Any, Any]:
+    """The counts of images of a sweep as they are understood."""
+
+    def verb(*, scoring: o.SweepOptions, config: ConfigOption = None) -> tuple[Any, Any]:
+        return scoring.images_count, scoring.batch_size
+
+    return made(verb)(["verb", "--images", "i", *map(str, words)])  # type: ignore[no-any-return]
+
+
+def test_a_count_is_a_number_or_auto(tmp_path: Path) -> None:
+    assert counts() == (2048, "auto")
+    assert counts("--images-count", "auto", "--batch-size", 8) == ("auto", 8)
+    assert [o.images_at_once(one) for one in ("auto", 8)] == [None, 8]
     config = tmp_path / "c.toml"
-    config.write_text("first = 5\nsecond-one = 8\n")
-    result = CliRunner().invoke(command(seen), ["x", "--config", str(config)])
-    assert result.exit_code == 0, result.output
-    assert o.images_at_once(seen["pair"].second_one) == 8
+    config.write_text("images-count = 64\nbatch-size = 8\n")
+    assert counts("--config", config) == (64, 8)
+    for text in ("many", "1.5"):
+        with pytest.raises(UsageError, match=f"--batch-size {text} is neither auto nor a whole"):
+            counts("--batch-size", text)
+    for text in ("0", "-3"):
+        with pytest.raises(CycloptsError, match="--batch-size. It must be at least 1"):
+            counts("--batch-size", text)
 
 
+@Parameter(name="*", group=MAIN)
 @dataclass(frozen=True)
 class Added:
-    extra: Annotated[str | None, typer.Option(help="what")] = None
-    weight: Annotated[float, typer.Option(help="its weight"), Only("extra")] = 1.0
-    mode: Annotated[str, typer.Option(help="how")] = "plain"
-    rounds: Annotated[int, typer.Option(help="of auto"), Only("mode", "auto")] = 8
-    once: Annotated[bool, typer.Option("--once", help="end")] = False
-    poll: Annotated[float, typer.Option(help="seconds"), Only("once", False)] = 5.0
-    other: Annotated[int, typer.Option(help="of another verb"), Only("not_here")] = 0
+    extra: Annotated[str | None, option("what")] = None
+    weight: Annotated[float, option("its weight"), Only("--extra")] = 1.0
+    mode: Annotated[str, option("how")] = "plain"
+    rounds: Annotated[int, option("of auto"), Only("--mode", "auto")] = 8
+    once: Annotated[bool, option("end")] = False
+    poll: Annotated[float, option("seconds"), Only("--once", False)] = 5.0
+    other: Annotated[int, option("of another verb"), Only("--not-here")] = 0
 
 
 def added(tmp_path: Path, line: str, config: str = "") -> str:
     """The complaint about a line, or what was run."""
-    app = typer.Typer(pretty_exceptions_enable=False)
 
-    @app.command()
-    @grouped
-    def verb(group: Added) -> None:
-        typer.echo("ran")
+    def verb(*, group: Added = Added(), config: ConfigOption = None) -> str:
+        return "ran"
 
     (tmp_path / "c.toml").write_text(config)
-    result = CliRunner().invoke(app, [*line.split(), "--config", str(tmp_path / "c.toml")])
-    assert result.exception is None or isinstance(result.exception, UsageError)
-    return str(result.exception or result.stdout.strip())
+    try:
+        return str(made(verb)(["verb", *line.split(), "--config", str(tmp_path / "c.toml")]))
+    except UsageError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize(
@@ -162,19 +196,43 @@ def test_an_option_of_a_file_is_refused_too_unless_the_line_took_its_effect(
     assert "--rounds has an effect" in added(tmp_path, "--mode plain --rounds 3", whole)
 
 
+def of_images(**given: Any) -> o.SweepOptions:
+    return o.SweepOptions(Path("i"), **given)
+
+
 def test_what_is_wrong_with_options_is_wrong_usage() -> None:
-    for group in (o.SweepOptions(Path("i"), group_size=0), o.SweepOptions(Path("i"), layers="x")):
+    for group in (of_images(set=["group_size=0"]), of_images(layers=(-1, -1))):
         with pytest.raises(UsageError):
             group.settings()
     with pytest.raises(UsageError, match="there is no format 'dimo'"):
         o.BackboneOptions("dimo").spec()
 
 
+def test_settings_of_the_metrics_are_assignments() -> None:
+    changed = of_images(set=["blocks=8,normalize=false"], seed=3).settings()
+    assert changed == ScoreSettings(blocks=8, normalize=False, seed=3)
+    assert of_images().settings() == ScoreSettings()
+    for text, message in (
+        ("block=8", "--set has no 'block'; there are normalize, local_clusters"),
+        ("blocks=1.5", "--set blocks=1.5 is not a whole number"),
+        ("blocks=True", "--set blocks=True is not a whole number"),
+        ("normalize=2", "--set normalize=2 is not true or false"),
+        ("blocks", "is not key=value"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            of_images(set=[text]).settings()
+
+
+def test_the_help_names_every_setting_of_the_metrics_and_its_default() -> None:
+    (asked,) = [one for one in options_of("sweep") if one.name == "--set"]
+    shown = str(asked.parameter.help).replace("true", "True")
+    own = {"layers", "seed", "precision"}  # options by themselves
+    settings = [one for one in fields(ScoreSettings) if one.name not in own]
+    assert all(f"{one.name}={one.default}" in shown for one in settings)
+
+
 def test_every_condition_names_an_option_that_exists() -> None:
-    verbs = typer.main.get_command(app)
-    assert isinstance(verbs, TyperGroup)
-    known = {str(part.name) for verb in verbs.commands.values() for part in verb.params}
-    groups = (o.SweepOptions, o.ExecutorOptions, RecipeOptions, MonitorOptions, WatchOptions)
-    for group in groups:
-        for hint in get_type_hints(group, include_extras=True).values():
-            assert {only.option for only in conditions_of(hint)} <= known
+    arguments = [one for verb in VERBS for one in options_of(verb)]
+    asked = {only.option for one in arguments for only in conditions_of(one)}
+    assert {"--executor", "--images-count", "--dataset", "--monitor"} < asked
+    assert asked <= {one.name for one in arguments}

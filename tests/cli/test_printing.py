@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
+from cyclopts import Group
 from rich.text import Text
-from typer.core import TyperGroup
-from typer.testing import CliRunner
 
+from densescope.cli import parsing
 from densescope.cli.app import app
 from densescope.cli.tables import Screen
-from tests.cli.running import densescope, in_a_process
+from tests.cli.running import VERBS, densescope, in_a_process, options_of
 
 
 def test_help_and_version() -> None:
@@ -24,24 +23,59 @@ def test_help_and_version() -> None:
     assert shell.stdout.startswith("densescope 0.")
 
 
-@pytest.mark.parametrize("columns", ["60", "80"])
-def test_help_cuts_off_no_option_and_no_sentence(columns: str) -> None:
-    verbs = typer.main.get_command(app)
-    assert isinstance(verbs, TyperGroup)
-    runner = CliRunner(env={"COLUMNS": columns, "TERMINAL_WIDTH": columns})
-    listed = runner.invoke(app, ["--help"]).stdout.split("Commands:")[1]
-    assert "..." not in listed
-    for name, verb in verbs.commands.items():
-        shown = runner.invoke(app, [name, "--help"]).stdout
-        known = {word for part in verb.params for word in (*part.opts, *part.secondary_opts)}
-        missing = {word for word in known if word.startswith("-")} - set(
-            re.split(r"[\s,/]+", shown)
-        )
-        assert not missing, name
-        assert "…" not in shown
-        options = [line for line in shown.splitlines() if line.lstrip().startswith("-")]
-        assert not [line for line in options if "list[" in line]
-        assert " ".join(str(verb.help).split("\n\n")[0].split()) in " ".join(listed.split())
+HEADINGS = [one for one in vars(parsing).values() if isinstance(one, Group)]
+
+
+def words_of(shown: str) -> set[str]:
+    return set(re.split(r"[\s,()│]+", shown))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_the_terminal_and_cuts_off_no_option(
+    verb: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = densescope(verb, "--help").stdout
+    lengths = {len(line.rstrip()) for line in shown.splitlines()}
+    assert max(lengths) <= columns
+    assert not options_of(verb) or max(lengths) == columns  # the panels
+    known = {name for one in options_of(verb) for name in one.names}
+    assert not known - words_of(shown)
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_stands_under_a_heading_and_has_a_sentence(verb: str) -> None:
+    for one in options_of(verb):
+        (heading,) = (group.name for group in one.parameter.group or ())
+        assert heading in {group.name for group in HEADINGS}, one.name
+        text = str(one.parameter.help)
+        assert len(text.split()) >= 2, one.name
+        assert re.match(r"[A-Z].*\.$", text), one.name
+        assert not re.match(r"(Its|Their|Of|The same|With what) ", text), one.name
+
+
+def test_the_first_heading_of_a_verb_holds_what_it_cannot_do_without() -> None:
+    for verb in VERBS:
+        required = {one.name for one in options_of(verb) if one.required}
+        panels = densescope(verb, "--help").stdout.split("╭─ ")
+        assert required <= words_of(panels[1] if len(panels) > 1 else "")
+        assert len(panels) == 1 or panels[1].startswith("Main ")
+
+
+def test_the_verbs_are_listed_in_order_under_headings(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = densescope("--help").stdout
+    assert re.findall(r"╭─ ([\w ]+) ─", shown) == [
+        *("Try it", "Score and choose", "Compare with labels", "Train", "Look up", "About"),
+    ]
+    assert re.findall(r"^│ ([a-z]+) ", shown, re.MULTILINE) == VERBS
+    listed = " ".join(shown.replace("│", " ").split())
+    for verb in VERBS:
+        assert " ".join(app[verb].help.split("\n\n")[0].split()) in listed
 
 
 @pytest.mark.parametrize("verb", [["formats"], ["methods"], ["protocols"], ["select", "{scores}"]])

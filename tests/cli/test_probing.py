@@ -1,4 +1,4 @@
-"""``probe`` and ``agree`` as a user runs them."""
+"""``probe`` and ``correlate`` as a user runs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_scenes(folder: Path) -> None:
         save_scenes(make_scenes(16, size=32, seed=seed), folder / split)
 
 
-def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
+def test_probe_and_correlate(swept: Path, tmp_path: Path) -> None:
     write_scenes(tmp_path)
     scores = shutil.copytree(swept / "scores", tmp_path / "scores")
     labels = ["--dataset", "scenes", "--root", tmp_path, "--probe-size", 32, "--seeds", "0,1"]
@@ -44,14 +44,14 @@ def test_probe_and_agree(swept: Path, tmp_path: Path) -> None:
     assert "mIoU" in one.stdout
     unnamed = refused(densescope("probe", file, *labels, "--test-split", "test"))
     assert "has the layout of dino, ibot, mugs, but no architecture known here has" in unnamed
-    agreed = densescope("agree", scores)
+    agreed = densescope("correlate", scores)
     assert agreed.returncode == 0, agreed.stderr
     assert "DSE (released)" in agreed.stdout
     assert "Too few checkpoints: 6 have a score and a probe, and below 10 tau is" in agreed.stdout
     assert "a probe on every checkpoint" in agreed.stdout
     assert "mean Kendall" not in agreed.stdout
     shutil.copytree(scores, tmp_path / "again")
-    several = densescope("agree", scores, tmp_path / "again")
+    several = densescope("correlate", scores, tmp_path / "again")
     assert several.returncode == 0, several.stderr
     assert "mean Kendall tau-b over the runs" in several.stdout
     assert densescope("report", scores).returncode == 0
@@ -82,17 +82,17 @@ def test_probing_flat_folders_of_images_and_masks(swept: Path, tmp_path: Path) -
     assert "class 3" not in json.loads(stored)["details"]["classes"]
 
 
-def test_agree_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> None:
+def test_correlate_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "run")
     store.open({})
     scores, probes = run_of([0.1, 0.3, 0.2], [0.5, 0.6])
     for record in scores:
         store.write(record)
-    unread = refused(densescope("agree", store.folder, "--losses", tmp_path / "nope.txt"))
+    unread = refused(densescope("correlate", store.folder, "--losses", tmp_path / "nope.txt"))
     assert "has no probes; make some with" in unread
     for record in probes:
         store.write_probe("voc2012-linear", record)
-    agreed = densescope("agree", store.folder)
+    agreed = densescope("correlate", store.folder)
     assert agreed.returncode == 0, agreed.stderr
     assert "needs at least 3 checkpoints with a score and a probe: probe more than the 2 so" in (
         agreed.stdout
@@ -101,7 +101,7 @@ def test_agree_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> None
     assert "a probe on every checkpoint" in agreed.stdout
     assert agreed.stdout.count("the last checkpoint, checkpoint0002.pth, was not probed") == 1
     assert "of several ways: " in agreed.stdout
-    unread = refused(densescope("agree", store.folder, "--losses", tmp_path / "nope.txt"))
+    unread = refused(densescope("correlate", store.folder, "--losses", tmp_path / "nope.txt"))
     assert unread.endswith("nope.txt: No such file or directory")
 
 
@@ -112,8 +112,8 @@ def test_losses_are_kept_for_the_report(swept: Path, tmp_path: Path) -> None:
     assert densescope("probe", copy, *labels, "--test-split", "test").returncode == 0
     log = tmp_path / "log.txt"
     log.write_text("".join(f'{{"epoch": {e}, "train_loss": {2 - e / 10}}}\n' for e in range(3)))
-    assert "lowest training loss" in densescope("agree", copy, "--losses", log).stdout
-    assert "lowest training loss" in densescope("agree", copy).stdout
+    assert "lowest training loss" in densescope("correlate", copy, "--losses", log).stdout
+    assert "lowest training loss" in densescope("correlate", copy).stdout
     densescope("report", copy)
     assert "lowest training loss" in (copy / "report.html").read_text().lower()
 

@@ -33,7 +33,7 @@ def write(folder: Path, *, stitched: bool) -> Path:
     return folder
 
 
-def test_select_agree_and_report_say_that_a_schedule_is_stitched(
+def test_select_correlate_and_report_say_that_a_schedule_is_stitched(
     tiny_images: Path, tmp_path: Path
 ) -> None:
     words = ["sweep", write(tmp_path / "run", stitched=True), *BACKBONE, *SCORING]
@@ -48,7 +48,7 @@ def test_select_agree_and_report_say_that_a_schedule_is_stitched(
     for epoch in range(4):
         named = (f"checkpoint{epoch:04d}.pth", epoch, "epoch", "quick", "camvid", "miou")
         RunStore(scores).write_probe("camvid-quick", ProbeRecord(*named, (0.1 * epoch,)))
-    agreed = densescope("agree", scores)
+    agreed = densescope("correlate", scores)
     assert agreed.returncode == 0, agreed.stderr
     assert f"scores: {SENTENCE}" in agreed.stdout
     stored = json.loads((scores / "agreement" / "camvid-quick.json").read_text())

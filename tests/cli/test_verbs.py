@@ -68,7 +68,7 @@ def test_what_works_on_records_alone_does_not_wait_for_torch(swept: Path) -> Non
 import sys
 from densescope.cli.app import app
 for words in {verbs!r}:
-    app(words, standalone_mode=False)
+    app(words)
     if "torch" in sys.modules:
         sys.exit(f"{{words[0]}} loaded torch")
 """
@@ -146,7 +146,7 @@ def test_score_prints_every_number_and_writes_the_record(
     swept: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     words = ["score", swept / "run" / "checkpoint0002.pth", *BACKBONE, *SCORING]
-    result = densescope(*words, "--images", tiny_images, "--json", tmp_path / "one.json")
+    result = densescope(*words, "--images", tiny_images, "--write", tmp_path / "one.json")
     assert result.returncode == 0, result.stderr
     assert "released.dse" in result.stdout
     alone = json.loads((tmp_path / "one.json").read_text())

@@ -76,7 +76,7 @@ def test_an_alarm_alone_ends_nothing_and_failed_checkpoints_are_named(
     diverged: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     given = words(diverged, tiny_images, tmp_path / "out")
-    result = densescope(*given, "--once", "--alarm-webhook", "http://127.0.0.1:9/")
+    result = densescope(*given, "--once", "--on-alarm", "http://127.0.0.1:9/")
     assert result.returncode == 3, result.stdout + result.stderr
     assert "the alarm webhook could not be reached" in result.stdout
     assert "NaN or infinite weights" in result.stderr
@@ -131,7 +131,7 @@ def test_control_c_ends_it_with_what_was_finished(
 def test_wrong_wishes_are_sentences(tiny_run: Path, tiny_images: Path, tmp_path: Path) -> None:
     given = words(tiny_run, tiny_images, tmp_path / "out")
     assert "an address that starts with http" in refused(
-        densescope(*given, "--once", "--alarm-webhook", "ftp://host"), 2
+        densescope(*given, "--once", "--on-alarm", "ftp://host"), 2
     )
     assert "--poll has an effect only without --once" in refused(
         densescope(*given, *WAITING, "--once"), 2

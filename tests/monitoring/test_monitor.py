@@ -144,7 +144,7 @@ def test_the_command_line_reads_it(tmp_path: Path, capsys: pytest.CaptureFixture
 
     monitor = DenseMonitor(pixels(), settings=SETTINGS, output=tmp_path / "out")
     watch(monitor)
-    app(["select", str(tmp_path / "out")], standalone_mode=False)
+    app(["select", str(tmp_path / "out")])
     assert select_checkpoints(monitor.records).verdict[:40] in capsys.readouterr().out
 
 

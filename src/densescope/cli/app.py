@@ -2,92 +2,126 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
+from cyclopts import App, Group, Parameter
 
 from densescope._version import __version__
-from densescope.cli import (
-    Stopped,
-    agreement,
-    checkpoints,
-    demonstration,
-    measure,
-    probing,
-    studying,
-    training,
-    watching,
-)
-from densescope.cli.required import Verb
+from densescope.cli.parsing import read_config, refuse
+from densescope.cli.resuming import read_kept
+
+TRY = Group.create_ordered("Try it")
+CHOOSE = Group.create_ordered("Score and choose")
+LABELS = Group.create_ordered("Compare with labels")
+TRAIN = Group.create_ordered("Train")
+LOOK_UP = Group.create_ordered("Look up")
+ABOUT = Group.create_ordered("About")
 
 
-class Verbs(TyperGroup):
-    """The verbs, each with the whole first sentence of its help; Ctrl-C ends any of them."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a verb; Typer itself would say nothing, or only "Aborted"."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stopped:
-            raise Stopped(str(stopped)) from None
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List them; Click itself would cut sentences off at the width of the terminal."""
-        verbs = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, _first_sentence(str(verb.help))) for name, verb in verbs.items() if verb]
-            )
+def _default(value: Any) -> str | None:
+    """What the help says of a default; nothing of options that are off or left out."""
+    if value is None or value is False or value == ():
+        return None
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _first_sentence(text: str) -> str:
-    return " ".join(text.split("\n\n")[0].split())
-
-
-app = typer.Typer(
+app = App(
     name="densescope",
-    cls=Verbs,
-    help="Which checkpoint of a self-supervised run has the best patch features, "
-    "and what went wrong in the others.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    # Plain help: its lists never cut off the name of an option, in a pipe or a narrow terminal.
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Tells which checkpoint of a self-supervised run has the best patch features, and what "
+    "went wrong in the others.",
+    help_format="plaintext",
+    help_flags=["--help", "-h"],
+    version=f"densescope {__version__}",
+    default_parameter=Parameter(negative="", show_default=_default),
+    config=[read_config, read_kept, refuse],
+    # main() turns errors into a sentence and an exit code, and a verb returns its exit code.
+    print_error=False,
+    exit_on_error=False,
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"densescope {__version__}")
-        raise typer.Exit
+def _verb(place: str, group: Group, help: str, **settings: Any) -> None:
+    """Add a verb, whose module is loaded when it is asked for."""
+    place = f"densescope.cli.{place}"
+    # Within a heading in the order of these lines.
+    app.command(place, group=group, help=help, sort_key=len(list(app)), **settings)
 
 
-@app.callback()
-def densescope(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """Which checkpoint of a self-supervised run has the best patch features, and why."""
+_verb(
+    "demonstration:demo",
+    TRY,
+    "Train, score and choose on images that the package draws: the whole path in five minutes.",
+)
+_verb(
+    "measure:sweep",
+    CHOOSE,
+    """Score every checkpoint of a run; call it again to go on, or to take up new checkpoints.
 
+    Nothing is scored when the output folder holds another run. The exit code is 3 when some
+    checkpoints could not be scored or were left out; they are named, and the rest is kept.""",
+)
+_verb(
+    "measure:select",
+    CHOOSE,
+    """Choose among the scored checkpoints: a shortlist, the pick, and how certain it is.
 
-app.command(cls=Verb)(measure.sweep)
-app.command(cls=Verb)(watching.watch)
-app.command(cls=Verb)(measure.select)
-app.command(cls=Verb)(measure.report)
-app.command(cls=Verb)(measure.score)
-app.command(cls=Verb)(probing.probe)
-app.command(cls=Verb)(agreement.agree)
-app.command(cls=Verb)(probing.protocols)
-app.command(cls=Verb)(checkpoints.formats)
-app.command(cls=Verb)(checkpoints.check)
-app.command(cls=Verb)(training.pretrain)
-app.command(cls=Verb)(training.methods)
-app.command(cls=Verb)(studying.study)
-app.command(cls=Verb)(demonstration.demo)
+    With --for gram-teacher: name the earliest checkpoint whose dense structure cannot be told
+    from the best of the first part of the run.""",
+)
+_verb("measure:report", CHOOSE, "Write a report of the run: one HTML file that works offline.")
+_verb(
+    "watching:watch",
+    CHOOSE,
+    """Score checkpoints as a training job writes them, and raise an alarm when DSE falls.
+
+    Keeps the records of a sweep, OUTPUT/table.csv and OUTPUT/report.html current. Ctrl-C ends it;
+    the training job is never touched. The exit code is 4 with --stop-on-alarm when an alarm
+    stands, 3 when some checkpoints could not be scored or were left out, 1 when there was none.""",
+)
+_verb("measure:score", CHOOSE, "Score one checkpoint file.")
+_verb(
+    "probing:probe",
+    LABELS,
+    """Measure with labels what the features of a scored run, or of one checkpoint, are worth.
+
+    The exit code is 3 when some checkpoints could not be probed; they are named, and the rest is
+    kept.""",
+)
+_verb(
+    "correlating:correlate",
+    LABELS,
+    "Compare the label-free metrics with labelled probes: Kendall correlation, degradation, "
+    """regret.
+
+    What it prints is stored in FOLDER/agreement/<dataset>-<protocol>.json.""",
+)
+_verb(
+    "training:pretrain",
+    TRAIN,
+    """Pretrain with any method, and write checkpoints in the layout of the method's own code.
+
+    A run that was stopped goes on with --output RUN --resume.""",
+)
+_verb(
+    "studying:study",
+    TRAIN,
+    """Train, score and probe many runs, and compare them; call it again to go on.
+
+    Writes summary.json, summary.md and summary.html into the output folder.""",
+)
+_verb(
+    "checkpoints:check",
+    LOOK_UP,
+    """Say whether a checkpoint loads; if not, which step failed and which formats would fit.
+
+    The exit code is 1 when it does not load, 2 when an option names what does not exist.""",
+)
+_verb("checkpoints:formats", LOOK_UP, "List the checkpoint layouts that can be read.")
+_verb("probing:protocols", LOOK_UP, "List the protocols of labelled probes.")
+_verb("training:methods", LOOK_UP, "List the methods that pretrain can train.")
+for flag in ("--help", "--version"):
+    app[flag].group = ABOUT
+app["--help"].help = "Show this message and exit."
+app["--version"].help = "Show the version and exit."

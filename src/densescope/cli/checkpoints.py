@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
 from densescope.cli import options as o
 from densescope.cli.failures import REFUSED, WRONG_USAGE
-from densescope.cli.grouping import from_options, grouped
+from densescope.cli.parsing import MAIN, ConfigOption, from_options, option, place
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
@@ -21,8 +20,9 @@ if TYPE_CHECKING:
 
 def formats(
     name: Annotated[
-        str | None, typer.Argument(help="Show one format in full; all of them by default.")
+        str | None, option("Format to show in full (default: a list of all).", MAIN, name="NAME")
     ] = None,
+    /,
 ) -> None:
     """List the checkpoint layouts that can be read."""
     from densescope.features.format_words import format_lines
@@ -46,18 +46,14 @@ def formats(
     console.print("densescope formats NAME shows one of them in full")
 
 
-@grouped
 def check(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(metavar="PATH|URL", help="One checkpoint file or folder.", parser=o.place),
-    ],
-    backbone: o.BackboneOptions,
-) -> None:
-    """Say whether a checkpoint loads; if not, which step failed and which formats would fit.
-
-    Exit code 1 when it does not load, 2 when it is asked for what does not exist.
-    """
+    checkpoint: Annotated[Path, place("Checkpoint file or folder.", MAIN, name="CHECKPOINT")],
+    /,
+    *,
+    backbone: o.BackboneOptions = o.BackboneOptions(),
+    config: ConfigOption = None,
+) -> int:
+    """Say whether a checkpoint loads."""
     from densescope.features.checking import STEPS, check_checkpoint
 
     report = check_checkpoint(checkpoint, backbone.spec())
@@ -69,8 +65,9 @@ def check(
     console.print(Text(report.text))
     if report.loaded is not None:
         console.print(_coverage(report.loaded.to_json()))
-    if not report.fits:
-        raise typer.Exit(WRONG_USAGE if report.step == "architecture" else REFUSED)
+    if report.fits:
+        return 0
+    return WRONG_USAGE if report.step == "architecture" else REFUSED
 
 
 def _listed(names: FileNames) -> str:

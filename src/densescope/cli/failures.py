@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-
-import typer
 
 from densescope.errors import DensescopeError, InputError
 from densescope.records import ProbeRecord, ScoreRecord
@@ -51,13 +50,13 @@ def print_failures(failed: Sequence[ScoreRecord | ProbeRecord]) -> None:
         reasons.setdefault(_without_name(record.name, str(record.error)), []).append(record.name)
     for reason, names in reasons.items():
         some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        typer.echo(f"densescope: {some}: {reason}", err=True)
+        print(f"densescope: {some}: {reason}", file=sys.stderr)
 
 
 def print_left_out(sentences: Sequence[str]) -> None:
     """Name what looks like a checkpoint of the run and was not scored."""
     for sentence in sentences:
-        typer.echo(f"densescope: {sentence}", err=True)
+        print(f"densescope: {sentence}", file=sys.stderr)
 
 
 def _without_name(name: str, text: str) -> str:

@@ -6,12 +6,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.console import Console
 
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures, print_left_out
-from densescope.cli.grouping import from_options, grouped
+from densescope.cli.parsing import CHOICE, MAIN, ConfigOption, Only, from_options, option, place
 from densescope.cli.tables import (
     backbone_in_words,
     score_table,
@@ -28,25 +27,18 @@ if TYPE_CHECKING:
     from densescope.runs.reading import Run
 
 
-@grouped
 def sweep(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="PATH|URL", help="The folder of checkpoints.", parser=o.place)
-    ],
-    output: Annotated[
-        Path, typer.Option(metavar="PATH|URL", help="Folder for the records.", parser=o.place)
-    ],
-    backbone: o.BackboneOptions,
-    folder: o.FolderOptions,
+    run_folder: Annotated[Path, place("Folder of the checkpoints.", MAIN, name="RUN_FOLDER")],
+    /,
+    *,
+    output: Annotated[Path, place("Folder for the records of the run.", MAIN)],
     scoring: o.SweepOptions,
-    execution: o.ExecutorOptions,
-) -> None:
-    """Score every checkpoint of a run; call again to go on or to take up new ones.
-
-    Exit code 3 when some checkpoints could not be scored or were left out; they are named, the rest
-    is kept. Nothing is scored when OUTPUT holds another run: of another folder, or of files that
-    have changed.
-    """
+    backbone: o.BackboneOptions = o.BackboneOptions(),
+    folder: o.FolderOptions = o.FolderOptions(),
+    execution: o.ExecutorOptions = o.ExecutorOptions(),
+    config: ConfigOption = None,
+) -> int:
+    """Score every checkpoint of a run."""
     from densescope.cli.progress import SweepProgress
     from densescope.features.discovery import find_checkpoints
     from densescope.runs.sweep import NO_SHARDS
@@ -81,16 +73,16 @@ def sweep(
             f"part {part.number} of {part.count}: {does} of the run's {whole} checkpoints"
         )
     if not records:
-        return
+        return 0
     console.print(sweep_table(records))
     _note_fewer(console, records, scoring.images_count)
-    _finish(console, output, records, progress.left_out, choose=part.count == 1)
+    return _finish(console, output, records, progress.left_out, choose=part.count == 1)
 
 
-def _note_fewer(console: Console, records: list[ScoreRecord], asked: str) -> None:
+def _note_fewer(console: Console, records: list[ScoreRecord], asked: Literal["auto"] | int) -> None:
     counts = [images_of(record) for record in records if record.status == "scored"]
     held = max((count for count in counts if count is not None), default=None)
-    if asked.isdecimal() and held is not None and held < int(asked):
+    if asked != "auto" and held is not None and held < asked:
         console.print(f"scored on {held:,} images: there are no more of them")
 
 
@@ -101,7 +93,7 @@ def _finish(
     left_out: list[str],
     *,
     choose: bool,
-) -> None:
+) -> int:
     failed = [record for record in records if record.status == "failed"]
     scored = len(records) - len(failed)
     console.print(f"{scored} of {len(records)} checkpoints scored; records in {output}")
@@ -118,8 +110,7 @@ def _finish(
         console.print(f"next: densescope select {folder}; densescope report {folder}")
     print_failures(failed)
     print_left_out(left_out)
-    if failed or left_out:
-        raise typer.Exit(FAILED_CHECKPOINTS)
+    return FAILED_CHECKPOINTS if failed or left_out else 0
 
 
 def _choice(records: list[ScoreRecord]) -> str:
@@ -138,17 +129,14 @@ def _choice(records: list[ScoreRecord]) -> str:
     return f"{headline(selection)}\n(by DSE with the run's {lambda_}; the numbers above have 1)"
 
 
-@grouped
 def score(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="PATH|URL", help="One checkpoint file.", parser=o.place)
-    ],
-    backbone: o.BackboneOptions,
+    checkpoint: Annotated[Path, place("Checkpoint file or folder.", MAIN, name="CHECKPOINT")],
+    /,
+    *,
     scoring: o.ScoreOptions,
-    json: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH|URL", help="Write the record to this file.", parser=o.place),
-    ] = None,
+    backbone: o.BackboneOptions = o.BackboneOptions(),
+    write: Annotated[Path | None, place("File for the record: FILE.json.", MAIN)] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Score one checkpoint file."""
     from densescope.runs.sweep import score_checkpoint
@@ -168,54 +156,42 @@ def score(
         "DSE is separability + lambda x effective rank, with lambda = 1 for a checkpoint by "
         "itself; within a run, densescope select finds lambda over all its checkpoints"
     )
-    if json is not None:
-        write_record(record, json)
-        console.print(f"wrote {json}")
+    if write is not None:
+        write_record(record, write)
+        console.print(f"wrote {write}")
 
 
 def select(
-    output: Annotated[
-        Path, typer.Argument(metavar="PATH|URL", help="The folder a sweep wrote.", parser=o.place)
-    ],
-    definition: o.DefinitionOption = "released",
-    layer: o.LayerOption = -1,
+    scores: o.ScoresArgument,
+    /,
+    *,
     write: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--write",
-            metavar="PATH|URL",
-            help="Also write the table: FILE.json, .csv or .parquet.",
-            parser=o.place,
-        ),
+        place("File for the table: FILE.json, .csv or .parquet; may be repeated.", MAIN),
     ] = None,
     purpose: Annotated[
         Literal["use", "gram-teacher"],
-        typer.Option(
-            "--for", help="What for: to use its features, or as the teacher of Gram anchoring."
+        option(
+            "Purpose: to use the features, or to teach by Gram anchoring.", CHOICE, name="--for"
         ),
     ] = "use",
     first_part: Annotated[
-        float | None,
-        typer.Option(
-            help="With --for gram-teacher: fraction of the run that a teacher may come from "
-            "(default: 0.5)."
-        ),
-    ] = None,
+        float,
+        option("Fraction of the run that a Gram teacher may come from.", CHOICE),
+        Only("--for", "gram-teacher"),
+    ] = 0.5,
+    definition: o.DefinitionOption = "released",
+    layer: o.LayerOption = -1,
+    config: ConfigOption = None,
 ) -> None:
-    """Choose among the scored checkpoints: DSE over the run, shortlist, pick, noise.
-
-    With --for gram-teacher, name the earliest checkpoint whose dense structure is not told apart
-    from the best of the first part of the run.
-    """
+    """Choose among the scored checkpoints."""
     from densescope.runs.reading import read_run
     from densescope.selection import standing_alarm, write_table
     from densescope.selection.table import check_suffix
 
     for path in write or []:
         from_options(check_suffix)(path)
-    if purpose != "gram-teacher" and first_part is not None:
-        raise UsageError("--first-part has an effect only with --for gram-teacher: leave it out")
-    run = read_run(output)
+    run = read_run(scores)
     if purpose == "gram-teacher":
         _select_teacher(run, definition, layer, first_part, write or [])
         return
@@ -234,14 +210,15 @@ def select(
 
 
 def _select_teacher(
-    run: Run, definition: str, layer: int, first_part: float | None, write: list[Path]
+    run: Run, definition: str, layer: int, first_part: float, write: list[Path]
 ) -> None:
-    from densescope.selection.teacher import FIRST_PART, select_gram_teacher
+    from densescope.selection.teacher import select_gram_teacher
 
-    part = FIRST_PART if first_part is None else first_part
-    if not 0 < part <= 1:
-        raise UsageError(f"--first-part is {part}; it must be above 0 and at most 1")
-    found = select_gram_teacher(run.records, definition=definition, layer=layer, first_part=part)
+    if not 0 < first_part <= 1:
+        raise UsageError(f"--first-part is {first_part}; it must be above 0 and at most 1")
+    found = select_gram_teacher(
+        run.records, definition=definition, layer=layer, first_part=first_part
+    )
     console = make_console()
     console.print(teacher_table(found))
     console.print(found.sentence, soft_wrap=True)
@@ -251,23 +228,18 @@ def _select_teacher(
 
 
 def report(
-    output: Annotated[
-        Path, typer.Argument(metavar="PATH|URL", help="The folder a sweep wrote.", parser=o.place)
-    ],
+    scores: o.ScoresArgument,
+    /,
+    *,
+    write: Annotated[
+        Path | None, place("File for the report (default: SCORES/report.html).", MAIN)
+    ] = None,
     definition: o.DefinitionOption = "released",
     layer: o.LayerOption = -1,
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            "--to",
-            metavar="PATH|URL",
-            help="The HTML file; OUTPUT/report.html by default.",
-            parser=o.place,
-        ),
-    ] = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Write the report: one HTML file that works offline."""
+    """Write the report."""
     from densescope.report.run import report_run
 
-    path = report_run(output, to=to, definition=definition, layer=layer)
+    path = report_run(scores, to=write, definition=definition, layer=layer)
     make_console().print(f"report: {path}")

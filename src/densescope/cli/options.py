@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from cyclopts import Parameter
 
 from densescope.cli.failures import UsageError
-from densescope.cli.grouping import Only, from_options
+from densescope.cli.parsing import (
+    BACKBONE,
+    CHECKPOINTS,
+    CHOICE,
+    COMPUTE,
+    EXECUTOR,
+    MAIN,
+    METRICS,
+    RACE,
+    Only,
+    count_or_auto,
+    file,
+    from_options,
+    option,
+    place,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from densescope.evaluation.scoring import ScoreSettings
@@ -21,60 +38,74 @@ if TYPE_CHECKING:
     from densescope.runs.sweep import Shard
     from densescope.selection.race import Race
 
+_RACE = Only("--images-count", "auto")
+_RAY = Only("--executor", "ray")
+
+ScoresArgument = Annotated[
+    Path, place("Folder that a sweep wrote: the records of one run.", MAIN, name="SCORES")
+]
 DefinitionOption = Annotated[
-    Literal["released", "paper"], typer.Option("--definition", help="Which DSE to choose by.")
+    Literal["released", "paper"], option("Definition of DSE that decides.", CHOICE)
+]
+LayerOption = Annotated[
+    int, option("Block whose metrics decide; negative numbers count from the last.", CHOICE)
+]
+DeviceOption = Annotated[
+    str, option("Device: auto, cpu, cuda, cuda:1, ...", COMPUTE, metavar="DEVICE")
 ]
 BatchSizeOption = Annotated[
-    str, typer.Option(metavar="N|auto", help="Images per forward pass; auto finds out.")
+    Literal["auto"] | int,
+    option(
+        "Images per forward pass; auto finds what fits.",
+        COMPUTE,
+        least=1,
+        metavar="auto|COUNT",
+        converter=count_or_auto,
+    ),
 ]
+WorkersOption = Annotated[int, option("Threads that decode images.", COMPUTE, least=1)]
+_SETTING = "KEY=VALUE"
+_KINDS = {int: "a whole number", bool: "true or false"}
 
 
-def place(text: str) -> Path:
-    """What is given for a folder or file that may lie in an object store, too."""
-    from densescope.files import fresh, location
-
-    return fresh(from_options(location)(text))
-
-
-_RACE = Only("images_count", "auto")
-_RAY = Only("executor", "ray")
-LayerOption = Annotated[int, typer.Option("--layer", help="The block to choose by.")]
-
-
+@Parameter(name="*", group=BACKBONE)
 @dataclass(frozen=True)
 class BackboneOptions:
     """How a checkpoint file becomes a backbone."""
 
     format: Annotated[
         str,
-        typer.Option(help="The training code's layout, see: densescope formats; auto finds it."),
+        option("Layout of the checkpoint files (list: densescope formats); auto finds it.", MAIN),
     ] = "auto"
     architecture: Annotated[
-        str | None, typer.Option(help="A timm model name; the format's own by default.")
+        str | None, option("Model name in timm (default: the format's own).", metavar="NAME")
     ] = None
     architecture_option: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="An option of that model (img_size=64, patch_size=8, ...); may be repeated.",
+        option(
+            "Option of that model, such as img_size=64 or patch_size=8; may be repeated.",
+            metavar=_SETTING,
         ),
     ] = None
     weights: Annotated[
-        str | None, typer.Option(help="Which of the file's networks: teacher, student, ...")
+        str | None,
+        option("Network of the file, such as teacher or student (default: the format's first)."),
     ] = None
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels; the training size by default.")
-    ] = None
-    loader: Annotated[
-        Path | None, typer.Option(help="A Python file with load_backbone, for --format custom.")
+        int | None,
+        option("Side of the images in pixels (default: the training size).", least=1),
     ] = None
     normalization: Annotated[
         str | None,
-        typer.Option(
-            metavar="imagenet|architecture|MEAN/STD",
-            help="Mean and std of the images, e.g. 0.5,0.5,0.5/0.5,0.5,0.5 "
-            "(default: what the training code of the format used).",
+        option(
+            "Mean and deviation of the images: imagenet, architecture, or numbers such as "
+            "0.5,0.5,0.5/0.5,0.5,0.5 (default: what the training code used).",
+            metavar="MEAN/STD",
         ),
+    ] = None
+    loader: Annotated[
+        Path | None,
+        file("Python file with a function load_backbone, for --format custom."),
     ] = None
 
     @from_options
@@ -96,40 +127,29 @@ class BackboneOptions:
         return spec
 
 
+@Parameter(name="*", group=CHECKPOINTS)
 @dataclass(frozen=True)
 class FolderOptions:
     """Which checkpoints belong to the run, and whether records of it may be replaced."""
 
     pattern: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Names of the checkpoints: group 1 is the number, or groups named epoch and step are "
+            "(default: the format's names).",
             metavar="REGEX",
-            help="Names of the checkpoints, in place of the format's: group 1 is the number, or "
-            "named groups epoch and step are.",
         ),
     ] = None
     unit: Annotated[
         Literal["epoch", "step"] | None,
-        typer.Option(help="What orders the checkpoints, where their names can be read both ways."),
+        option("Number that orders the checkpoints where their names leave it open."),
     ] = None
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive", help="Look into sub-folders too; the path becomes the checkpoint's name."
-        ),
-    ] = False
+    recursive: Annotated[bool, option("Search sub-folders too.")] = False
     moved: Annotated[
-        bool,
-        typer.Option(
-            "--moved",
-            help="OUTPUT holds this run, which lies in another folder now; the files are compared.",
-        ),
+        bool, option("Go on with the records of this run after its folder has moved.")
     ] = False
     rescore: Annotated[
-        bool,
-        typer.Option(
-            "--rescore", help="Score files again that have changed since they were scored."
-        ),
+        bool, option("Score files again that have changed since they were scored.")
     ] = False
 
     @from_options
@@ -140,41 +160,39 @@ class FolderOptions:
         return CheckpointNames(self.pattern, self.unit, self.recursive)
 
 
+@Parameter(name="*", group=METRICS)
 @dataclass(frozen=True)
 class ScoringOptions:
     """What is scored, and how."""
 
     images: Annotated[
-        Path, typer.Option(help="A folder of images, tar shards, or a saved image set.")
+        Path,
+        file("Images without labels: a folder, tar shards, or a saved image set.", MAIN),
     ]
-    layers: Annotated[str, typer.Option(help="Blocks to score, e.g. -1 or -4,-1.")] = "-1"
-    seed: Annotated[int, typer.Option(help="Seed of the subset and of clusterings.")] = 0
-    normalize: Annotated[
-        bool,
-        typer.Option("--normalize/--no-normalize", help="L2-normalize patch vectors first."),
-    ] = True
-    local_clusters: Annotated[int, typer.Option(help="k of the k-means within one image.")] = 3
-    global_clusters: Annotated[
-        int, typer.Option(help="k of the k-means within a group of images.")
-    ] = 24
-    group_size: Annotated[int, typer.Option(help="Images per group.")] = 8
-    images_per_batch: Annotated[
-        int, typer.Option(help="Images per value of the effective dimensionality.")
-    ] = 1024
-    clustering_seeds: Annotated[int, typer.Option(help="Clusterings averaged per number.")] = 2
-    blocks: Annotated[int, typer.Option(help="Jackknife blocks behind an interval.")] = 16
-    lidar_images: Annotated[int, typer.Option(help="Images for LiDAR; 0 leaves it out.")] = 256
-    lidar_views: Annotated[
-        int, typer.Option(help="Augmented views of each of them."), Only("lidar_images")
-    ] = 10
-    precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Of the forward pass.")
-    ] = "float32"
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    layers: Annotated[
+        tuple[int, ...],
+        option(
+            "Blocks to score, such as -1 or -4,-1.", converter=whole_numbers, metavar="INT,INT,..."
+        ),
+    ] = (-1,)
+    seed: Annotated[int, option("Seed of the drawn images and of the clusterings.")] = 0
+    set: Annotated[
+        list[str] | None,
+        option(
+            "Setting of the metrics (normalize=true, local_clusters=3, global_clusters=24, "
+            "group_size=8, images_per_batch=1024, clustering_seeds=2, blocks=16, "
+            "lidar_images=256, lidar_views=10); may be repeated.",
+            metavar=_SETTING,
+        ),
+    ] = None
+    device: DeviceOption = "auto"
     batch_size: BatchSizeOption = "auto"
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
+    workers: WorkersOption = 4
+    precision: Annotated[
+        Literal["float32", "bfloat16"], option("Precision of the forward pass.", COMPUTE)
+    ] = "float32"
     image_cache: Annotated[
-        Path | None, typer.Option(help="Keep decoded images in this folder for later calls.")
+        Path | None, file("Folder that keeps decoded images for later calls.", COMPUTE)
     ] = None
 
     @from_options
@@ -182,9 +200,9 @@ class ScoringOptions:
         """What the numbers depend on."""
         from densescope.evaluation.scoring import ScoreSettings
 
-        shared = {field.name for field in fields(self)} & {f.name for f in fields(ScoreSettings)}
-        values = {name: getattr(self, name) for name in shared - {"layers"}}
-        return ScoreSettings(layers=whole_numbers(self.layers, "--layers"), **values)
+        own = {"layers": self.layers, "seed": self.seed, "precision": self.precision}
+        defaults = {f.name: f.default for f in fields(ScoreSettings) if f.name not in own}
+        return ScoreSettings(**own, **_changed(defaults, self.set or ()))  # type: ignore[arg-type]
 
     @from_options
     def compute(self) -> Compute:
@@ -204,7 +222,7 @@ class ScoreOptions(ScoringOptions):
     """The same, on a fixed number of images."""
 
     images_count: Annotated[
-        int, typer.Option(min=2, help="Size of the fixed subset of images.")
+        int, option("Images to score on, drawn once for all checkpoints.", MAIN, least=2)
     ] = 2048
 
 
@@ -213,26 +231,30 @@ class SweepOptions(ScoringOptions):
     """The same, on a fixed number of images or on as many as the choice needs."""
 
     images_count: Annotated[
-        str,
-        typer.Option(
-            metavar="N|auto",
-            help="Size of the fixed subset of images; auto scores it in rounds and stops "
-            "checkpoints that no longer matter for the choice.",
+        Literal["auto"] | int,
+        option(
+            "Images to score on, drawn once for all checkpoints; auto scores them in rounds and "
+            "stops checkpoints that no longer matter for the choice.",
+            MAIN,
+            least=2,
+            metavar="auto|COUNT",
+            converter=count_or_auto,
         ),
-    ] = "2048"
+    ] = 2048
     round_size: Annotated[
         int,
-        typer.Option(
-            min=2,
-            help="auto: images of a round, and per value of the effective rank; with fewer than "
-            "128 intervals rest on less than 16 blocks.",
+        option(
+            "Images per round, and per value of the effective rank; below 128 the intervals "
+            "rest on fewer than 16 blocks.",
+            RACE,
+            least=2,
         ),
         _RACE,
     ] = 256
-    rounds: Annotated[int, typer.Option(min=1, help="auto: rounds at most."), _RACE] = 8
+    rounds: Annotated[int, option("Largest number of rounds.", RACE, least=1), _RACE] = 8
     alpha: Annotated[
         float,
-        typer.Option(help="auto: the chance, at most, of stopping the best one wrongly."),
+        option("Largest probability of stopping the best checkpoint wrongly.", RACE),
         _RACE,
     ] = 0.05
 
@@ -243,37 +265,27 @@ class SweepOptions(ScoringOptions):
 
         if self.images_count == "auto":
             return Race(self.round_size, self.rounds, self.alpha)
-        if not self.images_count.isdecimal() or int(self.images_count) < 2:
-            raise UsageError(
-                f"--images-count {self.images_count} is neither auto nor a number of at least 2"
-            )
-        return int(self.images_count)
+        return self.images_count
 
 
+@Parameter(name="*", group=EXECUTOR)
 @dataclass(frozen=True)
 class ClusterOptions:
     """On which machines the work is done."""
 
     executor: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="This machine, or a Ray cluster."),
-        Only("summary_only", False),
+        option("Machines that do the work: this one, or a Ray cluster (found by RAY_ADDRESS)."),
+        Only("--summary-only", False),
     ] = "local"
-    task_cpus: Annotated[float, typer.Option(help="Ray: cores of a task."), _RAY] = 1.0
-    task_gpus: Annotated[float, typer.Option(help="Ray: its share of a GPU."), _RAY] = 0.0
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="Ray: the cluster; RAY_ADDRESS or a local one by default."),
-        _RAY,
-    ] = None
+    task_cpus: Annotated[float, option("Cores of a Ray task."), _RAY] = 1.0
+    task_gpus: Annotated[float, option("Share of a GPU of a Ray task."), _RAY] = 0.0
 
     def ray(self) -> Ray | None:
         """The cluster, if one was asked for."""
         from densescope.runs.cluster import Ray
 
-        if self.executor == "local":
-            return None
-        return Ray(self.task_cpus, self.task_gpus, self.ray_address)
+        return None if self.executor == "local" else Ray(self.task_cpus, self.task_gpus)
 
 
 @dataclass(frozen=True)
@@ -282,12 +294,12 @@ class ExecutorOptions(ClusterOptions):
 
     processes: Annotated[
         int,
-        typer.Option(min=1, help="Of this machine, each with its share of the cores."),
-        Only("executor", "local"),
+        option("Processes on this machine, each with its share of the cores.", least=1),
+        Only("--executor", "local"),
     ] = 1
     shard: Annotated[
         str,
-        typer.Option(metavar="I/N", help="Score one of N parts of the run, e.g. in an array job."),
+        option("Part of the run to score, such as 1/4 in an array job of four.", metavar="I/N"),
     ] = "1/1"
 
     @from_options
@@ -309,18 +321,20 @@ class ExecutorOptions(ClusterOptions):
         return Shard(int(number), int(count))
 
 
-def whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    """``"-4,-1"`` as ``(-4, -1)``.
+def _changed(defaults: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """The settings of ``--set``, each of the kind of its default."""
+    from densescope.features.architectures import parse_architecture_options
 
-    Raises:
-        UsageError: an entry is not a whole number.
-    """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{option} {text!r} is not a list of whole numbers such as -1 or 0,1"
-        ) from None
+    changed = parse_architecture_options(assignments)
+    for key, value in changed.items():
+        if key not in defaults:
+            raise UsageError(f"--set has no {key!r}; there are {', '.join(defaults)}")
+        kind = type(defaults[key])
+        if kind is bool:
+            changed[key] = value = {"true": True, "false": False}.get(str(value).lower(), value)
+        if type(value) is not kind:
+            raise UsageError(f"--set {key}={value} is not {_KINDS[kind]}, as {key} has to be")
+    return changed
 
 
 def device_name(text: str) -> str:
@@ -337,14 +351,6 @@ def device_name(text: str) -> str:
         raise UsageError(f"--device {text!r} is no device: use auto, cpu or cuda") from None
 
 
-def images_at_once(text: str) -> int | None:
-    """A batch size as typed; ``None`` for ``auto``.
-
-    Raises:
-        UsageError: neither ``auto`` nor a number above 0.
-    """
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size {text!r} is neither auto nor a whole number from 1")
-    return int(text)
+def images_at_once(given: Literal["auto"] | int) -> int | None:
+    """A batch size as typed; ``None`` for ``auto``."""
+    return None if given == "auto" else given

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,19 @@ from rich.text import Text
 from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
-from densescope.cli.grouping import Only, flag, from_options, grouped
+from densescope.cli.parsing import (
+    COMPUTE,
+    LABELS,
+    MAIN,
+    PROBE,
+    ConfigOption,
+    Only,
+    file,
+    from_options,
+    option,
+    place,
+    whole_numbers,
+)
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 from densescope.records import ProbeRecord
@@ -43,7 +55,11 @@ class FileOptions(o.BackboneOptions):
         Raises:
             UsageError: any was.
         """
-        given = [flag(name) for name, value in vars(self).items() if value and value != AUTO]
+        given = [
+            f"--{name.replace('_', '-')}"
+            for name, value in vars(self).items()
+            if value and value != AUTO
+        ]
         if not given:
             return
         size = "; the size of the probe's images is --probe-size" if self.image_size else ""
@@ -53,75 +69,90 @@ class FileOptions(o.BackboneOptions):
         )
 
 
+_OWN = Only("--dataset", FOLDERS)
+
+
+@Parameter(name="*", group=LABELS)
 @dataclass(frozen=True)
 class ProbeOptions:
     """What is asked of the features, and of which labels."""
 
     dataset: Annotated[
         str,
-        typer.Option(
-            help="camvid, voc2012, ade20k, cityscapes-19, coco-stuff-27, ...; folders for images "
-            "and masks of your own; a name of your own for image-level labels and depth."
+        option(
+            "Labelled data: camvid, voc2012, ade20k, cityscapes-19, coco-stuff-27, ...; folders "
+            "for images and masks of your own; any name for image-level labels and depth.",
+            MAIN,
         ),
     ]
     root: Annotated[
         Path,
-        typer.Option(help="Its folder; tar shards too for image-level labels (train)."),
+        file("Folder of that data; for image-level labels tar shards too.", MAIN),
     ]
     protocol: Annotated[
-        str, typer.Option(help="How it is asked; `densescope protocols` lists them.")
+        str, option("Protocol of the probe (list: densescope protocols).", MAIN)
     ] = "quick-linear"
-    train_split: Annotated[str, typer.Option(help="What probes are fitted on.")] = "train"
+    train_split: Annotated[str, option("Split that the probe is fitted on.")] = "train"
     test_split: Annotated[
-        str | None, typer.Option(help="What is reported: test, else val, by default.")
+        str | None, option("Split that is reported (default: test, else val).")
     ] = None
     classes: Annotated[
         str | None,
-        typer.Option(
-            help="Of your own folders: how many classes, or a file with a name a line (default: "
-            "ROOT/classes.txt, else the values found in the masks)."
+        option(
+            "Number of classes, or a file with a name a line (default: ROOT/classes.txt, else the "
+            "values in the masks).",
+            metavar="COUNT|FILE",
         ),
-        Only("dataset", FOLDERS),
+        _OWN,
     ] = None
     ignore: Annotated[
-        str | None,
-        typer.Option(
-            help="Of your own folders: pixel values without a label, e.g. 0,11 (255 is one)."
+        tuple[int, ...],
+        option(
+            "Pixel values without a label, such as 0,11; 255 is always one.",
+            metavar="INT,INT,...",
+            converter=whole_numbers,
         ),
-        Only("dataset", FOLDERS),
-    ] = None
+        _OWN,
+    ] = ()
     test_fraction: Annotated[
         float | None,
-        typer.Option(
-            help="Of your own folders without splits: part drawn as the test half (0.25)."
-        ),
-        Only("dataset", FOLDERS),
+        option("Fraction drawn as the test split where folders have none (default: 0.25)."),
+        _OWN,
     ] = None
     split_seed: Annotated[
         int | None,
-        typer.Option(help="Of your own folders without splits: another one draws another split."),
-        Only("dataset", FOLDERS),
+        option("Seed of that draw (default: 0)."),
+        _OWN,
     ] = None
     test_root: Annotated[
-        Path | None, typer.Option(help="Test half, for image-level labels and depth.")
+        Path | None, file("Folder of the test split, for image-level labels and depth.")
     ] = None
     depth_unit: Annotated[
         str | None,
-        typer.Option(help="Of integer depth maps: millimeters, centimeters, meters, 1/256 meters."),
+        option("Unit of integer depth maps: millimeters, centimeters, meters or 1/256 meters."),
     ] = None
     probe_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels, in place of the protocol's.")
+        int | None,
+        option("Side of the images in pixels (default: the protocol's).", PROBE, least=1),
     ] = None
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps, in place of the protocol's.")
+        int | None, option("Optimizer steps (default: the protocol's).", PROBE, least=1)
     ] = None
-    seeds: Annotated[str | None, typer.Option(help="Of the probe, e.g. 0,1,2.")] = None
-    cache: Annotated[Path | None, typer.Option(help="Keep extracted features in this folder.")] = (
-        None
-    )
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    seeds: Annotated[
+        tuple[int, ...],
+        option(
+            "Seeds of the probe, such as 0,1,2 (default: the protocol's).",
+            PROBE,
+            metavar="INT,INT,...",
+            converter=whole_numbers,
+        ),
+    ] = ()
+    cache: Annotated[
+        Path | None, file("Folder that keeps extracted features for later calls.", COMPUTE)
+    ] = None
+    device: o.DeviceOption = "auto"
     batch_size: o.BatchSizeOption = "auto"
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images.")] = 4
+    workers: o.WorkersOption = 4
 
     @from_options
     def data(self) -> LabelledData:
@@ -137,7 +168,7 @@ class ProbeOptions:
             self.test_root,
             self.depth_unit,
             classes=self._classes(),
-            ignored=() if self.ignore is None else o.whole_numbers(self.ignore, "--ignore"),
+            ignored=self.ignore,
             drawn=self._drawn(),
         )
         data.check(find_protocol(self.protocol).task)
@@ -162,30 +193,26 @@ class ProbeOptions:
         from densescope.runs.probe import ProbeRequest
 
         find_protocol(self.protocol)
-        seeds = None if self.seeds is None else o.whole_numbers(self.seeds, "--seeds")
-        return ProbeRequest(self.protocol, seeds, self.steps, self.probe_size, self.cache)
+        return ProbeRequest(
+            self.protocol, self.seeds or None, self.steps, self.probe_size, self.cache
+        )
 
 
-@grouped
 def probe(
     target: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH|URL",
-            help="The folder a sweep wrote, or one checkpoint.",
-            parser=o.place,
-        ),
+        Path, place("Folder that a sweep wrote, or one checkpoint.", MAIN, name="TARGET")
     ],
+    /,
+    *,
     probing: ProbeOptions,
-    backbone: FileOptions,
     only: Annotated[
-        Literal["all", "shortlist"], typer.Option(help="Of a run: all, or shortlist and last.")
+        Literal["all", "shortlist"],
+        option("Checkpoints of a scored run: all, or the shortlist and the last.", MAIN),
     ] = "all",
-) -> None:
-    """Ask what the features are worth with labels, for a scored run or for one checkpoint.
-
-    Exit code 3 when some checkpoints could not be probed; they are named, the rest is kept.
-    """
+    backbone: FileOptions = FileOptions(),
+    config: ConfigOption = None,
+) -> int:
+    """Measure with labels what features are worth."""
     from densescope.cli.progress import SweepProgress
     from densescope.runs.probe import probe_file, probe_run
     from densescope.runs.scorer import Compute
@@ -206,12 +233,12 @@ def probe(
                 target, data, request, only=only, compute=compute, on_event=progress, say=say
             )
         console.print(_table(records))
-        _finish(records, target)
-        return
+        return _finish(records, target)
     if only != "all":
         raise UsageError(f"{target} is one file: --only {only} is for a scored run")
     outcome = probe_file(target, backbone.spec(), data, request, compute=compute, say=say)
     _print_outcome(console, target.name, outcome)
+    return 0
 
 
 def protocols() -> None:
@@ -287,10 +314,9 @@ def _table(records: Sequence[ProbeRecord]) -> Table:
     return made
 
 
-def _finish(records: Sequence[ProbeRecord], target: Path) -> None:
+def _finish(records: Sequence[ProbeRecord], target: Path) -> int:
     folder = quote(str(target))
-    typer.echo(f"next: densescope agree {folder}; densescope report {folder}")
+    print(f"next: densescope correlate {folder}; densescope report {folder}")
     failed = [record for record in records if record.status == "failed"]
     print_failures(failed)
-    if failed:
-        raise typer.Exit(FAILED_CHECKPOINTS)
+    return FAILED_CHECKPOINTS if failed else 0

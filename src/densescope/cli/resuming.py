@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from cyclopts import ArgumentCollection
 
+from densescope.cli.parsing import asked, fill
 from densescope.errors import InputError
 from densescope.records import plain, read_json, write_json
 
@@ -16,46 +17,22 @@ if TYPE_CHECKING:
     from densescope.pretraining.learner import Learner
 
 OPTIONS = "pretrain.json"
-_NOTED = "densescope.resume"
-# They belong to one call; what a run began with stands in its checkpoints.
-_OF_A_CALL = ("output", "resume", "config", "start_from")
 
 
-def _note(context: typer.Context, **noted: Any) -> None:
-    """Once both options are known, let the run fill what the line leaves out."""
-    known = context.meta.setdefault(_NOTED, {})
-    known |= noted
-    if not (known.get("resume") and known.get("output")):
+def read_kept(app: Any, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill what the line and ``--config`` leave out from the run that ``--resume`` goes on with.
+
+    Raises:
+        InputError: there is no folder of such a run.
+    """
+    resume, output = asked(arguments, "--resume"), asked(arguments, "--output")
+    if resume is None or output is None or not (output.tokens and resume.tokens):
         return
-    folder = known["output"]
+    folder = Path(output.tokens[-1].value)
     if not folder.is_dir():
         raise InputError(f"nothing to resume: there is no folder {folder}")
-    if (folder / OPTIONS).is_file():
-        context.default_map = {**read_json(folder / OPTIONS), **(context.default_map or {})}
-
-
-def _note_output(context: typer.Context, output: Path) -> Path:
-    _note(context, output=output)
-    return output
-
-
-def _note_resume(context: typer.Context, resume: bool) -> bool:
-    _note(context, resume=resume)
-    return resume
-
-
-OutputOption = Annotated[
-    Path, typer.Option(help="Folder for the checkpoints.", is_eager=True, callback=_note_output)
-]
-ResumeOption = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on from the last checkpoint in --output, with the options the run has.",
-        is_eager=True,
-        callback=_note_resume,
-    ),
-]
+    if resume.convert() and (folder / OPTIONS).is_file():
+        fill(app, arguments, read_json(folder / OPTIONS), f"the run in {folder}")
 
 
 @dataclass
@@ -78,11 +55,10 @@ class KeptOptions:
 
         if not is_first_process():
             return
-        given = {name: value for name, value in self.values.items() if value is not None}
         kept = {
             name: str(value.resolve()) if isinstance(value, Path) else value
-            for name, value in given.items()
-            if name not in _OF_A_CALL
+            for name, value in self.values.items()
+            if value is not None
         }
         write_json(plain(kept), self.folder / OPTIONS)
 

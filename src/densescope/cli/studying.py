@@ -5,34 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from densescope.cli import options as o
-from densescope.cli.agreement import mean_table
-from densescope.cli.grouping import Only, grouped
+from densescope.cli.correlating import mean_table
+from densescope.cli.parsing import MAIN, ConfigOption, Only, file, option
 from densescope.cli.tables import console as make_console
 
-_TRAINING = Only("summary_only", False)
+_TRAINING = Only("--summary-only", False)
 
 
-@grouped
 def study(
-    spec: Annotated[Path, typer.Argument(help="A TOML file; see docs/how-to/studies.md.")],
-    output: Annotated[Path, typer.Option(help="Folder for all runs, tables and the figure.")],
-    cluster: o.ClusterOptions,
+    spec: Annotated[Path, file("TOML file that describes the runs.", MAIN, name="SPEC")],
+    /,
+    *,
+    output: Annotated[Path, file("Folder for all runs, tables and the figure.", MAIN)],
     summary_only: Annotated[
-        bool, typer.Option("--summary-only", help="Only read what is there already.")
+        bool, option("Summarize what is there, and run nothing.", MAIN)
     ] = False,
-    device: Annotated[
-        str, typer.Option(help="Of scoring and probing: auto, cpu, ..."), _TRAINING
-    ] = "auto",
+    device: Annotated[o.DeviceOption, _TRAINING] = "auto",
     batch_size: Annotated[o.BatchSizeOption, _TRAINING] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode images."), _TRAINING] = 4,
+    workers: Annotated[o.WorkersOption, _TRAINING] = 4,
+    cluster: o.ClusterOptions = o.ClusterOptions(),
+    config: ConfigOption = None,
 ) -> None:
-    """Train, score and probe many runs, and compare them; call again to go on.
-
-    Writes summary.json, summary.md and summary.html into the output folder.
-    """
+    """Train, score and probe many runs, and compare them."""
     from densescope.records import write_json
     from densescope.runs.environment import settle_threads
     from densescope.runs.scorer import Compute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,13 +10,24 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from densescope.cli.grouping import Only, from_options, grouped
 from densescope.cli.options import device_name
-from densescope.cli.resuming import KeptOptions, OutputOption, ResumeOption
+from densescope.cli.parsing import (
+    COMPUTE,
+    MAIN,
+    MONITOR,
+    NETWORK,
+    RECIPE,
+    ConfigOption,
+    Only,
+    file,
+    from_options,
+    option,
+)
+from densescope.cli.resuming import KeptOptions
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 from densescope.cli.watching import ALARM_STANDS
@@ -32,25 +44,28 @@ if TYPE_CHECKING:
     )
 
 
-_ADDED = Only("regularizer")
-_MONITORED = Only("monitor")
+_ADDED = Only("--regularizer")
+_MONITORED = Only("--monitor")
+MONITORED = "monitor"  # sub-folder for the records of a monitor
 
 
+@Parameter(name="*", group=NETWORK)
 @dataclass(frozen=True)
 class NetworkOptions:
     """What is trained."""
 
     architecture: Annotated[
-        str | None, typer.Option(help="A timm ViT, ResNet or Swin; a small one by default.")
+        str | None,
+        option("ViT, ResNet or Swin of timm (default: a small ViT or ResNet).", metavar="NAME"),
     ] = None
     architecture_option: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Option of that model, such as patch_size=8 or output_stride=8; may be repeated.",
             metavar="KEY=VALUE",
-            help="An option of that model (patch_size=8, output_stride=8, ...); may be repeated.",
         ),
     ] = None
-    image_size: Annotated[int, typer.Option(min=1, help="Pixels of a training image.")] = 64
+    image_size: Annotated[int, option("Side of the training images in pixels.", least=1)] = 64
 
     def settings(self, method: str) -> BackboneSettings:
         """The network these options stand for."""
@@ -65,32 +80,33 @@ class NetworkOptions:
         return replace(small, options={**small.options, **options}, image_size=self.image_size)
 
 
+@Parameter(name="*", group=RECIPE)
 @dataclass(frozen=True)
 class RecipeOptions:
     """How the method is set."""
 
     recipe: Annotated[
         Literal["small", "published"],
-        typer.Option(help="For thousands of small images, or the paper's; see: methods NAME."),
+        option("Recipe for thousands of small images, or the paper's (see: methods NAME)."),
     ] = "small"
     set: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Setting of the recipe, such as learning_rate=5e-4 or first.blur=0.5; may be repeated.",
             metavar="KEY=VALUE",
-            help="Change the recipe (learning_rate=5e-4, first.blur=0.5, ...); may be repeated.",
         ),
     ] = None
     regularizer: Annotated[
-        Literal["dse", "paka", "gram"] | None, typer.Option(help="What is added to the loss.")
+        Literal["dse", "paka", "gram"] | None, option("Regularizer added to the loss.")
     ] = None
-    beta: Annotated[float | None, typer.Option(help="Its weight; its own by default."), _ADDED] = (
-        None
-    )
+    beta: Annotated[
+        float | None, option("Regularizer weight (default: the published value)."), _ADDED
+    ] = None
     regularizer_images: Annotated[
-        int, typer.Option(min=0, help="Views of a batch that it sees; 0 for all."), _ADDED
+        int, option("Views of a batch that the regularizer sees; 0 for all.", least=0), _ADDED
     ] = 0
     regularizer_every: Annotated[
-        int, typer.Option(min=1, help="Steps between two uses."), _ADDED
+        int, option("Steps between two uses of the regularizer.", least=1), _ADDED
     ] = 1
 
     def chosen(self, method: str) -> Recipe:
@@ -112,23 +128,35 @@ class RecipeOptions:
         )
 
 
+@Parameter(name="*", group=COMPUTE)
 @dataclass(frozen=True)
 class RunOptions:
     """How long, on what, and with what chance."""
 
-    images_count: Annotated[int, typer.Option(min=2, help="Images to train on.")] = 100_000
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 340
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step, over all devices.")] = 64
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between them.")] = 20
-    seed: Annotated[int, typer.Option(help="Of weights, order, views and masks.")] = 0
+    steps: Annotated[int, option("Optimizer steps.", MAIN, least=1)] = 340
+    batch_size: Annotated[
+        int, option("Images per optimizer step, over all devices.", MAIN, least=1)
+    ] = 64
+    checkpoint_every: Annotated[
+        int, option("Optimizer steps between two checkpoints.", MAIN, least=1)
+    ] = 20
+    images_count: Annotated[int, option("Largest number of images to train on.", MAIN, least=2)] = (
+        100_000
+    )
+    seed: Annotated[
+        int, option("Seed of the weights, the order of images, the views and the masks.", MAIN)
+    ] = 0
+    device: Annotated[str, option("Device: auto, cpu or cuda.", metavar="DEVICE")] = "auto"
+    devices: Annotated[int, option("GPUs that share a batch.", least=1)] = 1
+    accumulate: Annotated[
+        int, option("Parts that a batch is cut into to save memory.", least=1)
+    ] = 1
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the forward pass.")
+        Literal["float32", "bfloat16", "float16"], option("Precision of the forward pass.")
     ] = "float32"
-    accumulate: Annotated[int, typer.Option(min=1, help="Parts a batch is cut into.")] = 1
-    devices: Annotated[int, typer.Option(min=1, help="GPUs that share a batch.")] = 1
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
     logger: Annotated[
-        Literal["none", "csv", "tensorboard"], typer.Option(help="Where the loss goes too.")
+        Literal["none", "csv", "tensorboard"],
+        option("Logger that takes the loss, beside OUTPUT/log.txt."),
     ] = "none"
 
     @from_options
@@ -163,33 +191,26 @@ class RunOptions:
         return [made(folder, name="log", version="")]
 
 
+@Parameter(name="*", group=MONITOR)
 @dataclass(frozen=True)
 class MonitorOptions:
     """Looking at the run while it goes."""
 
     monitor: Annotated[
-        Path | None, typer.Option(help="Held-out images: score the network on them on the way.")
+        Path | None,
+        file("Held-out images on which the network is scored during training."),
     ] = None
-    monitor_count: Annotated[int, typer.Option(min=2, help="How many of them."), _MONITORED] = 512
+    monitor_count: Annotated[int, option("Number of these images.", least=2), _MONITORED] = 512
     monitor_every: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps between two looks; checkpoints by default."),
-        _MONITORED,
-    ] = None
-    monitor_output: Annotated[
-        Path | None,
-        typer.Option(help="Folder for its records; OUTPUT/monitor by default."),
+        option("Optimizer steps between two scores (default: at every checkpoint).", least=1),
         _MONITORED,
     ] = None
     stop_on_alarm: Annotated[
         bool,
-        typer.Option("--stop-on-alarm", help=f"End with exit code {ALARM_STANDS} on one."),
+        option(f"End with exit code {ALARM_STANDS} when an alarm stands."),
         _MONITORED,
     ] = False
-
-    def folder(self, output: Path) -> Path:
-        """Where the records go."""
-        return self.monitor_output or output / "monitor"
 
     def watchers(
         self,
@@ -210,7 +231,7 @@ class MonitorOptions:
             image_size=settings.backbone.image_size,
             mean=settings.mean,
             std=settings.std,
-            output=self.folder(output),
+            output=output / MONITORED,
             stop_on_alarm=self.stop_on_alarm,
         )
         watcher = PretrainingMonitor(made, self.monitor_every, resumed=resumed)
@@ -230,30 +251,30 @@ def look_line(number: int, seen: Observation) -> str:
     return f"look {number} at {where}: {said}; {alarm}"
 
 
-@grouped
 def pretrain(
-    context: typer.Context,
+    *,
     images: Annotated[
         Path,
-        typer.Option(
-            help="A folder of images, tar shards, or a saved image set; --resume knows its own."
-        ),
+        file("Images to train on: a folder, tar shards, or a saved image set.", MAIN),
     ],
-    output: OutputOption,
-    network: NetworkOptions,
-    how: RecipeOptions,
-    run: RunOptions,
-    looking: MonitorOptions,
-    method: Annotated[str, typer.Option(help="See: densescope methods.")] = "dino",
-    resume: ResumeOption = False,
+    output: Annotated[Path, file("Folder for the checkpoints.", MAIN)],
+    method: Annotated[
+        str, option("Method of pretraining (list: densescope methods).", MAIN)
+    ] = "dino",
+    resume: Annotated[
+        bool,
+        option("Go on from the last checkpoint in --output, with the options of that run.", MAIN),
+    ] = False,
     start_from: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this checkpoint.")
+        Path | None, file("Checkpoint whose weights the training begins with.", MAIN)
     ] = None,
-) -> None:
-    """Pretrain with any method and leave checkpoints in the layout of its own code.
-
-    A run that was stopped goes on with --output RUN --resume.
-    """
+    network: NetworkOptions = NetworkOptions(),
+    how: RecipeOptions = RecipeOptions(),
+    run: RunOptions = RunOptions(),
+    looking: MonitorOptions = MonitorOptions(),
+    config: ConfigOption = None,
+) -> int:
+    """Pretrain with any method."""
     from densescope.cli.progress import TrainingProgress
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
@@ -274,7 +295,7 @@ def pretrain(
         if state.step >= settings.steps:
             console.print(f"already finished: {output} has done its {settings.steps:,} steps")
             _finish(console, settings.method, output, looking)
-            return
+            return 0
     console.print(f"working with {settle_threads()} thread(s)")
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)
@@ -283,6 +304,8 @@ def pretrain(
     say = partial(console.print, soft_wrap=True)
     watchers = looking.watchers(settings, output, resumed, say)
     loggers = run.loggers(output)
+    groups = (vars(group) for group in (network, how, run, looking))
+    kept = {"images": images, "method": method, **dict(ChainMap(*groups))}
     try:
         with TrainingProgress(console) as progress:
             run_pretraining(
@@ -291,16 +314,17 @@ def pretrain(
                 output,
                 progress,
                 start=start,
-                watchers=[KeptOptions(output, context.params), *watchers],
+                watchers=[KeptOptions(output, kept), *watchers],
                 loggers=loggers,
             )
     except TrainingStopped as stopped:
         say(f"ALARM: {stopped}")
-        raise typer.Exit(ALARM_STANDS) from None
+        return ALARM_STANDS
     except KeyboardInterrupt:
         again = f"stopped; go on with: densescope pretrain --output {quote(str(output))} --resume"
         raise KeyboardInterrupt(again) from None
     _finish(console, settings.method, output, looking)
+    return 0
 
 
 def _finish(console: Console, method: str, output: Path, looking: MonitorOptions) -> None:
@@ -310,7 +334,7 @@ def _finish(console: Console, method: str, output: Path, looking: MonitorOptions
 
     console.print(f"{len(find_checkpoints(output, method).checkpoints)} checkpoints in {output}")
     if looking.monitor is not None:
-        console.print(f"seen on the way: densescope select {quote(str(looking.folder(output)))}")
+        console.print(f"seen on the way: densescope select {quote(str(output / MONITORED))}")
     # no architecture: these files say what they hold
     command = sweep_command(find_format(method), run=output)
     console.print(f"next: {command}", soft_wrap=True)
@@ -318,8 +342,9 @@ def _finish(console: Console, method: str, output: Path, looking: MonitorOptions
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="Show one method in full; all of them by default.")
+        str | None, option("Method to show in full (default: a list of all).", MAIN, name="NAME")
     ] = None,
+    /,
 ) -> None:
     """List the methods that pretrain can train."""
     from densescope.pretraining.methods import METHODS, find_method, method_lines

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 from rich.console import Console
 
 from densescope.cli import options as o
@@ -18,7 +20,16 @@ from densescope.cli.failures import (
     print_failures,
     print_left_out,
 )
-from densescope.cli.grouping import Only, from_options, grouped
+from densescope.cli.parsing import (
+    ALARM,
+    MAIN,
+    WATCH,
+    ConfigOption,
+    Only,
+    from_options,
+    option,
+    place,
+)
 from densescope.cli.tables import console as make_console
 from densescope.selection.headline import tie
 from densescope.selection.parts import weighted_sum
@@ -33,37 +44,49 @@ if TYPE_CHECKING:
 ALARM_STANDS = 4
 
 
+_FOREVER = Only("--once", False)
+
+
+@Parameter(name="*", group=WATCH)
 @dataclass(frozen=True)
 class WatchOptions:
     """When to look, when to end, and whom to tell."""
 
-    settle: Annotated[
-        float, typer.Option(min=0, help="Seconds a file must not have changed to count as whole.")
-    ] = 10.0
-    poll: Annotated[
-        float, typer.Option(min=0.01, help="Seconds between two looks."), Only("once", False)
-    ] = 5.0
+    once: Annotated[bool, option("Score what is whole now, and end.")] = False
     until_idle: Annotated[
         float | None,
-        typer.Option(min=0, help="End when nothing has changed for so many seconds."),
-        Only("once", False),
+        option("End when nothing has changed for this many seconds.", least=0, metavar="SECONDS"),
+        _FOREVER,
     ] = None
-    once: Annotated[bool, typer.Option("--once", help="Score what is whole now, and end.")] = False
+    poll: Annotated[
+        float,
+        option("Seconds between two looks at the folder.", least=0.01, metavar="SECONDS"),
+        _FOREVER,
+    ] = 5.0
+    settle: Annotated[
+        float,
+        option(
+            "Seconds without a change after which a file counts as whole.",
+            least=0,
+            metavar="SECONDS",
+        ),
+    ] = 10.0
     definition: o.DefinitionOption = "released"
     layer: o.LayerOption = -1
     patience: Annotated[
-        int, typer.Option(min=1, help="Checkpoints in a row that must have fallen for an alarm.")
+        int, option("Checkpoints in a row that must have fallen for an alarm.", ALARM, least=1)
     ] = 2
     stop_on_alarm: Annotated[
-        bool,
-        typer.Option("--stop-on-alarm", help=f"End with exit code {ALARM_STANDS} on an alarm."),
+        bool, option(f"End with exit code {ALARM_STANDS} when an alarm stands.", ALARM)
     ] = False
     on_alarm: Annotated[
         str | None,
-        typer.Option(metavar="CMD", help="Run this; it gets the alarm as JSON on its input."),
-    ] = None
-    alarm_webhook: Annotated[
-        str | None, typer.Option(metavar="URL", help="POST the alarm there as JSON.")
+        option(
+            "Command to run on an alarm, with the alarm as JSON on its input; or web address to "
+            "POST it to.",
+            ALARM,
+            metavar="COMMAND|URL",
+        ),
     ] = None
 
     @from_options
@@ -87,42 +110,32 @@ class WatchOptions:
         """Whom to tell of an alarm beside the terminal and the file."""
         from densescope.runs.alarms import Command, Webhook
 
-        told: list[Channel] = []
-        if self.on_alarm is not None:
-            told.append(Command(self.on_alarm))
-        if self.alarm_webhook is not None:
-            told.append(Webhook(self.alarm_webhook))
-        return told
+        if self.on_alarm is None:
+            return []
+        is_address = re.match(r"[a-z]+://", self.on_alarm)
+        return [Webhook(self.on_alarm) if is_address else Command(self.on_alarm)]
 
 
-@grouped
 def watch(
     run_folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH|URL", help="The folder a training job writes into.", parser=o.place
-        ),
+        Path, place("Folder that a training job writes into.", MAIN, name="RUN_FOLDER")
     ],
-    output: Annotated[
-        Path, typer.Option(metavar="PATH", help="Folder for the records.", parser=o.place)
-    ],
-    backbone: o.BackboneOptions,
-    folder: o.FolderOptions,
+    /,
+    *,
+    output: Annotated[Path, place("Folder for the records of the run.", MAIN)],
     scoring: o.ScoreOptions,
-    watching: WatchOptions,
-) -> None:
-    """Score checkpoints as a training job writes them, and raise an alarm when DSE falls.
-
-    Keeps the records of a sweep, OUTPUT/table.csv and OUTPUT/report.html current; Ctrl-C ends it.
-    Exit code 4 with --stop-on-alarm when an alarm stands, 3 when some checkpoints could not be
-    scored or were left out, 1 when there was none to score. The training job itself is never
-    touched.
-    """
+    backbone: o.BackboneOptions = o.BackboneOptions(),
+    folder: o.FolderOptions = o.FolderOptions(),
+    watching: WatchOptions = WatchOptions(),
+    config: ConfigOption = None,
+) -> int:
+    """Score checkpoints as a training job writes them."""
     from densescope.runs.watch import watch_run
 
     console, reasons = make_console(), Reasons()
+    layers = ",".join(map(str, scoring.layers))
     if watching.layer not in scoring.settings().layers:
-        raise UsageError(f"--layer {watching.layer} is not among --layers {scoring.layers}")
+        raise UsageError(f"--layer {watching.layer} is not among --layers {layers}")
     result = watch_run(
         run_folder,
         backbone.spec(),
@@ -139,7 +152,7 @@ def watch(
         publish=lambda store: _write_report(store, watching),
         on_event=lambda event: _print(console, event, reasons),
     )
-    _finish(console, output, result, watching)
+    return _finish(console, output, result, watching)
 
 
 def _write_report(store: RunStore, watching: WatchOptions) -> None:
@@ -197,7 +210,7 @@ def _so_far(selection: Selection) -> str:
     return f"pick so far: {selection.pick}{by}"
 
 
-def _finish(console: Console, output: Path, result: WatchResult, watching: WatchOptions) -> None:
+def _finish(console: Console, output: Path, result: WatchResult, watching: WatchOptions) -> int:
     failed = [record for record in result.records if record.status == "failed"]
     scored = len(result.records) - len(failed)
     console.print(f"{scored} of {len(result.records)} checkpoints scored; records in {output}")
@@ -206,12 +219,11 @@ def _finish(console: Console, output: Path, result: WatchResult, watching: Watch
     print_failures(failed)
     if watching.stop_on_alarm and result.alarm is not None:
         console.print(f"stopped by an alarm: {result.alarm.sentence}")
-        raise typer.Exit(ALARM_STANDS)
+        return ALARM_STANDS
     if result.problem and not result.records:
-        typer.echo(f"densescope: nothing was scored: {result.problem}", err=True)
-        raise typer.Exit(REFUSED)
+        print(f"densescope: nothing was scored: {result.problem}", file=sys.stderr)
+        return REFUSED
     if result.left_out:
         names = ", ".join(result.left_out)
         print_left_out([f"left out, though they look like checkpoints: {names}"])
-    if failed or result.left_out or not result.records:
-        raise typer.Exit(FAILED_CHECKPOINTS)
+    return FAILED_CHECKPOINTS if failed or result.left_out or not result.records else 0

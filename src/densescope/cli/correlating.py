@@ -1,4 +1,4 @@
-"""``agree``: label-free numbers against labelled probes."""
+"""``correlate``: label-free metrics against labelled probes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from densescope.cli import options as o
 from densescope.cli.failures import UsageError
-from densescope.cli.grouping import Only, grouped
+from densescope.cli.options import LayerOption
+from densescope.cli.parsing import MAIN, ConfigOption, Only, file, option, place
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
@@ -23,41 +22,41 @@ if TYPE_CHECKING:
 SHARED_BY = 3  # ways: a note that so many have is printed once, below the table
 
 
-@grouped
-def agree(
-    outputs: Annotated[
+def correlate(
+    scores: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="PATH|URL...",
-            help="Folders a sweep and a probe wrote; several give their mean too.",
-            parser=o.place,
+        place(
+            "Folders that a sweep and a probe wrote; several give their mean too.",
+            MAIN,
+            name="SCORES",
         ),
     ],
+    /,
+    *,
     losses: Annotated[
-        Path | None, typer.Option(help="The training log, to judge picking by loss too.")
+        Path | None,
+        file("Training log: shows also what choosing by the loss would have cost.", MAIN),
     ] = None,
     losses_offset: Annotated[
         int,
-        typer.Option(help="Log epoch minus the number in the file's name."),
-        Only("losses"),
+        option("Epoch of the log minus the number in the name of the checkpoint.", MAIN),
+        Only("--losses"),
     ] = 0,
-    layer: o.LayerOption = -1,
+    layer: LayerOption = -1,
+    config: ConfigOption = None,
 ) -> None:
-    """Does DSE agree with the probes, is there degradation, what would each choice cost?
-
-    Stores everything it prints in OUTPUT/agreement/<dataset>-<protocol>.json.
-    """
+    """Compare the label-free metrics with labelled probes."""
     from densescope.agreement import losses_by_checkpoint, mean_agreement, read_losses
     from densescope.agreement.kendall import LEAST_CHECKPOINTS, LEAST_TO_JUDGE
     from densescope.runs.agree import agree_run, probed_rooms
     from densescope.runs.store import RunStore
     from densescope.selection import schedule_breaks, stitched
 
-    if losses is not None and len(outputs) > 1:
+    if losses is not None and len(scores) > 1:
         raise UsageError("--losses is the log of one run; give one folder with it")
     console = make_console()
     agreements = []
-    for output in outputs:
+    for output in scores:
         store = RunStore(output)
         probed_rooms(store)  # refused before a log is read
         by_name = None
@@ -83,7 +82,7 @@ def agree(
                 console.print(f"of several ways: {'; '.join(shared)}", soft_wrap=True)
             console.print(f"stored in {found.path}")
             agreements.append(found.agreement)
-    if len(outputs) > 1:
+    if len(scores) > 1:
         console.print(mean_table(mean_agreement(agreements)))
 
 
