@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from unittest.mock import patch
 
 from cyclopts import Argument
+from rich.console import Console
 
 from densescope.cli import main
 from densescope.cli.app import app
@@ -62,6 +63,13 @@ def options_of(verb: str) -> list[Argument]:
     """Every option and argument that the help of a verb shows."""
     with app.app_stack([verb]):
         return [one for one in app[verb].assemble_argument_collection() if one.show]
+
+
+def help_of(*words: str, columns: int = 100) -> str:
+    """The help of the command or of a verb in a terminal of this width."""
+    out = io.StringIO()
+    app([*words, "--help"], console=Console(file=out, width=columns))
+    return out.getvalue()
 
 
 def refused(said: Said, code: int = 1) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from densescope.cli import parsing
 from densescope.cli.app import app
 from densescope.cli.tables import Screen
-from tests.cli.running import VERBS, densescope, in_a_process, options_of
+from tests.cli.running import VERBS, densescope, help_of, in_a_process, options_of
 
 
 def test_help_and_version() -> None:
@@ -32,11 +32,8 @@ def words_of(shown: str) -> set[str]:
 
 @pytest.mark.parametrize("columns", [60, 80, 100])
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_fits_the_terminal_and_cuts_off_no_option(
-    verb: str, columns: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    shown = densescope(verb, "--help").stdout
+def test_help_fits_the_terminal_and_cuts_off_no_option(verb: str, columns: int) -> None:
+    shown = help_of(verb, columns=columns)
     lengths = {len(line.rstrip()) for line in shown.splitlines()}
     assert max(lengths) <= columns
     assert not options_of(verb) or max(lengths) == columns  # the panels
@@ -59,14 +56,12 @@ def test_every_option_stands_under_a_heading_and_has_a_sentence(verb: str) -> No
 def test_the_first_heading_of_a_verb_holds_what_it_cannot_do_without() -> None:
     for verb in VERBS:
         required = {one.name for one in options_of(verb) if one.required}
-        panels = densescope(verb, "--help").stdout.split("╭─ ")
+        panels = help_of(verb).split("╭─ ")
         assert required <= words_of(panels[1] if len(panels) > 1 else "")
         assert len(panels) == 1 or panels[1].startswith("Main ")
 
 
-def test_the_verbs_are_listed_in_order_under_headings(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_verbs_are_listed_in_order_under_headings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     shown = densescope("--help").stdout
     assert re.findall(r"╭─ ([\w ]+) ─", shown) == [

@@ -133,7 +133,7 @@ def test_wrong_wishes_are_sentences(tiny_run: Path, tiny_images: Path, tmp_path:
     assert "an address that starts with http" in refused(
         densescope(*given, "--once", "--on-alarm", "ftp://host"), 2
     )
-    assert "--poll has an effect only without --once" in refused(
+    assert "--until-idle has an effect only without --once" in refused(
         densescope(*given, *WAITING, "--once"), 2
     )
     assert "there is no format 'dimo'" in refused(densescope(*given, "--format", "dimo"), 2)

@@ -32,7 +32,7 @@ app = App(
     help_format="plaintext",
     help_flags=["--help", "-h"],
     version=f"densescope {__version__}",
-    default_parameter=Parameter(negative="", show_default=_default),
+    default_parameter=Parameter(negative="", show_default=_default, allow_repeating=True),
     config=[read_config, read_kept, refuse],
     # main() turns errors into a sentence and an exit code, and a verb returns its exit code.
     print_error=False,

@@ -45,30 +45,6 @@ FOLDERS = "folders"
 AUTO = "auto"
 
 
-@dataclass(frozen=True)
-class FileOptions(o.BackboneOptions):
-    """The backbone of a single file; a run knows its own."""
-
-    def refuse(self, run: Path) -> None:
-        """Say which of these options were given for a scored run in vain.
-
-        Raises:
-            UsageError: any was.
-        """
-        given = [
-            f"--{name.replace('_', '-')}"
-            for name, value in vars(self).items()
-            if value and value != AUTO
-        ]
-        if not given:
-            return
-        size = "; the size of the probe's images is --probe-size" if self.image_size else ""
-        raise UsageError(
-            f"{run} is a scored run, which knows its format and its model: leave out "
-            f"{', '.join(given)}{size}"
-        )
-
-
 _OWN = Only("--dataset", FOLDERS)
 
 
@@ -209,7 +185,7 @@ def probe(
         Literal["all", "shortlist"],
         option("Checkpoints of a scored run: all, or the shortlist and the last.", MAIN),
     ] = "all",
-    backbone: FileOptions = FileOptions(),
+    backbone: o.BackboneOptions = o.BackboneOptions(),
     config: ConfigOption = None,
 ) -> int:
     """Measure with labels what features are worth."""
@@ -227,7 +203,7 @@ def probe(
     is_model = any((target / name).is_file() for name in ("config.json", ".metadata"))
     if scored or (target.is_dir() and not is_model and backbone.format == AUTO):
         if scored:
-            backbone.refuse(target)
+            _refuse_backbone(backbone, target)
         with SweepProgress(console, done="probed") as progress:
             records = probe_run(
                 target, data, request, only=only, compute=compute, on_event=progress, say=say
@@ -239,6 +215,21 @@ def probe(
     outcome = probe_file(target, backbone.spec(), data, request, compute=compute, say=say)
     _print_outcome(console, target.name, outcome)
     return 0
+
+
+def _refuse_backbone(backbone: o.BackboneOptions, run: Path) -> None:
+    """Say which options of a backbone were given in vain for a scored run, which knows its own."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(backbone).items()
+        if value and value != AUTO
+    ]
+    if given:
+        size = "; the size of the probe's images is --probe-size" if backbone.image_size else ""
+        raise UsageError(
+            f"{run} is a scored run, which knows its format and its model: leave out "
+            f"{', '.join(given)}{size}"
+        )
 
 
 def protocols() -> None:
