@@ -112,7 +112,7 @@ def help_of(*verb: str) -> str:
 
 def verbs(overview: str) -> list[str]:
     """The verbs that the help of the whole command lists."""
-    return re.findall(r"^\W*([a-z]+)\s{2,}\S", overview.split("Commands")[1], re.MULTILINE)
+    return re.findall(r"^│ ([a-z]+) ", overview, re.MULTILINE)
 
 
 def command_help() -> str:
