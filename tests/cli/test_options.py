@@ -29,7 +29,9 @@ from tests.cli.running import VERBS, options_of
 
 def made(verb: Callable[..., Any]) -> App:
     """A command with this one verb, set up as that of the package."""
-    one = App(config=[read_config, refuse], default_parameter=Parameter(negative="", allow_repeating=True))
+    one = App(
+        config=[read_config, refuse], default_parameter=Parameter(negative="", allow_repeating=True)
+    )
     one.exit_on_error = one.print_error = False
     one.result_action = ("return_value",)
     one.command(verb, name="verb")
