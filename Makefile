@@ -13,6 +13,7 @@ test: $(STAMP)  ## everything CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 examples/quickstart.ipynb
 
 check: $(STAMP)  ## format, lint, types and the fast tests
 	$(BIN)/ruff format .
