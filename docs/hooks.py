@@ -115,11 +115,20 @@ def verbs(overview: str) -> list[str]:
     return re.findall(r"^│ ([a-z]+) ", overview, re.MULTILINE)
 
 
+def unboxed(text: str) -> str:
+    """Help without the boxes that are drawn around its groups."""
+    text = re.sub(r"^╭─+ (.*?) ─+╮$", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r"^[╭╰]─+[╮╯]$", "", text, flags=re.MULTILINE)
+    lines = [line.strip("│").rstrip() for line in text.splitlines()]
+    return "\n".join(lines).strip()
+
+
 def command_help() -> str:
     """The help of the command and of every verb."""
     overview = help_of()
-    parts = [f"```text\n{overview}\n```"]
-    parts += [f"## {verb}\n\n```text\n{help_of(verb)}\n```" for verb in verbs(overview)]
+    parts = [f"```text\n{unboxed(overview)}\n```"]
+    for verb in verbs(overview):
+        parts.append(f"## {verb}\n\n```text\n{unboxed(help_of(verb))}\n```")
     return "\n\n".join(parts)
 
 

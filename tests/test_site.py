@@ -16,6 +16,8 @@ from mkdocs.exceptions import Abort
 
 from tests.conftest import ROOT
 
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+OTHER_OPTIONS = {"--array"}  # Slurm's
 NAMES = [name for names in public_names().values() for name in names]
 
 
@@ -46,6 +48,20 @@ def test_every_verb_and_every_option_is_on_the_site(site: Path) -> None:
     assert [
         option for option in re.findall(r"--[a-z-]+", help_of("sweep")) if option not in text
     ] == []
+
+
+def unknown_options(text: str, command: str) -> set[str]:
+    """Options that a text names and the page of the command does not."""
+    return set(OPTION.findall(text)) - set(OPTION.findall(command)) - OTHER_OPTIONS
+
+
+@pytest.mark.slow
+def test_the_guide_names_only_options_that_exist(site: Path) -> None:
+    command = (site / "reference" / "command" / "index.html").read_text()
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    wrong = {page.name: unknown_options(page.read_text(), command) for page in pages}
+    assert {name: options for name, options in wrong.items() if options} == {}
+    assert unknown_options("`--no-such-option 3`, `--images DIR`", command) == {"--no-such-option"}
 
 
 @pytest.mark.slow

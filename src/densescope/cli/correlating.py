@@ -39,7 +39,7 @@ def correlate(
     ] = None,
     losses_offset: Annotated[
         int,
-        option("Epoch of the log minus the number in the name of the checkpoint.", MAIN),
+        option("Number in the name of the checkpoint minus the epoch of the log.", MAIN),
         Only("--losses"),
     ] = 0,
     layer: LayerOption = -1,
