@@ -15,7 +15,7 @@ import posixpath
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ def public_names() -> dict[str, list[str]]:
             title = AREAS.get(area, area.capitalize())
             names = [alias.name for alias in node.names if not alias.name.startswith("_")]
             pages.setdefault(title, []).extend(names)
-    return {title: names for title, names in pages.items() if names}
+    order = [*dict.fromkeys(AREAS.values()), *pages]
+    return {title: pages[title] for title in dict.fromkeys(order) if pages.get(title)}
 
 
 def api_pages() -> Iterator[tuple[str, str]]:
@@ -136,12 +137,67 @@ def protocol_table() -> str:
     """A line per row of ``PROTOCOLS``."""
     from densescope.evaluation.probes import PROTOCOLS
 
-    lines = ["| protocol | what | head | measure | cached | source |", "|" + " --- |" * 6]
-    for name, row in PROTOCOLS.items():
-        cached = "yes" if row.cached else "no"
-        cells = (f"[`{name}`](#{name})", row.title, row.head, row.measure, cached, row.source)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        (f"[`{name}`](#{name})", row.title, row.head, row.measure, _yes(row.cached), row.source)
+        for name, row in PROTOCOLS.items()
+    ]
+    return _table(("protocol", "what", "head", "measure", "cached", "source"), rows)
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def metrics_page(metrics: Mapping[str, Any], changes: Sequence[str] = ()) -> str:
+    """A table, a section per row, and what moves each metric, all from ``METRICS``.
+
+    Args:
+        metrics: rows by name.
+        changes: of the features, in the order of the last table's columns; those of
+            ``densescope.metrics.metric.CHANGES``.
+    """
+    rows = list(metrics.values())
+    table = [
+        (f"[`{row.name}`](#{_anchor(row.name)})", row.title, row.unit, row.better, _input(row))
+        for row in rows
+    ]
+    moved = [
+        (f"`{row.name}`", *("changes" if one in row.changes_with else "same" for one in changes))
+        for row in rows
+    ]
+    parts = [
+        "## All metrics",
+        _table(("metric", "title", "unit", "better", "computed from"), table),
+        *map(_metric_section, rows),
+        "## What moves a metric",
+        _table(("metric", *changes), moved),
+    ]
+    return "\n\n".join(parts)
+
+
+def _metric_section(row: Any) -> str:
+    paragraphs = [
+        f"### {row.title} {{: #{_anchor(row.name)} }}",
+        f"`{row.name}`: {row.summary}",
+        f"{row.about} {row.direction}",
+        f"**Trap.** {row.trap}" if row.trap else "",
+        f"Source: {row.source}" if row.source else "",
+    ]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def _anchor(name: str) -> str:
+    return name.replace(".", "-")
+
+
+def _input(row: Any) -> str:
+    made_by = row.made_by
+    return getattr(made_by, "reads", "") or ", ".join(f"`{name}`" for name in made_by.of)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def notebook_page(text: str) -> str:
