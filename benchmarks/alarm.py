@@ -22,8 +22,8 @@ WOBBLE = 0.01
 IMAGE_NOISE = 0.02  # of one block, so 0.005 of a reading
 
 
-def estimate(truth: float, common: Sequence[float], chance: random.Random) -> Estimate:
-    values = [truth + shared + chance.gauss(0, IMAGE_NOISE) for shared in common]
+def estimate(truth: float, common: Sequence[float], generator: random.Random) -> Estimate:
+    values = [truth + shared + generator.gauss(0, IMAGE_NOISE) for shared in common]
     total = math.fsum(values)
     return Estimate(total / BLOCKS, tuple((total - value) / (BLOCKS - 1) for value in values))
 
@@ -36,16 +36,17 @@ def simulated(
     memory: float,
     seed: int,
 ) -> list[Reading]:
-    chance = random.Random(seed)
-    common = [[chance.gauss(0, 0.1) for _ in range(BLOCKS)] for _ in range(2)]
-    state = [chance.gauss(0, WOBBLE), chance.gauss(0, WOBBLE)]
+    generator = random.Random(seed)
+    common = [[generator.gauss(0, 0.1) for _ in range(BLOCKS)] for _ in range(2)]
+    state = [generator.gauss(0, WOBBLE), generator.gauss(0, WOBBLE)]
     readings = []
     for step in range(count):
         state = [
-            memory * value + math.sqrt(1 - memory**2) * chance.gauss(0, WOBBLE) for value in state
+            memory * value + math.sqrt(1 - memory**2) * generator.gauss(0, WOBBLE)
+            for value in state
         ]
         parts = (
-            estimate(truth(step) + wobble, shared, chance)
+            estimate(truth(step) + wobble, shared, generator)
             for truth, wobble, shared in zip(
                 (separability, effective_rank), state, common, strict=True
             )

@@ -58,11 +58,11 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def vit_like(images: int, patches: int, dim: int) -> Tensor:
     """Objects, image styles and noise: clusters of unequal size, as in real features."""
-    chance = seeded()
-    objects = torch.randn(64, dim, generator=chance)
-    features = torch.randn(images, patches, dim, generator=chance).mul_(0.6)
-    kinds = torch.randint(0, 64, (images, 5), generator=chance)
-    share = torch.rand(images, patches, generator=chance).square().mul(5).long()
+    generator = seeded()
+    objects = torch.randn(64, dim, generator=generator)
+    features = torch.randn(images, patches, dim, generator=generator).mul_(0.6)
+    kinds = torch.randint(0, 64, (images, 5), generator=generator)
+    share = torch.rand(images, patches, generator=generator).square().mul(5).long()
     for here in range(images):
         features[here] += 0.8 * objects[kinds[here, share[here]]]
         features[here] += 0.4 * objects[kinds[here, 0]]

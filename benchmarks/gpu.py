@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from benchmarks.estimator import environment
 
 if TYPE_CHECKING:
-    from densescope.pretraining.journal import Progress
+    from densescope.pretraining.recorder import Progress
     from densescope.study.spec import Training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,7 +171,7 @@ def run_method(options: argparse.Namespace) -> None:
     settings = replace(cell.settings, device=options.device)
     deadline = Deadline(began + options.training_seconds)
     try:
-        pretrain(settings, pixels, place / "run", watchers=[deadline])
+        pretrain(settings, pixels, place / "run", callbacks=[deadline])
     except TimeIsUp:
         told("the time of training is up")
     sweep(

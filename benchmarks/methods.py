@@ -33,12 +33,12 @@ from densescope.features.images import decode_subset, draw_subset, open_images
 from densescope.features.normalization import IMAGENET
 from densescope.features.spec import BackboneSpec
 from densescope.features.timm_backbone import TimmBackbone
-from densescope.pretraining.chance import generator_of
 from densescope.pretraining.encoders import SMALL
-from densescope.pretraining.journal import Progress
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.methods import METHODS, default_backbone, docs_table, find_method
 from densescope.pretraining.recipe import change_recipe
+from densescope.pretraining.recorder import Progress
+from densescope.pretraining.sampling import generator_from
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import pretrain
 
@@ -96,7 +96,7 @@ def fixed_loss(learner: Learner[Any], batch: Tensor, step: int) -> float:
     found = []
     with torch.no_grad():
         for draw in range(DRAWS):
-            outcome = learner.loss(batch, step, generator_of("fixed", draw))
+            outcome = learner.loss(batch, step, generator_from("fixed", draw))
             found.append(float(outcome.loss))
             learner.load_state_dict(before)
     return sum(found) / len(found)
@@ -114,8 +114,8 @@ def halves(images: Path, count: int, held_out: int) -> ProbeData:
 
 
 def some(photos: LabelledImages, count: int, offset: int) -> LabelledImages:
-    chance = generator_of("photos", offset)
-    order = torch.randperm(len(photos), generator=chance)[:count]
+    generator = generator_from("photos", offset)
+    order = torch.randperm(len(photos), generator=generator)[:count]
     return photos.subset(order.tolist())
 
 
@@ -150,7 +150,7 @@ def measure(
     looks = tuple(int(step) for step in given.look_at.split(",") if step)
     watching = Watching(pixels[: given.batch_size].float() / 255, data, looks)
     with tempfile.TemporaryDirectory() as folder:
-        files = pretrain(settings, pixels, folder, watchers=[watching])
+        files = pretrain(settings, pixels, folder, callbacks=[watching])
         loaded = load_backbone(
             files[-1],
             BackboneSpec(
@@ -162,13 +162,17 @@ def measure(
         assert watching.features is not None
         apart = loaded.backbone.features(watching.batch[:8]).patches[0] - watching.features
         size = files[-1].stat().st_size
-    chance = None if method.chance is None else method.chance(recipe, settings.share)
+    at_chance = (
+        None
+        if method.chance_loss is None
+        else method.chance_loss(recipe, settings.micro_batch_size)
+    )
     return {
         "method": name,
         "architecture": backbone.architecture,
         "images_per_second": watching.steps * given.batch_size / watching.seconds,
         "losses": watching.losses,
-        "chance": chance,
+        "chance": at_chance,
         "knn_accuracy": watching.accuracies,
         "tensors_loaded": loaded.coverage.matched,
         "largest_difference": float(apart.abs().max()),

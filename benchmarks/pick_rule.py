@@ -44,8 +44,8 @@ class Curve:
         return Curve(self.method, self.miou[offset::stride], self.dse[offset::stride])
 
     def noisy(self, sd: float, seed: int) -> Curve:
-        chance = random.Random(seed)
-        return Curve(self.method, self.miou, tuple(v + chance.gauss(0, sd) for v in self.dse))
+        generator = random.Random(seed)
+        return Curve(self.method, self.miou, tuple(v + generator.gauss(0, sd) for v in self.dse))
 
 
 @dataclass(frozen=True)

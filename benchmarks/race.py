@@ -63,32 +63,32 @@ class Outcome:
 
 
 def simulated(
-    shape: Callable[[float], float], noise: float, race: Race, chance: random.Random
+    shape: Callable[[float], float], noise: float, race: Race, generator: random.Random
 ) -> tuple[Rounds, Rounds]:
     """Separability and dimension of every checkpoint in every round."""
     places = [i / (CHECKPOINTS - 1) for i in range(CHECKPOINTS)]
     separability = [shape(x) + 0.15 * x for x in places]
     effective_rank = [0.1 * (shape(x) - 0.15 * x) for x in places]
-    return _noisy(separability, noise, race, chance), _noisy(
-        effective_rank, 0.1 * noise, race, chance
+    return _noisy(separability, noise, race, generator), _noisy(
+        effective_rank, 0.1 * noise, race, generator
     )
 
 
-def _noisy(truth: list[float], noise: float, race: Race, chance: random.Random) -> Rounds:
+def _noisy(truth: list[float], noise: float, race: Race, generator: random.Random) -> Rounds:
     """``noise`` is the standard deviation of one round's number beyond what all share."""
     block = noise * math.sqrt(BLOCKS)
     rounds: Rounds = [[] for _ in truth]
     for _ in range(race.rounds):
-        common = [chance.gauss(0, 2 * block) for _ in range(BLOCKS)]
+        common = [generator.gauss(0, 2 * block) for _ in range(BLOCKS)]
         drift = [0.0] * BLOCKS
         for place, value in enumerate(truth):
             keep = 0.9 if place else 0.0
-            drift = [keep * d + chance.gauss(0, math.sqrt(1 - keep**2)) for d in drift]
+            drift = [keep * d + generator.gauss(0, math.sqrt(1 - keep**2)) for d in drift]
             own = [
-                value + c + block * (0.8 * d + chance.gauss(0, 0.6))
+                value + c + block * (0.8 * d + generator.gauss(0, 0.6))
                 for c, d in zip(common, drift, strict=True)
             ]
-            rounds[place].append(_jackknifed(own, chance.gauss(0, 0.4 * noise)))
+            rounds[place].append(_jackknifed(own, generator.gauss(0, 0.4 * noise)))
     return rounds
 
 
@@ -154,8 +154,8 @@ def outcome_of(separability: Rounds, effective_rank: Rounds, race: Race) -> Outc
 
 def outcomes(shape: str, noise: float, race: Race, runs: int, seed: int = 0) -> list[Outcome]:
     """Races of simulated runs."""
-    chance = random.Random(seed)
-    made = (simulated(SHAPES[shape], noise, race, chance) for _ in range(runs))
+    generator = random.Random(seed)
+    made = (simulated(SHAPES[shape], noise, race, generator) for _ in range(runs))
     return [outcome_of(separability, effective_rank, race) for separability, effective_rank in made]
 
 

@@ -71,11 +71,11 @@ class Step:
         self.teacher.load_state_dict(self.student.state_dict())
         self.criterion = DINOLoss(output_dim=sizes.prototypes).to(device)
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-4)
-        chance = seeded()
-        self.large = torch.randn(2 * batch, 3, sizes.large, sizes.large, generator=chance).to(
+        generator = seeded()
+        self.large = torch.randn(2 * batch, 3, sizes.large, sizes.large, generator=generator).to(
             device
         )
-        self.small = torch.randn(8 * batch, 3, sizes.small, sizes.small, generator=chance).to(
+        self.small = torch.randn(8 * batch, 3, sizes.small, sizes.small, generator=generator).to(
             device
         )
         self.half = torch.autocast(device, torch.bfloat16, enabled=device != "cpu")

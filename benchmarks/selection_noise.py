@@ -34,9 +34,9 @@ class Part:
         return [(sum(row) - row[block]) / (len(row) - 1) for row in self.blocks]
 
 
-def simulated(truth: list[float], noise: float, chance: random.Random) -> Part:
-    shared = [chance.gauss(0, noise) for _ in range(BLOCKS)]
-    rows = [[t + s + chance.gauss(0, noise) for s in shared] for t in truth]
+def simulated(truth: list[float], noise: float, generator: random.Random) -> Part:
+    shared = [generator.gauss(0, noise) for _ in range(BLOCKS)]
+    rows = [[t + s + generator.gauss(0, noise) for s in shared] for t in truth]
     return Part(truth, rows)
 
 
@@ -69,9 +69,9 @@ def covered(separability: Part, effective_rank: Part, *, fixed: bool) -> tuple[b
 
 def called_worse(count: int, level: float, runs: int = 100) -> float:
     """Fraction of equal checkpoints called worse than the highest of them."""
-    chance, calls = random.Random(0), []
+    generator, calls = random.Random(0), []
     for _ in range(runs):
-        part = simulated([1.0] * count, 0.3, chance)
+        part = simulated([1.0] * count, 0.3, generator)
         estimates = [
             Estimate(value, tuple(part.without(b)[i] for b in range(BLOCKS)))
             for i, value in enumerate(part.values())
@@ -93,9 +93,9 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for count in (5, 10, 40):
         for noise in (0.02, 0.1, 0.4):
-            chance = random.Random(0)
+            generator = random.Random(0)
             truth = curves(count)
-            runs = [tuple(simulated(t, noise, chance) for t in truth) for _ in range(RUNS)]
+            runs = [tuple(simulated(t, noise, generator) for t in truth) for _ in range(RUNS)]
             for fixed in (True, False):
                 results = [covered(s, d, fixed=fixed) for s, d in runs]
                 coverage = statistics.fmean(hit for hit, _ in results)

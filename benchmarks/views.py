@@ -31,15 +31,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     recipe = METHODS["dino"].published
-    chance = seeded()
-    pixels = torch.rand(given.batch_size, 3, SIZE, SIZE, generator=chance).to(given.device)
+    generator = seeded()
+    pixels = torch.rand(given.batch_size, 3, SIZE, SIZE, generator=generator).to(given.device)
     pictures = [to_pil_image(image) for image in pixels.cpu()]
     transform = DINOTransform(global_crop_size=SIZE, local_crop_size=LOCAL, n_local_views=LOCALS)
     parts = ((recipe.first, 1, SIZE), (recipe.second, 1, SIZE), (recipe.local, LOCALS, LOCAL))
 
     def batched() -> None:
         for settings, views, size in parts:
-            random_views(pixels, views=views, size=size, settings=settings, generator=chance)
+            random_views(pixels, views=views, size=size, settings=settings, generator=generator)
 
     batched()
     settle()

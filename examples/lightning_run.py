@@ -46,8 +46,8 @@ class Distillation(lightning.LightningModule):
 
 
 def main(output: str = "lightning_run") -> None:
-    chance = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=generator)
     images = nn.functional.interpolate(images.float(), SIZE, mode="bicubic").clamp(0, 255).byte()
     best = ModelCheckpoint(f"{output}/best", monitor="densescope/dse", mode="max", save_top_k=1)
     trainer = lightning.Trainer(

@@ -30,10 +30,10 @@ class Regularized(Trainer):
 
 def main(output: str = "transformers_trainer") -> None:
     disable_progress_bar()
-    chance = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (192, 3, 4, 4), dtype=torch.uint8, generator=generator)
     images = nn.functional.interpolate(images.float(), SIZE, mode="bicubic").clamp(0, 255).byte()
-    masks = torch.rand(128, CELLS, generator=chance) < 0.5
+    masks = torch.rand(128, CELLS, generator=generator) < 0.5
     rows = [
         {"pixel_values": image.float() / 255 - 0.5, "bool_masked_pos": mask}
         for image, mask in zip(images[:128], masks, strict=True)

@@ -21,9 +21,9 @@ def write_images(folder: Path, count: int = IMAGES, seed: int = 0) -> Path:
     from PIL import Image
 
     folder.mkdir(parents=True)
-    chance = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     for index in range(count):
-        small = chance.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        small = generator.integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(small).resize((40, 36)).save(folder / f"{index:03d}.png")
     return folder
 

@@ -115,7 +115,7 @@ def run_demo(
 
     run = folder / "run"
     before = _Before()
-    files = pretrain(settings.pretrain, scenes.images, run, on_step, watchers=[before])
+    files = pretrain(settings.pretrain, scenes.images, run, on_step, callbacks=[before])
     say(f"pretrained with DINO: {len(files)} checkpoints in {run} ({clock('pretraining')})")
 
     scores = folder / "scores"

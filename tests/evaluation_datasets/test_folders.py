@@ -16,11 +16,11 @@ from densescope.runs.labels import LabelledData
 
 
 def write(images: Path, masks: Path, names: list[str], values: tuple[int, ...] = (0, 1, 2)) -> None:
-    chance = np.random.default_rng(len(names))
+    generator = np.random.default_rng(len(names))
     for name in names:
         for folder in (images, masks):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        photo = chance.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        photo = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
         Image.fromarray(photo).save(images / f"{name}.jpg")
         mask = np.resize(np.array(values, dtype=np.uint8), (6, 8))
         Image.fromarray(mask).save(masks / f"{name}.png")

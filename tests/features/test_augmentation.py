@@ -54,9 +54,9 @@ def test_same_seed_same_views_and_the_global_generator_is_left_alone(images: Ten
 
 
 def test_a_generator_moves_on(images: Tensor) -> None:
-    chance = seeded()
+    generator = seeded()
     draw = [
-        random_views(images, views=1, size=8, settings=AugmentationSettings(), generator=chance)
+        random_views(images, views=1, size=8, settings=AugmentationSettings(), generator=generator)
         for _ in range(2)
     ]
     assert not torch.equal(*draw)

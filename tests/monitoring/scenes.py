@@ -37,7 +37,7 @@ def vit(seed: int = 0) -> Any:
 
 def shake(model: nn.Module, seed: int, size: float = 0.02) -> None:
     """Something like a training step."""
-    chance = seeded(seed)
+    generator = seeded(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += size * torch.randn(parameter.shape, generator=chance)
+            parameter += size * torch.randn(parameter.shape, generator=generator)

@@ -49,8 +49,8 @@ def test_the_numbers_are_those_of_the_estimator() -> None:
 def test_with_one_seed_the_value_is_that_of_dense_structure() -> None:
     metric = DenseMetric(ScoreSettings(global_clusters=6, clustering_seeds=1))
     metric.update(features(), range(32))
-    chance = torch.Generator().manual_seed(0)
-    expected = dense_structure(features(), global_clusters=6, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    expected = dense_structure(features(), global_clusters=6, generator=generator)
     reading = metric.compute()
     for part in ("inter", "intra", "effective_rank", "dse"):
         value = reading.estimate(f"released.{part}").value

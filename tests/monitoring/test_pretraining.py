@@ -34,8 +34,8 @@ def watched(folder: Path, method: str, **more: object) -> PretrainingMonitor:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_seen_is_what_a_sweep_of_the_checkpoint_finds(method: str, tmp_path: Path) -> None:
     settings = tiny(method)
-    watcher = watched(tmp_path, method)
-    files = pretrain(settings, images(), tmp_path / "run", watchers=[watcher])
+    callback = watched(tmp_path, method)
+    files = pretrain(settings, images(), tmp_path / "run", callbacks=[callback])
     records = RunStore(tmp_path / "monitor").records()
     assert [(record.step, record.name) for record in records] == [
         (0, "step 0"),
@@ -57,21 +57,23 @@ def test_what_is_seen_is_what_a_sweep_of_the_checkpoint_finds(method: str, tmp_p
 
 
 def test_watching_changes_no_bit_of_the_run(tmp_path: Path) -> None:
-    watcher = watched(tmp_path, "byol", every=1)
-    seen = pretrain(tiny("byol"), images(), tmp_path / "seen", watchers=[watcher])
+    callback = watched(tmp_path, "byol", every=1)
+    seen = pretrain(tiny("byol"), images(), tmp_path / "seen", callbacks=[callback])
     alone = pretrain(tiny("byol"), images(), tmp_path / "alone")
     assert same(content(seen[-1])["model"], content(alone[-1])["model"])
-    assert watcher.seen is not None
-    assert watcher.seen.step == 5
+    assert callback.seen is not None
+    assert callback.seen.step == 5
     assert [r.step for r in RunStore(tmp_path / "monitor").records()] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_resumed_run_goes_on_with_its_records(tmp_path: Path) -> None:
-    files = pretrain(tiny("dino"), images(), tmp_path / "run", watchers=[watched(tmp_path, "dino")])
+    files = pretrain(
+        tiny("dino"), images(), tmp_path / "run", callbacks=[watched(tmp_path, "dino")]
+    )
     files[-1].unlink()
     start = Start(resume=True)
-    watcher = watched(tmp_path, "dino")
-    pretrain(tiny("dino"), images(), tmp_path / "run", start=start, watchers=[watcher])
+    callback = watched(tmp_path, "dino")
+    pretrain(tiny("dino"), images(), tmp_path / "run", start=start, callbacks=[callback])
     assert [r.step for r in RunStore(tmp_path / "monitor").records()] == [0, 2, 4, 5]
 
 
@@ -79,8 +81,8 @@ def test_a_look_that_a_kill_left_out_bears_the_name_of_its_checkpoint(tmp_path: 
     files = pretrain(tiny("dino"), images(), tmp_path / "run")
     files[-1].unlink()
     start, method = Start(resume=True), find_method("dino")
-    watcher = watched(tmp_path, "dino", resumed=check_folder(tmp_path / "run", method, start))
-    pretrain(tiny("dino"), images(), tmp_path / "run", start=start, watchers=[watcher])
+    callback = watched(tmp_path, "dino", resumed=check_folder(tmp_path / "run", method, start))
+    pretrain(tiny("dino"), images(), tmp_path / "run", start=start, callbacks=[callback])
     records = RunStore(tmp_path / "monitor").records()
     assert [(r.step, r.name) for r in records] == [(4, files[1].name), (5, files[2].name)]
 
@@ -105,9 +107,9 @@ def test_a_look_at_a_step_that_has_a_checkpoint_now_takes_its_name(tmp_path: Pat
 def test_every_look_is_told_also_the_one_that_stops_the_run(tmp_path: Path) -> None:
     told: list[Observation] = []
     monitor = DenseMonitor(HELD_OUT, settings=SETTINGS, device="cpu", stop_on_alarm=True)
-    watcher = Dying(monitor, every=1, on_look=told.append)
+    callback = Dying(monitor, every=1, on_look=told.append)
     with pytest.raises(TrainingStopped):
-        pretrain(tiny("simsiam", "vit"), images(), tmp_path, watchers=[watcher])
+        pretrain(tiny("simsiam", "vit"), images(), tmp_path, callbacks=[callback])
     files = [path.name for path in sorted(tmp_path.iterdir()) if path.suffix == ".tar"]
     assert [seen.name for seen in told] == [
         *("step 0", "step 1", files[0], "step 3", files[1], files[2])
@@ -128,9 +130,11 @@ class Dying(PretrainingMonitor):
 def test_an_alarm_stops_the_run_only_if_asked(tmp_path: Path) -> None:
     for stop in (False, True):
         monitor = DenseMonitor(HELD_OUT, settings=SETTINGS, device="cpu", stop_on_alarm=stop)
-        watcher, folder = Dying(monitor), tmp_path / str(stop)
+        callback, folder = Dying(monitor), tmp_path / str(stop)
         if stop:
             with pytest.raises(TrainingStopped):
-                pretrain(tiny("simsiam", "vit"), images(), folder, watchers=[watcher])
+                pretrain(tiny("simsiam", "vit"), images(), folder, callbacks=[callback])
         else:
-            assert len(pretrain(tiny("simsiam", "vit"), images(), folder, watchers=[watcher])) == 3
+            assert (
+                len(pretrain(tiny("simsiam", "vit"), images(), folder, callbacks=[callback])) == 3
+            )

@@ -12,11 +12,11 @@ from densescope.numerics.structure import DenseStructure, structure_of
 
 def seeded_kmeans(points: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
     """One clustering; a fresh generator gives what reseeding the global one would."""
-    chance = torch.Generator().manual_seed(seed)
-    centroids = points[torch.randint(0, len(points), (1,), generator=chance)]
+    generator = torch.Generator().manual_seed(seed)
+    centroids = points[torch.randint(0, len(points), (1,), generator=generator)]
     for _ in range(clusters - 1):
         nearest = torch.cdist(points, centroids).amin(1)
-        pick = torch.multinomial(nearest / nearest.sum(), 1, generator=chance)
+        pick = torch.multinomial(nearest / nearest.sum(), 1, generator=generator)
         centroids = torch.cat([centroids, points[pick]])
     for _ in range(20):
         labels = torch.cdist(points, centroids).argmin(1)
@@ -31,7 +31,7 @@ def seeded_kmeans(points: Tensor, clusters: int, seed: int) -> tuple[Tensor, Ten
         if shift < 1e-4:
             break
     # the permutations go on from where the last clustering left the generator
-    seeded_kmeans.chance = chance  # type: ignore[attr-defined]
+    seeded_kmeans.generator = generator  # type: ignore[attr-defined]
     return labels, centroids
 
 
@@ -42,9 +42,9 @@ def released_structure(
     points = normalize(features, dim=-1)
     local_labels = torch.stack([seeded_kmeans(image, local, seed)[0] for image in points])
     found = [seeded_kmeans(part.flatten(0, 1), wide, seed) for part in points.split(group)]
-    chance = seeded_kmeans.chance  # type: ignore[attr-defined]
+    generator = seeded_kmeans.generator  # type: ignore[attr-defined]
     images, patches, _ = features.shape
-    orders = [torch.randperm(patches, generator=chance) for _ in range(images)]
+    orders = [torch.randperm(patches, generator=generator) for _ in range(images)]
     assignment = Assignment(
         local_labels,
         torch.cat([labels for labels, _ in found]).reshape(images, patches),

@@ -9,18 +9,18 @@ from densescope.errors import InputError
 from densescope.numerics.clustering import cluster, kmeans, lloyd, seeds
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def blobs(batch: int = 3, each: int = 10) -> torch.Tensor:
     centers = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
-    noise = torch.randn(batch, 3 * each, 2, generator=chance(5))
+    noise = torch.randn(batch, 3 * each, 2, generator=seeded(5))
     return centers.repeat_interleave(each, 0) + noise
 
 
 def test_blobs_are_found() -> None:
-    result = kmeans(blobs(), 3, generator=chance())
+    result = kmeans(blobs(), 3, generator=seeded())
     for labels in result.labels:
         assert [len(part.unique()) for part in labels.split(10)] == [1, 1, 1]
         assert len(labels.unique()) == 3
@@ -28,7 +28,7 @@ def test_blobs_are_found() -> None:
 
 def test_the_first_centroid_is_uniform_and_the_next_goes_by_distance_not_its_square() -> None:
     points = torch.tensor([0.0, 1.0, 4.0]).reshape(1, 3, 1).repeat(30_000, 1, 1)
-    draws = torch.rand(30_000, 2, generator=chance(), dtype=torch.float64)
+    draws = torch.rand(30_000, 2, generator=seeded(), dtype=torch.float64)
     chosen = seeds(points, draws).squeeze(-1)
     first, second = chosen.T
     assert (first == 0).double().mean().item() == pytest.approx(1 / 3, abs=0.01)
@@ -55,8 +55,8 @@ def test_labels_are_before_and_centroids_after_the_last_update() -> None:
 
 
 def test_each_element_stops_on_its_own() -> None:
-    points = torch.randn(6, 80, 4, generator=chance(1))
-    draws = torch.rand(6, 5, generator=chance(2), dtype=torch.float64)
+    points = torch.randn(6, 80, 4, generator=seeded(1))
+    draws = torch.rand(6, 5, generator=seeded(2), dtype=torch.float64)
     together = cluster(points, draws, tolerance=0.05)
     for i in range(6):
         alone = cluster(points[i : i + 1], draws[i : i + 1], tolerance=0.05)
@@ -66,13 +66,13 @@ def test_each_element_stops_on_its_own() -> None:
 
 def test_a_large_mean_changes_no_label() -> None:
     points = blobs().round(decimals=2)
-    moved = kmeans(points + 2**13, 3, generator=chance())
-    expected = kmeans(((points + 2**13).double() - 2**13).float(), 3, generator=chance())
+    moved = kmeans(points + 2**13, 3, generator=seeded())
+    expected = kmeans(((points + 2**13).double() - 2**13).float(), 3, generator=seeded())
     assert torch.equal(moved.labels, expected.labels)
 
 
 def test_collapsed_points_do_not_break_it() -> None:
-    result = kmeans(torch.ones(2, 9, 3), 4, generator=chance())
+    result = kmeans(torch.ones(2, 9, 3), 4, generator=seeded())
     assert torch.isfinite(result.centroids).all()
     assert set(result.labels.flatten().tolist()) == {0}
 
@@ -85,9 +85,9 @@ def test_collapsed_points_do_not_break_it() -> None:
     seed=st.integers(0, 9),
 )
 def test_centroids_are_means_of_their_points(batch: int, points: int, dim: int, seed: int) -> None:
-    rows = torch.randn(batch, points, dim, generator=chance(seed))
+    rows = torch.randn(batch, points, dim, generator=seeded(seed))
     clusters = 1 + seed % points
-    result = kmeans(rows, clusters, generator=chance(seed))
+    result = kmeans(rows, clusters, generator=seeded(seed))
     assert result.labels.shape == (batch, points)
     for b in range(batch):
         for k in range(clusters):
@@ -100,30 +100,30 @@ def test_centroids_are_means_of_their_points(batch: int, points: int, dim: int, 
 
 def test_the_global_random_state_is_untouched() -> None:
     before = torch.get_rng_state()
-    kmeans(blobs(), 3, generator=chance())
+    kmeans(blobs(), 3, generator=seeded())
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_autocast_changes_nothing() -> None:
-    points = torch.randn(2, 60, 4, generator=chance(1))
-    expected = kmeans(points, 5, generator=chance())
+    points = torch.randn(2, 60, 4, generator=seeded(1))
+    expected = kmeans(points, 5, generator=seeded())
     with torch.autocast("cpu", torch.bfloat16):
-        found = kmeans(points, 5, generator=chance())
+        found = kmeans(points, 5, generator=seeded())
     assert torch.equal(found.labels, expected.labels)
 
 
 @pytest.mark.gpu
 def test_same_seed_same_labels_on_the_gpu() -> None:
-    on_cpu = kmeans(blobs(), 3, generator=chance())
-    on_gpu = kmeans(blobs().cuda(), 3, generator=chance())
+    on_cpu = kmeans(blobs(), 3, generator=seeded())
+    on_gpu = kmeans(blobs().cuda(), 3, generator=seeded())
     assert on_gpu.labels.is_cuda
     assert torch.equal(on_cpu.labels, on_gpu.labels.cpu())
 
 
 def test_refusals() -> None:
     with pytest.raises(InputError, match="an element of points has 9 patches for 10 clusters"):
-        kmeans(torch.ones(2, 9, 3), 10, generator=chance())
+        kmeans(torch.ones(2, 9, 3), 10, generator=seeded())
     with pytest.raises(InputError, match="it must have 3 axes: batch points dim"):
-        kmeans(torch.ones(9, 3), 2, generator=chance())
+        kmeans(torch.ones(9, 3), 2, generator=seeded())
     with pytest.raises(InputError, match="iterations is 0"):
-        kmeans(torch.ones(2, 9, 3), 2, generator=chance(), iterations=0)
+        kmeans(torch.ones(2, 9, 3), 2, generator=seeded(), iterations=0)

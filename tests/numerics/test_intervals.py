@@ -22,13 +22,13 @@ from densescope.numerics.structure import dense_structure
 SMALL: dict[str, Any] = {"local_clusters": 2, "global_clusters": 5, "group_size": 4}
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def draw(generator: torch.Generator, images: int = 64, patches: int = 16, dim: int = 24) -> Tensor:
     """Images of three objects each, with a style of their own and noise: rows are dependent."""
-    objects = torch.randn(12, dim, generator=chance(9))
+    objects = torch.randn(12, dim, generator=seeded(9))
     scale = torch.linspace(1.5, 0.3, dim)
     kinds = torch.randint(0, 12, (images, 3), generator=generator)
     pick = torch.randint(0, 3, (images, patches), generator=generator)
@@ -39,10 +39,10 @@ def draw(generator: torch.Generator, images: int = 64, patches: int = 16, dim: i
 
 
 def test_values_are_those_of_dense_structure() -> None:
-    features = draw(chance(), 16)
+    features = draw(seeded(), 16)
     found = estimate_structure(features, seeds=(3,), **SMALL)
     for definition in ("released", "paper"):
-        expected = dense_structure(features, definition=definition, generator=chance(3), **SMALL)  # type: ignore[arg-type]
+        expected = dense_structure(features, definition=definition, generator=seeded(3), **SMALL)  # type: ignore[arg-type]
         for name in ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse"):
             value = getattr(expected, name)
             if value is not None:
@@ -54,9 +54,9 @@ def test_values_are_those_of_dense_structure() -> None:
 
 def test_a_replicate_is_the_number_without_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicates, "REPLICATE_POSITIONS", 10_000)
-    features = draw(chance(), 32, 9, 12)
+    features = draw(seeded(), 32, 9, 12)
     whole = estimate_structure(features, seeds=(0,), blocks=4, **SMALL)
-    given = replicates.assign(features, normalize=True, generator=chance(), **SMALL)
+    given = replicates.assign(features, normalize=True, generator=seeded(), **SMALL)
     for b in range(4):
         keep = torch.arange(32) // 8 != b
         for definition in ("released", "paper"):
@@ -76,11 +76,11 @@ def test_a_replicate_is_the_number_without_its_block(monkeypatch: pytest.MonkeyP
 
 def test_fewer_images_than_dimensions_have_replicates_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicates, "REPLICATE_POSITIONS", 10_000)
-    features = draw(chance(), 16, 9, 14)
+    features = draw(seeded(), 16, 9, 14)
     for dim in (14, 16, 20):
         rows = torch.nn.functional.pad(features, (0, dim - 14)) + 0.1
         found = estimate_structure(rows, seeds=(0,), blocks=2, **SMALL)
-        given = replicates.assign(rows, normalize=True, generator=chance(), **SMALL)
+        given = replicates.assign(rows, normalize=True, generator=seeded(), **SMALL)
         part = dense_structure(
             rows[8:],
             local_labels=given.local_labels[8:],
@@ -95,7 +95,7 @@ def test_fewer_images_than_dimensions_have_replicates_too(monkeypatch: pytest.Mo
 
 
 def test_seeds_are_averaged_and_their_spread_kept() -> None:
-    features = draw(chance(), 16)
+    features = draw(seeded(), 16)
     one, other = (estimate_structure(features, seeds=(s,), **SMALL) for s in (4, 5))
     both = estimate_structure(features, seeds=(4, 5), **SMALL)
     for key, estimate in both.items():
@@ -105,18 +105,18 @@ def test_seeds_are_averaged_and_their_spread_kept() -> None:
 
 
 def test_batches_are_averaged() -> None:
-    features = draw(chance(), 24)
+    features = draw(seeded(), 24)
     found = estimate_structure(features, seeds=(0,), blocks=6, images_per_batch=12, **SMALL)
-    halves = [dense_structure(part, generator=chance(), **SMALL) for part in features.split(12)]
+    halves = [dense_structure(part, generator=seeded(), **SMALL) for part in features.split(12)]
     mean = torch.stack([half.effective_rank for half in halves]).mean().item()
     assert found["released.effective_rank"].value == pytest.approx(mean, rel=1e-5)
     assert len(found["released.effective_rank"].replicates) == 6
 
 
 def test_batches_can_go_with_their_block() -> None:
-    features = draw(chance(), 16)
+    features = draw(seeded(), 16)
     found = estimate_structure(features, seeds=(0,), blocks=2, images_per_batch=4, **SMALL)
-    parts = [dense_structure(part, generator=chance(), **SMALL) for part in features.split(4)]
+    parts = [dense_structure(part, generator=seeded(), **SMALL) for part in features.split(4)]
     inter = [part.inter.item() for part in parts]
     assert found["released.inter"].replicates == pytest.approx(
         [(inter[2] + inter[3]) / 2, (inter[0] + inter[1]) / 2], rel=1e-5
@@ -124,7 +124,7 @@ def test_batches_can_go_with_their_block() -> None:
 
 
 def test_a_block_is_an_equal_part_of_every_batch() -> None:
-    features = draw(chance(), 32)
+    features = draw(seeded(), 32)
     settings = {"seeds": (0,), "blocks": 4, **SMALL}
     whole = estimate_structure(features, images_per_batch=16, **settings)
     halves = [estimate_structure(part, **settings) for part in features.split(16)]
@@ -147,7 +147,7 @@ def test_blocks_are_contiguous_whole_groups() -> None:
 
 
 def test_one_group_has_no_replicates() -> None:
-    found = estimate_structure(draw(chance(), 4), **SMALL)
+    found = estimate_structure(draw(seeded(), 4), **SMALL)
     assert all(e.replicates == () and e.interval() is None for e in found.values())
     assert estimate_baseline("rankme", torch.eye(8)).replicates == ()
 
@@ -164,7 +164,7 @@ def test_collapse_is_noted() -> None:
 
 
 def test_spreads_agree_with_their_definition() -> None:
-    features = draw(chance(), 12) + 5
+    features = draw(seeded(), 12) + 5
     block = block_of_images(12, 4, 3)
     found = spreads(features, block, 3, normalize=False, group_size=4)
     for place in range(4):
@@ -174,7 +174,7 @@ def test_spreads_agree_with_their_definition() -> None:
 
 
 def test_settled_changes_have_the_variance_of_all_positions() -> None:
-    generator = chance()
+    generator = seeded()
     truth = torch.randn(400, 1, generator=generator, dtype=torch.float64)
     table = truth + 3 * torch.randn(400, 8, generator=generator, dtype=torch.float64)
     found = settled(table, 10_000)
@@ -187,7 +187,7 @@ def test_settled_changes_have_the_variance_of_all_positions() -> None:
 
 @pytest.mark.parametrize("name", [name for name in BASELINE_NAMES if name != "lidar"])
 def test_baseline_replicates_leave_images_out(name: str) -> None:
-    features = draw(chance(), 32)
+    features = draw(seeded(), 32)
     rows = features if name in ("dense_rankme", "outlier_fraction") else features.mean(1)
     found = estimate_baseline(name, rows, blocks=4)
     rest = estimate_baseline(name, rows[8:], blocks=4)
@@ -197,7 +197,7 @@ def test_baseline_replicates_leave_images_out(name: str) -> None:
 
 def test_lidar_replicates_leave_images_out_wherever_their_views_are() -> None:
     ids = torch.arange(32).repeat(3)
-    views = torch.randn(96, 5, generator=chance()) + torch.randn(32, 5, generator=chance(1))[ids]
+    views = torch.randn(96, 5, generator=seeded()) + torch.randn(32, 5, generator=seeded(1))[ids]
     found = estimate_baseline("lidar", views, sample_ids=ids, blocks=4)
     rest = estimate_baseline("lidar", views[ids >= 8], sample_ids=ids[ids >= 8] - 8, blocks=4)
     assert found.replicates[0] == pytest.approx(rest.value, rel=1e-9)
@@ -212,7 +212,7 @@ def test_intervals_cover_the_long_run_mean_about_as_often_as_they_say() -> None:
     """Nominal 95 %. 300 sets give a standard error of 1.3 %; jackknife errors of nonlinear
     numbers are a little too wide, so 90 to 99.7 % passes, and a mean variance 0.75 to 1.9 times
     the true one."""
-    generator = chance(1)
+    generator = seeded(1)
     runs: list[dict[str, Estimate]] = []
     for seed in range(300):
         features = draw(generator)
@@ -252,5 +252,5 @@ def test_intervals_cover_the_long_run_mean_about_as_often_as_they_say() -> None:
 )
 def test_refusals(call: Any, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
-        call(draw(chance(), 8))
+        call(draw(seeded(), 8))
     assert sentence in str(caught.value)

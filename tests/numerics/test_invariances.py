@@ -68,13 +68,13 @@ TABLE = {
 }
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-FEATURES = torch.randn(16, 10, 8, generator=chance(1)).double() + 0.5
+FEATURES = torch.randn(16, 10, 8, generator=seeded(1)).double() + 0.5
 FEATURES[::3, 0] *= 9
-GIVEN = assign(FEATURES, normalize=True, generator=chance(), **SETTINGS)  # type: ignore[arg-type]
+GIVEN = assign(FEATURES, normalize=True, generator=seeded(), **SETTINGS)  # type: ignore[arg-type]
 
 
 def picked(given: Assignment, images: Tensor, groups: Tensor) -> Assignment:
@@ -91,7 +91,7 @@ def picked(given: Assignment, images: Tensor, groups: Tensor) -> Assignment:
 
 def regrouped(features: Tensor, images: Tensor) -> Assignment:
     """Images keep their own labels and permutations; groups are clustered anew."""
-    fresh = assign(features, normalize=True, generator=chance(), **SETTINGS)  # type: ignore[arg-type]
+    fresh = assign(features, normalize=True, generator=seeded(), **SETTINGS)  # type: ignore[arg-type]
     return Assignment(
         GIVEN.local_labels[images],
         fresh.global_labels,
@@ -103,10 +103,10 @@ def regrouped(features: Tensor, images: Tensor) -> Assignment:
     )
 
 
-TURN = torch.linalg.qr(torch.randn(8, 8, generator=chance(2), dtype=torch.float64)).Q
+TURN = torch.linalg.qr(torch.randn(8, 8, generator=seeded(2), dtype=torch.float64)).Q
 GROUPS = torch.tensor([2, 0, 3, 1])
 BY_GROUP = (GROUPS.unsqueeze(1) * 4 + torch.arange(4)).flatten()
-ANY = torch.randperm(16, generator=chance(3))
+ANY = torch.randperm(16, generator=seeded(3))
 TWICE = torch.cat([torch.arange(16), torch.arange(16)])
 TWICE_GROUPS = torch.cat([torch.arange(4), torch.arange(4)])
 

@@ -28,19 +28,19 @@ SMALL: dict[str, Any] = {"local_clusters": 3, "global_clusters": 5, "group_size"
 pytestmark = pytest.mark.filterwarnings("ignore:DenseStructureLoss got tokens without gradients")
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def tokens(images: int = 10, patches: int = 12, dim: int = 9) -> Tensor:
-    noise = torch.randn(images, patches, dim, generator=chance(3))
-    return noise + torch.randn(images, 1, dim, generator=chance(4))
+    noise = torch.randn(images, patches, dim, generator=seeded(3))
+    return noise + torch.randn(images, 1, dim, generator=seeded(4))
 
 
 def around_one_point(spread: float, *, norm: float = 1.0, images: int = 16) -> Tensor:
     """Patches of unit length (times ``norm``) at about this distance from their mean."""
-    center = torch.randn(32, generator=chance(5))
-    offsets = torch.randn(images, 49, 32, generator=chance(6)) / 32**0.5
+    center = torch.randn(32, generator=seeded(5))
+    offsets = torch.randn(images, 49, 32, generator=seeded(6)) / 32**0.5
     return norm * (center / center.norm() + spread * offsets)
 
 
@@ -57,7 +57,7 @@ def graded(features: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("images", [8, 10])
 def test_same_labels_same_value_as_the_metric(normalize: bool, images: int) -> None:
     features = tokens(images)
-    metric = dense_structure(features, normalize=normalize, generator=chance(7), **SMALL)
+    metric = dense_structure(features, normalize=normalize, generator=seeded(7), **SMALL)
     dense = DenseStructureLoss(0.5, normalize=normalize, seed=7, **SMALL)
     assert dense(features) == -0.5 * metric.dse
     assert dense.last is not None
@@ -68,7 +68,7 @@ def test_same_labels_same_value_as_the_metric(normalize: bool, images: int) -> N
 
 def test_the_gradient_is_the_metrics_while_features_are_spread_out() -> None:
     features = tokens().requires_grad_()
-    dse = dense_structure(features, generator=chance(), **SMALL).dse
+    dse = dense_structure(features, generator=seeded(), **SMALL).dse
     assert dse is not None
     (expected,) = torch.autograd.grad(-dse, features)
     torch.testing.assert_close(graded(features)[1], expected, rtol=0, atol=0)
@@ -83,7 +83,7 @@ def test_gradients_agree_with_finite_differences(normalize: bool) -> None:
         global_clusters=3,
         group_size=4,
         normalize=normalize,
-        generator=chance(),
+        generator=seeded(),
     )
 
     def dse(values: Tensor) -> Tensor:

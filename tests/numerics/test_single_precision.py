@@ -19,11 +19,11 @@ SHAPES = [(90, 40), (30, 64), (40, 40)]
 def spread_of(shape: tuple[int, int], decay: float, mean: float, seed: int = 0) -> Tensor:
     """Rows of unit length, spectrum ``i^-decay``, their mean ``mean`` times their spread away."""
     rows, dim = shape
-    chance = torch.Generator().manual_seed(seed)
-    noise = torch.randn(6, rows, dim, generator=chance)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(6, rows, dim, generator=generator)
     noise *= torch.arange(1, dim + 1).float() ** -decay
-    turn = torch.linalg.qr(torch.randn(dim, dim, generator=chance)).Q
-    away = torch.nn.functional.normalize(torch.randn(6, 1, dim, generator=chance), dim=-1)
+    turn = torch.linalg.qr(torch.randn(dim, dim, generator=generator)).Q
+    away = torch.nn.functional.normalize(torch.randn(6, 1, dim, generator=generator), dim=-1)
     noise = noise @ turn
     length = noise.norm(dim=-1, keepdim=True).mean(1, keepdim=True)
     return torch.nn.functional.normalize(noise + mean * length * away, dim=-1)
@@ -103,8 +103,8 @@ def test_what_float32_cannot_hold_goes_to_float64(rows: Tensor, repairs: list[in
 
 def test_nearly_collapsed_rows_keep_what_a_float64_gram_matrix_loses(repairs: list[int]) -> None:
     rows = torch.ones(4, 50, 24) / 24**0.5
-    chance = torch.Generator().manual_seed(0)
-    rows = rows + 1e-7 * torch.randn(4, 50, 24, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    rows = rows + 1e-7 * torch.randn(4, 50, 24, generator=generator)
     norms = centered_norms(rows, sizes(rows), False)
     torch.testing.assert_close(norms, exact_centered(rows), rtol=1e-5, atol=0)
     found, expected = row_values(rows), torch.linalg.svdvals(rows.double()).flip(-1)

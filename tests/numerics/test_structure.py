@@ -19,13 +19,13 @@ from densescope.numerics.terms import cell_norms, spread
 SMALL: dict[str, Any] = {"local_clusters": 3, "global_clusters": 5, "group_size": 4}
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def features(images: int = 10, patches: int = 12, dim: int = 9) -> Tensor:
-    noise = torch.randn(images, patches, dim, generator=chance(3))
-    return noise + torch.randn(images, 1, dim, generator=chance(4))
+    noise = torch.randn(images, patches, dim, generator=seeded(3))
+    return noise + torch.randn(images, 1, dim, generator=seeded(4))
 
 
 def numbers(result: DenseStructure) -> dict[str, Tensor]:
@@ -93,8 +93,8 @@ def test_without_any_two_row_cluster_the_released_radius_is_one() -> None:
 def test_cluster_norms_agree_with_one_svd_per_cluster(
     dim: int, dtype: torch.dtype, apart: float
 ) -> None:
-    points = torch.randn(5, 60, dim, generator=chance())
-    labels = (torch.rand(5, 60, generator=chance(1)).square() * 7).long()
+    points = torch.randn(5, 60, dim, generator=seeded())
+    labels = (torch.rand(5, 60, generator=seeded(1)).square() * 7).long()
     labels[0] = 6
     cells = labels + 8 * torch.arange(len(labels)).unsqueeze(1)
     norms, counts = cell_norms(points.to(dtype), cells, len(labels) * 8, normalize=False)
@@ -109,7 +109,7 @@ def test_cluster_norms_agree_with_one_svd_per_cluster(
 
 def test_two_clusterings_at_once_give_the_norms_of_each_alone() -> None:
     points = features(4, 9, 6)
-    labels = torch.randint(0, 5, (2, 4, 9), generator=chance())
+    labels = torch.randint(0, 5, (2, 4, 9), generator=seeded())
     labels[1] += 5
     norms, counts = cell_norms(points, labels, 10, normalize=True)
     for one, start in zip(labels, (0, 5), strict=True):
@@ -121,8 +121,8 @@ def test_two_clusterings_at_once_give_the_norms_of_each_alone() -> None:
 def test_the_plain_version_agrees_on_average() -> None:
     rows = features(8, 16, 12)
     settings = {"local_clusters": 2, "global_clusters": 4, "group_size": 4}
-    ours = [dense_structure(rows, generator=chance(seed), **settings) for seed in range(60)]  # type: ignore[arg-type]
-    theirs = [plain.estimator(rows, chance(seed), **settings) for seed in range(60)]
+    ours = [dense_structure(rows, generator=seeded(seed), **settings) for seed in range(60)]  # type: ignore[arg-type]
+    theirs = [plain.estimator(rows, seeded(seed), **settings) for seed in range(60)]
     for name in plain.Plain._fields:
         a = torch.stack([getattr(result, name) for result in ours])
         b = torch.stack([getattr(result, name) for result in theirs])
@@ -132,15 +132,15 @@ def test_the_plain_version_agrees_on_average() -> None:
 @pytest.mark.parametrize("definition", ["released", "paper"])
 def test_same_seed_same_numbers(definition: Any) -> None:
     first, again = (
-        dense_structure(features(), definition=definition, generator=chance(1), **SMALL)
+        dense_structure(features(), definition=definition, generator=seeded(1), **SMALL)
         for _ in range(2)
     )
-    other = dense_structure(features(), definition=definition, generator=chance(2), **SMALL)
+    other = dense_structure(features(), definition=definition, generator=seeded(2), **SMALL)
     assert numbers(first) == numbers(again)
     assert first.inter != other.inter
     default = dense_structure(features(), definition=definition, **SMALL)
-    seeded = dense_structure(features(), definition=definition, generator=chance(0), **SMALL)
-    assert numbers(default) == numbers(seeded)
+    zero = dense_structure(features(), definition=definition, generator=seeded(0), **SMALL)
+    assert numbers(default) == numbers(zero)
 
 
 def test_memory_and_cores_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_memory_and_cores_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPa
 def test_the_last_group_may_be_smaller() -> None:
     rows = features(9)
     given = assignments.assign(
-        rows, local_clusters=3, global_clusters=5, group_size=4, normalize=True, generator=chance()
+        rows, local_clusters=3, global_clusters=5, group_size=4, normalize=True, generator=seeded()
     )
     assert given.global_centroids.shape == (3, 5, 9)
     assert given.local_labels.shape == given.global_labels.shape == (9, 12)
@@ -165,7 +165,7 @@ def test_the_last_group_may_be_smaller() -> None:
 
 
 def test_permutations_hold_every_position_once() -> None:
-    orders = assignments.permute(50, 7, chance())
+    orders = assignments.permute(50, 7, seeded())
     assert (orders.sort(1).values == torch.arange(7)).all()
     assert len({tuple(order) for order in orders.tolist()}) > 40
 
@@ -186,7 +186,7 @@ def test_autocast_changes_nothing() -> None:
 def test_gradients_agree_with_finite_differences(definition: Any) -> None:
     rows = features(6, 5, 4).double()
     given = assignments.assign(
-        rows, local_clusters=2, global_clusters=3, group_size=4, normalize=True, generator=chance()
+        rows, local_clusters=2, global_clusters=3, group_size=4, normalize=True, generator=seeded()
     )
 
     def total(values: Tensor) -> Tensor:

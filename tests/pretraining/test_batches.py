@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.pretraining.contrast import contrast_with
+from densescope.pretraining.contrastive import info_nce_with_queue
 from densescope.pretraining.learners.barlowtwins import BarlowTwins
 from densescope.pretraining.learners.mec import Mec, MecRecipe, coding_loss
 from densescope.pretraining.learners.resa import Resa, alignment, self_assignment
@@ -22,7 +22,7 @@ from densescope.pretraining.learners.swav import Swav
 from densescope.pretraining.learners.vicreg import Vicreg
 from densescope.pretraining.learners.vicregl import Vicregl
 from densescope.pretraining.methods import METHODS
-from densescope.pretraining.optimizers import build_optimizer, set_step
+from densescope.pretraining.optimizers import build_optimizer, set_rates
 from densescope.pretraining.trainer import pretrain
 from tests.pretraining.numeric import array, log_softmax, sinkhorn, unit, vicreg
 from tests.pretraining.tiny import content, images, learner_of, tiny
@@ -34,12 +34,12 @@ def pixels(count: int = 8) -> Tensor:
     return images()[:count].float() / 255
 
 
-def chance(seed: int = 3) -> torch.Generator:
+def seeded(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def outputs(learner: Any) -> list[Any]:
-    return [array(learner.student(view)[0]) for view in learner.views(pixels(), chance())]
+    return [array(learner.student(view)[0]) for view in learner.views(pixels(), seeded())]
 
 
 def test_barlow_twins_is_made_of_correlations() -> None:
@@ -48,7 +48,7 @@ def test_barlow_twins_is_made_of_correlations() -> None:
     table = first.T @ second / 8
     squares = table**2
     expected = ((1 - np.diag(table)) ** 2).sum() + 0.01 * (squares.sum() - np.diag(squares).sum())
-    loss = learner.loss(pixels(), 0, chance()).loss
+    loss = learner.loss(pixels(), 0, seeded()).loss
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -64,20 +64,20 @@ def test_barlow_twins_is_nearly_0_for_equal_views_without_redundancy() -> None:
 def test_barlow_twins_has_a_rate_for_biases_and_norms() -> None:
     learner = learner_of("barlowtwins", BarlowTwins, vector_rate=0.1, warmup=0.0)
     optimizer = build_optimizer(learner.parameter_groups(), learner.recipe)
-    rate = set_step(optimizer, learner.settings, learner.recipe, 0)
+    rate = set_rates(optimizer, learner.settings, learner.recipe, 0)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, 0.1 * rate])
     assert all(p.ndim == 1 for p in optimizer.param_groups[1]["params"])
 
 
 def test_vicreg_is_made_of_variances_and_covariances() -> None:
     learner = learner_of("vicreg", Vicreg)
-    loss = learner.loss(pixels(), 0, chance()).loss
+    loss = learner.loss(pixels(), 0, seeded()).loss
     assert loss.item() == pytest.approx(vicreg(*outputs(learner)), rel=1e-4)
 
 
 def test_barlow_twins_of_unrelated_views_is_its_chance_value() -> None:
     learner = learner_of("barlowtwins", BarlowTwins, redundancy=0.5)
-    draws = torch.randn(200, 2, 8, 32, generator=chance())
+    draws = torch.randn(200, 2, 8, 32, generator=seeded())
     found = torch.stack([learner.criterion(*draw) for draw in draws]).mean()
     expected = at_chance("barlowtwins", redundancy=0.5, output_dim=32)
     assert found.item() == pytest.approx(expected, rel=0.01)
@@ -86,7 +86,7 @@ def test_barlow_twins_of_unrelated_views_is_its_chance_value() -> None:
 def test_constant_outputs_are_at_chance() -> None:
     places = torch.ones(4, 2, 2, 5)
     criterion = learner_of("vicregl", Vicregl, whole=0.6).criterion
-    grids = list(torch.rand(2, 4, 2, 2, 2, generator=chance()))
+    grids = list(torch.rand(2, 4, 2, 2, 2, generator=seeded()))
     same = criterion([(places[:, 0, 0], places), (places[:, 0, 0] + 0, places + 0)], grids)
     assert same.item() == pytest.approx(at_chance("vicregl", whole=0.6))
     assert at_chance("vicreg", variance=7.0) == pytest.approx(7 * 0.99)
@@ -98,15 +98,15 @@ def test_constant_outputs_are_at_chance() -> None:
     assert alignment(one, one, even, 0.4).item() == pytest.approx(at_chance("resa"))
     eye = torch.eye(8)
     assert coding_loss(eye[:4], eye[4:], 0.5, 4).item() == at_chance("mec") == 0.0
-    queue = contrast_with(one, one, torch.ones(32, 4), 0.2)
+    queue = info_nce_with_queue(one, one, torch.ones(32, 4), 0.2)
     assert queue.item() == pytest.approx(at_chance("densecl", queue=32))
 
 
 def at_chance(method: str, **changes: Any) -> float:
     """What a row says of eight images."""
     row = METHODS[method]
-    assert row.chance is not None
-    return row.chance(replace(row.small, **changes), 8)
+    assert row.chance_loss is not None
+    return row.chance_loss(replace(row.small, **changes), 8)
 
 
 def test_vicreg_of_a_collapsed_batch_is_its_variance_term() -> None:
@@ -123,7 +123,7 @@ def test_the_coding_loss_of_orthonormal_rows_is_its_series(
     """``C = A A'`` of orthonormal rows is the identity; of a frame, a multiple of a projection."""
     rows, width = shape
     count = max(shape)
-    frame = torch.linalg.qr(torch.randn(count, count, generator=chance()))[0][:rows, :width]
+    frame = torch.linalg.qr(torch.randn(count, count, generator=seeded()))[0][:rows, :width]
     frame = F.normalize(frame, dim=1)
     scale = 0.3
     values = np.linalg.svd(array(frame), compute_uv=False) ** 2 * scale
@@ -136,7 +136,7 @@ def test_the_coding_loss_of_orthonormal_rows_is_its_series(
 
 
 def test_the_coding_loss_is_near_the_log_determinant() -> None:
-    first, second = torch.randn(2, 6, 12, generator=chance()).unbind()
+    first, second = torch.randn(2, 6, 12, generator=seeded()).unbind()
     table = unit(array(first)) @ unit(array(second)).T
     scale = 0.02
     exact = -np.linalg.slogdet(np.eye(6) + scale * table)[1] / (scale * 6)
@@ -144,7 +144,7 @@ def test_the_coding_loss_is_near_the_log_determinant() -> None:
 
 
 def test_the_coding_loss_is_symmetric_and_blind_to_length() -> None:
-    first, second = torch.randn(2, 5, 3, generator=chance()).unbind()
+    first, second = torch.randn(2, 5, 3, generator=seeded()).unbind()
     loss = coding_loss(first, second, 0.4, 4)
     torch.testing.assert_close(coding_loss(second, first, 0.4, 4), loss)
     torch.testing.assert_close(coding_loss(3 * first, 5 * second, 0.4, 4), loss)
@@ -169,21 +169,21 @@ def test_mec_scores_guesses_of_both_views() -> None:
     assert [learner.scale(step, 8) for step in (0, 1, 2)] == pytest.approx(
         [32 / 8 / 4 / times for times in (3, 2, 1)]
     )
-    views = learner.views(pixels(), chance())
-    told = [unit(array(learner.teacher(view)[0])) for view in views]
-    said = [unit(array(learner.predictor(learner.student(view)[0]))) for view in views]
+    views = learner.views(pixels(), seeded())
+    teacher_output = [unit(array(learner.teacher(view)[0])) for view in views]
+    student_output = [unit(array(learner.predictor(learner.student(view)[0]))) for view in views]
     expected = 0.0
     for one, other in ((0, 1), (1, 0)):
-        product = said[one] @ told[other].T / 3
+        product = student_output[one] @ teacher_output[other].T / 3
         powers = [np.linalg.matrix_power(product, k).trace() for k in (1, 2, 3, 4)]
         total = powers[0] - powers[1] / 2 + powers[2] / 3 - powers[3] / 4
         expected -= total * 3 / 8 / 2
-    loss = learner.loss(pixels(), 0, chance()).loss
+    loss = learner.loss(pixels(), 0, seeded()).loss
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_assignment_shares_images_out_evenly() -> None:
-    vectors = torch.randn(2, 16, 5, generator=chance()).unbind()
+    vectors = torch.randn(2, 16, 5, generator=seeded()).unbind()
     assigned = self_assignment(*vectors, sharpness=0.3, iterations=50)
     torch.testing.assert_close(assigned.sum(1), torch.ones(16))
     torch.testing.assert_close(assigned.sum(0), torch.ones(16), rtol=1e-2, atol=1e-2)
@@ -202,27 +202,27 @@ def test_alignment_known_on_paper() -> None:
 
 def test_resa_pulls_towards_what_the_encoder_finds_alike() -> None:
     learner = learner_of("resa", Resa, temperature=0.4)
-    views = learner.views(pixels(), chance())
-    told = [unit(array(learner.teacher(view)[0])) for view in views]
+    views = learner.views(pixels(), seeded())
+    teacher_output = [unit(array(learner.teacher(view)[0])) for view in views]
     outs = [learner.student(view) for view in views]
-    said = [unit(array(learner.predictor(out))) for out, _ in outs]
+    student_output = [unit(array(learner.predictor(out))) for out, _ in outs]
     vectors = unit(array(outs[0][1].image))
     seen = unit(array(learner.teacher(views[0])[1].image))
     assigned = sinkhorn(vectors @ seen.T, 0.05, 3)
     expected = 0.0
     for one, other in ((0, 1), (1, 0)):
-        scores = said[one] @ told[other].T / 0.4
+        scores = student_output[one] @ teacher_output[other].T / 0.4
         expected -= (assigned * log_softmax(scores)).sum(1).mean() / 2
-    loss = learner.loss(pixels(), 0, chance()).loss
+    loss = learner.loss(pixels(), 0, seeded()).loss
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def swav_loss(learner: Any, step: int) -> tuple[float, float]:
     """The loss of a step, and what NumPy makes of the same outputs and queues."""
-    large = learner.views(pixels(), chance())
-    drawn = chance()
+    large = learner.views(pixels(), seeded())
+    drawn = seeded()
     learner.views(pixels(), drawn)
-    small = learner.small_views(pixels(), drawn)
+    small = learner.local_views(pixels(), drawn)
     branch = learner.student
     vectors = [branch.backbone(views.flatten(0, 1)).image for views in (large, small)]
     rows = unit(array(branch.head(torch.cat(vectors)))).reshape(3, 8, -1)
@@ -237,7 +237,7 @@ def swav_loss(learner: Any, step: int) -> tuple[float, float]:
         assigned = sinkhorn(known, 0.05, 3)[:8]
         for other in {0, 1, 2} - {view}:
             expected -= (assigned * log_softmax(scores[other] / 0.1)).sum(1).mean() / 4
-    return learner.loss(pixels(), step, chance()).loss.item(), float(expected)
+    return learner.loss(pixels(), step, seeded()).loss.item(), float(expected)
 
 
 def test_swav_swaps_assignments_and_uses_the_queue_when_it_is_full() -> None:
@@ -259,7 +259,7 @@ def test_swav_without_a_queue() -> None:
 def test_the_prototypes_of_swav_wait() -> None:
     learner = learner_of("swav", Swav, frozen_prototypes=0.4)
     for step, waits in ((0, True), (1, True), (2, False)):
-        learner.loss(pixels(), step, chance()).loss.backward()
+        learner.loss(pixels(), step, seeded()).loss.backward()
         learner.before_step(step)
         assert (learner.prototypes.weight.grad is None) == waits
 

@@ -14,10 +14,10 @@ from densescope.errors import InputError
 from densescope.features.backbones import load_backbone
 from densescope.features.discovery import find_checkpoints
 from densescope.features.spec import BackboneSpec
-from densescope.pretraining.encoders import FAMILIES, Tokens
-from densescope.pretraining.journal import Progress
+from densescope.pretraining.encoders import FAMILIES, EncoderOutput
 from densescope.pretraining.learner import Learner
-from densescope.pretraining.methods import METHODS, recipe_changes, settled
+from densescope.pretraining.methods import METHODS, recipe_changes, resolve_settings
+from densescope.pretraining.recorder import Progress
 from densescope.pretraining.regularizers import build_regularizer
 from densescope.pretraining.resume import KEY
 from densescope.pretraining.settings import RegularizerSettings
@@ -36,7 +36,7 @@ PROBE = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)
 class Seen:
     """Keeps what the networks of a run say of a few images at its last checkpoint."""
 
-    features: dict[str, Tokens] = field(default_factory=dict)
+    features: dict[str, EncoderOutput] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
@@ -66,7 +66,7 @@ def whole(
     if method not in runs:
         seen = Seen()
         folder = tmp_path_factory.mktemp(method)
-        runs[method] = pretrain(tiny(method), images(), folder, watchers=[seen]), seen
+        runs[method] = pretrain(tiny(method), images(), folder, callbacks=[seen]), seen
     return runs[method]
 
 
@@ -106,7 +106,7 @@ def test_the_published_recipe_trains_too(method: str, tmp_path: Path) -> None:
     recipe = replace(METHODS[method].published, **fitting.get(method, {}))
     settings = tiny(method, recipe=tiny_recipe(recipe), steps=2)
     seen = Seen()
-    files = pretrain(settings, images(), tmp_path, watchers=[seen])
+    files = pretrain(settings, images(), tmp_path, callbacks=[seen])
     assert all(math.isfinite(loss) for loss in seen.losses)
     assert content(files[-1])[KEY]["step"] == 2
 
@@ -237,7 +237,7 @@ def test_another_schedule_is_refused(method: str, whole: tuple[tuple[Path, ...],
 def test_patch_tokens_and_what_is_added_for_them_have_gradients_in_every_family(
     method: str, family: str
 ) -> None:
-    settings = settled(tiny(method, family))
+    settings = resolve_settings(tiny(method, family))
     learner = METHODS[method].build(settings, settings.recipe)
     pixels = images()[:8].float() / 255
     outcome = learner.loss(pixels, 0, torch.Generator().manual_seed(0))
@@ -278,18 +278,18 @@ def test_the_row_is_complete(method: str) -> None:
     assert type(row.small) is type(row.published)
     assert recipe_changes(row)
     assert all(line.endswith(".") for line in row.changed)
-    if row.chance is not None:
-        assert math.isfinite(row.chance(row.small, 32))
+    if row.chance_loss is not None:
+        assert math.isfinite(row.chance_loss(row.small, 32))
 
 
 @EVERY
 def test_a_batch_that_is_too_small_is_a_sentence(method: str, tmp_path: Path) -> None:
     row = METHODS[method]
-    if row.least_share == 1:
+    if row.least_micro_batch == 1:
         assert row.least_reason == ""
         return
-    few = replace(tiny(method), batch_size=row.least_share - 1)
-    with pytest.raises(InputError, match=f"at least {row.least_share} images at once"):
+    few = replace(tiny(method), batch_size=row.least_micro_batch - 1)
+    with pytest.raises(InputError, match=f"at least {row.least_micro_batch} images at once"):
         pretrain(few, images(), tmp_path)
 
 

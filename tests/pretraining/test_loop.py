@@ -1,4 +1,4 @@
-"""The loop around a method: parts of a batch, precision, watchers, several devices."""
+"""The loop around a method: parts of a batch, precision, callbacks, several devices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from densescope.errors import CheckpointError, InputError
-from densescope.pretraining.journal import Progress
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.recipe import AugmentationSettings
+from densescope.pretraining.recorder import Progress
 from densescope.pretraining.resume import KEY
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import Start, pretrain
@@ -109,7 +109,7 @@ class Watching:
 def test_watchers_see_every_step_and_change_nothing(tmp_path: Path) -> None:
     watching = Watching()
     settings = tiny("simsiam", steps=3)
-    files = pretrain(settings, images(), tmp_path / "watched", watchers=[watching])
+    files = pretrain(settings, images(), tmp_path / "watched", callbacks=[watching])
     alone = pretrain(settings, images(), tmp_path / "alone")
     assert watching.seen == [
         ("start", 0),

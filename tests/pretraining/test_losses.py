@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.pretraining.contrast import Queue, contrast, contrast_with
-from densescope.pretraining.encoders import Tokens
+from densescope.pretraining.contrastive import Queue, info_nce, info_nce_with_queue
+from densescope.pretraining.encoders import EncoderOutput
 from densescope.pretraining.learners.esvit import region_entropy
-from densescope.pretraining.learners.mugs import Said, with_neighbors
+from densescope.pretraining.learners.mugs import MugsOutput, with_neighbors
 from densescope.pretraining.masking import block_masks, random_keep, target_blocks
-from densescope.pretraining.methods import METHODS, settled
+from densescope.pretraining.methods import METHODS, resolve_settings
 from tests.pretraining.tiny import images, tiny
 
 pytest.importorskip("lightly")
@@ -32,8 +32,18 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def built(method: str, **recipe: Any) -> Any:
     settings = tiny(method)
     assert settings.recipe is not None
-    settings = settled(replace(settings, recipe=replace(settings.recipe, **recipe)))
+    settings = resolve_settings(replace(settings, recipe=replace(settings.recipe, **recipe)))
     return METHODS[method].build(settings, settings.recipe)
+
+
+def loss_of(method: str, **recipe: Any) -> Tensor:
+    """The loss of a step with weights, views and dropped paths of their own seed."""
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        learner = built(method, **recipe)
+        batch = images()[:8].float() / 255
+        loss: Tensor = learner.loss(batch, 1, torch.Generator().manual_seed(0)).loss.detach()
+    return loss
 
 
 def log_softmax(x: Array) -> Array:
@@ -49,14 +59,14 @@ def test_contrast_is_cross_entropy_of_cosines() -> None:
     queries, keys = draw(5, 7), draw(5, 7, seed=1)
     cosines = unit(queries.numpy()) @ unit(keys.numpy()).T / 0.2
     expected = -np.diag(log_softmax(cosines)).mean()
-    assert float(contrast(queries, keys, 0.2)) == pytest.approx(expected, rel=1e-5)
+    assert float(info_nce(queries, keys, 0.2)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_contrast_at_chance() -> None:
     same = torch.ones(6, 3)
-    assert float(contrast(same, same, 0.2)) == pytest.approx(math.log(6))
+    assert float(info_nce(same, same, 0.2)) == pytest.approx(math.log(6))
     learner = built("mocov3", temperature=0.3)
-    assert float(learner.mismatch(same, same)) == pytest.approx(0.6 * math.log(6))
+    assert float(learner.prediction_loss(same, same)) == pytest.approx(0.6 * math.log(6))
 
 
 def test_contrast_with_others_is_cross_entropy_of_cosines() -> None:
@@ -64,7 +74,9 @@ def test_contrast_with_others_is_cross_entropy_of_cosines() -> None:
     right = (unit(queries.numpy()) * unit(keys.numpy())).sum(1, keepdims=True)
     wrong = unit(queries.numpy()) @ unit(others.numpy()).T
     expected = -log_softmax(np.concatenate([right, wrong], 1) / 0.2)[:, 0].mean()
-    assert float(contrast_with(queries, keys, others, 0.2)) == pytest.approx(expected, rel=1e-5)
+    assert float(info_nce_with_queue(queries, keys, others, 0.2)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_a_queue_keeps_the_newest_rows_and_is_saved() -> None:
@@ -89,9 +101,9 @@ def test_one_direction_of_a_siamese_loss_is_linear_in_the_cosine(
     method: str, scale: float, unrelated: float
 ) -> None:
     learner = built(method)
-    guess, target = draw(4, 6), draw(4, 6, seed=1)
-    cosine = (unit(guess.numpy()) * unit(target.numpy())).sum(1).mean()
-    found = float(learner.mismatch(guess, target))
+    prediction, target = draw(4, 6), draw(4, 6, seed=1)
+    cosine = (unit(prediction.numpy()) * unit(target.numpy())).sum(1).mean()
+    found = float(learner.prediction_loss(prediction, target))
     assert found == pytest.approx(unrelated + scale * cosine, rel=1e-5)
 
 
@@ -99,38 +111,40 @@ def test_both_directions_of_a_siamese_loss_count_and_targets_get_no_gradient() -
     learner = built("byol").eval()
     views = draw(2, 4, 3, 16, 16)
     with torch.no_grad():
-        said = [learner.predictor(learner.student(view)[0]) for view in views]
-        told = [learner.teacher(view)[0] for view in views]
+        student_output = [learner.predictor(learner.student(view)[0]) for view in views]
+        teacher_output = [learner.teacher(view)[0] for view in views]
         first, second = (learner.student(view)[0] for view in views)
         found = learner.compare(first, second, views, 0)
-    expected = learner.mismatch(said[0], told[1]) + learner.mismatch(said[1], told[0])
+    expected = learner.prediction_loss(
+        student_output[0], teacher_output[1]
+    ) + learner.prediction_loss(student_output[1], teacher_output[0])
     torch.testing.assert_close(found, expected)
     assert not any(parameter.requires_grad for parameter in learner.teacher.parameters())
 
 
 def test_the_loss_of_dino_is_the_mean_cross_entropy_over_pairs_of_views() -> None:
     learner = built("dino")
-    told, said = draw(2, 4, 32), draw(3, 4, 32, seed=1)
+    teacher_output, student_output = draw(2, 4, 32), draw(3, 4, 32, seed=1)
     center = draw(32, seed=2)
     learner.criterion.center.copy_(center)
-    found = learner.criterion(list(told), list(said), teacher_temp=0.04)
-    target = np.exp(log_softmax((told.numpy() - center.numpy()) / 0.04))
-    logits = log_softmax(said.numpy() / 0.1)
+    found = learner.criterion(list(teacher_output), list(student_output), teacher_temp=0.04)
+    target = np.exp(log_softmax((teacher_output.numpy() - center.numpy()) / 0.04))
+    logits = log_softmax(student_output.numpy() / 0.1)
     pairs = [-(target[t] * logits[s]).sum(1).mean() for t in range(2) for s in range(3) if s != t]
     assert float(found) == pytest.approx(np.mean(pairs), rel=1e-4)
-    moved = 0.9 * center + 0.1 * told.mean((0, 1))
+    moved = 0.9 * center + 0.1 * teacher_output.mean((0, 1))
     torch.testing.assert_close(learner.criterion.center.flatten(), moved)
 
 
 def test_a_center_begins_at_the_first_outputs_and_only_then() -> None:
     learner = built("dino")
-    center, told = torch.zeros(1, 1, 3), draw(5, 3)
-    learner.begin_center(center, told, 1)
+    center, teacher_output = torch.zeros(1, 1, 3), draw(5, 3)
+    learner.begin_center(center, teacher_output, 1)
     assert not center.any()
-    learner.begin_center(center, told, 0)
-    torch.testing.assert_close(center[0, 0], told.mean(0))
-    learner.begin_center(center, told + 1, 0)
-    torch.testing.assert_close(center[0, 0], told.mean(0))
+    learner.begin_center(center, teacher_output, 0)
+    torch.testing.assert_close(center[0, 0], teacher_output.mean(0))
+    learner.begin_center(center, teacher_output + 1, 0)
+    torch.testing.assert_close(center[0, 0], teacher_output.mean(0))
 
 
 def test_the_loss_of_hidden_patches_is_a_mean_over_the_patches_of_each_view() -> None:
@@ -139,19 +153,21 @@ def test_the_loss_of_hidden_patches_is_a_mean_over_the_patches_of_each_view() ->
     mask = torch.zeros(3, 16, dtype=torch.bool)
     mask[0, :4], mask[2, 5] = True, True
     with torch.no_grad():
-        told = learner.teacher.head(seen).numpy()
-        said = learner.student.head(hidden).numpy()
+        teacher_output = learner.teacher.head(seen).numpy()
+        student_output = learner.student.head(hidden).numpy()
         found = learner._of_patches(seen, hidden, mask, step=1)
-    entropy = -(np.exp(log_softmax(told / 0.04)) * log_softmax(said / 0.1)).sum(-1)
+    entropy = -(np.exp(log_softmax(teacher_output / 0.04)) * log_softmax(student_output / 0.1)).sum(
+        -1
+    )
     expected = (entropy[0, :4].mean() + entropy[2, 5]) / 3
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_hidden_patches_their_loss_is_0() -> None:
-    learner = built("ibot", hidden_views=0.0)
-    outcome = learner.loss(images()[:8].float() / 255, 0, torch.Generator().manual_seed(0))
-    assert float(outcome.terms["patch_loss"].detach()) == 0
-    torch.testing.assert_close(outcome.loss, outcome.terms["class_loss"])
+    weighed, left_out = (loss_of("ibot", hidden_views=0.0, patch_weight=w) for w in (1.0, 0.0))
+    assert weighed > 0
+    torch.testing.assert_close(weighed, left_out)
+    assert loss_of("ibot", hidden_views=1.0) != loss_of("ibot", hidden_views=1.0, patch_weight=0.0)
 
 
 def test_what_stands_under_a_mask_does_not_reach_the_student() -> None:
@@ -170,15 +186,15 @@ def test_what_stands_under_a_mask_does_not_reach_the_student() -> None:
 
 
 def test_every_region_is_compared_with_the_most_similar_one() -> None:
-    told, said = draw(2, 3, 6).softmax(2), draw(2, 4, 6, seed=1)
+    teacher_output, student_output = draw(2, 3, 6).softmax(2), draw(2, 4, 6, seed=1)
     teacher, student = draw(2, 3, 5, seed=2), draw(2, 4, 5, seed=3)
     found = []
     for image in range(2):
         for region in range(4):
             cosines = unit(teacher[image].numpy()) @ unit(student[image, region].numpy())
-            target = told[image, int(cosines.argmax())].numpy()
-            found.append(-(target * log_softmax(said[image, region].numpy() / 0.1)).sum())
-    entropy = region_entropy(told, said, teacher, student, 0.1)
+            target = teacher_output[image, int(cosines.argmax())].numpy()
+            found.append(-(target * log_softmax(student_output[image, region].numpy() / 0.1)).sum())
+    entropy = region_entropy(teacher_output, student_output, teacher, student, 0.1)
     assert float(entropy) == pytest.approx(np.mean(found), rel=1e-5)
 
 
@@ -189,8 +205,9 @@ def test_esvit_at_chance_and_its_two_halves() -> None:
             torch.nn.init.zeros_(head.last_layer.weight_g)
     outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
     assert float(outcome.loss.detach()) == pytest.approx(math.log(32), rel=1e-5)
-    mean = (outcome.terms["view_loss"] + outcome.terms["region_loss"]) / 2
-    torch.testing.assert_close(outcome.loss, mean)
+    whole, of_views, of_regions = (loss_of("esvit", region_weight=w) for w in (0.5, 0.0, 1.0))
+    torch.testing.assert_close(whole, (of_views + of_regions) / 2)
+    assert not torch.isclose(of_views, of_regions)
 
 
 @pytest.mark.parametrize("method", ["dino", "ibot", "esvit", "mugs"])
@@ -205,7 +222,7 @@ def test_prototypes_keep_their_length_or_learn_it(method: str, unit: bool) -> No
 
 def test_only_a_vits_predictor_of_mocov3_ends_in_a_batch_norm() -> None:
     for family, ends in (("vit", True), ("resnet", False)):
-        settings = settled(tiny("mocov3", family))
+        settings = resolve_settings(tiny("mocov3", family))
         learner: Any = METHODS["mocov3"].build(settings, settings.recipe)
         assert isinstance(learner.predictor.layers[-1], torch.nn.BatchNorm1d) == ends
 
@@ -218,17 +235,17 @@ def test_heads_that_say_nothing_are_at_chance(method: str) -> None:
         if name.endswith("weight_g"):
             torch.nn.init.zeros_(value)
     outcome = learner.loss(images()[:8].float() / 255, 1, torch.Generator().manual_seed(0))
-    chance = METHODS[method].chance
-    assert chance is not None
-    assert float(outcome.loss.detach()) == pytest.approx(chance(learner.recipe, 8), rel=1e-5)
+    chance_loss = METHODS[method].chance_loss
+    assert chance_loss is not None
+    assert float(outcome.loss.detach()) == pytest.approx(chance_loss(learner.recipe, 8), rel=1e-5)
 
 
 def test_the_center_of_regions_follows_the_teacher() -> None:
     learner = built("esvit")
-    told = draw(4, 5, 32)
+    teacher_output = draw(4, 5, 32)
     learner.region_center.fill_(1.0)
-    learner._move_center(told)
-    torch.testing.assert_close(learner.region_center[0], 0.9 + 0.1 * told.mean((0, 1)))
+    learner._move_center(teacher_output)
+    torch.testing.assert_close(learner.region_center[0], 0.9 + 0.1 * teacher_output.mean((0, 1)))
 
 
 def test_neighbors_are_the_nearest_by_cosine_and_get_no_gradient() -> None:
@@ -246,23 +263,32 @@ def test_neighbors_are_the_nearest_by_cosine_and_get_no_gradient() -> None:
 def test_mugs_weighs_global_and_small_views_alike() -> None:
     learner = built("mugs")
     learner.image_predictor = learner.group_predictor = torch.nn.Identity()
-    told, views = ([Said(*draw(3, 4, 32, seed=10 * n + k)) for k in range(2)] for n in (1, 2))
-    views += [Said(*draw(3, 4, 32, seed=30 + k)) for k in range(3)]
+    teacher_output, views = (
+        [MugsOutput(*draw(3, 4, 32, seed=10 * n + k)) for k in range(2)] for n in (1, 2)
+    )
+    views += [MugsOutput(*draw(3, 4, 32, seed=30 + k)) for k in range(3)]
     center = learner.criterion.center.copy_(draw(1, 1, 32)).clone()
-    terms = learner._compare(told, views, 1)
+    terms = learner._compare(teacher_output, views, 1)
 
-    def one(target: Said, said: Said) -> list[float]:
-        image = contrast_with(said.image, target.image, learner.image_queue.rows, 0.2)
-        group = contrast_with(said.group, target.group, learner.group_queue.rows, 0.2)
+    def one(target: MugsOutput, student_output: MugsOutput) -> list[float]:
+        image = info_nce_with_queue(
+            student_output.image, target.image, learner.image_queue.rows, 0.2
+        )
+        group = info_nce_with_queue(
+            student_output.group, target.group, learner.group_queue.rows, 0.2
+        )
         wanted = np.exp(log_softmax((target.clusters - center[0]).numpy() / 0.04))
-        clusters = -(wanted * log_softmax(said.clusters.numpy() / 0.1)).sum(1).mean()
+        clusters = -(wanted * log_softmax(student_output.clusters.numpy() / 0.1)).sum(1).mean()
         return [float(image), float(group), float(clusters)]
 
-    large = np.mean([one(told[0], views[1]), one(told[1], views[0])], axis=0)
-    small = np.mean([one(target, said) for target in told for said in views[2:]], axis=0)
-    found = [float(term) for term in terms.values()]
+    large = np.mean([one(teacher_output[0], views[1]), one(teacher_output[1], views[0])], axis=0)
+    small = np.mean(
+        [one(target, student_output) for target in teacher_output for student_output in views[2:]],
+        axis=0,
+    )
+    found = [float(term) for term in terms]
     assert found == pytest.approx(((large + small) / 2).tolist(), rel=1e-5)
-    mean = torch.stack([target.clusters for target in told]).mean((0, 1))
+    mean = torch.stack([target.clusters for target in teacher_output]).mean((0, 1))
     expected = 0.9 * center[0, 0] + 0.1 * mean
     torch.testing.assert_close(learner.criterion.center[0, 0], expected)
 
@@ -270,7 +296,7 @@ def test_mugs_weighs_global_and_small_views_alike() -> None:
 def test_mugs_normalizes_what_is_mixed_with_neighbors() -> None:
     branch = built("mugs").student
     torch.nn.init.zeros_(branch.backbone.model.norm.weight)
-    tokens = Tokens(draw(3, 16), draw(3, 16, 16))
+    tokens = EncoderOutput(draw(3, 16), draw(3, 16, 16))
     group = branch.eval().say(tokens, draw(9, 16), 2).group
     torch.testing.assert_close(group[0], group[2])
 
@@ -281,11 +307,12 @@ def test_mugs_puts_what_the_teacher_says_into_its_queues() -> None:
     assert [int(q.place) for q in (learner.image_queue, learner.group_queue)] == [16, 16]
     expected = learner.teacher.backbone(outcome.views[:8]).patches.mean(1)
     torch.testing.assert_close(learner.memory.rows[:8], expected)
-    terms = torch.stack(list(outcome.terms.values()))
-    torch.testing.assert_close(outcome.loss, terms.mean())
+    weights = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    parts = [loss_of("mugs", weights=one) for one in weights]
+    torch.testing.assert_close(loss_of("mugs"), torch.stack(parts).mean())
     # Random queues and heads: close to chance.
-    chance = math.log(1 + 32)
-    assert float(outcome.terms["image_loss"].detach()) == pytest.approx(chance, rel=0.5)
+    at_chance = math.log(1 + 32)
+    assert float(parts[0]) == pytest.approx(at_chance, rel=0.5)
 
 
 def test_mae_paints_pixels_in_units_of_their_patch() -> None:
@@ -327,16 +354,20 @@ def test_a_vit_that_sees_all_patches_in_order_says_what_it_always_says() -> None
 
 def test_the_loss_of_ijepa_is_the_smooth_distance_to_normalized_targets() -> None:
     learner = built("ijepa").eval()
-    guesses: list[Tensor] = []
-    learner.predictor.register_forward_hook(lambda *given: guesses.append(given[2]))
+    predictions: list[Tensor] = []
+    learner.predictor.register_forward_hook(lambda *given: predictions.append(given[2]))
     blocks: list[Tensor] = []
     learner.predictor.register_forward_pre_hook(lambda _, given: blocks.extend(given[2]))
     with torch.no_grad():
         outcome = learner.loss(images()[:8].float() / 255, 0, torch.Generator().manual_seed(0))
-        told = learner.teacher(outcome.views).patches.numpy()
-    told = (told - told.mean(-1, keepdims=True)) / np.sqrt(told.var(-1, keepdims=True) + 1e-5)
-    wanted = np.concatenate([np.take_along_axis(told, b.numpy()[:, :, None], 1) for b in blocks])
-    apart = np.abs(guesses[0].numpy() - wanted)
+        teacher_output = learner.teacher(outcome.views).patches.numpy()
+    teacher_output = (teacher_output - teacher_output.mean(-1, keepdims=True)) / np.sqrt(
+        teacher_output.var(-1, keepdims=True) + 1e-5
+    )
+    wanted = np.concatenate(
+        [np.take_along_axis(teacher_output, b.numpy()[:, :, None], 1) for b in blocks]
+    )
+    apart = np.abs(predictions[0].numpy() - wanted)
     expected = np.where(apart < 1, apart**2 / 2, apart - 0.5).mean()
     assert float(outcome.loss) == pytest.approx(expected, rel=1e-4)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.pretraining.learner import Outcome
-from densescope.pretraining.methods import METHODS, settled
-from densescope.pretraining.regularizers import Anchored, build_regularizer, gram_distance
+from densescope.pretraining.methods import METHODS, resolve_settings
+from densescope.pretraining.regularizers import AnchorRegularizer, build_regularizer, gram_distance
 from densescope.pretraining.resume import KEY
 from densescope.pretraining.settings import RegularizerSettings
 from densescope.pretraining.trainer import Progress, Start, pretrain
@@ -29,7 +29,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def built(name: str, method: str = "dino", **options: Any) -> tuple[Any, Any]:
-    settings = settled(tiny(method))
+    settings = resolve_settings(tiny(method))
     learner = METHODS[method].build(settings, settings.recipe)
     return build_regularizer(RegularizerSettings(name, **options), learner, fresh=False), learner
 
@@ -82,15 +82,15 @@ def test_every_and_images_leave_out_steps_and_views() -> None:
     outcome = Outcome(torch.zeros(()), tokens, views)
     assert float(regularizer(outcome, 1).detach()) == 0
     with torch.no_grad():
-        told = learner.trained(views[[0, 2]]).patches
-    expected = 2 * gram_distance(tokens[[0, 2]], told)
+        teacher_output = learner.trained(views[[0, 2]]).patches
+    expected = 2 * gram_distance(tokens[[0, 2]], teacher_output)
     torch.testing.assert_close(regularizer(outcome, 2), expected)
 
 
 def test_the_anchor_of_gram_stays_and_that_of_paka_follows() -> None:
     for name, follows in (("gram", False), ("paka", True)):
         regularizer, learner = built(name)
-        assert isinstance(regularizer, Anchored)
+        assert isinstance(regularizer, AnchorRegularizer)
         before = {k: v.clone() for k, v in regularizer.network.state_dict().items()}
         with torch.no_grad():
             for parameter in learner.trained.parameters():

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from densescope.errors import InputError
-from densescope.pretraining.chance import Batches, generator_of
-from densescope.pretraining.encoders import build_encoder, family_of, fitted
+from densescope.pretraining.encoders import build_encoder, family_of, fit_to_image_size
 from densescope.pretraining.learners.dino import SMALL_DINO, DinoRecipe
 from densescope.pretraining.learners.mocov3 import MocoV3Recipe
-from densescope.pretraining.methods import METHODS, find_method, settled
-from densescope.pretraining.optimizers import build_optimizer, set_step
+from densescope.pretraining.methods import METHODS, find_method, resolve_settings
+from densescope.pretraining.optimizers import build_optimizer, set_rates
 from densescope.pretraining.recipe import Recipe, change_recipe
+from densescope.pretraining.sampling import Batches, generator_from
 from densescope.pretraining.settings import (
     BackboneSettings,
     PretrainSettings,
@@ -128,10 +128,10 @@ def test_rates_and_decay_of_a_step() -> None:
         {"params": weights[1:], "decays": False, "scheduled": False},
     ]
     optimizer = build_optimizer(groups, recipe)
-    assert set_step(optimizer, settings, recipe, 0) == 0.5
+    assert set_rates(optimizer, settings, recipe, 0) == 0.5
     rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert rates == [(0.5, pytest.approx(0.1)), (1.0, 0.0)]
-    assert set_step(optimizer, settings, recipe, 10) == pytest.approx(0.0)
+    assert set_rates(optimizer, settings, recipe, 10) == pytest.approx(0.0)
     assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(0.3)
 
 
@@ -147,7 +147,7 @@ def test_rates_and_decay_of_a_step() -> None:
 def test_published_architectures_have_a_grid_on_small_images(
     architecture: str, size: int, grid: int
 ) -> None:
-    backbone = fitted(BackboneSettings(architecture, {}, size))
+    backbone = fit_to_image_size(BackboneSettings(architecture, {}, size))
     encoder = build_encoder("dino", backbone, fixed_positions=False)
     with torch.no_grad():
         tokens = encoder.eval()(torch.zeros(1, 3, size, size))
@@ -157,7 +157,7 @@ def test_published_architectures_have_a_grid_on_small_images(
 
 def test_an_option_that_is_given_stays() -> None:
     chosen = BackboneSettings("resnet18", {"output_stride": 16}, 64)
-    assert fitted(chosen).options == {"output_stride": 16}
+    assert fit_to_image_size(chosen).options == {"output_stride": 16}
 
 
 def test_a_family_that_cannot_be_trained() -> None:
@@ -177,7 +177,7 @@ def test_methods_are_rows_with_unique_files() -> None:
 
 def test_a_recipe_of_another_method_is_refused() -> None:
     with pytest.raises(InputError, match="a MocoV3Recipe does not fit DINO: it takes a DinoRecipe"):
-        settled(PretrainSettings(recipe=MocoV3Recipe()))
+        resolve_settings(PretrainSettings(recipe=MocoV3Recipe()))
 
 
 def test_a_run_is_resumed_or_begun_from_elsewhere() -> None:
@@ -214,5 +214,5 @@ def test_batches_go_on_from_any_step_and_are_shared_by_devices_and_parts() -> No
 
 
 def test_chance_differs_by_every_part_of_its_moment() -> None:
-    draws = [torch.rand(1, generator=generator_of("views", *m)) for m in ((0, 1), (1, 0), (0, 2))]
+    draws = [torch.rand(1, generator=generator_from("views", *m)) for m in ((0, 1), (1, 0), (0, 2))]
     assert len({float(draw) for draw in draws}) == 3

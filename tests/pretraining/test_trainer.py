@@ -178,11 +178,11 @@ def test_teacher_follows_and_the_last_layer_waits(
 
 
 def test_progress_is_told_after_every_step(images: Tensor, tmp_path: Path) -> None:
-    told: list[Progress] = []
-    paths = pretrain(with_recipe(local_count=0), images, tmp_path, told.append)
-    assert [report.step for report in told] == list(range(1, 8))
-    assert tuple(report.checkpoint for report in told if report.checkpoint) == paths
-    assert all(report.images_per_second > 0 and report.steps == 7 for report in told)
+    reports: list[Progress] = []
+    paths = pretrain(with_recipe(local_count=0), images, tmp_path, reports.append)
+    assert [report.step for report in reports] == list(range(1, 8))
+    assert tuple(report.checkpoint for report in reports if report.checkpoint) == paths
+    assert all(report.images_per_second > 0 and report.steps == 7 for report in reports)
 
 
 def test_a_loss_that_is_not_finite_is_a_sentence(images: Tensor, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from densescope.evaluation.scenes import make_scenes
 from densescope.features.checkpoints import read_checkpoint
 from densescope.pretraining.learner import Learner
-from densescope.pretraining.methods import METHODS, settled
+from densescope.pretraining.methods import METHODS, resolve_settings
 from densescope.pretraining.recipe import MultiCropRecipe, Recipe
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings
 
@@ -75,7 +75,7 @@ def tiny(method: str, family: str | None = None, **changes: Any) -> PretrainSett
 
 def learner_of(method: str, kind: type[AnyLearner], **changes: Any) -> AnyLearner:
     """The networks and loss of such a run, with the recipe changed."""
-    settings = settled(tiny(method))
+    settings = resolve_settings(tiny(method))
     assert settings.recipe is not None
     recipe = replace(settings.recipe, **changes)
     learner = METHODS[method].build(replace(settings, recipe=recipe), recipe)

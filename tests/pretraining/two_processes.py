@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
 
     journal.write_checkpoint = noted
     seen = Remembering()
-    pretrain(tiny("dino", devices=2), images(), folder / "run", watchers=[seen])
+    pretrain(tiny("dino", devices=2), images(), folder / "run", callbacks=[seen])
     left = {**vars(seen), "written": written}
     torch.save(left, folder / f"rank{os.environ.get('LOCAL_RANK', '0')}.pt")
 

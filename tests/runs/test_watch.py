@@ -400,14 +400,14 @@ def test_a_watch_killed_at_random_beside_a_job_ends_with_the_table_of_a_sweep(
 ) -> None:
     run, output = tmp_path / "run", tmp_path / "out"
     run.mkdir()
-    chance = random.Random(3)
+    generator = random.Random(3)
     job = python(JOB, run=run, count=14)
     places = {"run": run, "images": tiny_images, "output": output}
     for wanted in (1, 4, 8):
         watch = python(WATCH, **places, idle=None)
         while watch.poll() is None and len(list(output.glob("records/[!.]*.json"))) < wanted:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(generator.uniform(0, 0.3))
         watch.kill()
         watch.wait()
     assert python(WATCH, **places, idle=1.5).wait() == 0

@@ -13,8 +13,8 @@ from densescope.errors import InputError
 from densescope.records import plain, read_json, write_json
 
 if TYPE_CHECKING:
-    from densescope.pretraining.journal import Progress
     from densescope.pretraining.learner import Learner
+    from densescope.pretraining.recorder import Progress
 
 OPTIONS = "pretrain.json"
 

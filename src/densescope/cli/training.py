@@ -212,7 +212,7 @@ class MonitorOptions:
         _MONITORED,
     ] = False
 
-    def watchers(
+    def callbacks(
         self,
         settings: PretrainSettings,
         output: Path,
@@ -234,9 +234,9 @@ class MonitorOptions:
             output=output / MONITORED,
             stop_on_alarm=self.stop_on_alarm,
         )
-        watcher = PretrainingMonitor(made, self.monitor_every, resumed=resumed)
-        watcher.on_look = lambda seen: say(look_line(len(made.records), seen))
-        return [watcher]
+        callback = PretrainingMonitor(made, self.monitor_every, resumed=resumed)
+        callback.on_look = lambda seen: say(look_line(len(made.records), seen))
+        return [callback]
 
 
 def look_line(number: int, seen: Observation) -> str:
@@ -278,7 +278,7 @@ def pretrain(
     from densescope.cli.progress import TrainingProgress
     from densescope.features.images import decode_subset, draw_subset, open_images
     from densescope.monitoring import TrainingStopped
-    from densescope.pretraining.methods import find_method, settled
+    from densescope.pretraining.methods import find_method, resolve_settings
     from densescope.pretraining.resume import newest_state
     from densescope.pretraining.trainer import Start, check_folder, is_first_process
     from densescope.pretraining.trainer import pretrain as run_pretraining
@@ -286,7 +286,7 @@ def pretrain(
 
     console = make_console()
     console.quiet = not is_first_process()
-    settings = from_options(settled)(run.settings(method, network, how))
+    settings = from_options(resolve_settings)(run.settings(method, network, how))
     start = from_options(Start)(resume, start_from)
     row = find_method(settings.method)
     resumed = check_folder(output, row, start)
@@ -302,7 +302,7 @@ def pretrain(
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}")
     say = partial(console.print, soft_wrap=True)
-    watchers = looking.watchers(settings, output, resumed, say)
+    callbacks = looking.callbacks(settings, output, resumed, say)
     loggers = run.loggers(output)
     groups = (vars(group) for group in (network, how, run, looking))
     kept = {"images": images, "method": method, **dict(ChainMap(*groups))}
@@ -314,7 +314,7 @@ def pretrain(
                 output,
                 progress,
                 start=start,
-                watchers=[KeptOptions(output, kept), *watchers],
+                callbacks=[KeptOptions(output, kept), *callbacks],
                 loggers=loggers,
             )
     except TrainingStopped as stopped:

@@ -121,12 +121,12 @@ def located_views(
         )
     if views < 1 or size < 1 or len(images) < 1:
         raise InputError(f"cannot make {views} views of {size} pixels of {len(images)} images")
-    chance = torch.rand(views * len(images), 16, generator=generator).to(images)
-    boxes = _boxes(images, settings, chance[:, :5])
+    draws = torch.rand(views * len(images), 16, generator=generator).to(images)
+    boxes = _boxes(images, settings, draws[:, :5])
     result = _crop(images, views, size, settings, boxes)
-    result = _recolor(result, settings, chance[:, 5:11])
-    result = _blur(result, settings, chance[:, 11:13])
-    result = _solarize(result, settings, chance[:, 13])
+    result = _recolor(result, settings, draws[:, 5:11])
+    result = _blur(result, settings, draws[:, 11:13])
+    result = _solarize(result, settings, draws[:, 13])
     return result.view(views, len(images), 3, size, size), boxes.view(views, len(images), 4)
 
 
@@ -152,19 +152,19 @@ def cell_centers(boxes: Tensor, cells: int) -> Tensor:
     return torch.stack([x[..., None, :].expand(shape), y[..., :, None].expand(shape)], dim=-1)
 
 
-def _between(ends: tuple[float, float], chance: Tensor) -> Tensor:
-    return ends[0] + (ends[1] - ends[0]) * chance
+def _between(ends: tuple[float, float], draws: Tensor) -> Tensor:
+    return ends[0] + (ends[1] - ends[0]) * draws
 
 
-def _boxes(images: Tensor, settings: AugmentationSettings, chance: Tensor) -> Tensor:
+def _boxes(images: Tensor, settings: AugmentationSettings, draws: Tensor) -> Tensor:
     rows, columns = images.shape[2:]
-    area = _between(settings.scale, chance[:, 0])
+    area = _between(settings.scale, draws[:, 0])
     low, high = (math.log(ratio) for ratio in settings.ratio)
-    ratio = _between((low, high), chance[:, 1]).exp() * rows / columns
+    ratio = _between((low, high), draws[:, 1]).exp() * rows / columns
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    center_x = (1 - width) * (2 * chance[:, 2] - 1)
-    center_y = (1 - height) * (2 * chance[:, 3] - 1)
-    width = torch.where(chance[:, 4] < settings.flip, -width, width)
+    center_x = (1 - width) * (2 * draws[:, 2] - 1)
+    center_y = (1 - height) * (2 * draws[:, 3] - 1)
+    width = torch.where(draws[:, 4] < settings.flip, -width, width)
     return torch.stack([center_x, center_y, width, height], dim=1)
 
 
@@ -188,17 +188,17 @@ def _crop(
     return sampled.permute(2, 0, 1, 3, 4).flatten(0, 1)
 
 
-def _recolor(images: Tensor, settings: AugmentationSettings, chance: Tensor) -> Tensor:
+def _recolor(images: Tensor, settings: AugmentationSettings, draws: Tensor) -> Tensor:
     changes = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
-    strength = 2 * chance[:, :4] - 1
-    strength = strength * strength.new_tensor(changes) * (chance[:, 4:5] < settings.jitter)
+    strength = 2 * draws[:, :4] - 1
+    strength = strength * strength.new_tensor(changes) * (draws[:, 4:5] < settings.jitter)
     brightness, contrast, saturation = (1 + strength[:, :3]).unbind(1)
 
     luma = images.new_tensor(LUMA)
     eye = torch.eye(3).to(images)
     gray = luma.expand(3, 3)
     color = eye - gray
-    saturation = torch.where(chance[:, 5] < settings.grayscale, 0, saturation)
+    saturation = torch.where(draws[:, 5] < settings.grayscale, 0, saturation)
     turn = _hue_turn(2 * math.pi * strength[:, 3])
     matrix = turn @ (gray + saturation[:, None, None] * color)
     mean_gray = images.mean((2, 3)) @ luma * brightness
@@ -218,11 +218,11 @@ def _hue_turn(angle: Tensor) -> Tensor:
     return to_rgb @ turn @ to_yiq
 
 
-def _blur(images: Tensor, settings: AugmentationSettings, chance: Tensor) -> Tensor:
-    chosen = (chance[:, 0] < settings.blur).nonzero().flatten()
+def _blur(images: Tensor, settings: AugmentationSettings, draws: Tensor) -> Tensor:
+    chosen = (draws[:, 0] < settings.blur).nonzero().flatten()
     if len(chosen) == 0:
         return images
-    sigma = _between(settings.blur_sigma_pixels, chance[chosen, 1])
+    sigma = _between(settings.blur_sigma_pixels, draws[chosen, 1])
     kernel = blur_weights(sigma, images.shape[-1])[:, None].to(images)
     return images.index_copy(0, chosen, kernel @ images[chosen] @ kernel.transpose(2, 3))
 
@@ -238,6 +238,6 @@ def blur_weights(sigma: Tensor, size: int) -> Tensor:
     return weights / weights.sum(2, keepdim=True)
 
 
-def _solarize(images: Tensor, settings: AugmentationSettings, chance: Tensor) -> Tensor:
-    chosen = (chance < settings.solarize)[:, None, None, None]
+def _solarize(images: Tensor, settings: AugmentationSettings, draws: Tensor) -> Tensor:
+    chosen = (draws < settings.solarize)[:, None, None, None]
     return torch.where(chosen & (images >= 0.5), 1 - images, images)

@@ -9,8 +9,8 @@ from typing import Any
 
 from densescope.monitoring.monitor import DenseMonitor
 from densescope.monitoring.observation import Observation, TrainingStopped
-from densescope.pretraining.journal import Progress
 from densescope.pretraining.learner import Learner
+from densescope.pretraining.recorder import Progress
 
 
 @dataclass

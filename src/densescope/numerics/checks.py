@@ -53,7 +53,7 @@ def shaped(tensor: Tensor, axes: str, name: str) -> None:
             raise InputError(f"{name} has no {axis}: its shape {tuple(tensor.shape)} is {axes}")
 
 
-def chance(generator: torch.Generator) -> torch.Generator:
+def cpu_generator(generator: torch.Generator) -> torch.Generator:
     """The generator; numbers are drawn on the CPU, the same for every device of the features.
 
     Raises:

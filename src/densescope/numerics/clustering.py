@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densescope.numerics.checks import (
     at_least,
-    chance,
+    cpu_generator,
     enough_rows,
     floating,
     full_precision,
@@ -80,7 +80,7 @@ def kmeans(
     at_least(clusters, 1, "clusters")
     at_least(iterations, 1, "iterations")
     enough_rows(points.shape[1], clusters, "an element of points")
-    draws = seed_draws(points.shape[0], clusters, chance(generator)).to(points.device)
+    draws = seed_draws(points.shape[0], clusters, cpu_generator(generator)).to(points.device)
     with full_precision(points):
         return cluster(points, draws, iterations, tolerance)
 

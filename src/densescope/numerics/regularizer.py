@@ -107,7 +107,7 @@ class DenseStructureLoss(nn.Module):
         self.group_size, self.images, self.every = group_size, images, every
         self.last: DenseStructure | None = None
         self.calls = 0
-        self._chance = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)
 
     def forward(self, features: Tensor) -> Tensor:
         """The term for student patch tokens ``images patches dim``, without class tokens.
@@ -136,9 +136,9 @@ class DenseStructureLoss(nn.Module):
             )
         if self._skips():
             return _nothing(features)
-        chance = self._chance if self.training else _copy(self._chance)
+        generator = self._generator if self.training else _copy(self._generator)
         with full_precision(features):
-            rows = self._sample(features, chance)
+            rows = self._sample(features, generator)
             if len(rows) < 2:
                 warnings.warn(
                     f"DenseStructureLoss got {len(features)} image(s) with "
@@ -149,7 +149,7 @@ class DenseStructureLoss(nn.Module):
                 )
                 return _nothing(features)
             rows = rows if rows.dtype == torch.float64 else rows.float()
-            dse = self._structure(rows, chance)
+            dse = self._structure(rows, generator)
         return -self.beta * (self.every if self.training else 1) * dse
 
     def _skips(self) -> bool:
@@ -158,18 +158,18 @@ class DenseStructureLoss(nn.Module):
         self.calls += 1
         return (self.calls - 1) % self.every > 0
 
-    def _sample(self, features: Tensor, chance: torch.Generator) -> Tensor:
+    def _sample(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """The images that are looked at; a last group too small for its clusters is left out."""
         count = len(features)
         if self.images is not None and self.images < count:
-            chosen = torch.randperm(count, generator=chance)[: self.images]
+            chosen = torch.randperm(count, generator=generator)[: self.images]
             features = features[chosen.to(features.device, non_blocking=True)]
         rest = len(features) % self.group_size
         if rest * features.shape[1] < self.global_clusters:
             features = features[: len(features) - rest]
         return features
 
-    def _structure(self, features: Tensor, chance: torch.Generator) -> Tensor:
+    def _structure(self, features: Tensor, generator: torch.Generator) -> Tensor:
         finite = torch.isfinite(features.detach()).all()
         clean = torch.where(finite, features.detach(), 0.0)
         given = assign(
@@ -178,7 +178,7 @@ class DenseStructureLoss(nn.Module):
             global_clusters=self.global_clusters,
             group_size=self.group_size,
             normalize=self.normalize,
-            generator=chance,
+            generator=generator,
         )
         dse, parts = bounded_structure(features, clean, finite, given)
         self.last = _detached(parts, finite)
@@ -205,7 +205,7 @@ class DenseStructureLoss(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Part of ``state_dict``: the generator and the count of calls."""
-        return {"generator": self._chance.get_state(), "calls": self.calls}
+        return {"generator": self._generator.get_state(), "calls": self.calls}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`get_extra_state`.
@@ -214,7 +214,7 @@ class DenseStructureLoss(nn.Module):
             InputError: this is the state of something else.
         """
         try:
-            self._chance.set_state(state["generator"].cpu())
+            self._generator.set_state(state["generator"].cpu())
             self.calls = int(state["calls"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as cause:
             raise InputError(
@@ -298,8 +298,8 @@ def _nothing(features: Tensor) -> Tensor:
     return zero if zero.dtype == torch.float64 else zero.float()
 
 
-def _copy(chance: torch.Generator) -> torch.Generator:
-    return torch.Generator().set_state(chance.get_state())
+def _copy(generator: torch.Generator) -> torch.Generator:
+    return torch.Generator().set_state(generator.get_state())
 
 
 def _check_settings(beta: float, definition: str) -> None:

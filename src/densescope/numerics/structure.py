@@ -13,7 +13,7 @@ from densescope.errors import InputError
 from densescope.numerics.assignment import Assignment, assign, group_count
 from densescope.numerics.checks import (
     at_least,
-    chance,
+    cpu_generator,
     enough_rows,
     floating,
     full_precision,
@@ -134,7 +134,7 @@ def dense_structure(
     """
     features = floating(features, "features")
     check_features(features, (definition,), local_clusters, global_clusters, group_size)
-    source = torch.Generator().manual_seed(0) if generator is None else chance(generator)
+    source = torch.Generator().manual_seed(0) if generator is None else cpu_generator(generator)
     given = _given(
         features,
         (local_labels, global_labels, global_centroids, permutations),

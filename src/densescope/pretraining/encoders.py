@@ -33,7 +33,7 @@ SMALL = {
 _LEAST_GRID = 7  # patches along a side at 224 pixels, of every published backbone
 
 
-class Tokens(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What a network says of images: ``images dim`` and ``images patches dim``."""
 
     image: Tensor
@@ -46,12 +46,12 @@ class Geometry:
 
     Attributes:
         dim: width of the features.
-        cell: side of a patch in pixels.
+        patch_size: side of a patch in pixels.
         rows: patches along a side.
     """
 
     dim: int
-    cell: int
+    patch_size: int
     rows: int
 
     @property
@@ -75,7 +75,7 @@ def family_of(architecture: str) -> str:
     )
 
 
-def fitted(backbone: BackboneSettings) -> BackboneSettings:
+def fit_to_image_size(backbone: BackboneSettings) -> BackboneSettings:
     """Options with which a published architecture has a grid on small images too.
 
     A ResNet-50 or Swin-T makes 7 x 7 patches of 224 pixels, but 2 x 2 of 64. Where nothing else
@@ -124,24 +124,24 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = model
         self.family = family
-        cell = int(model.feature_info[-1]["reduction"])
-        rows = image_size // cell if family != "resnet" else -(-image_size // cell)
-        self.geometry = Geometry(int(model.num_features), cell, rows)
+        patch_size = int(model.feature_info[-1]["reduction"])
+        rows = image_size // patch_size if family != "resnet" else -(-image_size // patch_size)
+        self.geometry = Geometry(int(model.num_features), patch_size, rows)
 
     @property
     def prefix_tokens(self) -> int:
         """Class and register tokens before the patches."""
         return int(getattr(self.model, "num_prefix_tokens", 0))
 
-    def forward(self, images: Tensor) -> Tokens:
+    def forward(self, images: Tensor) -> EncoderOutput:
         """Image vector and patch tokens, row by row, after the final norm."""
         output = self.model.forward_features(images)
         if self.family == "vit":
             return self.split(output)
         grid = output.flatten(1, 2) if self.family == "swin" else output.flatten(2).mT
-        return Tokens(grid.mean(1), grid)
+        return EncoderOutput(grid.mean(1), grid)
 
-    def visible(self, images: Tensor, keep: Tensor) -> Tokens:
+    def visible(self, images: Tensor, keep: Tensor) -> EncoderOutput:
         """The tokens of a ViT that sees only some patches.
 
         Args:
@@ -152,7 +152,7 @@ class Encoder(nn.Module):
         places = torch.cat([prefix, keep + self.prefix_tokens], dim=1)
         return self.split(self._masked(None).encode(images, idx_keep=places))
 
-    def with_masks(self, images: Tensor, mask: Tensor, token: nn.Parameter) -> Tokens:
+    def with_masks(self, images: Tensor, mask: Tensor, token: nn.Parameter) -> EncoderOutput:
         """The tokens of a ViT some of whose patches are replaced by one learned token.
 
         Args:
@@ -163,11 +163,11 @@ class Encoder(nn.Module):
         prefix = mask.new_zeros(len(mask), self.prefix_tokens)
         return self.split(self._masked(token).encode(images, mask=torch.cat([prefix, mask], 1)))
 
-    def split(self, tokens: Tensor) -> Tokens:
+    def split(self, tokens: Tensor) -> EncoderOutput:
         """A ViT's output as image vector and patches."""
         patches = tokens[:, self.prefix_tokens :]
         has_class = getattr(self.model, "cls_token", None) is not None
-        return Tokens(tokens[:, 0] if has_class else patches.mean(1), patches)
+        return EncoderOutput(tokens[:, 0] if has_class else patches.mean(1), patches)
 
     def _masked(self, token: nn.Parameter | None) -> Any:
         from lightly.models.modules.masked_vision_transformer_timm import (

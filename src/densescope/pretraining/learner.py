@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from densescope.errors import InputError
 from densescope.features.augmentation import AugmentationSettings, random_views
-from densescope.pretraining.encoders import Encoder, Geometry, Tokens, build_encoder
-from densescope.pretraining.optimizers import Groups, decay_groups
+from densescope.pretraining.encoders import Encoder, EncoderOutput, Geometry, build_encoder
+from densescope.pretraining.optimizers import Groups, parameter_groups_of
 from densescope.pretraining.recipe import AnyRecipe, MultiCropRecipe
 from densescope.pretraining.settings import PretrainSettings
 
@@ -32,14 +32,12 @@ class Outcome:
             ``views patches dim``; gradients flow through them.
         views: what they are of, normalized: ``views 3 rows columns``.
         kept: where the student saw only some patches, which: ``views patches``.
-        terms: parts of the loss worth a line in a log.
     """
 
     loss: Tensor
     patches: Tensor
     views: Tensor
     kept: Tensor | None = None
-    terms: Mapping[str, Tensor] | None = None
 
 
 class Learner(nn.Module, ABC, Generic[AnyRecipe]):
@@ -87,7 +85,7 @@ class Learner(nn.Module, ABC, Generic[AnyRecipe]):
 
     def parameter_groups(self) -> Groups:
         """Groups for the optimizer: ``decays`` tells whether weight decay applies."""
-        return decay_groups(self.parameters(), self.recipe)
+        return parameter_groups_of(self.parameters(), self.recipe)
 
     def before_step(self, step: int) -> None:
         """Called with all gradients at hand, before they are clipped and used."""
@@ -125,7 +123,7 @@ class Learner(nn.Module, ABC, Generic[AnyRecipe]):
         )
         return (drawn - self.mean) / self.std
 
-    def small_views(self, images: Tensor, generator: torch.Generator) -> Tensor | None:
+    def local_views(self, images: Tensor, generator: torch.Generator) -> Tensor | None:
         """Normalized local views of a multi-crop recipe, or ``None`` where it has none."""
         recipe = self.recipe
         if not isinstance(recipe, MultiCropRecipe) or recipe.local_count == 0:
@@ -151,7 +149,7 @@ class Learner(nn.Module, ABC, Generic[AnyRecipe]):
         assert isinstance(self.recipe, MultiCropRecipe)
         encoder = next(iter(self.backbones().values()))
         size, chosen = self.settings.backbone.image_size, self.recipe.local_size
-        cell = 1 if encoder.family == "resnet" else encoder.geometry.cell
+        cell = 1 if encoder.family == "resnet" else encoder.geometry.patch_size
         if chosen == 0:
             return max(round(size * 96 / 224 / cell), 1) * cell
         if chosen % cell:
@@ -164,8 +162,8 @@ class Learner(nn.Module, ABC, Generic[AnyRecipe]):
         shape = self.settings.backbone
         plain = {
             "arch": shape.architecture,
-            "patch_size": self.geometry.cell,
-            "batch_size_per_gpu": self.settings.share,
+            "patch_size": self.geometry.patch_size,
+            "batch_size_per_gpu": self.settings.micro_batch_size,
             "seed": self.settings.seed,
         }
         return argparse.Namespace(**plain, **more, densescope=document)
@@ -184,14 +182,14 @@ class Branch(nn.Module):
         self.backbone = encoder
         self.head = head
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tokens]:
+    def forward(self, images: Tensor) -> tuple[Tensor, EncoderOutput]:
         """The head's output, one row per image, and the backbone's tokens."""
         tokens = self.backbone(images)
         output: Tensor = self.head(tokens.image)
         return output, tokens
 
 
-def twins(build: Callable[[], AnyModule]) -> tuple[AnyModule, AnyModule]:
+def student_and_teacher(build: Callable[[], AnyModule]) -> tuple[AnyModule, AnyModule]:
     """A student and a teacher with the same weights; the teacher gets no gradients."""
     student, teacher = build(), build()
     teacher.load_state_dict(student.state_dict())
@@ -199,7 +197,7 @@ def twins(build: Callable[[], AnyModule]) -> tuple[AnyModule, AnyModule]:
     return student, teacher
 
 
-def follow(student: nn.Module, teacher: nn.Module, momentum: float) -> None:
+def update_ema(student: nn.Module, teacher: nn.Module, momentum: float) -> None:
     """``teacher = momentum * teacher + (1 - momentum) * student``, parameter by parameter."""
     from lightly.models.utils import update_momentum
 
@@ -207,7 +205,7 @@ def follow(student: nn.Module, teacher: nn.Module, momentum: float) -> None:
         update_momentum(student, teacher, momentum)
 
 
-def named(module: nn.Module, prefix: str = "", **renames: str) -> dict[str, Tensor]:
+def renamed_state(module: nn.Module, prefix: str = "", **renames: str) -> dict[str, Tensor]:
     """A module's state under other names.
 
     Args:

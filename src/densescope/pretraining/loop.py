@@ -9,16 +9,16 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from densescope.pretraining.chance import Batches, generator_of, settle_global_chance
 from densescope.pretraining.learner import Learner
-from densescope.pretraining.optimizers import build_optimizer, set_step
+from densescope.pretraining.optimizers import build_optimizer, set_rates
 from densescope.pretraining.regularizers import Regularizer
+from densescope.pretraining.sampling import Batches, generator_from, seed_global_generators
 from densescope.pretraining.settings import PretrainSettings
 
-Report = Callable[["Loop", int, float], None]
+Report = Callable[["TrainingLoop", int, float], None]
 
 
-class Loop(lightning.LightningModule):  # type: ignore[misc]
+class TrainingLoop(lightning.LightningModule):  # type: ignore[misc]
     """Drives a learner: schedules, optimizer, clipping, and a report after every step.
 
     Args:
@@ -39,7 +39,7 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
         images: Tensor,
         report: Report,
         *,
-        begin: Callable[[Loop], None] = lambda loop: None,
+        begin: Callable[[TrainingLoop], None] = lambda loop: None,
         regularizer: Regularizer | None = None,
         first: int = 0,
         optimizer_state: dict[str, Any] | None = None,
@@ -83,12 +83,12 @@ class Loop(lightning.LightningModule):  # type: ignore[misc]
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Set the rates of this step, and the chance of this part of it."""
         if self._part == 0:
-            set_step(self.optimizer, self.settings, self.learner.recipe, self.step)
-        settle_global_chance(*self._moment())
+            set_rates(self.optimizer, self.settings, self.learner.recipe, self.step)
+        seed_global_generators(*self._moment())
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of one batch of bytes."""
-        generator = generator_of("views", *self._moment())
+        generator = generator_from("views", *self._moment())
         outcome = self.learner.loss(batch.float() / 255, self.step, generator)
         loss = outcome.loss
         if self.regularizer is not None:

@@ -67,9 +67,9 @@ def _cover(
     mask: Tensor, wanted: int, aspect: tuple[float, float], generator: torch.Generator
 ) -> None:
     rows = len(mask)
-    chances = torch.rand(_ATTEMPTS, 4, generator=generator).tolist()
+    draws = torch.rand(_ATTEMPTS, 4, generator=generator).tolist()
     left = wanted
-    for size, form, down, right in chances:
+    for size, form, down, right in draws:
         if left < 1:
             return
         area = 1 + size * (left - 1)
@@ -120,9 +120,9 @@ def target_blocks(
     Deviations: targets that leave less than a fifth of the patches are drawn again, up to 20
     times; small grids need it.
     """
-    chance = torch.rand(3, generator=generator).tolist()
-    height, width = _block(rows, scale, aspect, chance[0], chance[1])
-    side = _block(rows, context, (1.0, 1.0), chance[2], 0.0)
+    draws = torch.rand(3, generator=generator).tolist()
+    height, width = _block(rows, scale, aspect, draws[0], draws[1])
+    side = _block(rows, context, (1.0, 1.0), draws[2], 0.0)
     large = torch.zeros(images, rows * rows, dtype=torch.bool)
     large.scatter_(1, _places(images, rows, *side, generator), True)
     targets = [_places(images, rows, height, width, generator) for _ in range(blocks)]
@@ -164,9 +164,9 @@ def _block(
 
 
 def _places(images: int, rows: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    chance = torch.rand(images, 2, generator=generator)
-    top = (chance[:, 0] * (rows - height + 1)).long()
-    left = (chance[:, 1] * (rows - width + 1)).long()
+    draws = torch.rand(images, 2, generator=generator)
+    top = (draws[:, 0] * (rows - height + 1)).long()
+    left = (draws[:, 1] * (rows - width + 1)).long()
     down = top[:, None, None] + torch.arange(height)[:, None]
     across = left[:, None, None] + torch.arange(width)
     return (down * rows + across).flatten(1)

@@ -23,7 +23,7 @@ class Method:
         kind: what it learns from: ``"contrast"``, ``"prediction"``, ``"clusters"``,
             ``"redundancy"``, ``"masks"``.
         families: kinds of backbone it works with, that of the paper first.
-        build: settled settings and recipe -> learner, with weights from torch's global generator.
+        build: resolved settings and recipe -> learner, with weights from torch's global generator.
         published: the paper's recipe.
         small: the recipe for a few thousand small images and batches of tens.
         batch_size: images of a step in the paper.
@@ -31,9 +31,9 @@ class Method:
         file_name: pattern of its checkpoints, with the number the format gives them.
         changed: what differs from the paper beside the values in which ``small`` differs from
             ``published``, one sentence each.
-        chance: (recipe, images at once) -> the loss of outputs that say nothing of the image, where
-            it is known; some losses fall below it by collapsing too.
-        least_share: images that one device must see at once.
+        chance_loss: (recipe, images at once) -> the loss of outputs that say nothing of the image,
+            where it is known; some losses fall below it by collapsing too.
+        least_micro_batch: images that one device must see at once.
         least_reason: why.
     """
 
@@ -49,8 +49,8 @@ class Method:
     epochs: int
     file_name: str
     changed: tuple[str, ...]
-    chance: Callable[[Any, int], float] | None = None
-    least_share: int = 1
+    chance_loss: Callable[[Any, int], float] | None = None
+    least_micro_batch: int = 1
     least_reason: str = ""
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
 from densescope.errors import InputError
-from densescope.pretraining.encoders import FAMILY_TITLES, SMALL, family_of, fitted
+from densescope.pretraining.encoders import FAMILY_TITLES, SMALL, family_of, fit_to_image_size
 from densescope.pretraining.learners import (
     barlowtwins,
     byol,
@@ -54,7 +54,7 @@ def default_backbone(method: Method) -> BackboneSettings:
     return SMALL[method.families[0]]
 
 
-def settled(settings: PretrainSettings) -> PretrainSettings:
+def resolve_settings(settings: PretrainSettings) -> PretrainSettings:
     """Settings whose defaults are filled in and that fit their method.
 
     Raises:
@@ -74,12 +74,12 @@ def settled(settings: PretrainSettings) -> PretrainSettings:
             f"a {type(recipe).__name__} does not fit {method.title}: it takes a "
             f"{type(method.small).__name__}"
         )
-    if settings.share < method.least_share:
+    if settings.micro_batch_size < method.least_micro_batch:
         raise InputError(
-            f"{method.title} needs at least {method.least_share} images at once on a device, not "
-            f"{settings.share}: {method.least_reason}"
+            f"{method.title} needs at least {method.least_micro_batch} images at once on a device, "
+            f"not {settings.micro_batch_size}: {method.least_reason}"
         )
-    return replace(settings, recipe=recipe, backbone=fitted(settings.backbone))
+    return replace(settings, recipe=recipe, backbone=fit_to_image_size(settings.backbone))
 
 
 def recipe_changes(method: Method) -> list[str]:

@@ -15,7 +15,7 @@ from densescope.pretraining.settings import PretrainSettings
 Groups = list[dict[str, Any]]
 
 
-def decay_groups(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Groups:
+def parameter_groups_of(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Groups:
     """Weights that decay, then biases, norms and other vectors, which mostly do not."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return [
@@ -41,7 +41,7 @@ def build_optimizer(groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizer
 
 
-def set_step(
+def set_rates(
     optimizer: torch.optim.Optimizer, settings: PretrainSettings, recipe: Recipe, step: int
 ) -> float:
     """Give every group the learning rate and weight decay of a step.

@@ -49,7 +49,7 @@ SMALL_RUN: dict[str, Any] = {
 }
 
 
-def heads_fit(width: int, heads: int, what: str) -> None:
+def check_heads(width: int, heads: int, what: str) -> None:
     """Refuse attention heads that do not divide their width.
 
     Raises:
@@ -59,7 +59,7 @@ def heads_fit(width: int, heads: int, what: str) -> None:
         raise InputError(f"{what}_heads {heads} does not divide {what}_dim {width}")
 
 
-def none_or_more(default: int) -> Any:
+def zero_or_more(default: int) -> Any:
     """A whole number that may be 0."""
     return field(default=default, metadata={"least": 0})
 
@@ -88,7 +88,7 @@ class Recipe:
 
     optimizer: str = "adamw"
     learning_rate: float
-    rate_images: int = none_or_more(256)
+    rate_images: int = zero_or_more(256)
     final_learning_rate: float = 0.0
     warmup: float = 0.0
     weight_decay: tuple[float, float] = (0.0, 0.0)
@@ -140,8 +140,8 @@ class MultiCropRecipe(Recipe):
     local: AugmentationSettings = field(
         default_factory=lambda: AugmentationSettings(scale=(0.05, 0.25), blur=0.5)
     )
-    local_count: int = none_or_more(8)
-    local_size: int = none_or_more(0)
+    local_count: int = zero_or_more(8)
+    local_size: int = zero_or_more(0)
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from densescope.errors import InputError
 from densescope.numerics.regularizer import DenseStructureLoss
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Learner, Outcome, follow
+from densescope.pretraining.learner import Learner, Outcome, update_ema
 from densescope.pretraining.settings import RegularizerSettings
 
 PAKA_MOMENTUM = 0.996
-Likeness = Callable[[Tensor, Tensor], Tensor]
+TokenDistance = Callable[[Tensor, Tensor], Tensor]
 
 
 class Regularizer(nn.Module, ABC):
@@ -35,7 +35,7 @@ class Regularizer(nn.Module, ABC):
         """Called with new weights."""
 
 
-class DenseTerm(Regularizer):
+class DseRegularizer(Regularizer):
     """The paper's: ``-beta * DSE`` of the tokens."""
 
     def __init__(self, settings: RegularizerSettings, seed: int) -> None:
@@ -50,7 +50,7 @@ class DenseTerm(Regularizer):
         return term
 
 
-class Anchored(Regularizer):
+class AnchorRegularizer(Regularizer):
     """``beta`` times how far the tokens' likeness to each other is from that in another network.
 
     Args:
@@ -64,7 +64,7 @@ class Anchored(Regularizer):
         self,
         settings: RegularizerSettings,
         network: Encoder,
-        likeness: Likeness,
+        likeness: TokenDistance,
         momentum: float,
     ) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Anchored(Regularizer):
         self.likeness = likeness
         self.momentum = momentum
 
-    def train(self, mode: bool = True) -> Anchored:
+    def train(self, mode: bool = True) -> AnchorRegularizer:
         """The other network stays in evaluation mode."""
         super().train(mode)
         self.network.eval()
@@ -90,16 +90,18 @@ class Anchored(Regularizer):
         # Spread over the batch, so that all kinds of views take part.
         which = torch.arange(taken, device=outcome.patches.device) * count // taken
         with torch.no_grad():
-            told = self.network(outcome.views[which]).patches
+            teacher_output = self.network(outcome.views[which]).patches
             if outcome.kept is not None:
-                told = torch.take_along_dim(told, outcome.kept[which][:, :, None], dim=1)
-        apart = self.likeness(outcome.patches[which].float(), told.float())
+                teacher_output = torch.take_along_dim(
+                    teacher_output, outcome.kept[which][:, :, None], dim=1
+                )
+        apart = self.likeness(outcome.patches[which].float(), teacher_output.float())
         return self.settings.weight * self.settings.every * apart
 
     def after_step(self, learner: Learner[Any]) -> None:
         """The other network follows where it should."""
         if self.momentum < 1:
-            follow(learner.trained, self.network, self.momentum)
+            update_ema(learner.trained, self.network, self.momentum)
 
 
 def gram_distance(student: Tensor, anchor: Tensor) -> Tensor:
@@ -144,15 +146,17 @@ def build_regularizer(
     if settings is None:
         return None
     if settings.name == "dse":
-        return DenseTerm(settings, learner.settings.seed)
+        return DseRegularizer(settings, learner.settings.seed)
     if settings.name == "paka":
         from lightly.loss.patch_kernel_alignment_loss import PatchKernelAlignmentLoss
 
-        return Anchored(settings, learner.trained, PatchKernelAlignmentLoss(), PAKA_MOMENTUM)
+        return AnchorRegularizer(
+            settings, learner.trained, PatchKernelAlignmentLoss(), PAKA_MOMENTUM
+        )
     if fresh:
         raise InputError(
             "Gram anchoring holds a run to an earlier teacher, and this run begins with random "
             "weights: name a checkpoint with --start-from"
         )
     teacher = next(iter(learner.backbones().values()))
-    return Anchored(settings, teacher, gram_distance, momentum=1.0)
+    return AnchorRegularizer(settings, teacher, gram_distance, momentum=1.0)

@@ -17,7 +17,6 @@ from densescope.features.discovery import find_checkpoints
 from densescope.features.layouts import StepError, unpack
 from densescope.features.stored import identity, in_memory
 from densescope.files import replacing
-from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.settings import flat
@@ -58,7 +57,7 @@ class RunState:
         return {**vars(self), "settings": json.dumps(self.settings)}
 
 
-def state_in(path: Path) -> RunState | None:
+def stored_state(path: Path) -> RunState | None:
     """The run's state in a checkpoint, or ``None`` where the method's own code wrote it.
 
     Raises:
@@ -87,7 +86,7 @@ def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> R
         CheckpointError: it cannot be read, or another code wrote it.
     """
     path = find_checkpoints(folder, method.name).checkpoints[-1].path
-    state = state_in(path)
+    state = stored_state(path)
     if state is None:
         raise CheckpointError(
             f"{path} does not hold the state of its run: only checkpoints that densescope wrote "
@@ -101,7 +100,7 @@ def newest_state(folder: Path, method: Method, settings: Mapping[str, Any]) -> R
 def _refuse_differences(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = flat(old), flat(new)
     differing = [
-        _told(key, before.get(key), now.get(key))
+        _difference(key, before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
@@ -112,7 +111,7 @@ def _refuse_differences(path: Path, old: Mapping[str, Any], new: Mapping[str, An
         )
 
 
-def _told(key: str, old: Any, new: Any) -> str:
+def _difference(key: str, old: Any, new: Any) -> str:
     if key == IMAGES:
         return f"the images differ (their fingerprint was {str(old)[:12]} and is {str(new)[:12]})"
     return f"{key} was {old} and is {new}"
@@ -130,7 +129,7 @@ def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
     Raises:
         CheckpointError: the file cannot be read or does not fit.
     """
-    state = state_in(path)
+    state = stored_state(path)
     what = "backbones" if state is None else "all weights"
     if state is None:
         taken = _fill_backbones(path, learner, method)
@@ -170,8 +169,3 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     """Save so that a reader sees the whole file or none (a temporary file beside it, renamed)."""
     with replacing(path) as temporary:
         torch.save(content, temporary)
-
-
-def loader_backbone(learner: Learner[Any]) -> Encoder:
-    """The network that ``sweep`` reads by default."""
-    return next(iter(learner.backbones().values()))

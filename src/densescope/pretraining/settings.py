@@ -126,7 +126,7 @@ class PretrainSettings:
             )
 
     @property
-    def share(self) -> int:
+    def micro_batch_size(self) -> int:
         """Images that one device sees at once."""
         return self.batch_size // (self.devices * self.accumulate)
 

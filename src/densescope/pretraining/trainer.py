@@ -20,11 +20,11 @@ from torch import Tensor
 from densescope.errors import DataError, InputError
 from densescope.features.discovery import find_checkpoints
 from densescope.features.extraction import resolve_device
-from densescope.pretraining.journal import Journal, Watcher
-from densescope.pretraining.journal import Progress as Progress
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.methods import find_method, settled
+from densescope.pretraining.methods import find_method, resolve_settings
+from densescope.pretraining.recorder import Journal, TrainingCallback
+from densescope.pretraining.recorder import Progress as Progress
 from densescope.pretraining.regularizers import Regularizer, build_regularizer
 from densescope.pretraining.resume import IMAGES, ORIGIN, RunState, newest_state, start_from
 from densescope.pretraining.settings import PRECISIONS, PretrainSettings
@@ -54,7 +54,7 @@ def pretrain(
     progress: Callable[[Progress], None] | None = None,
     *,
     start: Start | None = None,
-    watchers: Sequence[Watcher] = (),
+    callbacks: Sequence[TrainingCallback] = (),
     loggers: Sequence[Any] = (),
 ) -> tuple[Path, ...]:
     """Pretrain and write a checkpoint every ``checkpoint_every`` steps and after the last.
@@ -71,7 +71,7 @@ def pretrain(
         output_folder: made if need be; holds checkpoints only of a run that is resumed.
         progress: called after every step.
         start: from fresh weights by default.
-        watchers: told of every step and checkpoint.
+        callbacks: told of every step and checkpoint.
         loggers: of Lightning; they get the loss.
 
     Returns:
@@ -84,7 +84,7 @@ def pretrain(
         CheckpointError: the checkpoint to begin from cannot be read or does not fit.
     """
     start = start or Start()
-    settings = settled(settings)
+    settings = resolve_settings(settings)
     method = find_method(settings.method)
     device = resolve_device(settings.device)
     _check(images, settings)
@@ -105,7 +105,7 @@ def pretrain(
             _restore(state, learner, regularizer)
             document = state.settings
         first = 0 if state is None else state.step
-        journal = Journal(method, settings, document, folder, progress, watchers, first)
+        journal = Journal(method, settings, document, folder, progress, callbacks, first)
         _fit(settings, images, learner, regularizer, state, journal, device, loggers)
     return tuple(one.path for one in find_checkpoints(folder, method.name).checkpoints)
 
@@ -146,11 +146,11 @@ def _fit(
 ) -> None:
     import pytorch_lightning as lightning
 
-    from densescope.pretraining.loop import Loop
+    from densescope.pretraining.loop import TrainingLoop
 
     if journal.first >= settings.steps:
         return
-    loop = Loop(
+    loop = TrainingLoop(
         learner,
         settings,
         images,

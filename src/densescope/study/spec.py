@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from densescope.errors import InputError
 from densescope.evaluation.probes import find_protocol
 from densescope.evaluation.scoring import ScoreSettings
-from densescope.pretraining.methods import default_backbone, find_method, settled
+from densescope.pretraining.methods import default_backbone, find_method, resolve_settings
 from densescope.pretraining.recipe import change_recipe
 from densescope.pretraining.settings import (
     BackboneSettings,
@@ -207,7 +207,7 @@ class StudySpec:
                 regularizer=arm.settings(),
             )
             start = None if training.start_from is None else Path(training.start_from)
-            found.append(Cell(method, arm, settled(settings), start))
+            found.append(Cell(method, arm, resolve_settings(settings), start))
         return found
 
     def score_settings(self) -> ScoreSettings:

@@ -9,7 +9,7 @@ from torch import nn
 from densescope.pretraining.learner import Branch
 from densescope.pretraining.learners.redundancy import JointEmbedding
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.optimizers import Groups, decay_groups
+from densescope.pretraining.optimizers import Groups, parameter_groups_of
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
 
@@ -61,11 +61,11 @@ class BarlowTwins(JointEmbedding[BarlowTwinsRecipe]):
 
     def parameter_groups(self) -> Groups:
         """Biases and norms have a rate of their own."""
-        weights, vectors = decay_groups(self.parameters(), self.recipe)
+        weights, vectors = parameter_groups_of(self.parameters(), self.recipe)
         return [weights, {**vectors, "rate": self.recipe.vector_rate}]
 
 
-def chance(recipe: BarlowTwinsRecipe, images: int) -> float:
+def _chance_loss(recipe: BarlowTwinsRecipe, images: int) -> float:
     """The loss of unrelated views: squared correlations have a mean of ``1 / (images - 1)``."""
     outputs, square = recipe.output_dim, 1 / (images - 1)
     return outputs * (1 + square) + recipe.redundancy * outputs * (outputs - 1) * square
@@ -89,7 +89,7 @@ METHOD = Method(
         "The projector's last layer has a bias, which the loss cannot see.",
         "Several devices standardize their own images before they average the correlations.",
     ),
-    chance=chance,
-    least_share=2,
+    chance_loss=_chance_loss,
+    least_micro_batch=2,
     least_reason="its correlations are taken over the images",
 )

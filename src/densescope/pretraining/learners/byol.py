@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, named, twins
-from densescope.pretraining.learners.siamese import Averaged
+from densescope.pretraining.learner import Branch, renamed_state, student_and_teacher
+from densescope.pretraining.learners.siamese import EMAPredictive
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
@@ -42,7 +42,7 @@ class ByolRecipe(Recipe):
     output_dim: int = 256
 
 
-class Byol(Averaged[ByolRecipe]):
+class Byol(EMAPredictive[ByolRecipe]):
     """The networks, loss and schedules of BYOL.
 
     Its loss lies in [0, 8]: 4 for unrelated directions, 0 also when everything collapses.
@@ -59,7 +59,7 @@ class Byol(Averaged[ByolRecipe]):
         from lightly.models.modules import BYOLPredictionHead
 
         super().__init__(settings, recipe)
-        self.student, self.teacher = twins(self._branch)
+        self.student, self.teacher = student_and_teacher(self._branch)
         self.predictor = BYOLPredictionHead(recipe.output_dim, recipe.head_dim, recipe.output_dim)
         self.similarity = NegativeCosineSimilarity()
         self.teacher_momentum = recipe.teacher_momentum
@@ -73,9 +73,9 @@ class Byol(Averaged[ByolRecipe]):
         )
         return Branch(encoder, head)
 
-    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+    def prediction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Squared distance of the unit vectors, ``2 - 2 cos``."""
-        loss: Tensor = 2 + 2 * self.similarity(guess, target)
+        loss: Tensor = 2 + 2 * self.similarity(prediction, target)
         return loss
 
     def backbones(self) -> dict[str, Encoder]:
@@ -91,7 +91,7 @@ class Byol(Averaged[ByolRecipe]):
             "model": {
                 **_network(self.student, "module.online_network."),
                 **_network(self.teacher, "module.target_network."),
-                **named(self.predictor, "module.predictor.predictor.", **_LAYERS),
+                **renamed_state(self.predictor, "module.predictor.predictor.", **_LAYERS),
             },
             "optimizer": optimizer,
         }
@@ -103,13 +103,13 @@ def _network(branch: Branch, prefix: str) -> dict[str, Tensor]:
     def numbered(found: re.Match[str]) -> str:
         return f"{_PLACES[found.group(1)]}."
 
-    backbone = named(branch.backbone)
+    backbone = renamed_state(branch.backbone)
     if branch.backbone.family == "resnet":
         pattern = re.compile(rf"^({'|'.join(_PLACES)})\.")
         backbone = {pattern.sub(numbered, name): value for name, value in backbone.items()}
     return {
         **{f"{prefix}encoder.{name}": value for name, value in backbone.items()},
-        **named(branch.head, f"{prefix}projetion.", **_LAYERS),
+        **renamed_state(branch.head, f"{prefix}projetion.", **_LAYERS),
     }
 
 
@@ -125,7 +125,7 @@ METHOD = Method(
     batch_size=4096,
     epochs=300,
     file_name="resnet50_{}.pth.tar",
-    chance=lambda recipe, images: 4.0,
+    chance_loss=lambda recipe, images: 4.0,
     changed=(
         "The recipe over 300 epochs is the one of the PyTorch code whose files these are, and but "
         "for the last rate that of the authors' code; their best network took 1,000 epochs at a "
@@ -135,6 +135,6 @@ METHOD = Method(
         "Batch norm sees one view at a time, as in the authors' code.",
         "Layers before a batch norm have no bias.",
     ),
-    least_share=2,
+    least_micro_batch=2,
     least_reason="its batch norms take means over the images",
 )

@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from densescope.pretraining.encoders import Encoder, Tokens
+from densescope.pretraining.encoders import Encoder, EncoderOutput
 
 
-class Said(NamedTuple):
+class DenseOutput(NamedTuple):
     """What a branch says of images.
 
     Attributes:
-        whole: of each image, ``images width``.
-        places: of each patch, ``images patches width``.
+        image: of each image, ``images width``.
+        patches: of each patch, ``images patches width``.
         tokens: of the backbone.
     """
 
-    whole: Tensor
-    places: Tensor
-    tokens: Tokens
+    image: Tensor
+    patches: Tensor
+    tokens: EncoderOutput
 
 
 class DenseBranch(nn.Module):
@@ -32,9 +32,9 @@ class DenseBranch(nn.Module):
         self.head = head
         self.local_head = local_head
 
-    def forward(self, images: Tensor) -> Said:
+    def forward(self, images: Tensor) -> DenseOutput:
         """Both heads' outputs and the backbone's tokens."""
-        tokens: Tokens = self.backbone(images)
+        tokens: EncoderOutput = self.backbone(images)
         patches = tokens.patches
         places = self.local_head(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
-        return Said(self.head(tokens.image), places, tokens)
+        return DenseOutput(self.head(tokens.image), places, tokens)

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densescope.pretraining.contrast import Queue, contrast_with
+from densescope.pretraining.contrastive import Queue, info_nce_with_queue
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Outcome, named, twins
-from densescope.pretraining.learners.dense import DenseBranch, Said
-from densescope.pretraining.learners.siamese import Followed
+from densescope.pretraining.learner import Outcome, renamed_state, student_and_teacher
+from densescope.pretraining.learners.dense import DenseBranch, DenseOutput
+from densescope.pretraining.learners.siamese import EMATeacher
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import MOCO_V2, SMALL_RUN, AugmentationSettings, Recipe
 from densescope.pretraining.settings import PretrainSettings
@@ -47,7 +47,7 @@ class DenseClRecipe(Recipe):
     output_dim: int = 128
 
 
-class DenseCl(Followed[DenseClRecipe]):
+class DenseCl(EMATeacher[DenseClRecipe]):
     """The networks, queues and loss of DenseCL.
 
     The query is the first view, the key the second. A place's positive is the key's place whose
@@ -63,7 +63,7 @@ class DenseCl(Followed[DenseClRecipe]):
 
     def __init__(self, settings: PretrainSettings, recipe: DenseClRecipe) -> None:
         super().__init__(settings, recipe)
-        self.student, self.teacher = twins(self._branch)
+        self.student, self.teacher = student_and_teacher(self._branch)
         self.queue = Queue(recipe.queue, recipe.output_dim)
         self.place_queue = Queue(recipe.queue, recipe.output_dim)
         self.teacher_momentum = recipe.teacher_momentum
@@ -78,31 +78,30 @@ class DenseCl(Followed[DenseClRecipe]):
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """InfoNCE of whole images and of places, on two views drawn here."""
         views = self.views(images, generator)
-        query: Said = self.student(views[0])
+        query: DenseOutput = self.student(views[0])
         with torch.no_grad():
-            key: Said = self.teacher(views[1])
+            key: DenseOutput = self.teacher(views[1])
         whole, dense = self.whole_loss(query, key), self.dense_loss(query, key)
         share = self.recipe.dense
         loss = (1 - share) * whole + share * dense
-        terms = {"whole": whole.detach(), "dense": dense.detach()}
-        return Outcome(loss, query.tokens.patches, views[0], terms=terms)
+        return Outcome(loss, query.tokens.patches, views[0])
 
-    def whole_loss(self, query: Said, key: Said) -> Tensor:
+    def whole_loss(self, query: DenseOutput, key: DenseOutput) -> Tensor:
         """Of whole images; the keys then enter the queue."""
-        loss = contrast_with(query.whole, key.whole, self.queue.rows, self.recipe.temperature)
-        self.queue.put(F.normalize(key.whole, dim=1))
+        loss = info_nce_with_queue(query.image, key.image, self.queue.rows, self.recipe.temperature)
+        self.queue.put(F.normalize(key.image, dim=1))
         return loss
 
-    def dense_loss(self, query: Said, key: Said) -> Tensor:
+    def dense_loss(self, query: DenseOutput, key: DenseOutput) -> Tensor:
         """Of places; the mean places of the keys then enter their queue."""
         from lightly.models.utils import select_most_similar
 
         right = select_most_similar(
-            query.tokens.patches.detach(), key.tokens.patches, F.normalize(key.places, dim=2)
+            query.tokens.patches.detach(), key.tokens.patches, F.normalize(key.patches, dim=2)
         )
-        places, others = query.places.flatten(0, 1), self.place_queue.rows
-        loss = contrast_with(places, right.flatten(0, 1), others, self.recipe.temperature)
-        self.place_queue.put(F.normalize(key.places.mean(1), dim=1))
+        places, others = query.patches.flatten(0, 1), self.place_queue.rows
+        loss = info_nce_with_queue(places, right.flatten(0, 1), others, self.recipe.temperature)
+        self.place_queue.put(F.normalize(key.patches.mean(1), dim=1))
         return loss
 
     def backbones(self) -> dict[str, Encoder]:
@@ -118,7 +117,7 @@ class DenseCl(Followed[DenseClRecipe]):
                 **_queue_state(self.place_queue, "queue2"),
                 **_branch_state(self.student, "encoder_q."),
                 **_branch_state(self.teacher, "encoder_k."),
-                **named(self.student.backbone, "backbone."),
+                **renamed_state(self.student.backbone, "backbone."),
             },
             "optimizer": optimizer,
         }
@@ -130,10 +129,10 @@ def _queue_state(queue: Queue, name: str) -> dict[str, Tensor]:
 
 def _branch_state(branch: DenseBranch, prefix: str) -> dict[str, Tensor]:
     """That code's second head is made of convolutions over one pixel."""
-    places = named(branch.local_head, f"{prefix}1.mlp2.", layers__="")
+    places = renamed_state(branch.local_head, f"{prefix}1.mlp2.", layers__="")
     return {
-        **named(branch.backbone, f"{prefix}0."),
-        **named(branch.head, f"{prefix}1.mlp.", layers__=""),
+        **renamed_state(branch.backbone, f"{prefix}0."),
+        **renamed_state(branch.head, f"{prefix}1.mlp.", layers__=""),
         **{k: v[..., None, None] if v.ndim == 2 else v for k, v in places.items()},
     }
 
@@ -154,5 +153,5 @@ METHOD = Method(
     epochs=200,
     file_name="epoch_{}.pth",
     changed=("Keys are not shuffled between devices, whose batch norms are synchronized instead.",),
-    chance=lambda recipe, images: math.log(1 + recipe.queue),
+    chance_loss=lambda recipe, images: math.log(1 + recipe.queue),
 )

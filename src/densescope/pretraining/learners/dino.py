@@ -38,7 +38,7 @@ METHOD = Method(
     batch_size=1024,
     epochs=800,
     file_name="checkpoint{:04d}.pth",
-    chance=lambda recipe, images: math.log(recipe.prototypes),
+    chance_loss=lambda recipe, images: math.log(recipe.prototypes),
     changed=(
         "The center starts at the mean output of the first batch instead of zero.",
         "There is no drop path.",

@@ -10,13 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, Learner, Outcome, follow, named, twins
+from densescope.pretraining.learner import (
+    Branch,
+    Learner,
+    Outcome,
+    renamed_state,
+    student_and_teacher,
+    update_ema,
+)
 from densescope.pretraining.recipe import (
     MILD,
     MILD_LOCAL,
     AugmentationSettings,
     MultiCropRecipe,
-    none_or_more,
+    zero_or_more,
 )
 from densescope.pretraining.schedules import cosine, ramp
 from densescope.pretraining.settings import PretrainSettings
@@ -50,7 +57,7 @@ class DinoRecipe(MultiCropRecipe):
     clip_norm: float = 3.0
     first: AugmentationSettings = DINO_FIRST
     second: AugmentationSettings = DINO_SECOND
-    local_count: int = none_or_more(10)
+    local_count: int = zero_or_more(10)
     teacher_momentum: tuple[float, float] = (0.996, 1.0)
     teacher_temperature: tuple[float, float] = (0.04, 0.07)
     temperature_warmup: float = 30 / 800
@@ -112,7 +119,7 @@ class Distillation(Learner[AnyDino]):
         from lightly.loss import DINOLoss
 
         super().__init__(settings, recipe)
-        self.student, self.teacher = twins(self._branch)
+        self.student, self.teacher = student_and_teacher(self._branch)
         self.criterion = DINOLoss(
             output_dim=recipe.prototypes, student_temp=recipe.student_temperature
         )
@@ -124,29 +131,31 @@ class Distillation(Learner[AnyDino]):
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """Cross-entropy of the student's views with the teacher's other global views."""
         large = self.views(images, generator)
-        small = self.small_views(images, generator)
-        told = self.told(large, step)
-        said, tokens = self.student(large.flatten(0, 1))
-        all_said = said.chunk(2)
+        small = self.local_views(images, generator)
+        teacher_output = self.teacher_output(large, step)
+        student_output, tokens = self.student(large.flatten(0, 1))
+        student_outputs = student_output.chunk(2)
         if small is not None:
-            all_said += self.student(small.flatten(0, 1))[0].chunk(len(small))
+            student_outputs += self.student(small.flatten(0, 1))[0].chunk(len(small))
         loss: Tensor = self.criterion(
-            list(told.chunk(2)), list(all_said), teacher_temp=self.temperature(step)
+            list(teacher_output.chunk(2)),
+            list(student_outputs),
+            teacher_temp=self.temperature(step),
         )
         return Outcome(loss, tokens.patches, large.flatten(0, 1))
 
-    def told(self, large: Tensor, step: int) -> Tensor:
+    def teacher_output(self, large: Tensor, step: int) -> Tensor:
         """What the teacher says of all global views."""
         with torch.no_grad():
-            told: Tensor = self.teacher(large.flatten(0, 1))[0]
-            self.begin_center(self.criterion.center, told, step)
-        return told
+            teacher_output: Tensor = self.teacher(large.flatten(0, 1))[0]
+            self.begin_center(self.criterion.center, teacher_output, step)
+        return teacher_output
 
     @staticmethod
-    def begin_center(center: Tensor, told: Tensor, step: int) -> None:
+    def begin_center(center: Tensor, teacher_output: Tensor, step: int) -> None:
         """A center that is still zero starts at the mean of the first outputs."""
         if step == 0 and not bool(center.any()):
-            center.copy_(told.float().mean(0).expand_as(center))
+            center.copy_(teacher_output.float().mean(0).expand_as(center))
 
     def temperature(self, step: int) -> float:
         """The teacher's temperature at a step."""
@@ -165,7 +174,7 @@ class Distillation(Learner[AnyDino]):
         """The teacher follows."""
         start, end = self.recipe.teacher_momentum
         momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
-        follow(self.student, self.teacher, momentum)
+        update_ema(self.student, self.teacher, momentum)
 
     def backbones(self) -> dict[str, Encoder]:
         """The teacher's, then the student's."""
@@ -188,6 +197,6 @@ class Distillation(Learner[AnyDino]):
 def _branch_state(branch: Branch, prefix: str) -> dict[str, Tensor]:
     """State under DINO's own names: its head calls the layers before the last one ``mlp``."""
     return {
-        **named(branch.backbone, f"{prefix}backbone."),
-        **named(branch.head, f"{prefix}head.", layers__="mlp."),
+        **renamed_state(branch.backbone, f"{prefix}backbone."),
+        **renamed_state(branch.head, f"{prefix}head.", layers__="mlp."),
     }

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densescope.pretraining.encoders import Encoder, Tokens
-from densescope.pretraining.learner import Branch, Outcome, named
+from densescope.pretraining.encoders import Encoder, EncoderOutput
+from densescope.pretraining.learner import Branch, Outcome, renamed_state
 from densescope.pretraining.learners.distillation import (
     DINO_FIRST,
     DINO_SECOND,
@@ -22,7 +22,7 @@ from densescope.pretraining.learners.distillation import (
     dino_head,
 )
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.recipe import MILD_LOCAL, AugmentationSettings, none_or_more
+from densescope.pretraining.recipe import MILD_LOCAL, AugmentationSettings, zero_or_more
 from densescope.pretraining.settings import PretrainSettings
 
 ESVIT_FIRST = replace(DINO_FIRST, scale=(0.4, 1.0))
@@ -42,7 +42,7 @@ class EsvitRecipe(DinoRecipe):
     first: AugmentationSettings = ESVIT_FIRST
     second: AugmentationSettings = ESVIT_SECOND
     local: AugmentationSettings = ESVIT_LOCAL
-    local_count: int = none_or_more(8)
+    local_count: int = zero_or_more(8)
     warmup: float = 10 / 300
     temperature_warmup: float = 30 / 300
     frozen_head: float = 1 / 300
@@ -63,7 +63,11 @@ class RegionBranch(Branch):
 
 
 def region_entropy(
-    told: Tensor, said: Tensor, teacher: Tensor, student: Tensor, temperature: float
+    teacher_output: Tensor,
+    student_output: Tensor,
+    teacher: Tensor,
+    student: Tensor,
+    temperature: float,
 ) -> Tensor:
     """Cross-entropy of every region of a view with the most similar one of another view.
 
@@ -85,8 +89,8 @@ def region_entropy(
     with torch.no_grad():
         likeness = F.normalize(student, dim=2) @ F.normalize(teacher, dim=2).mT
         nearest = likeness.argmax(dim=2)
-        target = torch.take_along_dim(told, nearest[:, :, None], dim=1)
-    return -(target * F.log_softmax(said / temperature, dim=2)).sum(2).mean()
+        target = torch.take_along_dim(teacher_output, nearest[:, :, None], dim=1)
+    return -(target * F.log_softmax(student_output / temperature, dim=2)).sum(2).mean()
 
 
 class Esvit(Distillation[EsvitRecipe]):
@@ -116,55 +120,60 @@ class Esvit(Distillation[EsvitRecipe]):
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """Cross-entropy of views and of regions with the teacher's other global views."""
         large = self.views(images, generator)
-        small = self.small_views(images, generator)
+        small = self.local_views(images, generator)
         flat = large.flatten(0, 1)
         tokens = self.student.backbone(flat)
-        sizes: list[tuple[int, Tokens]] = [(2, tokens)]
+        sizes: list[tuple[int, EncoderOutput]] = [(2, tokens)]
         if small is not None:
             sizes.append((len(small), self.student.backbone(small.flatten(0, 1))))
         with torch.no_grad():
             seen = self.teacher.backbone(flat)
-            told = self.teacher.head(seen.image)
+            teacher_output = self.teacher.head(seen.image)
             regions = self.teacher.regions(seen.patches)
-            self.begin_center(self.criterion.center, told, step)
+            self.begin_center(self.criterion.center, teacher_output, step)
             self.begin_center(self.region_center, regions.flatten(0, 1), step)
-        said = [v for count, t in sizes for v in self.student.head(t.image).chunk(count)]
+        student_output = [v for count, t in sizes for v in self.student.head(t.image).chunk(count)]
         temperature = self.temperature(step)
-        of_views = self.criterion(list(told.chunk(2)), said, teacher_temp=temperature)
+        of_views = self.criterion(
+            list(teacher_output.chunk(2)), student_output, teacher_temp=temperature
+        )
         of_regions = self._of_regions(regions, seen, sizes, temperature)
         weight = self.recipe.region_weight
         loss = (1 - weight) * of_views + weight * of_regions
-        terms = {"view_loss": of_views, "region_loss": of_regions}
-        return Outcome(loss, tokens.patches, flat, terms=terms)
+        return Outcome(loss, tokens.patches, flat)
 
     def _of_regions(
-        self, told: Tensor, seen: Tokens, sizes: list[tuple[int, Tokens]], temperature: float
+        self,
+        teacher_output: Tensor,
+        seen: EncoderOutput,
+        sizes: list[tuple[int, EncoderOutput]],
+        temperature: float,
     ) -> Tensor:
         """The mean over pairs of different views, then the center moves."""
-        targets = ((told - self.region_center) / temperature).softmax(2).chunk(2)
+        targets = ((teacher_output - self.region_center) / temperature).softmax(2).chunk(2)
         found = []
         views = [
-            (said, features)
+            (student_output, features)
             for count, tokens in sizes
-            for said, features in zip(
+            for student_output, features in zip(
                 self.student.regions(tokens.patches).chunk(count),
                 tokens.patches.detach().chunk(count),
                 strict=True,
             )
         ]
         for first, (target, teacher) in enumerate(zip(targets, seen.patches.chunk(2), strict=True)):
-            for second, (said, student) in enumerate(views):
+            for second, (student_output, student) in enumerate(views):
                 if first != second:
                     heat = self.recipe.student_temperature
-                    found.append(region_entropy(target, said, teacher, student, heat))
-        self._move_center(told)
+                    found.append(region_entropy(target, student_output, teacher, student, heat))
+        self._move_center(teacher_output)
         return torch.stack(found).mean()
 
     @torch.no_grad()
-    def _move_center(self, told: Tensor) -> None:
+    def _move_center(self, teacher_output: Tensor) -> None:
         from lightly.models.modules.center import center_mean, center_momentum
 
-        now = center_mean(told.float().flatten(0, 1), dim=(0,))
+        now = center_mean(teacher_output.float().flatten(0, 1), dim=(0,))
         momentum = self.criterion.center_momentum
         self.region_center.copy_(center_momentum(self.region_center, now, momentum))
 
@@ -184,7 +193,7 @@ def _state(branch: RegionBranch, prefix: str) -> dict[str, Tensor]:
     def earlier(found: re.Match[str]) -> str:
         return f"layers.{int(found.group(1)) - 1}.downsample."
 
-    backbone = named(branch.backbone)
+    backbone = renamed_state(branch.backbone)
     if branch.backbone.family == "swin":
         backbone = {
             re.sub(r"^layers\.(\d+)\.downsample\.", earlier, name): value
@@ -192,8 +201,8 @@ def _state(branch: RegionBranch, prefix: str) -> dict[str, Tensor]:
         }
     return {
         **{f"{prefix}{name}": value for name, value in backbone.items()},
-        **named(branch.head, f"{prefix}head.", layers__="mlp."),
-        **named(branch.dense, f"{prefix}head_dense.", layers__="mlp."),
+        **renamed_state(branch.head, f"{prefix}head.", layers__="mlp."),
+        **renamed_state(branch.dense, f"{prefix}head_dense.", layers__="mlp."),
     }
 
 
@@ -210,7 +219,7 @@ METHOD = Method(
     batch_size=512,
     epochs=300,
     file_name="checkpoint{:04d}.pth",
-    chance=lambda recipe, images: math.log(recipe.prototypes),
+    chance_loss=lambda recipe, images: math.log(recipe.prototypes),
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "There is no drop path.",

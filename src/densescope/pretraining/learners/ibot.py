@@ -63,23 +63,23 @@ class Ibot(Distillation[IbotRecipe]):
         """Cross-entropy of class tokens across views and of hidden patches within one."""
         views = self.views(images, generator)
         large = views.flatten(0, 1)
-        small = self.small_views(images, generator)
+        small = self.local_views(images, generator)
         mask = self._mask(len(large), generator).to(large.device)
         tokens = self.student.backbone.with_masks(large, mask, self.mask_token)
         with torch.no_grad():
             seen = self.teacher.backbone(large)
-            told = self.teacher.head(seen.image)
-            self.begin_center(self.criterion.center, told, step)
-        said = self.student.head(tokens.image).chunk(2)
+            teacher_output = self.teacher.head(seen.image)
+            self.begin_center(self.criterion.center, teacher_output, step)
+        student_output = self.student.head(tokens.image).chunk(2)
         if small is not None:
-            said += self.student(small.flatten(0, 1))[0].chunk(len(small))
+            student_output += self.student(small.flatten(0, 1))[0].chunk(len(small))
         temperature = self.temperature(step)
-        classes = self.criterion(list(told.chunk(2)), list(said), teacher_temp=temperature)
+        classes = self.criterion(
+            list(teacher_output.chunk(2)), list(student_output), teacher_temp=temperature
+        )
         patches = self._of_patches(seen.patches, tokens.patches, mask, step)
         loss = classes + self.recipe.patch_weight * patches
-        return Outcome(
-            loss, tokens.patches, large, terms={"class_loss": classes, "patch_loss": patches}
-        )
+        return Outcome(loss, tokens.patches, large)
 
     def _mask(self, views: int, generator: torch.Generator) -> Tensor:
         recipe = self.recipe
@@ -97,12 +97,12 @@ class Ibot(Distillation[IbotRecipe]):
         if int(mask.sum()) < 2:
             return hidden.sum() * 0
         with torch.no_grad():
-            told = self.teacher.head(seen[mask])
-            self.begin_center(self.patch_criterion.center.center, told, step)
-        said = self.student.head(hidden[mask])
+            teacher_output = self.teacher.head(seen[mask])
+            self.begin_center(self.patch_criterion.center.center, teacher_output, step)
+        student_output = self.student.head(hidden[mask])
         # A center is a mean over what it is given, and lightly's loss wants rows and columns.
         loss: Tensor = self.patch_criterion(
-            told, said, mask[:, :, None], teacher_temp=self.temperature(step)
+            teacher_output, student_output, mask[:, :, None], teacher_temp=self.temperature(step)
         )
         return loss
 
@@ -122,7 +122,7 @@ class Ibot(Distillation[IbotRecipe]):
         return content
 
 
-def chance(recipe: IbotRecipe, images: int) -> float:
+def _chance_loss(recipe: IbotRecipe, images: int) -> float:
     """The loss of outputs that say nothing of the image."""
     return (1 + recipe.patch_weight * recipe.hidden_views) * math.log(recipe.prototypes)
 
@@ -140,7 +140,7 @@ METHOD = Method(
     batch_size=1024,
     epochs=800,
     file_name="checkpoint{:04d}.pth",
-    chance=chance,
+    chance_loss=_chance_loss,
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "The patches' center is a mean over hidden patches only, as in DINOv2.",

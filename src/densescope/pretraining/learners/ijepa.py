@@ -10,15 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Learner, Outcome, follow, named, twins
+from densescope.pretraining.learner import (
+    Learner,
+    Outcome,
+    renamed_state,
+    student_and_teacher,
+    update_ema,
+)
 from densescope.pretraining.masking import target_blocks
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
     SMALL_RUN,
     AugmentationSettings,
     Recipe,
-    heads_fit,
-    none_or_more,
+    check_heads,
+    zero_or_more,
 )
 from densescope.pretraining.schedules import cosine
 from densescope.pretraining.settings import PretrainSettings
@@ -44,7 +50,7 @@ class IjepaRecipe(Recipe):
     """
 
     learning_rate: float = 1e-3
-    rate_images: int = none_or_more(0)
+    rate_images: int = zero_or_more(0)
     final_learning_rate: float = 1e-6
     warmup: float = 40 / 300
     weight_decay: tuple[float, float] = (0.04, 0.4)
@@ -61,7 +67,7 @@ class IjepaRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        heads_fit(self.predictor_dim, self.predictor_heads, "predictor")
+        check_heads(self.predictor_dim, self.predictor_heads, "predictor")
 
 
 class Ijepa(Learner[IjepaRecipe]):
@@ -80,7 +86,7 @@ class Ijepa(Learner[IjepaRecipe]):
         from lightly.models.modules.ijepa_timm import IJEPAPredictorTIMM
 
         super().__init__(settings, recipe)
-        self.student, self.teacher = twins(self.encoder)
+        self.student, self.teacher = student_and_teacher(self.encoder)
         shape = self.student.geometry
         self.predictor = IJEPAPredictorTIMM(
             num_patches=shape.patches,
@@ -108,16 +114,16 @@ class Ijepa(Learner[IjepaRecipe]):
         kept, blocks = kept.to(views.device), [block.to(views.device) for block in blocks]
         with torch.no_grad():
             seen = self.teacher(views).patches
-            told = apply_masks(F.layer_norm(seen, seen.shape[-1:]), blocks)
+            teacher_output = apply_masks(F.layer_norm(seen, seen.shape[-1:]), blocks)
         tokens = self.student.visible(views, kept).patches
-        guess = self.predictor(tokens, kept, blocks)
-        return Outcome(F.smooth_l1_loss(guess, told), tokens, views, kept)
+        prediction = self.predictor(tokens, kept, blocks)
+        return Outcome(F.smooth_l1_loss(prediction, teacher_output), tokens, views, kept)
 
     def after_step(self, step: int) -> None:
         """The teacher follows."""
         start, end = self.recipe.teacher_momentum
         momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
-        follow(self.student, self.teacher, momentum)
+        update_ema(self.student, self.teacher, momentum)
 
     @property
     def trained(self) -> Encoder:
@@ -139,14 +145,14 @@ class Ijepa(Learner[IjepaRecipe]):
         }
         assert self.settings.recipe is not None
         return {
-            "encoder": named(self.student, "module."),
-            "predictor": named(self.predictor, "module.", **renames),
+            "encoder": renamed_state(self.student, "module."),
+            "predictor": renamed_state(self.predictor, "module.", **renames),
             "opt": optimizer,
             "scaler": None,
-            "target_encoder": named(self.teacher, "module."),
+            "target_encoder": renamed_state(self.teacher, "module."),
             "epoch": counter,
             "loss": 0.0,
-            "batch_size": self.settings.share,
+            "batch_size": self.settings.micro_batch_size,
             "world_size": self.settings.devices,
             "lr": self.recipe.rate_for(self.settings.batch_size),
         }
@@ -171,7 +177,7 @@ METHOD = Method(
     batch_size=2048,
     epochs=300,
     file_name="jepa-ep{}.pth.tar",
-    chance=lambda recipe, images: 0.42,
+    chance_loss=lambda recipe, images: 0.42,
     changed=(
         "The momentum of the moving average lies on a cosine instead of a line.",
         "The rate warms up from 0, not from a fifth of the highest.",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Learner, Outcome, named
+from densescope.pretraining.learner import Learner, Outcome, renamed_state
 from densescope.pretraining.masking import random_keep
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
@@ -17,7 +17,7 @@ from densescope.pretraining.recipe import (
     SMALL_RUN,
     AugmentationSettings,
     Recipe,
-    heads_fit,
+    check_heads,
 )
 from densescope.pretraining.settings import PretrainSettings
 
@@ -49,7 +49,7 @@ class MaeRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        heads_fit(self.decoder_dim, self.decoder_heads, "decoder")
+        check_heads(self.decoder_dim, self.decoder_heads, "decoder")
 
 
 class Mae(Learner[MaeRecipe]):
@@ -79,7 +79,7 @@ class Mae(Learner[MaeRecipe]):
             num_heads=recipe.decoder_heads,
             num_prefix_tokens=self.student.prefix_tokens,
         )
-        self.decoder_pred = nn.Linear(recipe.decoder_dim, shape.cell**2 * 3)
+        self.decoder_pred = nn.Linear(recipe.decoder_dim, shape.patch_size**2 * 3)
 
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """Mean squared error of the painted patches."""
@@ -97,7 +97,7 @@ class Mae(Learner[MaeRecipe]):
         """The pixels of every patch, ``images patches pixels``."""
         from lightly.models.utils import normalize_mean_var, patchify
 
-        pixels: Tensor = patchify(views, self.student.geometry.cell)
+        pixels: Tensor = patchify(views, self.student.geometry.patch_size)
         if self.recipe.normalized:
             pixels = normalize_mean_var(pixels, dim=-1)
         return pixels
@@ -141,10 +141,10 @@ class Mae(Learner[MaeRecipe]):
         }
         return {
             "model": {
-                **named(self.student),
-                **named(self.decoder_embed, "decoder_embed."),
-                **named(self.decoder, **renames),
-                **named(self.decoder_pred, "decoder_pred."),
+                **renamed_state(self.student),
+                **renamed_state(self.decoder_embed, "decoder_embed."),
+                **renamed_state(self.decoder, **renames),
+                **renamed_state(self.decoder_pred, "decoder_pred."),
             },
             "optimizer": optimizer,
             "epoch": counter,
@@ -170,6 +170,6 @@ METHOD = Method(
     batch_size=4096,
     epochs=800,
     file_name="checkpoint-{}.pth",
-    chance=lambda recipe, images: 1.0,
+    chance_loss=lambda recipe, images: 1.0,
     changed=(),
 )

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densescope.pretraining.contrast import gathered
+from densescope.pretraining.contrastive import gathered
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, named, twins
-from densescope.pretraining.learners.siamese import Followed, TwoViews
+from densescope.pretraining.learner import Branch, renamed_state, student_and_teacher
+from densescope.pretraining.learners.siamese import EMATeacher, TwoViews
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SIMCLR_FIRST, SMALL_RUN, AugmentationSettings, Recipe
 from densescope.pretraining.schedules import ramp
@@ -102,7 +102,7 @@ SMALL_MEC = MecRecipe(
 )
 
 
-class Mec(Followed[MecRecipe], TwoViews[MecRecipe]):
+class Mec(EMATeacher[MecRecipe], TwoViews[MecRecipe]):
     """The networks, loss and schedules of MEC.
 
     Its loss is 0 for unrelated views and falls towards -1.
@@ -117,7 +117,7 @@ class Mec(Followed[MecRecipe], TwoViews[MecRecipe]):
         from lightly.models.modules import SimSiamPredictionHead
 
         super().__init__(settings, recipe)
-        self.student, self.teacher = twins(self._branch)
+        self.student, self.teacher = student_and_teacher(self._branch)
         self.predictor = SimSiamPredictionHead(
             recipe.output_dim, recipe.predictor_dim, recipe.output_dim
         )
@@ -132,12 +132,12 @@ class Mec(Followed[MecRecipe], TwoViews[MecRecipe]):
 
     def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
         """The mean over both directions of the negative length of the batch's code."""
-        said = [gathered(self.predictor(one)) for one in (first, second)]
+        student_output = [gathered(self.predictor(one)) for one in (first, second)]
         with torch.no_grad():
-            told = [gathered(self.teacher(view)[0]) for view in views]
-        scale, order = self.scale(step, len(told[0])), self.recipe.order
-        forth = coding_loss(said[0], told[1], scale, order)
-        return (forth + coding_loss(said[1], told[0], scale, order)) / 2
+            teacher_output = [gathered(self.teacher(view)[0]) for view in views]
+        scale, order = self.scale(step, len(teacher_output[0])), self.recipe.order
+        loss_ab = coding_loss(student_output[0], teacher_output[1], scale, order)
+        return (loss_ab + coding_loss(student_output[1], teacher_output[0], scale, order)) / 2
 
     def scale(self, step: int, images: int) -> float:
         """``width / (images * distortion)`` at a step."""
@@ -161,11 +161,11 @@ class Mec(Followed[MecRecipe], TwoViews[MecRecipe]):
             "epoch": counter,
             "arch": self.settings.backbone.architecture,
             "state_dict": {
-                **named(self.student.backbone, encoder),
-                **named(self.student.head, f"{encoder}fc.", layers__=""),
-                **named(self.predictor, "module.predictor.", layers__=""),
-                **named(self.teacher.backbone, teacher),
-                **named(self.teacher.head, f"{teacher}fc.", layers__=""),
+                **renamed_state(self.student.backbone, encoder),
+                **renamed_state(self.student.head, f"{encoder}fc.", layers__=""),
+                **renamed_state(self.predictor, "module.predictor.", layers__=""),
+                **renamed_state(self.teacher.backbone, teacher),
+                **renamed_state(self.teacher.head, f"{teacher}fc.", layers__=""),
             },
             "optimizer": optimizer,
         }
@@ -184,7 +184,7 @@ METHOD = Method(
     epochs=100,
     file_name="checkpoint_{:04d}.pth.tar",
     changed=("The projector's last layer has no bias, which its batch norm would take away.",),
-    chance=lambda recipe, images: 0.0,
-    least_share=2,
+    chance_loss=lambda recipe, images: 0.0,
+    least_micro_batch=2,
     least_reason="its code is of the whole batch",
 )

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from densescope.pretraining.contrast import contrast
+from densescope.pretraining.contrastive import info_nce
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, named, twins
-from densescope.pretraining.learners.siamese import Averaged
+from densescope.pretraining.learner import Branch, renamed_state, student_and_teacher
+from densescope.pretraining.learners.siamese import EMAPredictive
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
@@ -40,7 +40,7 @@ class MocoV3Recipe(Recipe):
     frozen_patches: bool = True
 
 
-class MocoV3(Averaged[MocoV3Recipe]):
+class MocoV3(EMAPredictive[MocoV3Recipe]):
     """The networks, loss and schedules of MoCo v3.
 
     At chance the loss is ``4 temperature ln(images)``.
@@ -55,7 +55,7 @@ class MocoV3(Averaged[MocoV3Recipe]):
         from lightly.models.modules import BYOLPredictionHead, MoCoProjectionHead
 
         super().__init__(settings, recipe)
-        self.student, self.teacher = twins(self._branch)
+        self.student, self.teacher = student_and_teacher(self._branch)
         sizes = (recipe.output_dim, recipe.head_dim, recipe.output_dim)
         if self.student.backbone.family == "vit":
             self.predictor: nn.Module = MoCoProjectionHead(*sizes, num_layers=2, batch_norm=True)
@@ -75,10 +75,10 @@ class MocoV3(Averaged[MocoV3Recipe]):
         )
         return Branch(encoder, head)
 
-    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+    def prediction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """InfoNCE among the images of the batch, times ``2 t``."""
         temperature = self.recipe.temperature
-        return 2 * temperature * contrast(guess, target, temperature)
+        return 2 * temperature * info_nce(prediction, target, temperature)
 
     def backbones(self) -> dict[str, Encoder]:
         """The moving average's, then the trained one's."""
@@ -91,11 +91,11 @@ class MocoV3(Averaged[MocoV3Recipe]):
             "epoch": counter,
             "arch": self.settings.backbone.architecture,
             "state_dict": {
-                **named(self.student.backbone, base),
-                **named(self.student.head, f"{base}head.", layers__=""),
-                **named(self.teacher.backbone, momentum),
-                **named(self.teacher.head, f"{momentum}head.", layers__=""),
-                **named(self.predictor, "module.predictor.", layers__=""),
+                **renamed_state(self.student.backbone, base),
+                **renamed_state(self.student.head, f"{base}head.", layers__=""),
+                **renamed_state(self.teacher.backbone, momentum),
+                **renamed_state(self.teacher.head, f"{momentum}head.", layers__=""),
+                **renamed_state(self.predictor, "module.predictor.", layers__=""),
             },
             "optimizer": optimizer,
             "scaler": {},
@@ -115,12 +115,12 @@ METHOD = Method(
     batch_size=4096,
     epochs=300,
     file_name="checkpoint_{:04d}.pth.tar",
-    chance=lambda recipe, images: 4 * recipe.temperature * math.log(images),
+    chance_loss=lambda recipe, images: 4 * recipe.temperature * math.log(images),
     changed=(
         "The last batch norms of projector and predictor keep their scale and shift.",
         "The predictor of a ResNet or Swin, which ends without batch norm, has a last bias.",
         "The head of a ResNet is called head in the file, not fc.",
     ),
-    least_share=2,
+    least_micro_batch=2,
     least_reason="an image is told from the others of its batch",
 )

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densescope.pretraining.contrast import Queue, contrast_with
-from densescope.pretraining.encoders import Encoder, Tokens
-from densescope.pretraining.learner import Branch, Outcome, named
+from densescope.pretraining.contrastive import Queue, info_nce_with_queue
+from densescope.pretraining.encoders import Encoder, EncoderOutput
+from densescope.pretraining.learner import Branch, Outcome, renamed_state
 from densescope.pretraining.learners.distillation import (
     SMALL_DISTILLATION,
     DinoRecipe,
@@ -20,7 +20,7 @@ from densescope.pretraining.learners.distillation import (
     dino_head,
 )
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.optimizers import Groups, decay_groups
+from densescope.pretraining.optimizers import Groups, parameter_groups_of
 from densescope.pretraining.settings import PretrainSettings
 
 
@@ -50,7 +50,7 @@ class MugsRecipe(DinoRecipe):
     patch_rate: float = 0.2
 
 
-class Said(NamedTuple):
+class MugsOutput(NamedTuple):
     """What a network says of views: of the image, of its group, of its clusters, in that order."""
 
     image: Tensor
@@ -80,11 +80,13 @@ class MugsBranch(Branch):
 
         self.image_head, self.group_head = projector(), projector()
 
-    def say(self, tokens: Tokens, memory: Tensor, neighbors: int) -> Said:
+    def say(self, tokens: EncoderOutput, memory: Tensor, neighbors: int) -> MugsOutput:
         """All three granularities of the views whose tokens these are."""
         mixed = self.relation(with_neighbors(tokens.patches.mean(1), memory, neighbors))
         group = self.backbone.model.norm(mixed[:, 0])
-        return Said(self.image_head(tokens.image), self.group_head(group), self.head(tokens.image))
+        return MugsOutput(
+            self.image_head(tokens.image), self.group_head(group), self.head(tokens.image)
+        )
 
 
 def with_neighbors(rows: Tensor, memory: Tensor, neighbors: int) -> Tensor:
@@ -143,46 +145,55 @@ class Mugs(Distillation[MugsRecipe]):
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """The weighted mean of the three losses."""
         large = self.views(images, generator)
-        small = self.small_views(images, generator)
+        small = self.local_views(images, generator)
         flat, memory = large.flatten(0, 1), self.memory.rows.clone()
         neighbors = self.recipe.neighbors
         with torch.no_grad():
             seen = self.teacher.backbone(flat)
-            told = self.teacher.say(seen, memory, neighbors)
-            self.begin_center(self.criterion.center, told.clusters, step)
+            teacher_output = self.teacher.say(seen, memory, neighbors)
+            self.begin_center(self.criterion.center, teacher_output.clusters, step)
         tokens = self.student.backbone(flat)
         views = _split(self.student.say(tokens, memory, neighbors), 2)
         if small is not None:
-            said = self.student.say(self.student.backbone(small.flatten(0, 1)), memory, neighbors)
-            views += _split(said, len(small))
-        terms = self._compare(_split(told, 2), views, step)
+            student_output = self.student.say(
+                self.student.backbone(small.flatten(0, 1)), memory, neighbors
+            )
+            views += _split(student_output, len(small))
+        terms = self._compare(_split(teacher_output, 2), views, step)
         weights = self.recipe.weights
-        loss = sum(w * term for w, term in zip(weights, terms.values(), strict=True))
-        self.image_queue.put(told.image)
-        self.group_queue.put(told.group)
+        loss = sum(w * term for w, term in zip(weights, terms, strict=True))
+        self.image_queue.put(teacher_output.image)
+        self.group_queue.put(teacher_output.group)
         self.memory.put(seen.patches[: len(images)].mean(1))
-        return Outcome(torch.as_tensor(loss) / sum(weights), tokens.patches, flat, terms=terms)
+        return Outcome(torch.as_tensor(loss) / sum(weights), tokens.patches, flat)
 
-    def _compare(self, told: list[Said], views: list[Said], step: int) -> dict[str, Tensor]:
-        """Means over pairs of different views; global and small views count one half each."""
+    def _compare(
+        self, teacher_output: list[MugsOutput], views: list[MugsOutput], step: int
+    ) -> Tensor:
+        """Losses of images, groups and clusters, means over pairs of different views.
+
+        Global and small views count one half each.
+        """
         heat, cold = self.recipe.contrast_temperature, self.recipe.student_temperature
-        clusters = torch.stack([target.clusters for target in told])
+        clusters = torch.stack([target.clusters for target in teacher_output])
         wanted = ((clusters - self.criterion.center) / self.temperature(step)).softmax(2)
         by_size: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for second, said in enumerate(views):
-            image, group = self.image_predictor(said.image), self.group_predictor(said.group)
-            for first, target in enumerate(told):
+        for second, student_output in enumerate(views):
+            image, group = (
+                self.image_predictor(student_output.image),
+                self.group_predictor(student_output.group),
+            )
+            for first, target in enumerate(teacher_output):
                 if first != second:
                     terms = (
-                        contrast_with(image, target.image, self.image_queue.rows, heat),
-                        contrast_with(group, target.group, self.group_queue.rows, heat),
-                        F.cross_entropy(said.clusters / cold, wanted[first]),
+                        info_nce_with_queue(image, target.image, self.image_queue.rows, heat),
+                        info_nce_with_queue(group, target.group, self.group_queue.rows, heat),
+                        F.cross_entropy(student_output.clusters / cold, wanted[first]),
                     )
-                    by_size[second >= len(told)].append(torch.stack(terms))
+                    by_size[second >= len(teacher_output)].append(torch.stack(terms))
         self.criterion.update_center(clusters)
         halves = [torch.stack(pairs).mean(0) for pairs in by_size if pairs]
-        names = ("image_loss", "group_loss", "cluster_loss")
-        return dict(zip(names, torch.stack(halves).mean(0), strict=True))
+        return torch.stack(halves).mean(0)
 
     def parameter_groups(self) -> Groups:
         """The patch embedding learns more slowly than everything else."""
@@ -191,8 +202,8 @@ class Mugs(Distillation[MugsRecipe]):
         rest = [parameter for parameter in self.parameters() if id(parameter) not in known]
         rate = self.recipe.patch_rate
         return [
-            *decay_groups(rest, self.recipe),
-            *({**group, "rate": rate} for group in decay_groups(slow, self.recipe)),
+            *parameter_groups_of(rest, self.recipe),
+            *({**group, "rate": rate} for group in parameter_groups_of(slow, self.recipe)),
         ]
 
     def content(self, counter: int, optimizer: dict[str, Any]) -> dict[str, Any]:
@@ -201,27 +212,30 @@ class Mugs(Distillation[MugsRecipe]):
         wrapped = "module." if self.recipe.head_batch_norm else ""
         content["student"] |= {
             **_heads(self.student, "module."),
-            **named(self.image_predictor, "module.instance_predictor."),
-            **named(self.group_predictor, "module.local_group_predictor."),
+            **renamed_state(self.image_predictor, "module.instance_predictor."),
+            **renamed_state(self.group_predictor, "module.local_group_predictor."),
         }
         content["teacher"] |= _heads(self.teacher, wrapped)
         return content
 
 
-def _split(said: Said, views: int) -> list[Said]:
-    return [Said(*parts) for parts in zip(*(part.chunk(views) for part in said), strict=True)]
+def _split(student_output: MugsOutput, views: int) -> list[MugsOutput]:
+    return [
+        MugsOutput(*parts)
+        for parts in zip(*(part.chunk(views) for part in student_output), strict=True)
+    ]
 
 
 def _heads(branch: MugsBranch, prefix: str) -> dict[str, Tensor]:
     """The relation blocks lie inside that code's backbone."""
     return {
-        **named(branch.relation, f"{prefix}backbone.relation_blocks."),
-        **named(branch.image_head, f"{prefix}instance_head."),
-        **named(branch.group_head, f"{prefix}local_group_head."),
+        **renamed_state(branch.relation, f"{prefix}backbone.relation_blocks."),
+        **renamed_state(branch.image_head, f"{prefix}instance_head."),
+        **renamed_state(branch.group_head, f"{prefix}local_group_head."),
     }
 
 
-def chance(recipe: MugsRecipe, images: int) -> float:
+def _chance_loss(recipe: MugsRecipe, images: int) -> float:
     """The loss of outputs that say nothing of the image."""
     apart = math.log(1 + recipe.queue)
     parts = zip(recipe.weights, (apart, apart, math.log(recipe.prototypes)), strict=True)
@@ -249,7 +263,7 @@ METHOD = Method(
     batch_size=1024,
     epochs=800,
     file_name="checkpoint{:04d}.pth",
-    chance=chance,
+    chance_loss=_chance_loss,
     changed=(
         "Student and teacher see the same global views; Mugs draws the student's anew and gives "
         "half of them RandAugment and random erasing, as half of the small ones.",
@@ -263,6 +277,6 @@ METHOD = Method(
         "There is no drop path.",
         "Gradients are clipped all together, not each weight's by itself.",
     ),
-    least_share=2,
+    least_micro_batch=2,
     least_reason="its batch norms take means over the images",
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from densescope.pretraining.learner import named
+from densescope.pretraining.learner import renamed_state
 from densescope.pretraining.learners.siamese import TwoViews
 from densescope.pretraining.recipe import AnyRecipe
 
@@ -30,8 +30,8 @@ class JointEmbedding(TwoViews[AnyRecipe]):
         return {
             "epoch": counter,
             "model": {
-                **named(self.student.backbone, "module.backbone."),
-                **named(self.student.head, "module.projector.", layers__=""),
+                **renamed_state(self.student.backbone, "module.backbone."),
+                **renamed_state(self.student.head, "module.projector.", layers__=""),
             },
             "optimizer": optimizer,
         }

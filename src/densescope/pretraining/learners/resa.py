@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densescope.pretraining.contrast import gathered
+from densescope.pretraining.contrastive import gathered
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, Outcome, named, twins
-from densescope.pretraining.learners.siamese import Followed
+from densescope.pretraining.learner import Branch, Outcome, renamed_state, student_and_teacher
+from densescope.pretraining.learners.siamese import EMATeacher
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
     CROP_AND_FLIP,
@@ -89,7 +89,7 @@ def self_assignment(
     return assigned
 
 
-def alignment(guesses: Tensor, keys: Tensor, assigned: Tensor, temperature: float) -> Tensor:
+def alignment(predictions: Tensor, keys: Tensor, assigned: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of the similarities to all keys with an assignment.
 
     ``mean_i -sum_j a_ij log softmax_j(cos(g_i, k_j) / t)``; the logarithm of the number of keys at
@@ -106,11 +106,11 @@ def alignment(guesses: Tensor, keys: Tensor, assigned: Tensor, temperature: floa
 
     Source: Weng et al. 2025, arXiv 2501.18452.
     """
-    logits = F.normalize(guesses, dim=1) @ F.normalize(keys, dim=1).T / temperature
+    logits = F.normalize(predictions, dim=1) @ F.normalize(keys, dim=1).T / temperature
     return F.cross_entropy(logits, assigned)
 
 
-class Resa(Followed[ResaRecipe]):
+class Resa(EMATeacher[ResaRecipe]):
     """The networks and loss of ReSA.
 
     Who belongs to whom is read from the encoder's own vectors of the weaker, first view.
@@ -126,7 +126,7 @@ class Resa(Followed[ResaRecipe]):
         from lightly.models.modules import BYOLPredictionHead
 
         super().__init__(settings, recipe)
-        self.student, self.teacher = twins(self._branch)
+        self.student, self.teacher = student_and_teacher(self._branch)
         self.predictor = BYOLPredictionHead(recipe.output_dim, recipe.head_dim, recipe.output_dim)
         self.teacher_momentum = recipe.teacher_momentum
 
@@ -140,20 +140,24 @@ class Resa(Followed[ResaRecipe]):
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """Cross-entropy of each view's similarities to the other view of all images."""
         recipe, views = self.recipe, self.views(images, generator)
-        said, tokens = zip(*(self.student(view) for view in views), strict=True)
+        student_output, tokens = zip(*(self.student(view) for view in views), strict=True)
         with torch.no_grad():
-            told, seen = zip(*(self.teacher(view) for view in views), strict=True)
-        keys = [gathered(one) for one in told]
+            teacher_output, seen = zip(*(self.teacher(view) for view in views), strict=True)
+        keys = [gathered(one) for one in teacher_output]
         assigned = self_assignment(
             tokens[0].image,
             gathered(seen[0].image),
             sharpness=recipe.sharpness,
             iterations=recipe.iterations,
         )
-        forth = alignment(self.predictor(said[0]), keys[1], assigned, recipe.temperature)
-        back = alignment(self.predictor(said[1]), keys[0], assigned, recipe.temperature)
+        loss_ab = alignment(
+            self.predictor(student_output[0]), keys[1], assigned, recipe.temperature
+        )
+        loss_ba = alignment(
+            self.predictor(student_output[1]), keys[0], assigned, recipe.temperature
+        )
         patches = torch.cat([one.patches for one in tokens])
-        return Outcome((forth + back) / 2, patches, views.flatten(0, 1))
+        return Outcome((loss_ab + loss_ba) / 2, patches, views.flatten(0, 1))
 
     def backbones(self) -> dict[str, Encoder]:
         """The trained one, then its moving average."""
@@ -164,11 +168,11 @@ class Resa(Followed[ResaRecipe]):
         return {
             "epoch": counter,
             "state_dict": {
-                **named(self.student.backbone, "module.encoder."),
-                **named(self.student.head, "module.projector.", layers__=""),
-                **named(self.predictor, "module.predictor.", layers__=""),
-                **named(self.teacher.backbone, "module.momentum_encoder."),
-                **named(self.teacher.head, "module.momentum_projector.", layers__=""),
+                **renamed_state(self.student.backbone, "module.encoder."),
+                **renamed_state(self.student.head, "module.projector.", layers__=""),
+                **renamed_state(self.predictor, "module.predictor.", layers__=""),
+                **renamed_state(self.teacher.backbone, "module.momentum_encoder."),
+                **renamed_state(self.teacher.head, "module.momentum_projector.", layers__=""),
             },
             "optimizer": optimizer,
         }
@@ -196,7 +200,7 @@ METHOD = Method(
         "The last rate does not grow with the batch.",
         "Layers before a batch norm have no bias.",
     ),
-    chance=lambda recipe, images: math.log(images),
-    least_share=2,
+    chance_loss=lambda recipe, images: math.log(images),
+    least_micro_batch=2,
     least_reason="an image is assigned to those of its batch",
 )

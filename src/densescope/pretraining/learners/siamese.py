@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, Learner, Outcome, follow
+from densescope.pretraining.learner import Branch, Learner, Outcome, update_ema
 from densescope.pretraining.recipe import AnyRecipe
 from densescope.pretraining.schedules import cosine
 
 
-class Followed(Learner[AnyRecipe]):
+class EMATeacher(Learner[AnyRecipe]):
     """A moving average follows the student; a subclass sets both and the average's momentum."""
 
     student: nn.Module
@@ -24,7 +24,7 @@ class Followed(Learner[AnyRecipe]):
         """The moving average follows."""
         start, end = self.teacher_momentum
         momentum = cosine(step, steps=self.settings.steps, start=start, end=end)
-        follow(self.student, self.teacher, momentum)
+        update_ema(self.student, self.teacher, momentum)
 
 
 class TwoViews(Learner[AnyRecipe]):
@@ -64,21 +64,21 @@ class Predictive(TwoViews[AnyRecipe]):
 
     def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
         """The sum over both directions."""
-        told = self.targets(first, second, views)
-        forth = self.mismatch(self.predictor(first), told[1])
-        back = self.mismatch(self.predictor(second), told[0])
-        return forth + back
+        teacher_output = self.targets(first, second, views)
+        loss_ab = self.prediction_loss(self.predictor(first), teacher_output[1])
+        loss_ba = self.prediction_loss(self.predictor(second), teacher_output[0])
+        return loss_ab + loss_ba
 
     def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         """What is to be guessed of both views."""
         return first.detach(), second.detach()
 
     @abstractmethod
-    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+    def prediction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The loss of one direction."""
 
 
-class Averaged(Followed[AnyRecipe], Predictive[AnyRecipe]):
+class EMAPredictive(EMATeacher[AnyRecipe], Predictive[AnyRecipe]):
     """The target is a moving average of the student; a subclass sets ``teacher`` too."""
 
     student: Branch

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from densescope.pretraining.learner import Branch, named
+from densescope.pretraining.learner import Branch, renamed_state
 from densescope.pretraining.learners.siamese import Predictive
 from densescope.pretraining.method_row import Method
-from densescope.pretraining.optimizers import Groups, decay_groups
+from densescope.pretraining.optimizers import Groups, parameter_groups_of
 from densescope.pretraining.recipe import MOCO_V2, SMALL_RUN, AugmentationSettings, Recipe
 from densescope.pretraining.settings import PretrainSettings
 
@@ -56,16 +56,16 @@ class SimSiam(Predictive[SimSiamRecipe]):
         )
         self.similarity = NegativeCosineSimilarity()
 
-    def mismatch(self, guess: Tensor, target: Tensor) -> Tensor:
+    def prediction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Half the negative cosine."""
-        loss: Tensor = self.similarity(guess, target) / 2
+        loss: Tensor = self.similarity(prediction, target) / 2
         return loss
 
     def parameter_groups(self) -> Groups:
         """The predictor keeps the highest rate throughout."""
-        predictor = decay_groups(self.predictor.parameters(), self.recipe)
+        predictor = parameter_groups_of(self.predictor.parameters(), self.recipe)
         return [
-            *decay_groups(self.student.parameters(), self.recipe),
+            *parameter_groups_of(self.student.parameters(), self.recipe),
             *({**group, "scheduled": False} for group in predictor),
         ]
 
@@ -75,9 +75,9 @@ class SimSiam(Predictive[SimSiamRecipe]):
             "epoch": counter,
             "arch": self.settings.backbone.architecture,
             "state_dict": {
-                **named(self.student.backbone, "module.encoder."),
-                **named(self.student.head, "module.encoder.fc.", layers__=""),
-                **named(self.predictor, "module.predictor.", layers__=""),
+                **renamed_state(self.student.backbone, "module.encoder."),
+                **renamed_state(self.student.head, "module.encoder.fc.", layers__=""),
+                **renamed_state(self.predictor, "module.predictor.", layers__=""),
             },
             "optimizer": optimizer,
         }
@@ -95,11 +95,11 @@ METHOD = Method(
     batch_size=512,
     epochs=100,
     file_name="checkpoint_{:04d}.pth.tar",
-    chance=lambda recipe, images: 0.0,
+    chance_loss=lambda recipe, images: 0.0,
     changed=(
         "The rate changes every step, not every epoch.",
         "The projector's last layer has no bias, which its batch norm would take away.",
     ),
-    least_share=2,
+    least_micro_batch=2,
     least_reason="its batch norms take means over the images",
 )

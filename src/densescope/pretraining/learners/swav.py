@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densescope.errors import InputError
-from densescope.pretraining.contrast import Queue
+from densescope.pretraining.contrastive import Queue
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, Learner, Outcome, named
+from densescope.pretraining.learner import Branch, Learner, Outcome, renamed_state
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
     MILD_LOCAL,
     SMALL_RUN,
     AugmentationSettings,
     MultiCropRecipe,
-    none_or_more,
+    zero_or_more,
 )
 from densescope.pretraining.settings import PretrainSettings
 
@@ -55,13 +55,13 @@ class SwavRecipe(MultiCropRecipe):
     first: AugmentationSettings = SWAV_GLOBAL
     second: AugmentationSettings = SWAV_GLOBAL
     local: AugmentationSettings = SWAV_LOCAL
-    local_count: int = none_or_more(6)
+    local_count: int = zero_or_more(6)
     temperature: float = 0.1
     sharpness: float = 0.05
     iterations: int = 3
     prototypes: int = 3000
     frozen_prototypes: float = 1 / 400
-    queue: int = none_or_more(0)
+    queue: int = zero_or_more(0)
     queue_start: float = 0.0
     head_dim: int = 2048
     output_dim: int = 128
@@ -102,7 +102,7 @@ class Swav(Learner[SwavRecipe]):
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """Cross-entropy of each view's scores with the other global views' assignments."""
         large = self.views(images, generator)
-        small = self.small_views(images, generator)
+        small = self.local_views(images, generator)
         tokens = self.student.backbone(large.flatten(0, 1))
         vectors = [tokens.image]
         if small is not None:
@@ -165,16 +165,16 @@ class Swav(Learner[SwavRecipe]):
         return {
             "epoch": counter,
             "state_dict": {
-                **named(self.student.backbone, "module."),
-                **named(self.student.head, "module.projection_head.", layers__=""),
-                **named(self.prototypes, "module.prototypes."),
+                **renamed_state(self.student.backbone, "module."),
+                **renamed_state(self.student.head, "module.projection_head.", layers__=""),
+                **renamed_state(self.prototypes, "module.prototypes."),
             },
             "optimizer": optimizer,
         }
 
 
 def _check(settings: PretrainSettings, recipe: SwavRecipe) -> None:
-    images = settings.share * settings.devices + recipe.queue
+    images = settings.micro_batch_size * settings.devices + recipe.queue
     if images < recipe.prototypes:
         raise InputError(
             f"SwAV spreads images evenly over {recipe.prototypes} prototypes, and a batch with its "
@@ -213,7 +213,7 @@ METHOD = Method(
         "The queue lies in the checkpoint, not in a file beside it.",
         "The projector's first layer has no bias, which its batch norm would take away.",
     ),
-    chance=lambda recipe, images: math.log(recipe.prototypes),
-    least_share=2,
+    chance_loss=lambda recipe, images: math.log(recipe.prototypes),
+    least_micro_batch=2,
     least_reason="images are spread evenly over the prototypes",
 )

@@ -81,7 +81,7 @@ METHOD = Method(
         "The projector's last layer has a bias, which the loss cannot see; the others have none "
         "before their batch norm.",
     ),
-    chance=lambda recipe, images: 0.99 * recipe.variance,
-    least_share=2,
+    chance_loss=lambda recipe, images: 0.99 * recipe.variance,
+    least_micro_batch=2,
     least_reason="its variances are taken over the images",
 )

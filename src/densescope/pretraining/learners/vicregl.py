@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from densescope.features.augmentation import cell_centers, located_views
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Learner, Outcome, named
-from densescope.pretraining.learners.dense import DenseBranch, Said
+from densescope.pretraining.learner import Learner, Outcome, renamed_state
+from densescope.pretraining.learners.dense import DenseBranch, DenseOutput
 from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
@@ -83,14 +83,14 @@ class Vicregl(Learner[VicreglRecipe]):
     def loss(self, images: Tensor, step: int, generator: torch.Generator) -> Outcome:
         """The criterion on two views and where their patches lie in the image."""
         views, boxes = self.views_and_boxes(images, generator)
-        said: list[Said] = [self.student(view) for view in views]
+        outputs: list[DenseOutput] = [self.student(view) for view in views]
         rows = self.geometry.rows
         grid = (len(images), rows, rows, -1)
         loss: Tensor = self.criterion(
-            [(one.whole, one.places.view(grid)) for one in said],
+            [(one.image, one.patches.view(grid)) for one in outputs],
             list(cell_centers(boxes, rows)),
         )
-        patches = torch.cat([one.tokens.patches for one in said])
+        patches = torch.cat([one.tokens.patches for one in outputs])
         return Outcome(loss.sum(), patches, views.flatten(0, 1))
 
     def views_and_boxes(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -117,9 +117,9 @@ class Vicregl(Learner[VicreglRecipe]):
         return {
             "epoch": counter,
             "model": {
-                **named(self.student.backbone, "module.backbone."),
-                **named(self.student.local_head, "module.maps_projector.", layers__=""),
-                **named(self.student.head, "module.projector.", layers__=""),
+                **renamed_state(self.student.backbone, "module.backbone."),
+                **renamed_state(self.student.local_head, "module.maps_projector.", layers__=""),
+                **renamed_state(self.student.head, "module.projector.", layers__=""),
             },
             "optimizer": optimizer,
         }
@@ -147,7 +147,7 @@ METHOD = Method(
         "The projectors' last layers have a bias, which the loss cannot see; the others have none "
         "before their batch norm.",
     ),
-    chance=lambda recipe, images: 0.99 * recipe.variance * (2 - recipe.whole),
-    least_share=2,
+    chance_loss=lambda recipe, images: 0.99 * recipe.variance * (2 - recipe.whole),
+    least_micro_batch=2,
     least_reason="its variances are taken over the images",
 )

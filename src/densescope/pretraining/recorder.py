@@ -18,7 +18,7 @@ from densescope.pretraining.resume import KEY, RunState, write_checkpoint
 from densescope.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:
-    from densescope.pretraining.loop import Loop
+    from densescope.pretraining.loop import TrainingLoop
 
 LOG = "log.txt"
 
@@ -44,7 +44,7 @@ class Progress:
     mean_loss: float | None = None
 
 
-class Watcher(Protocol):
+class TrainingCallback(Protocol):
     """Looks at a run while it goes: a monitor, an early stop.
 
     It may put the learner's networks into evaluation mode and must put them back; chance is set
@@ -74,7 +74,7 @@ class Journal:
         document: dict[str, Any],
         folder: Path,
         progress: Callable[[Progress], None] | None,
-        watchers: Sequence[Watcher],
+        callbacks: Sequence[TrainingCallback],
         first: int,
     ) -> None:
         self.method = method
@@ -82,18 +82,18 @@ class Journal:
         self.document = document
         self.folder = folder
         self.progress = progress
-        self.watchers = watchers
+        self.callbacks = callbacks
         self.first = first
         self.losses: list[float] = []
         self.began = perf_counter()
         _forget_after(folder / LOG, first)
 
-    def on_start(self, loop: Loop) -> None:
-        """Tell the watchers that the first step is near."""
-        for watcher in self.watchers:
-            watcher.on_start(loop.learner, self.first)
+    def on_start(self, loop: TrainingLoop) -> None:
+        """Tell the callbacks that the first step is near."""
+        for callback in self.callbacks:
+            callback.on_start(loop.learner, self.first)
 
-    def after_step(self, loop: Loop, step: int, loss: float) -> None:
+    def after_step(self, loop: TrainingLoop, step: int, loss: float) -> None:
         """Take note of a finished step."""
         if not math.isfinite(loss):
             assert self.settings.recipe is not None
@@ -111,14 +111,14 @@ class Journal:
         seen = (step - self.first) * self.settings.batch_size
         rate = seen / (perf_counter() - self.began)
         progress = Progress(step, self.settings.steps, loss, rate, path, mean)
-        for watcher in self.watchers:
+        for callback in self.callbacks:
             if path is not None:
-                watcher.on_checkpoint(loop.learner, progress)
-            watcher.after_step(loop.learner, progress)
+                callback.on_checkpoint(loop.learner, progress)
+            callback.after_step(loop.learner, progress)
         if self.progress is not None and loop.trainer.is_global_zero:
             self.progress(progress)
 
-    def _write(self, loop: Loop, step: int, mean_loss: float) -> Path:
+    def _write(self, loop: TrainingLoop, step: int, mean_loss: float) -> Path:
         number, counter = self.method.numbers(-(-step // self.settings.checkpoint_every))
         path = self.folder / self.method.file_name.format(number)
         if loop.trainer.is_global_zero:
@@ -126,7 +126,7 @@ class Journal:
             self._log(number, step, mean_loss)
         return path
 
-    def _content(self, loop: Loop, step: int, counter: int) -> dict[str, Any]:
+    def _content(self, loop: TrainingLoop, step: int, counter: int) -> dict[str, Any]:
         optimizer = loop.optimizer.state_dict()
         state = RunState(
             step=step,

@@ -16,7 +16,7 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat(dist.gather(rows)) if dist.world_size() > 1 else rows
 
 
-def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """InfoNCE over the batch, ``mean_i -log softmax_j(q_i . k_j / t)[i]`` of unit vectors.
 
     Keys of all devices take part. At chance it is ``ln(images)``.
@@ -32,7 +32,7 @@ def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     Source: van den Oord et al. 2018, arXiv 1807.03748.
 
     Example:
-        >>> round(float(contrast(torch.ones(4, 2), torch.ones(4, 2), 0.2).exp()), 3)
+        >>> round(float(info_nce(torch.ones(4, 2), torch.ones(4, 2), 0.2).exp()), 3)
         4.0
     """
     from lightly.utils import dist
@@ -42,7 +42,9 @@ def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(queries @ gathered(keys).T / temperature, right)
 
 
-def contrast_with(queries: Tensor, keys: Tensor, others: Tensor, temperature: float) -> Tensor:
+def info_nce_with_queue(
+    queries: Tensor, keys: Tensor, others: Tensor, temperature: float
+) -> Tensor:
     """InfoNCE of each query's own key against rows that belong to none of them.
 
     ``mean_i -log softmax([q_i . k_i, q_i . o_1, ...] / t)[0]``; at chance ``ln(1 + others)``.
@@ -57,7 +59,7 @@ def contrast_with(queries: Tensor, keys: Tensor, others: Tensor, temperature: fl
 
     Example:
         >>> ones = torch.ones(4, 2)
-        >>> round(float(contrast_with(ones, ones, torch.ones(7, 2), 0.2).exp()), 3)
+        >>> round(float(info_nce_with_queue(ones, ones, torch.ones(7, 2), 0.2).exp()), 3)
         8.0
     """
     queries, keys = F.normalize(queries, dim=1), F.normalize(keys.detach(), dim=1)

@@ -9,28 +9,28 @@ import torch
 from torch import Tensor
 
 
-def seed_of(*parts: int | str) -> int:
+def seed_from(*parts: int | str) -> int:
     """A seed that differs wherever one of the parts does.
 
     Example:
-        >>> seed_of(0, "views", 3) == seed_of(0, "views", 3) != seed_of(0, "views", 4)
+        >>> seed_from(0, "views", 3) == seed_from(0, "views", 3) != seed_from(0, "views", 4)
         True
     """
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
 
-def generator_of(*parts: int | str) -> torch.Generator:
+def generator_from(*parts: int | str) -> torch.Generator:
     """A generator on the CPU that starts where the parts say."""
-    return torch.Generator().manual_seed(seed_of(*parts))
+    return torch.Generator().manual_seed(seed_from(*parts))
 
 
-def settle_global_chance(*parts: int | str) -> None:
+def seed_global_generators(*parts: int | str) -> None:
     """Set torch's global generators, which dropped paths and a few losses draw from.
 
     Only for code that puts their states back, such as ``torch.random.fork_rng``.
     """
-    seed = seed_of("global", *parts)
+    seed = seed_from("global", *parts)
     torch.default_generator.manual_seed(seed)
     # Empty until a GPU is in use.
     if torch.cuda.default_generators:
@@ -64,7 +64,7 @@ class Batches:
         self.images = images
         self.seed = seed
         self.first = first
-        self.share = batch_size // (accumulate * ranks)
+        self.micro_batch_size = batch_size // (accumulate * ranks)
         self.parts = accumulate
         self.rank = rank
         self.ranks = ranks
@@ -73,8 +73,8 @@ class Batches:
     def __iter__(self) -> Iterator[Tensor]:
         part = self.first * self.parts
         while True:
-            start = (part * self.ranks + self.rank) * self.share
-            yield self.images[self.rows(start, start + self.share)]
+            start = (part * self.ranks + self.rank) * self.micro_batch_size
+            yield self.images[self.rows(start, start + self.micro_batch_size)]
             part += 1
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -89,6 +89,6 @@ class Batches:
 
     def _pass(self, turn: int) -> Tensor:
         if self._order[0] != turn:
-            chance = generator_of(self.seed, "order", turn)
-            self._order = turn, torch.randperm(len(self.images), generator=chance)
+            generator = generator_from(self.seed, "order", turn)
+            self._order = turn, torch.randperm(len(self.images), generator=generator)
         return self._order[1]
