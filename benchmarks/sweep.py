@@ -28,11 +28,11 @@ from benchmarks.estimator import RESULTS, Row, environment, memory, reset_peak, 
 from densescope.evaluation.backbone import ScoringImages
 from densescope.evaluation.prepared import prepare_images
 from densescope.evaluation.scenes import make_scenes, save_scenes
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import PRECISIONS, resolve_device
 from densescope.features.images import draw_subset, open_images
 from densescope.features.normalization import IMAGENET
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.executors import Processes
 from densescope.runs.scorer import Compute

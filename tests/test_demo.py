@@ -9,7 +9,7 @@ import pytest
 
 from densescope.demo import DemoSettings, probe_sentences, run_demo
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from densescope.pretraining.learners.dino import SMALL_DINO
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings
 

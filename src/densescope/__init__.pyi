@@ -8,7 +8,6 @@ from .errors import DensescopeError as DensescopeError
 from .errors import InputError as InputError
 from .errors import RecordError as RecordError
 from .estimate import Estimate as Estimate
-from .evaluation.scoring import ScoreSettings as ScoreSettings
 from .features.backbones import Backbone as Backbone
 from .features.backbones import Features as Features
 from .features.backbones import load_backbone as load_backbone
@@ -17,6 +16,9 @@ from .features.live import patch_tokens as patch_tokens
 from .features.live import tokens_of as tokens_of
 from .features.names import CheckpointNames as CheckpointNames
 from .features.spec import BackboneSpec as BackboneSpec
+from .metrics import METRICS as METRICS
+from .metrics import Metric as Metric
+from .metrics import ScoreSettings as ScoreSettings
 from .monitoring import DenseCheckpoint as DenseCheckpoint
 from .monitoring import DenseMetric as DenseMetric
 from .monitoring import DenseMonitor as DenseMonitor
@@ -37,7 +39,6 @@ from .records import ScoreRecord as ScoreRecord
 from .report.run import report_run as report_run
 from .runs.cluster import Ray as Ray
 from .runs.executors import Processes as Processes
-from .runs.reading import Run as Run
 from .runs.reading import read_run as read_run
 from .runs.scorer import Compute as Compute
 from .runs.sweep import Shard as Shard
@@ -47,9 +48,9 @@ from .selection import Alarm as Alarm
 from .selection import AlarmSettings as AlarmSettings
 from .selection import GramTeacher as GramTeacher
 from .selection import Race as Race
+from .selection import RunTable as RunTable
 from .selection import Selection as Selection
 from .selection import find_alarm as find_alarm
-from .selection import readings_of as readings_of
 from .selection import schedule_breaks as schedule_breaks
 from .selection import select_checkpoints as select_checkpoints
 from .selection import select_gram_teacher as select_gram_teacher

@@ -16,19 +16,19 @@ from torch import nn
 from densescope.errors import InputError
 from densescope.evaluation.probes import ProbeResult, quick_linear_probe
 from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
 from densescope.features.extraction import extract
 from densescope.features.live import live_backbone
 from densescope.features.protocol import Backbone
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.learners.dino import SMALL_DINO
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import Progress, pretrain
 from densescope.report.run import report_run
 from densescope.runs.sweep import SweepEvent, sweep
-from densescope.selection import Selection, select_checkpoints
+from densescope.selection import RunTable, Selection
 
 MARK = "densescope-demo.txt"
 
@@ -131,7 +131,7 @@ def run_demo(
         on_event=on_event,
     )
     say(f"scored {len(records)} checkpoints without labels ({clock('sweep')})")
-    selection = select_checkpoints(records)
+    selection = RunTable.of(records).selection()
     report = report_run(scores)
     say(f"wrote {report} ({clock('report')})")
 

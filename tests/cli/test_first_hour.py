@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import score_checkpoint, sweep
 from densescope.runs.watch import watch_run

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
+from densescope.metrics import ScoreSettings
 from densescope.monitoring import DenseMonitor
 from densescope.monitoring.observation import Observation
 from tests.cli.running import BACKBONE, COMMAND, ENVIRONMENT, SCORING, densescope, refused

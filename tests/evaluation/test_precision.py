@@ -8,10 +8,10 @@ import timm
 import torch
 from torch import Tensor
 
-from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.features.extraction import extract
 from densescope.features.spec import BackboneSpec
 from densescope.features.timm_backbone import TimmBackbone
+from densescope.metrics import METRICS, ScoreSettings
 from densescope.runs.sweep import score_checkpoint
 from tests.tiny_run import ARCHITECTURE, OPTIONS, SETTINGS, write_checkpoints
 

@@ -130,7 +130,7 @@ def test_a_wrong_request_is_one_sentence(location: str, spec: BackboneSpec, sent
 
 
 def test_a_released_model_is_scored(cache: Path, tmp_path: Path) -> None:
-    from densescope.evaluation.scoring import ScoreSettings
+    from densescope.metrics import ScoreSettings
 
     keep(cache, f"timm/{NAME}", {"model.safetensors": weights()[1]})
     record = score_checkpoint(

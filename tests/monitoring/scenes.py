@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from tests.tiny_run import ARCHITECTURE, OPTIONS
 
 SETTINGS = ScoreSettings(global_clusters=6, lidar_images=0)

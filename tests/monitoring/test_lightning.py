@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.lightning import DenseCallback
 from densescope.monitoring.monitor import DenseMonitor
 from densescope.monitoring.stable_pretraining import DenseStructure

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from densescope.errors import InputError, RecordError
 from densescope.evaluation.backbone import ScoringImages, score_backbone
-from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.features.extraction import extract
 from densescope.features.timm_backbone import TimmBackbone
+from densescope.metrics import METRICS, ScoreSettings
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.reading import DenseReading
 from densescope.numerics.intervals import estimate_structure

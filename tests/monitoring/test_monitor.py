@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from densescope.errors import InputError, RecordError
 from densescope.evaluation.backbone import ScoringImages, score_backbone
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import decode_subset, draw_subset, open_images
 from densescope.features.timm_backbone import TimmBackbone
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.keeping import DenseCheckpoint
 from densescope.monitoring.monitor import DenseMonitor
 from densescope.monitoring.observation import Observation, TrainingStopped

@@ -10,9 +10,9 @@ import pytest
 from torch import Tensor, nn
 
 from densescope.evaluation.backbone import ScoringImages, score_backbone
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.monitoring import DenseMonitor, Observation, TrainingStopped
 from densescope.monitoring.pretraining import PretrainingMonitor
 from densescope.pretraining.learner import Learner

@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.torchmetrics import DenseStructureMetric
 from tests.monitoring.scenes import SETTINGS, features

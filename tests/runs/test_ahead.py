@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from densescope.errors import CheckpointError, DataError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import RunCheckpoint
 from densescope.features.images import ImageSubset, draw_subset, open_images
 from densescope.features.timm_backbone import TimmBackbone
+from densescope.metrics import ScoreSettings
 from densescope.runs import ahead as module
 from densescope.runs import scorer as scoring
 from densescope.runs.ahead import Ahead, ReadCheckpoint, modified

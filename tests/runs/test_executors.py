@@ -19,10 +19,10 @@ import torch
 
 from densescope.errors import DataError, InputError
 from densescope.evaluation.prepared import prepare_images
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import draw_subset, open_images
 from densescope.features.spec import BackboneSpec
 from densescope.locks import exclusive
+from densescope.metrics import ScoreSettings
 from densescope.runs import executors
 from densescope.runs.cluster import Ray
 from densescope.runs.executors import Executor, Here, Processes

@@ -9,8 +9,8 @@ import torch
 
 from densescope.errors import DataError, InputError, RecordError
 from densescope.evaluation.scenes import make_scenes, save_scenes
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.names import CheckpointNames
+from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord
 from densescope.runs.agree import agree_run
 from densescope.runs.labels import LabelledData

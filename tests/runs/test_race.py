@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from densescope.errors import DataError, InputError, RecordError
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.report.run import report_run
 from densescope.runs.executors import Processes

@@ -16,10 +16,10 @@ import torch
 from densescope.cli import main
 from densescope.errors import DataError, InputError
 from densescope.evaluation.scenes import make_scenes, save_scenes
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import BackboneSpec, load_backbone
 from densescope.features.discovery import find_checkpoints
 from densescope.files import is_local, location
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.monitor import DenseMonitor
 from densescope.report.run import report_run
 from densescope.runs.executors import Plan, Processes, shared_images

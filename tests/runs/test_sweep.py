@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from densescope.errors import CheckpointError, DataError, InputError, RecordError
-from densescope.evaluation.scoring import METRICS, ScoreSettings
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import METRICS, ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.cluster import Ray
 from densescope.runs.store import RunStore

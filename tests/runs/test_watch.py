@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from densescope.errors import CheckpointError, InputError, RecordError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.alarms import ALARMS, AlarmLog, Command, Webhook, tell
 from densescope.runs.arrivals import Arrivals

@@ -3,8 +3,8 @@
 from densescope.agreement.correlation import Agreement as Agreement
 from densescope.agreement.correlation import AgreementRow as AgreementRow
 from densescope.agreement.correlation import agreement_of_run as agreement_of_run
+from densescope.agreement.decline import find_degradation as find_degradation
 from densescope.agreement.degradation import Degradation as Degradation
-from densescope.agreement.degradation import degradation as degradation
 from densescope.agreement.judge import RegretRow as RegretRow
 from densescope.agreement.kendall import kendall_tau as kendall_tau
 from densescope.agreement.losses import losses_by_checkpoint as losses_by_checkpoint
@@ -14,5 +14,3 @@ from densescope.agreement.paper import MeanAgreement as MeanAgreement
 from densescope.agreement.paper import mean_agreement as mean_agreement
 from densescope.agreement.regret import RegretTable as RegretTable
 from densescope.agreement.regret import regret_table as regret_table
-from densescope.agreement.table import flat_table as flat_table
-from densescope.agreement.table import write_table as write_table

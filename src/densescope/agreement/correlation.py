@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from densescope.agreement.curves import Curve, curves_of_run
 from densescope.agreement.kendall import (
     LEAST_CHECKPOINTS,
     LEAST_FOR_INTERVAL,
@@ -16,10 +15,12 @@ from densescope.agreement.kendall import (
     tau_interval,
     tau_over_checkpoints,
 )
-from densescope.agreement.pairing import ProbedRun, check_pairs, probed_run, scored_run
+from densescope.agreement.pairing import ProbedRun, check_pairs, probed_run, scored_table
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, jackknife_standard_error
+from densescope.metrics import METRICS
 from densescope.records import ProbeRecord, ScoreRecord
+from densescope.selection.run_table import Column, RunTable
 
 SCHEMA = 1
 
@@ -29,7 +30,7 @@ class AgreementRow:
     """How one label-free number agrees with the measure over the checkpoints of a run.
 
     Attributes:
-        number: row of ``NUMBERS``.
+        number: row of ``METRICS``.
         title: for people.
         checkpoints: how many have both.
         tau: Kendall's tau-b of the raw number, positive where the number is high for good
@@ -71,7 +72,7 @@ class Agreement:
         measure: of the probes.
         layer: whose scores.
         level: confidence of the intervals.
-        rows: one per row of ``NUMBERS``.
+        rows: one per row of ``METRICS`` that is judged.
         checkpoints: names of those with score and probe, in order of step.
         left_out: names of those that lack one of the two, or whose probe failed.
     """
@@ -121,7 +122,7 @@ class Agreement:
 
 
 def agreement_of_run(
-    scores: Sequence[ScoreRecord],
+    scores: Sequence[ScoreRecord] | RunTable,
     probes: Sequence[ProbeRecord],
     *,
     layer: int = -1,
@@ -132,7 +133,7 @@ def agreement_of_run(
     The tau is that of the raw number: a good alpha-ReQ is near 1 and not high, and a good
     ``intra`` or ``outlier_fraction`` is low, but their taus are not turned, as the paper's are
     not. The measure is turned where lower is better, so that a positive tau always says "higher
-    for better checkpoints". DSE has the lambda of all scored checkpoints, probed or not.
+    for better checkpoints". DSE has lambda of all scored checkpoints, probed or not.
 
     Three uncertainties are kept apart. ``interval`` asks what other checkpoints of such a run
     would give: a jackknife over four blocks of consecutive checkpoints, as neighbours are alike.
@@ -141,7 +142,7 @@ def agreement_of_run(
     are not to be added.
 
     Args:
-        scores: records of one run, in any order; failed ones are left out.
+        scores: records of one run, in any order, or its table; failed ones are left out.
         probes: of the same run, of some or all checkpoints, in any order.
         layer: whose scores.
         level: confidence of the intervals, between 0 and 1.
@@ -161,47 +162,48 @@ def agreement_of_run(
     """
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
-    scored, run = scored_run(scores), probed_run(probes)
-    check_pairs(scored, run)
+    table, run = scored_table(scores), probed_run(probes)
+    check_pairs(table, run)
     probed = {probe.name for probe in run.probes}
-    both = tuple(record.name for record in scored if record.name in probed)
+    both = tuple(record.name for record in table.scored if record.name in probed)
     if not both:
         raise RecordError(
-            f"no checkpoint has both a score and a probe (scored: {scored[0].name}, ...; probed: "
-            f"{run.probes[0].name}, ...); give scores and probes of the same run"
+            f"no checkpoint has both a score and a probe (scored: {table.scored[0].name}, ...; "
+            f"probed: {run.probes[0].name}, ...); give scores and probes of the same run"
         )
-    everyone = {record.name for record in scores} | {probe.name for probe in probes}
-    curves = curves_of_run(scored, layer)
+    everyone = {record.name for record in table.records} | {probe.name for probe in probes}
+    columns = [table.column(metric.name, layer) for metric in METRICS.values() if metric.judged]
     return Agreement(
         protocol=run.protocol,
         dataset=run.dataset,
         measure=run.measure.name,
         layer=layer,
         level=level,
-        rows=tuple(_row(curve, run, both, level) for curve in curves.values()),
+        rows=tuple(_row(column, run, both, level) for column in columns),
         checkpoints=both,
         left_out=tuple(sorted(everyone - set(both))),
     )
 
 
-def _row(curve: Curve, run: ProbedRun, both: Sequence[str], level: float) -> AgreementRow:
-    names = [name for name in both if name in curve.estimates]
+def _row(column: Column, run: ProbedRun, both: Sequence[str], level: float) -> AgreementRow:
+    series = column.finite
+    names = [name for name in both if name in series]
     by_name = {probe.name: run.goodness(probe) for probe in run.probes}
-    estimates = [curve.estimates[name] for name in names]
+    estimates = [series[name] for name in names]
     seeds = [by_name[name] for name in names]
     numbers = [estimate.value for estimate in estimates]
     goodness = [math.fsum(values) / len(values) for values in seeds]
     tau = tau_over_checkpoints(numbers, goodness)
     interval = None if tau is None else tau_interval(tau, level)
     return AgreementRow(
-        number=curve.number.name,
-        title=curve.number.title,
+        number=column.metric.name,
+        title=column.metric.title,
         checkpoints=len(names),
         tau=tau,
         interval=interval,
         images_error=None if tau is None else _images_error(estimates, goodness),
         seeds_error=None if tau is None else _seeds_error(numbers, seeds),
-        note=curve.reason or _why(tau, interval, numbers),
+        note=_why(tau, interval, numbers) if series else column.note,
     )
 
 

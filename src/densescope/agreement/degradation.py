@@ -1,25 +1,13 @@
-"""Is the last checkpoint of a run worse than an earlier one, beyond the noise of the probe?"""
+"""The best probed checkpoint of a run against the last: what was found, and its verdict."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from densescope.agreement.noise import (
-    SeedNoise,
-    chance_of_larger,
-    many_to_one_quantile,
-    seed_noise,
-)
-from densescope.agreement.pairing import ProbedRun, check_pairs, probed_run, scored_run
-from densescope.agreement.words import degradation_verdict
-from densescope.errors import InputError
-from densescope.estimate import student_quantile
-from densescope.records import ProbeRecord, ScoreRecord
-from densescope.selection import Change, select_checkpoints
-from densescope.selection.change import change_between
+from densescope.agreement.measures import measure_of
+from densescope.selection import Change
+from densescope.selection.change import is_beyond_noise
 
 SCHEMA = 1
 
@@ -92,144 +80,107 @@ class Degradation:
         }
 
 
-def degradation(
-    probes: Sequence[ProbeRecord],
-    scores: Sequence[ScoreRecord] | None = None,
-    *,
-    definition: str = "released",
-    layer: int = -1,
-    level: float = 0.95,
-) -> Degradation:
-    """Compare the best probed checkpoint of a run with the last.
+def degradation_verdict(found: Degradation) -> str:
+    """A few sentences: degraded or not, by how much, what moved, and what is not known."""
+    sentences = [_claim(found), *_winner(found), *_moved(found)]
+    if found.left_out:
+        sentences.append(f"Left out without a value: {', '.join(found.left_out)}.")
+    return " ".join(sentences)
 
-    ``drop = max_c mu_c - mu_last``, in units of the measure, at least 0. The best of many noisy
-    values is too good (winner's curse), so every checkpoint is compared with the last at once: the
-    lower end of the interval is ``max_c (d_c - q se_c)`` with Dunnett's quantile for that many
-    differences from one checkpoint, the upper ``max_c (d_c + t se_c)`` with Student's. A run
-    without degradation is called degraded in at most ``(1 - level) / 2`` of the cases, 2.5 % by
-    default; least often when it was still rising.
 
-    The noise is that of the probe's seeds, taken to be normal and alike for all checkpoints. Where
-    all have equally many seeds, seed ``i`` is taken to be the same for all.
-
-    Args:
-        probes: of one run, protocol, data set and measure, in any order.
-        scores: of the same run, to say which label-free part moved.
-        definition: of those parts, ``"released"`` or ``"paper"``.
-        layer: whose scores.
-        level: confidence of the interval, between 0 and 1.
-
-    Returns:
-        The comparison. With one seed per probe the noise is unknown and nothing is claimed.
-
-    Raises:
-        InputError: ``level`` out of its range, or an unknown definition.
-        RecordError: no probe with a value, probes that do not belong in one table, or score and
-            probe of two files under one name.
-
-    Source: Dunnett (1955) for the quantile. Dai et al. (2025) compare best and last values as
-        they are.
-
-    Deviations: noise of the test images is not in the interval: other images with labels
-        would move all values.
-    """
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
-    run = probed_run(probes)
-    goodness = [run.goodness(probe) for probe in run.probes]
-    means = [_mean(values) for values in goodness]
-    best = len(means) - 1 if means[-1] == max(means) else means.index(max(means))
-    noise = seed_noise(goodness)
-    interval = None if noise is None else _interval(goodness, noise, level)
-    first, last = run.probes[best], run.probes[-1]
-    found = Degradation(
-        protocol=run.protocol,
-        dataset=run.dataset,
-        measure=run.measure.name,
-        unit=run.unit,
-        checkpoints=len(run.probes),
-        seeds=min(len(values) for values in goodness),
-        best=first.name,
-        best_step=first.step,
-        best_value=first.value,
-        last=last.name,
-        last_step=last.step,
-        last_value=last.value,
-        drop=means[best] - means[-1],
-        held_out_drop=_held_out_drop(goodness),
-        interval=interval,
-        level=level,
-        chance=None if noise is None else _chance(goodness, noise),
-        noise=None if noise is None else noise.deviation,
-        degraded=None if interval is None else interval[0] > 0,
-        change=_change(run, scores, first.name, definition, layer, level),
-        left_out=run.left_out,
-        verdict="",
+def _claim(found: Degradation) -> str:
+    best = f"{found.best} ({found.unit} {found.best_step})"
+    last = f"the last, {found.last} ({found.unit} {found.last_step})"
+    measure = measure_of(found.measure)
+    sizes = f"{measure.number(found.best_value)} against {measure.text(found.last_value)}"
+    if found.checkpoints == 1:
+        return f"Only {best} was probed: degradation cannot be seen; probe more checkpoints."
+    if found.best == found.last:
+        return (
+            f"No degradation is seen: the last probed checkpoint, {best}, has the best "
+            f"{_what(found)}, {measure.text(found.best_value)}{_at_most(found)}."
+        )
+    if found.degraded is None:
+        return (
+            f"{best} has a better {_what(found)} than {last}: {sizes}. {_unknown(found)}, so "
+            "whether this is degradation is not known, and the best of "
+            f"{found.checkpoints} values is too good by chance alone."
+        )
+    if found.degraded:
+        return (
+            f"The run degraded: {_what(found)} fell from {best} to {last}, {sizes}; the drop is "
+            f"{_interval(found)} at {found.level:.0%}, with all {found.checkpoints} checkpoints "
+            "looked at."
+        )
+    return (
+        f"Degradation is not shown: {best} has a better {_what(found)} than {last}, {sizes}, but "
+        f"the best of {found.checkpoints} values would be that far ahead by the noise of the "
+        f"probe's seeds in {found.chance:.0%} of runs without degradation{_at_most(found)}."
     )
-    return replace(found, verdict=degradation_verdict(found))
 
 
-def _interval(
-    goodness: Sequence[tuple[float, ...]], noise: SeedNoise, level: float
-) -> tuple[float, float] | None:
-    """Bounds of ``max_c mu_c - mu_last``; the last itself stands for 0."""
-    *others, last = goodness
-    if not others:
-        return None
-    counts = [len(values) for values in others]
-    q = many_to_one_quantile((1 - level) / 2, counts, len(last), noise.degrees_of_freedom)
-    t = student_quantile(level, noise.degrees_of_freedom)
-    differences = [(_mean(v) - _mean(last), _error(v, last, noise)) for v in others]
-    low = max(d - q * error for d, error in differences)
-    high = max(d + t * error for d, error in differences)
-    return max(0.0, low), max(0.0, high)
+def _unknown(found: Degradation) -> str:
+    if found.seeds < 2:
+        return "Each probe has a single seed or too few: its noise is unknown"
+    return "The seeds of the probe give the same values: its noise is unknown"
 
 
-def _chance(goodness: Sequence[tuple[float, ...]], noise: SeedNoise) -> float | None:
-    *others, last = goodness
-    if not others:
-        return None
-    largest = max((_mean(v) - _mean(last)) / _error(v, last, noise) for v in others)
-    counts = [len(values) for values in others]
-    return max(0.0, chance_of_larger(largest, counts, len(last), noise.degrees_of_freedom))
+def _at_most(found: Degradation) -> str:
+    if found.interval is None:
+        return ""
+    return (
+        f"; a drop of up to {_points(found, found.interval[1])} is not excluded ({found.level:.0%})"
+    )
 
 
-def _held_out_drop(goodness: Sequence[tuple[float, ...]]) -> float | None:
-    """Best by all seeds but one against last, on that one; the mean over which is held out."""
-    count = len(goodness[0])
-    if count < 2 or any(len(values) != count for values in goodness):
-        return None
-    drops = []
-    for seed in range(count):
-        by_others = [math.fsum(v for i, v in enumerate(row) if i != seed) for row in goodness]
-        chosen = by_others.index(max(by_others))
-        drops.append(goodness[chosen][seed] - goodness[-1][seed])
-    return _mean(drops)
+def _interval(found: Degradation) -> str:
+    if found.interval is None:
+        return _points(found, found.drop)
+    number = measure_of(found.measure).number
+    low, high = (number(bound) for bound in found.interval)
+    return f"{_points(found, found.drop)} [{low}, {high}]"
 
 
-def _change(
-    run: ProbedRun,
-    scores: Sequence[ScoreRecord] | None,
-    best: str,
-    definition: str,
-    layer: int,
-    level: float,
-) -> Change | None:
-    """Last minus best in the label-free numbers, where both were scored."""
-    if scores is None:
-        return None
-    check_pairs(scored_run(scores), run)
-    selection = select_checkpoints(scores, definition=definition, layer=layer, level=level)
-    rows = {row.name: row for row in selection.rows}
-    last = run.probes[-1].name
-    if best == last or best not in rows or last not in rows or selection.lambda_ is None:
-        return None
-    return change_between(rows[best], rows[last], selection.lambda_, level)
+def _points(found: Degradation, difference: float) -> str:
+    measure = measure_of(found.measure)
+    return f"{measure.number(difference)} {measure.difference}".rstrip()
 
 
-def _error(first: tuple[float, ...], second: tuple[float, ...], noise: SeedNoise) -> float:
-    return noise.error_of_difference(len(first), len(second))
+def _winner(found: Degradation) -> list[str]:
+    """The size of the drop when the best is chosen and measured on different seeds."""
+    if found.held_out_drop is None or not found.degraded:
+        return []
+    return [
+        "Chosen on some seeds and measured on the others, the best is "
+        f"{_points(found, found.held_out_drop)} ahead."
+    ]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _moved(found: Degradation) -> list[str]:
+    change = found.change
+    if change is None or found.degraded is False:
+        return []
+    return [_part(change, found.level)]
+
+
+def _part(change: Change, level: float) -> str:
+    if change.dse.value >= 0:
+        return "DSE did not fall between the two: without labels this would not have been seen."
+    if change.dse.interval(level) is None:
+        return "Between the two DSE fell; whether by more than its noise is not known."
+    if not is_beyond_noise(change.dse, level):
+        return (
+            "DSE did not fall beyond its noise between the two: without labels this would not "
+            "have been seen."
+        )
+    return {
+        "effective_rank": "Between the two the effective rank moved DSE: the features use fewer "
+        "directions.",
+        "separability": "Between the two separability moved DSE: pseudo-classes stand less apart.",
+        "both": "Between the two both parts of DSE fell.",
+        "neither": "Between the two DSE fell, but neither part fell beyond its noise.",
+    }[change.moved]
+
+
+def _what(found: Degradation) -> str:
+    return f"{measure_of(found.measure).title} on {found.dataset}"

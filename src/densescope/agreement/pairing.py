@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from densescope.agreement.measures import Measure, find_measure
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord, ScoreRecord
-from densescope.selection.sameness import check_same_run
+from densescope.selection.run_table import RunTable
+from densescope.selection.traits import Trait, check_alike
 
 ONE_TABLE = "their values do not compare: give the probes of one protocol, data set and measure"
 ONE_RUN = "give the probes of one run"
 PROBE_AGAIN = "score and probe the same files with the same options"
 
-# What all probes share: words, keys from the record's fields down, cure.
-PROBE_TRAITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("protocol", ("protocol",), ONE_TABLE),
-    ("data set", ("dataset",), ONE_TABLE),
-    ("measure", ("measure",), ONE_TABLE),
-    ("unit of steps", ("unit",), ONE_RUN),
-    ("format", ("checkpoint", "format"), ONE_RUN),
-    ("architecture", ("checkpoint", "architecture"), ONE_RUN),
-    ("weights", ("checkpoint", "weights"), ONE_RUN),
-    ("normalization", ("checkpoint", "normalization"), ONE_TABLE),
-    ("settings", ("provenance", "settings"), ONE_TABLE),
+PROBE_TRAITS = (
+    Trait("protocol", ("protocol",), ONE_TABLE),
+    Trait("data set", ("dataset",), ONE_TABLE),
+    Trait("measure", ("measure",), ONE_TABLE),
+    Trait("unit of steps", ("unit",), ONE_RUN),
+    Trait("format", ("checkpoint", "format"), ONE_RUN),
+    Trait("architecture", ("checkpoint", "architecture"), ONE_RUN),
+    Trait("weights", ("checkpoint", "weights"), ONE_RUN),
+    Trait("normalization", ("checkpoint", "normalization"), ONE_TABLE),
+    Trait("settings", ("provenance", "settings"), ONE_TABLE),
 )
-# What score and probe of one checkpoint share, where both say it.
-PAIR_TRAITS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("step", ("step",)),
-    ("unit of steps", ("unit",)),
-    ("sha256", ("checkpoint", "sha256")),
-    ("format", ("checkpoint", "format")),
-    ("architecture", ("checkpoint", "architecture")),
-    ("weights", ("checkpoint", "weights")),
-    ("normalization", ("checkpoint", "normalization")),
+# What score and probe of one checkpoint share, where both state it.
+PAIR_TRAITS = (
+    Trait("step", ("step",), PROBE_AGAIN),
+    Trait("unit of steps", ("unit",), PROBE_AGAIN),
+    Trait("sha256", ("checkpoint", "sha256"), PROBE_AGAIN),
+    Trait("format", ("checkpoint", "format"), PROBE_AGAIN),
+    Trait("architecture", ("checkpoint", "architecture"), PROBE_AGAIN),
+    Trait("weights", ("checkpoint", "weights"), PROBE_AGAIN),
+    Trait("normalization", ("checkpoint", "normalization"), PROBE_AGAIN),
 )
 
 
@@ -83,10 +81,10 @@ def probed_run(probes: Sequence[ProbeRecord]) -> ProbedRun:
     usable = [probe for probe in ordered if _usable(probe)]
     if not usable:
         raise RecordError(_nothing(ordered))
-    for words, path, cure in PROBE_TRAITS:
-        for probe in usable[1:]:
-            _check_alike(words, path, cure, usable[0], probe)
     first = usable[0]
+    for probe in usable[1:]:
+        whose = f"the probes of {first.name} and {probe.name}"
+        check_alike(PROBE_TRAITS, first, probe, whose)
     return ProbedRun(
         probes=tuple(usable),
         left_out=tuple(probe.name for probe in ordered if not _usable(probe)),
@@ -97,35 +95,30 @@ def probed_run(probes: Sequence[ProbeRecord]) -> ProbedRun:
     )
 
 
-def scored_run(scores: Sequence[ScoreRecord]) -> tuple[ScoreRecord, ...]:
-    """The scored records of one run in order of step.
+def scored_table(scores: Sequence[ScoreRecord] | RunTable) -> RunTable:
+    """The table of a run with at least one scored checkpoint.
 
     Raises:
-        RecordError: none was scored, or they do not belong to one run.
+        RecordError: none was scored, or the records do not belong to one run.
     """
-    scored = [record for record in scores if record.status == "scored"]
-    if not scored:
+    table = RunTable.of(scores)
+    if not table.scored:
         raise RecordError("no checkpoint was scored; score the checkpoints of the run first")
-    check_same_run(scored)
-    return tuple(sorted(scored, key=lambda record: (record.step, record.name)))
+    return table
 
 
-def check_pairs(scored: Sequence[ScoreRecord], run: ProbedRun) -> None:
+def check_pairs(table: RunTable, run: ProbedRun) -> None:
     """Refuse a score and a probe under one name that speak of two checkpoints.
 
     Raises:
         RecordError: they differ in a row of ``PAIR_TRAITS``.
     """
-    by_name = {record.name: record for record in scored}
+    by_name = {record.name: record for record in table.scored}
     for probe in run.probes:
         score = by_name.get(probe.name)
-        for words, path in PAIR_TRAITS if score else ():
-            ours, theirs = _trait(score, path), _trait(probe, path)
-            if ours is not None and theirs is not None and ours != theirs:
-                raise RecordError(
-                    f"score and probe of {probe.name} differ in their {words}: "
-                    f"{_words(ours)} and {_words(theirs)}; {PROBE_AGAIN}"
-                )
+        if score is not None:
+            whose = f"score and probe of {probe.name}"
+            check_alike(PAIR_TRAITS, score, probe, whose, stated=True)
 
 
 def _usable(probe: ProbeRecord) -> bool:
@@ -148,27 +141,3 @@ def _nothing(probes: Sequence[ProbeRecord]) -> str:
         f"none of the {len(probes)} probes has a value; the first, {probes[0].name}: "
         f"{probes[0].error or 'its value is not a finite number'}"
     )
-
-
-def _check_alike(
-    words: str, path: tuple[str, ...], cure: str, first: ProbeRecord, other: ProbeRecord
-) -> None:
-    ours, theirs = _trait(first, path), _trait(other, path)
-    if json.dumps(ours, sort_keys=True, default=str) != json.dumps(
-        theirs, sort_keys=True, default=str
-    ):
-        raise RecordError(
-            f"the probes of {first.name} and {other.name} differ in their {words}: "
-            f"{_words(ours)} and {_words(theirs)}; {cure}"
-        )
-
-
-def _trait(record: Any, path: tuple[str, ...]) -> Any:
-    value = getattr(record, path[0])
-    for key in path[1:]:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _words(value: Any) -> str:
-    return "not stated" if value is None else str(value)

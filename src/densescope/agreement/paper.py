@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from densescope.agreement.correlation import Agreement
-from densescope.agreement.curves import NUMBERS
 from densescope.errors import InputError, RecordError
 from densescope.estimate import student_quantile
+from densescope.metrics import METRICS, Metric
 
 PAPER_SOURCE = (
     "Dai et al. (2025), arXiv 2510.17299: Kendall's tau with mIoU over the checkpoints of a run, "
@@ -26,8 +26,6 @@ PAPER_TAU: Mapping[str, tuple[float, ...]] = {
     "separability": (0.45, 0.42, 0.33, 0.37, 0.39),
     "dse": (0.58, 0.60, 0.56, 0.49, 0.57),
 }
-# How our data sets are named begins like this.
-PAPER_DATASETS = {"coco": "COCO", "voc": "VOC", "ade20k": "ADE20K", "cityscapes": "Cityscapes"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class MeanRow:
     """One number's mean tau, by data set.
 
     Attributes:
-        number: row of ``NUMBERS``.
+        number: row of ``METRICS``.
         title: for people.
         cells: data set -> mean over its runs; data sets without a tau are left out.
         mean: mean of the cells, each data set counting once; ``None`` unless all have one.
@@ -70,7 +68,7 @@ class MeanAgreement:
 
     Attributes:
         datasets: in order of first appearance.
-        rows: one per row of ``NUMBERS``.
+        rows: one per judged row of ``METRICS``.
         level: confidence of the intervals.
         source: of the paper's numbers.
     """
@@ -89,7 +87,7 @@ class MeanAgreement:
         for row in self.rows:
             if row.number == number:
                 return row
-        raise RecordError(f"no number is named {number!r}; there are: {', '.join(NUMBERS)}")
+        raise RecordError(f"no number is named {number!r}; there are: {', '.join(METRICS)}")
 
     def to_json(self) -> dict[str, Any]:
         """The document, with plain values only."""
@@ -130,16 +128,8 @@ def mean_agreement(agreements: Sequence[Agreement], *, level: float = 0.95) -> M
         by_dataset.setdefault(agreement.dataset, []).append(agreement)
     for group in by_dataset.values():
         _check_alike(group)
-    rows = tuple(_row(name, by_dataset, level) for name in NUMBERS)
+    rows = tuple(_row(m, by_dataset, level) for m in METRICS.values() if m.judged)
     return MeanAgreement(tuple(by_dataset), rows, level)
-
-
-def paper_column(dataset: str) -> str | None:
-    """The paper's column that one of our data sets comes closest to, or ``None``."""
-    for start, column in PAPER_DATASETS.items():
-        if dataset.startswith(start):
-            return column
-    return None
 
 
 def paper_tau(number: str) -> dict[str, float]:
@@ -149,15 +139,15 @@ def paper_tau(number: str) -> dict[str, float]:
     return {} if row is None else dict(zip(PAPER_COLUMNS, row, strict=True))
 
 
-def _row(number: str, by_dataset: Mapping[str, Sequence[Agreement]], level: float) -> MeanRow:
+def _row(metric: Metric, by_dataset: Mapping[str, Sequence[Agreement]], level: float) -> MeanRow:
     cells = {}
     for dataset, group in by_dataset.items():
-        taus = [tau.value for one in group if (tau := one.row(number).tau) is not None]
+        taus = [tau.value for one in group if (tau := one.row(metric.name).tau) is not None]
         if taus:
             cells[dataset] = _mean_tau(taus, level)
     whole = len(cells) == len(by_dataset)
     mean = math.fsum(cell.value for cell in cells.values()) / len(cells) if whole else None
-    return MeanRow(number, NUMBERS[number].title, cells, mean, paper_tau(number))
+    return MeanRow(metric.name, metric.title, cells, mean, paper_tau(metric.name))
 
 
 def _mean_tau(taus: Sequence[float], level: float) -> MeanTau:

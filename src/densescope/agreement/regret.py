@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from densescope.agreement.curves import BASELINES, Curve, curves_of_run
 from densescope.agreement.judge import Judge, RegretRow
-from densescope.agreement.pairing import check_pairs, probed_run, scored_run
+from densescope.agreement.pairing import check_pairs, probed_run, scored_table
+from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
+from densescope.metrics import METRICS
 from densescope.records import ProbeRecord, ScoreRecord
-from densescope.selection import select_checkpoints
-from densescope.selection.weight import DEFINITIONS
+from densescope.selection.run_table import Column, RunTable
 
 SCHEMA = 1
 
@@ -65,7 +65,7 @@ class RegretTable:
 
 
 def regret_table(
-    scores: Sequence[ScoreRecord],
+    scores: Sequence[ScoreRecord] | RunTable,
     probes: Sequence[ProbeRecord],
     *,
     losses: Mapping[str, float] | None = None,
@@ -84,7 +84,7 @@ def regret_table(
     shortlist. Last, loss and random cost nothing.
 
     Args:
-        scores: records of one run; failed ones are left out.
+        scores: records of one run, or its table; failed ones are left out.
         probes: of the same run, of some or all of its checkpoints.
         losses: file name of the checkpoint -> training loss, of
             :func:`~densescope.agreement.losses_by_checkpoint`.
@@ -96,16 +96,18 @@ def regret_table(
     Raises:
         RecordError: nothing scored or probed, or records that do not belong together.
     """
-    scored, run = scored_run(scores), probed_run(probes)
-    check_pairs(scored, run)
-    judge = Judge(scored, run)
-    curves = curves_of_run(scored, layer)
+    table, run = scored_table(scores), probed_run(probes)
+    check_pairs(table, run)
+    judge = Judge(table.scored, run)
     rows = [judge.row("last", "last checkpoint", judge.last, 0.0)]
     if losses is not None:
         rows.append(_by_loss(judge, losses))
-    for definition in DEFINITIONS:
-        rows.extend(_by_dse(judge, curves[f"{definition}.dse"], definition, layer))
-    rows.extend(_by_number(judge, curves[number.name]) for number in BASELINES)
+    of_dse = {f"{definition}.dse": definition for definition in DEFINITIONS}
+    for metric in METRICS.values():
+        if metric.name in of_dse:
+            rows.extend(_by_dse(judge, table, of_dse[metric.name], layer))
+        elif metric.chooses:
+            rows.append(_by_metric(judge, table.column(metric.name, layer)))
     rows.append(judge.random())
     rows.append(judge.all_probed())
     return RegretTable(
@@ -132,20 +134,21 @@ def _by_loss(judge: Judge, losses: Mapping[str, float]) -> RegretRow:
     return judge.row("loss", "lowest training loss", chosen, 0.0, note=note)
 
 
-def _by_dse(judge: Judge, dse: Curve, definition: str, layer: int) -> list[RegretRow]:
+def _by_dse(judge: Judge, table: RunTable, definition: str, layer: int) -> list[RegretRow]:
+    dse = table.column(f"{definition}.dse", layer)
     ways = {
         f"{definition}.pick": f"DSE pick ({definition})",
         f"{definition}.max": f"highest DSE ({definition})",
         f"{definition}.shortlist": f"best probe of the DSE shortlist ({definition})",
     }
     (pick, pick_title), (top, top_title), (short, short_title) = ways.items()
-    if not dse.estimates:
+    if not dse.finite:
         return [
-            judge.row(way, title, None, None, labels=way == short, note=dse.reason)
+            judge.row(way, title, None, None, labels=way == short, note=dse.note)
             for way, title in ways.items()
         ]
-    selection = select_checkpoints(judge.scored, definition=definition, layer=layer)
-    highest = max(dse.estimates, key=lambda name: dse.estimates[name].value)
+    selection = table.selection(definition=definition, layer=layer)
+    highest = dse.metric.best(dse.series)
     return [
         judge.row(pick, pick_title, selection.pick, judge.scoring_seconds),
         judge.row(top, top_title, highest, judge.scoring_seconds),
@@ -153,13 +156,10 @@ def _by_dse(judge: Judge, dse: Curve, definition: str, layer: int) -> list[Regre
     ]
 
 
-def _by_number(judge: Judge, curve: Curve) -> RegretRow:
-    """The checkpoint where a number is best: highest, lowest or nearest to 1, as its row says."""
-    number = curve.number
-    words = {"higher": "highest", "lower": "lowest", "near 1": "nearest to 1:"}[number.better]
-    title = f"{words} {number.title}"
-    if not curve.estimates:
-        return judge.row(number.name, title, None, None, note=curve.reason)
-    values = {name: estimate.value for name, estimate in curve.estimates.items()}
-    chosen = min(values, key=lambda name: number.badness(values[name]))
-    return judge.row(number.name, title, chosen, judge.scoring_seconds)
+def _by_metric(judge: Judge, column: Column) -> RegretRow:
+    """The checkpoint where a metric is best: highest, lowest or nearest to 1, as its row says."""
+    metric = column.metric
+    chosen = metric.best(column.series)
+    if chosen is None:
+        return judge.row(metric.name, metric.superlative, None, None, note=column.note)
+    return judge.row(metric.name, metric.superlative, chosen, judge.scoring_seconds)

@@ -24,7 +24,7 @@ from densescope.records import ScoreRecord, write_record
 from densescope.selection.rounds import images_of, saving
 
 if TYPE_CHECKING:
-    from densescope.runs.reading import Run
+    from densescope.selection import RunTable
 
 
 def sweep(
@@ -115,12 +115,12 @@ def _finish(
 
 def _choice(records: list[ScoreRecord]) -> str:
     """What the scores say so far, in one sentence."""
-    from densescope.selection import select_checkpoints
+    from densescope.selection import RunTable
     from densescope.selection.headline import headline
 
     layer = next(int(list(record.scores)[-1]) for record in records if record.scores)
     try:
-        selection = select_checkpoints(records, layer=layer)
+        selection = RunTable.of(records).selection(layer=layer)
     except RecordError as error:
         return f"no choice can be made: {error}"
     if selection.lambda_ is None or selection.pick is None or len(selection.rows) < 2:
@@ -186,17 +186,19 @@ def select(
 ) -> None:
     """Choose among the scored checkpoints."""
     from densescope.runs.reading import read_run
-    from densescope.selection import standing_alarm, write_table
+    from densescope.selection import AlarmSettings, find_alarm, write_table
     from densescope.selection.table import check_suffix
 
     for path in write or []:
         from_options(check_suffix)(path)
-    run = read_run(scores)
+    if purpose != "gram-teacher" and first_part is not None:
+        raise UsageError("--first-part has an effect only with --for gram-teacher: leave it out")
+    table = read_run(output)
     if purpose == "gram-teacher":
-        _select_teacher(run, definition, layer, first_part, write or [])
+        _select_teacher(table, definition, layer, first_part, write or [])
         return
-    selection = run.selection(definition=definition, layer=layer)
-    alarm = standing_alarm(run.records, definition=definition, layer=layer)
+    selection = table.selection(definition=definition, layer=layer)
+    alarm = find_alarm(table, AlarmSettings(definition=definition), layer=layer)
     console = make_console()
     console.print(selection_table(selection, alarm))
     if alarm is not None:
@@ -205,20 +207,19 @@ def select(
         console.print(f"By DSE alone{fallen if alarm.weighs_in(selection) else ''}:")
     console.print(selection.verdict, soft_wrap=True)
     for path in write or []:
-        write_table(selection, path, run.records, run.probes)
+        write_table(table, selection, path)
         console.print(f"wrote {path}")
 
 
 def _select_teacher(
-    run: Run, definition: str, layer: int, first_part: float, write: list[Path]
+    table: RunTable, definition: str, layer: int, first_part: float | None, write: list[Path]
 ) -> None:
     from densescope.selection.teacher import select_gram_teacher
 
-    if not 0 < first_part <= 1:
-        raise UsageError(f"--first-part is {first_part}; it must be above 0 and at most 1")
-    found = select_gram_teacher(
-        run.records, definition=definition, layer=layer, first_part=first_part
-    )
+    part = FIRST_PART if first_part is None else first_part
+    if not 0 < part <= 1:
+        raise UsageError(f"--first-part is {part}; it must be above 0 and at most 1")
+    found = select_gram_teacher(table, definition=definition, layer=layer, first_part=part)
     console = make_console()
     console.print(teacher_table(found))
     console.print(found.sentence, soft_wrap=True)

@@ -29,9 +29,9 @@ from densescope.cli.parsing import (
 )
 
 if TYPE_CHECKING:
-    from densescope.evaluation.scoring import ScoreSettings
     from densescope.features.names import CheckpointNames
     from densescope.features.spec import BackboneSpec
+    from densescope.metrics import ScoreSettings
     from densescope.runs.cluster import Ray
     from densescope.runs.executors import Executor
     from densescope.runs.scorer import Compute
@@ -198,7 +198,7 @@ class ScoringOptions:
     @from_options
     def settings(self) -> ScoreSettings:
         """What the numbers depend on."""
-        from densescope.evaluation.scoring import ScoreSettings
+        from densescope.metrics import ScoreSettings
 
         own = {"layers": self.layers, "seed": self.seed, "precision": self.precision}
         defaults = {f.name: f.default for f in fields(ScoreSettings) if f.name not in own}

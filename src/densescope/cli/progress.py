@@ -132,5 +132,5 @@ def _outcome(event: SweepEvent) -> str:
     took = f" in {seconds:.1f} s" if seconds else ""
     if not isinstance(record, ScoreRecord) or not record.scores:
         return f"{event.kind}{took}"
-    dse = record.scores[list(record.scores)[-1]].get("released.dse")
+    dse = record.scores[list(record.scores)[-1]].get("released.dse_lambda_1")
     return f"{event.kind}{took}; {dse_title(SINGLE_LAMBDA)} {with_error(dse)}"

@@ -12,25 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from densescope.estimate import Estimate
+from densescope.definitions import DEFINITIONS
+from densescope.metrics import METRICS
+from densescope.metrics.lambdas import linear_combination
 from densescope.records import ScoreRecord
-from densescope.selection.parts import weighted_sum
 from densescope.selection.rounds import images_of
-from densescope.selection.words import SINGLE_LAMBDA, dse_title, signed, with_error
+from densescope.selection.run_table import RunTable
+from densescope.selection.words import dse_title, signed, with_error
 
 if TYPE_CHECKING:
     from densescope.selection import Alarm, GramTeacher, Selection
-
-SWEEP_COLUMNS = {
-    "separability": None,
-    "effective rank": "released.effective_rank",
-    dse_title(SINGLE_LAMBDA): "released.dse",
-    "dense RankMe": "dense_rankme",
-    "RankMe": "rankme",
-    "alpha-ReQ": "alpha_req",
-    "LiDAR": "lidar",
-    "outliers": "outlier_fraction",
-}
 
 
 class Screen(Console):
@@ -67,36 +58,40 @@ def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
 
 
 def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
-    """One line per checkpoint: the released components and the baselines."""
-    counts = {record.name: images_of(record) for record in records if record.status == "scored"}
+    """One line per checkpoint with the metrics of the overview."""
+    run = RunTable.of(records)
+    counts = {record.name: images_of(record) for record in run.scored}
     differ = len(set(counts.values())) > 1
-    unit = records[0].unit if records else "step"
-    columns = ["checkpoint", unit, *(["images"] if differ else []), *SWEEP_COLUMNS]
-    made = table("scores (± half of the 95 % interval)", columns)
-    for record in records:
+    if run.scored and str(layer) not in run.scored[0].scores:
+        layer = run.last_layer
+    columns = [run.column(m.name, layer) for m in METRICS.values() if m.overview]
+    shown = [column for column in columns if column.series]
+    made = table(
+        "scores (± half of the 95 % interval)",
+        [
+            *("checkpoint", run.unit, *(["images"] if differ else [])),
+            *(column.metric.short for column in shown),
+        ],
+    )
+    for record in run.records:
         if record.status == "failed":
             made.add_row(Text(record.name), str(record.step), Text("failed", "red"))
             continue
         known = [f"{counts[record.name]:,}"] if differ else []
-        row = record.scores[str(layer)] if str(layer) in record.scores else _last(record)
-        separability = row["released.inter"].minus(row["released.intra"])
-        cells = [
-            with_error(separability if metric is None else row.get(metric))
-            for metric in SWEEP_COLUMNS.values()
-        ]
+        cells = [with_error(column.series.get(record.name)) for column in shown]
         made.add_row(Text(record.name), str(record.step), *known, *cells)
     return made
 
 
 def score_table(record: ScoreRecord) -> Table:
-    """Every number of one checkpoint, a column per layer."""
+    """Every stored metric of one checkpoint, a column per layer."""
     layers = list(record.scores)
-    made = table(record.name, ["number", *(f"layer {layer}" for layer in layers), "seed spread"])
+    made = table(record.name, ["metric", *(f"layer {layer}" for layer in layers), "seed spread"])
     for metric in record.scores[layers[0]]:
         estimates = [record.scores[layer][metric] for layer in layers]
         spread = estimates[-1].seed_spread
         made.add_row(
-            f"{metric} (lambda = 1)" if metric == "released.dse" else metric,
+            metric,
             *(with_error(estimate) for estimate in estimates),
             "" if spread is None else f"{spread:.2g}",
         )
@@ -131,7 +126,7 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
         sums = [
-            with_error(weighted_sum(row.separability, row.effective_rank, lambda_))
+            with_error(linear_combination(row.separability, row.effective_rank, lambda_))
             for lambda_ in lambdas
         ]
         cells = [with_error(row.separability), with_error(row.effective_rank), *(sums or ["–"])]
@@ -160,14 +155,9 @@ def teacher_table(found: GramTeacher) -> Table:
 
 def _lambdas(selection: Selection) -> list[float]:
     """Of a checkpoint by itself, where that has a meaning, then that of the run."""
-    single = [SINGLE_LAMBDA] if selection.definition == "released" else []
-    return list(
-        dict.fromkeys([*single, *([] if selection.lambda_ is None else [selection.lambda_])])
-    )
-
-
-def _last(record: ScoreRecord) -> dict[str, Estimate]:
-    return dict(record.scores[list(record.scores)[-1]])
+    of_one = DEFINITIONS[selection.definition].lambda_by_default
+    known = [lambda_ for lambda_ in (of_one, selection.lambda_) if lambda_ is not None]
+    return list(dict.fromkeys(known))
 
 
 def backbone_in_words(checkpoint: Mapping[str, Any]) -> str:

@@ -31,8 +31,8 @@ from densescope.cli.parsing import (
     place,
 )
 from densescope.cli.tables import console as make_console
+from densescope.metrics.lambdas import linear_combination
 from densescope.selection.headline import tie
-from densescope.selection.parts import weighted_sum
 from densescope.selection.words import SINGLE_LAMBDA, dse_title, with_error
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _line(event: WatchEvent) -> str:
     )
     if selection.definition == "released":
         # that of one checkpoint: lambda of the run changes with every checkpoint
-        total = weighted_sum(row.separability, row.effective_rank, SINGLE_LAMBDA)
+        total = linear_combination(row.separability, row.effective_rank, SINGLE_LAMBDA)
         parts = f"{parts}, {dse_title(SINGLE_LAMBDA)} {with_error(total)}"
     return f"{place}: {parts}; {_so_far(selection)}"
 

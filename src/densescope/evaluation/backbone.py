@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from densescope.estimate import Estimate
-from densescope.evaluation.scoring import METRICS, ScoredFeatures, ScoreSettings
 from densescope.features.batching import Batching
 from densescope.features.extraction import (
     ExtractedFeatures,
@@ -21,6 +20,7 @@ from densescope.features.extraction import (
     resolve_device,
 )
 from densescope.features.filling import Filling, Images
+from densescope.metrics import ScoreSettings, compute_metrics
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone
@@ -82,7 +82,7 @@ class BackboneScore:
         scores: layer (as text) -> number -> estimate.
         preview: patch grids of the last requested layer, ``images dim rows columns``.
         grid: its rows and columns.
-        seconds: time per stage: those of :class:`BackboneFeatures` and each row of ``METRICS``.
+        seconds: time per stage: those of :class:`BackboneFeatures` and each computation.
     """
 
     scores: Mapping[str, Mapping[str, Estimate]]
@@ -157,31 +157,18 @@ def score_features(
     """The second half of :func:`score_backbone`: all numbers."""
     seconds = dict(features.seconds)
     extracted, target = features.extracted, resolve_device(device)
-    scores = _scores(features, settings, target, seconds)
+    scores = compute_metrics(
+        extracted.patches,
+        extracted.image,
+        settings,
+        device=target,
+        views=features.views,
+        sample_ids=features.sample_ids,
+        stage=partial(_timed, seconds),
+    )
     few = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2).cpu()
     preview = few.reshape(*few.shape[:2], *extracted.grid)
     return BackboneScore(scores, preview, extracted.grid, seconds)
-
-
-def _scores(
-    given: BackboneFeatures,
-    settings: ScoreSettings,
-    device: torch.device,
-    seconds: dict[str, float],
-) -> dict[str, dict[str, Estimate]]:
-    whole: dict[str, Estimate] = {}
-    scores: dict[str, dict[str, Estimate]] = {}
-    image = given.extracted.image
-    for layer, patches in zip(settings.layers, given.extracted.patches, strict=True):
-        features = ScoredFeatures(patches.to(device), image, given.views, given.sample_ids)
-        row = scores[str(layer)] = {}
-        for metric in METRICS.values():
-            with _timed(seconds, metric.name):
-                if metric.reads == "patches":
-                    row.update(metric.compute(features, settings))
-                elif metric.numbers[0] not in whole:
-                    whole.update(metric.compute(features, settings))
-    return {layer: {**row, **whole} for layer, row in scores.items()}
 
 
 @contextmanager

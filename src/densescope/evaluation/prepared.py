@@ -11,11 +11,11 @@ import torch
 
 from densescope.evaluation.backbone import ScoringImages
 from densescope.evaluation.cache import FeatureCache
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.augmentation import AugmentationSettings, random_views
 from densescope.features.filling import Filling
 from densescope.features.images import ImageSubset, decoding
 from densescope.locks import exclusive
+from densescope.metrics import ScoreSettings
 
 VIEW_CHUNK = 16
 VIEWS = AugmentationSettings()

@@ -12,7 +12,7 @@ from torch import Tensor
 from densescope.errors import RecordError
 from densescope.records import ScoreRecord, plain
 from densescope.runs.store import RunStore
-from densescope.selection.sameness import check_same_run
+from densescope.selection.traits import check_same_run
 
 
 class History:

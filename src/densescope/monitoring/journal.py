@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.normalization import Normalization
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.history import History
 from densescope.monitoring.keeping import DenseCheckpoint
@@ -23,7 +23,7 @@ from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel
 from densescope.runs.environment import versions
 from densescope.runs.store import LIVE, PLACE
-from densescope.selection import Alarm, AlarmSettings, find_alarm, readings_of
+from densescope.selection import Alarm, AlarmSettings, find_alarm
 
 LOG = logging.getLogger("densescope.monitoring")
 Listener = Channel | Callable[[Alarm], object]
@@ -156,9 +156,7 @@ class Journal:
         if settings is None:
             return None
         records, layer = self.history.up_to(step), self.settings.layers[-1]
-        alarm = find_alarm(
-            readings_of(records, definition=settings.definition, layer=layer), settings
-        )
+        alarm = find_alarm(records, settings, layer=layer)
         if self._has_begun(alarm):
             assert alarm is not None
             LOG.warning("%s", alarm.sentence)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.collected import Collected, collected, empty, in_order, joined
 from densescope.monitoring.gathering import Answer, Ranks, sentence
 from densescope.monitoring.reading import DenseReading, read_features

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.evaluation.backbone import PREVIEW_IMAGES
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset
 from densescope.features.normalization import IMAGENET, Normalization
 from densescope.files import location, on_disk
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.collected import Collected
 from densescope.monitoring.gathering import sentence
 from densescope.monitoring.held_out import HeldOut, held_out

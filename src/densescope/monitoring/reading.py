@@ -10,12 +10,13 @@ import torch
 
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
-from densescope.evaluation.scoring import METRICS, ScoredFeatures, ScoreSettings
+from densescope.metrics import ScoreSettings, compute_metrics
 from densescope.records import plain
 
 PREFIX = "densescope/"
 LED_BY = "released."  # numbers of this definition are logged without its name
-WITH_ERROR = ("dse",)
+SINGLE_DSE = "released.dse_lambda_1"  # the DSE that a model in training has by itself
+DSE = "dse"  # its name in loggers
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class DenseReading:
 
     @property
     def dse(self) -> float:
-        """DSE of the released definition with weight 1 at the last layer that was asked for."""
-        return self.estimate("released.dse", list(self.scores)[-1]).value
+        """DSE of the released definition with lambda = 1 at the last layer that was asked for."""
+        return self.estimate("released.dse_lambda_1", list(self.scores)[-1]).value
 
     def estimate(self, number: str, layer: int | str = -1) -> Estimate:
         """One number at one layer.
@@ -53,19 +54,19 @@ class DenseReading:
     def numbers(self) -> dict[str, float]:
         """The values under the names that all loggers use.
 
-        ``released.dse`` of the last requested layer is ``densescope/dse``, its standard error
-        ``densescope/dse_error``; ``paper.effective_rank`` is ``densescope/paper.effective_rank``;
-        another layer has its own room: ``densescope/layer_-4/effective_rank``.
+        ``released.dse_lambda_1`` of the last requested layer is ``densescope/dse``, its standard
+        error ``densescope/dse_error``; ``paper.inter`` is ``densescope/paper.inter``; another layer
+        has its own prefix: ``densescope/layer_-4/dse``.
         """
         last = list(self.scores)[-1]
         named: dict[str, float] = {}
         for layer, row in self.scores.items():
             room = PREFIX if layer == last else f"{PREFIX}layer_{layer}/"
             for number, estimate in row.items():
-                name = f"{room}{number.removeprefix(LED_BY)}"
+                name = f"{room}{DSE if number == SINGLE_DSE else number.removeprefix(LED_BY)}"
                 named[name] = estimate.value
                 error = estimate.standard_error
-                if error is not None and number.removeprefix(LED_BY) in WITH_ERROR:
+                if error is not None and number == SINGLE_DSE:
                     named[f"{name}_error"] = error
         return named
 
@@ -93,7 +94,7 @@ def read_features(
     settings: ScoreSettings,
     device: torch.device,
 ) -> DenseReading:
-    """Every row of ``METRICS`` that needs no augmented views, for images in order of their ids.
+    """Every stored metric that needs no augmented views, for images in order of their ids.
 
     Args:
         patches: per layer of ``settings.layers`` ``images patches dim``.
@@ -104,15 +105,5 @@ def read_features(
     Raises:
         InputError: features that are NaN, infinite, or too few for the clusters.
     """
-    whole: dict[str, Estimate] = {}
-    scores: dict[str, dict[str, Estimate]] = {}
-    for layer, grid in zip(settings.layers, patches, strict=True):
-        vectors = grid.new_empty(0) if image is None else image
-        features = ScoredFeatures(grid.to(device), vectors, None, None)
-        row = scores[str(layer)] = {}
-        for metric in METRICS.values():
-            if metric.reads == "patches":
-                row.update(metric.compute(features, settings))
-            elif metric.reads == "image" and image is not None and metric.numbers[0] not in whole:
-                whole.update(metric.compute(features, settings))
-    return DenseReading({layer: {**row, **whole} for layer, row in scores.items()}, len(patches[0]))
+    scores = compute_metrics(patches, image, settings, device=device)
+    return DenseReading(scores, len(patches[0]))

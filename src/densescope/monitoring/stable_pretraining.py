@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.lightning import DenseCallback
 from densescope.monitoring.monitor import DenseMonitor
 
@@ -24,7 +24,7 @@ class DenseStructure(DenseCallback):
         images: held-out images, a path.
         every_n_epochs: see :class:`~densescope.monitoring.lightning.DenseCallback`.
         every_n_steps: see there.
-        settings: fields of :class:`~densescope.evaluation.scoring.ScoreSettings`.
+        settings: fields of :class:`~densescope.metrics.ScoreSettings`.
         options: any other argument of :class:`~densescope.monitoring.monitor.DenseMonitor`.
     """
 

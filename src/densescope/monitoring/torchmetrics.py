@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.collected import Collected, collected, in_order
 from densescope.monitoring.metric import read_ordered, without_views
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.extraction import ExtractedFeatures, extract
 from densescope.features.normalization import Normalization
+from densescope.metrics import ScoreSettings
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.models import (
     ReadTokens,

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from densescope.definitions import DEFINITIONS
 from densescope.estimate import Estimate
+from densescope.metrics import METRICS
 from densescope.records import ScoreRecord
-from densescope.report.columns import BASELINES
 from densescope.report.labels import ProbedRoom, Room, build_room
 from densescope.report.maps import Cluster, MapPanel, build_maps
 from densescope.report.previews import Previews
-from densescope.report.readings import LEVEL, Column, Curve, Reading
+from densescope.report.values import LEVEL, Curve, Heading, ShownValue
 from densescope.report.views import Checkpoint, View, build_view
+from densescope.selection import RunTable
 
 if TYPE_CHECKING:
     from densescope.selection import Alarm, Selection
@@ -77,13 +79,13 @@ class ReportData:
 
 
 def build_report_data(
-    records: Sequence[ScoreRecord],
+    records: Sequence[ScoreRecord] | RunTable,
     selection: Selection | None,
     previews: Previews | None = None,
     run: Mapping[str, Any] | None = None,
     *,
     alternatives: Sequence[Selection] = (),
-    extras: Mapping[Column, Mapping[str, Estimate]] | None = None,
+    extras: Mapping[Heading, Mapping[str, Estimate]] | None = None,
     cluster: Cluster | None = None,
     rooms: Sequence[ProbedRoom] = (),
     alarm: Alarm | None = None,
@@ -91,7 +93,8 @@ def build_report_data(
     """Gather what the page shows.
 
     Args:
-        records: the run, in any order; failed checkpoints are named with their reason.
+        records: the run, in any order, or its table; failed checkpoints are named with their
+            reason.
         selection: the choice made from them, which leads the page; ``None`` when no checkpoint
             has a score to choose by.
         previews: patch features for the maps; :func:`preview_names` says of which checkpoints.
@@ -105,18 +108,18 @@ def build_report_data(
     Returns:
         The data of one page, for :func:`~densescope.report.page.render_report`.
     """
-    ordered = sorted(records, key=_place)
+    table = RunTable.of(records)
+    ordered = table.records
     level = selection.level if selection else LEVEL
     settings = dict(run or {})
     return ReportData(
         title=str(settings.pop("title", "Untitled run")),
-        unit=ordered[0].unit if ordered else "step",
+        unit=table.unit,
         view=build_view(ordered, selection),
         alternatives=tuple(build_view(ordered, other) for other in alternatives),
-        baselines=_baselines(ordered, selection.layer if selection else -1, level),
+        baselines=_compared(table, selection.layer if selection else -1, level),
         extras=tuple(
-            Curve(column, tuple(Reading.of(values.get(record.name), level) for record in ordered))
-            for column, values in (extras or {}).items()
+            _curve(ordered, heading, series, level) for heading, series in (extras or {}).items()
         ),
         stored=_stored(ordered, level),
         maps=_maps(ordered, selection, previews, cluster),
@@ -128,19 +131,15 @@ def build_report_data(
     )
 
 
-def preview_names(records: Sequence[ScoreRecord], selection: Selection) -> tuple[str, ...]:
+def preview_names(table: RunTable, selection: Selection) -> tuple[str, ...]:
     """The checkpoints whose previews are shown: the first scored one, the pick and the last."""
-    return tuple(_roles(sorted(records, key=_place), selection))
+    return tuple(_roles(table.records, selection))
 
 
 def _by_dse(alarm: Alarm | None, selection: Selection | None) -> str:
     if alarm and selection and alarm.weighs_in(selection):
         return "the whole run, the fallen checkpoints included"
     return "the scored checkpoints"
-
-
-def _place(record: ScoreRecord) -> tuple[int, str]:
-    return record.step, record.name
 
 
 def _maps(
@@ -178,8 +177,14 @@ def _roles(
     return labels
 
 
-def _baselines(records: Sequence[ScoreRecord], layer: int, level: float) -> tuple[Curve, ...]:
-    curves = (_stored_curve(records, c, str(layer), c.key, level) for c in BASELINES)
+def _compared(table: RunTable, layer: int, level: float) -> tuple[Curve, ...]:
+    """Metrics of the overview that belong to no definition of DSE."""
+    parts = tuple(f"{definition}." for definition in DEFINITIONS)
+    metrics = (m for m in METRICS.values() if m.overview and not m.name.startswith(parts))
+    curves = (
+        _curve(table.records, Heading.of(metric), table.column(metric.name, layer).series, level)
+        for metric in metrics
+    )
     return tuple(curve for curve in curves if not curve.empty)
 
 
@@ -193,18 +198,20 @@ def _stored(records: Sequence[ScoreRecord], level: float) -> tuple[Curve, ...]:
     several = len({layer for layer, _ in keys}) > 1
     curves = []
     for layer, metric in keys:
-        where = f" (layer {layer})" if several else ""
-        title = f"{metric}{', λ = 1' if metric == 'released.dse' else ''}{where}"
-        column = Column(f"{metric}{where}", title, title)
-        curves.append(_stored_curve(records, column, layer, metric, level))
+        title = f"{metric} (layer {layer})" if several else metric
+        series = {r.name: r.scores[layer][metric] for r in records if metric in _row(r, layer)}
+        curves.append(_curve(records, Heading(title, title, title), series, level))
     return tuple(curves)
 
 
-def _stored_curve(
-    records: Sequence[ScoreRecord], column: Column, layer: str, metric: str, level: float
+def _row(record: ScoreRecord, layer: str) -> Mapping[str, Estimate]:
+    return record.scores.get(layer, {})
+
+
+def _curve(
+    records: Sequence[ScoreRecord], heading: Heading, series: Mapping[str, Estimate], level: float
 ) -> Curve:
-    estimates = (record.scores.get(layer, {}).get(metric) for record in records)
-    return Curve(column, tuple(Reading.of(estimate, level) for estimate in estimates))
+    return Curve(heading, tuple(ShownValue.of(series.get(r.name), level) for r in records))
 
 
 def _groups(settings: Mapping[str, Any], heading: str = "Run") -> tuple[Group, ...]:

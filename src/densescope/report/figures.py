@@ -12,7 +12,7 @@ from typing import Any
 
 from densescope.report.data import ReportData
 from densescope.report.labels import Room
-from densescope.report.readings import Curve, Reading
+from densescope.report.values import Curve, ShownValue
 from densescope.report.views import Checkpoint, View
 
 Figure = dict[str, Any]
@@ -64,7 +64,7 @@ def _room_figures(key: str, room: Room, data: ReportData) -> dict[str, Figure]:
 
 
 def _points(curve: Curve) -> int:
-    return sum(reading is not None and reading.finite for reading in curve.readings)
+    return sum(number is not None and number.finite for number in curve.values)
 
 
 def part_figure(part: str, curve: Curve, view: View, unit: str) -> Figure:
@@ -83,7 +83,7 @@ def line(
     The line breaks where a number is missing, unless ``connect``: a series that was measured
     now and then on purpose is drawn through.
     """
-    drawn = [reading if reading and reading.finite else None for reading in curve.readings]
+    drawn = [number if number and number.finite else None for number in curve.values]
     few = _points(curve) <= 60
     band_x, band_y = _band(drawn, checkpoints)
     band = {
@@ -99,13 +99,13 @@ def line(
     values = {
         "type": "scatter",
         "x": [row.step for row in checkpoints],
-        "y": [reading.value if reading else None for reading in drawn],
+        "y": [number.value if number else None for number in drawn],
         "mode": "lines+markers",
         "line": {"color": color, "width": 1.75},
         "marker": {"color": color, "size": 4.5 if few else 3},
         "connectgaps": connect,
         "text": [
-            _hover(row, reading, curve) for row, reading in zip(checkpoints, drawn, strict=True)
+            _hover(row, number, curve) for row, number in zip(checkpoints, drawn, strict=True)
         ],
         "hovertemplate": "%{text}<extra></extra>",
     }
@@ -122,9 +122,9 @@ def marks(curve: Curve, checkpoints: Sequence[Checkpoint]) -> list[Figure]:
     traces = []
     for symbol, size, fill, chosen in looks:
         points = [
-            (row.step, reading.value)
-            for row, reading, shown in zip(checkpoints, curve.readings, chosen, strict=True)
-            if shown and reading and reading.finite
+            (row.step, number.value)
+            for row, number, shown in zip(checkpoints, curve.values, chosen, strict=True)
+            if shown and number and number.finite
         ]
         if points:
             edge = {"color": INK if fill == "#ffffff" else "#ffffff", "width": 1.5}
@@ -142,18 +142,18 @@ def marks(curve: Curve, checkpoints: Sequence[Checkpoint]) -> list[Figure]:
 
 
 def _band(
-    readings: Sequence[Reading | None], checkpoints: Sequence[Checkpoint]
+    numbers: Sequence[ShownValue | None], checkpoints: Sequence[Checkpoint]
 ) -> tuple[list[int | None], list[float | None]]:
     x: list[int | None] = []
     y: list[float | None] = []
     steps: list[int] = []
     lows: list[float] = []
     highs: list[float] = []
-    for row, reading in (*zip(checkpoints, readings, strict=True), (None, None)):
-        if row and reading and reading.low is not None and reading.high is not None:
+    for row, number in (*zip(checkpoints, numbers, strict=True), (None, None)):
+        if row and number and number.low is not None and number.high is not None:
             steps.append(row.step)
-            lows.append(reading.low)
-            highs.append(reading.high)
+            lows.append(number.low)
+            highs.append(number.high)
         elif steps:
             x += [*steps, *reversed(steps), steps[0], None]
             y += [*lows, *reversed(highs), lows[0], None]
@@ -161,19 +161,19 @@ def _band(
     return x[:-1], y[:-1]
 
 
-def _hover(row: Checkpoint, reading: Reading | None, curve: Curve) -> str:
-    if reading is None:
+def _hover(row: Checkpoint, number: ShownValue | None, curve: Curve) -> str:
+    if number is None:
         return ""
     decimals = curve.decimals + 1
     lines = [
         f"<b>{escape(row.name)}</b>",
         f"{escape(row.unit)} {row.step}",
-        f"{escape(curve.column.title)} {reading.text(decimals)}",
+        f"{escape(curve.heading.title)} {number.text(decimals)}",
     ]
-    if reading.seed_spread is not None:
-        lines.append(f"over seeds ± {reading.seed_spread:.{decimals}f}")
-    if reading.note:
-        lines.append(escape(reading.note))
+    if number.seed_spread is not None:
+        lines.append(f"over seeds ± {number.seed_spread:.{decimals}f}")
+    if number.note:
+        lines.append(escape(number.note))
     return "<br>".join(lines)
 
 
@@ -213,7 +213,7 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
         },
         "yaxis": {
             **axis,
-            "title": {"text": escape(curve.column.axis), "standoff": 6, "font": {"size": 12}},
+            "title": {"text": escape(curve.heading.axis), "standoff": 6, "font": {"size": 12}},
             "ticks": "",
             "nticks": 6,
             **({"rangemode": "nonnegative"} if _never_negative(curve) else {}),
@@ -226,7 +226,7 @@ def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure
 
 def _never_negative(curve: Curve) -> bool:
     """Whether every number drawn is at least 0, so that the axis must not promise less."""
-    lows = [reading.value for reading in curve.readings if reading is not None and reading.finite]
+    lows = [number.value for number in curve.values if number is not None and number.finite]
     return bool(lows) and min(lows) >= 0
 
 

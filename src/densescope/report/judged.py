@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from densescope.agreement.measures import Measure
 from densescope.agreement.paper import paper_tau
-from densescope.report.readings import MISSING, Reading, decimals_for, plain
+from densescope.report.values import MISSING, ShownValue, decimals_for, plain
 
 if TYPE_CHECKING:
     from densescope.agreement import Agreement, AgreementRow, RegretRow, RegretTable
@@ -88,7 +88,7 @@ def _choice(row: RegretRow, measure: Measure, decimals: int, definition: str) ->
     regret = MISSING
     if row.regret is not None:
         half = None if row.error is None else scale * row.error
-        regret = Reading(scale * row.regret, half).text(decimals)
+        regret = ShownValue(scale * row.regret, half).text(decimals)
     return ChoiceLine(
         title=row.title,
         name=row.name,

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from densescope.agreement.measures import Measure, measure_of
 from densescope.records import ProbeRecord, ScoreRecord
-from densescope.report.columns import measure_column
 from densescope.report.judged import ChoiceLine, TauLine, choice_lines, tau_lines
 from densescope.report.masks import MaskPanel, Masks, build_masks
-from densescope.report.readings import MISSING, Curve, Reading, decimals_for, plain
+from densescope.report.values import MISSING, Curve, Heading, ShownValue, decimals_for, plain
 
 if TYPE_CHECKING:
     from densescope.runs.agree import Judgement
@@ -100,14 +99,14 @@ def build_room(
 
     Args:
         room: the probes and what was found in them.
-        records: the run in order of step; the curve has one reading for each.
+        records: the run in order of step; the curve has one number for each.
         definition: whose rows are set in bold.
         labels: name of the pick and of the last checkpoint -> what their masks are called.
     """
     probes = sorted(room.probes, key=lambda probe: (probe.step, probe.name))
     measure = measure_of(probes[0].measure if probes else "")
-    by_name = {probe.name: _reading(probe, measure.scale) for probe in probes}
-    curve = Curve(measure_column(measure), tuple(by_name.get(record.name) for record in records))
+    by_name = {probe.name: _shown(probe, measure.scale) for probe in probes}
+    curve = Curve(_heading(measure), tuple(by_name.get(record.name) for record in records))
     notes = _shared_notes(probes)
     judged = room.judgement
     taus, tau_notes = tau_lines(judged.agreement, definition) if judged else ((), ())
@@ -129,6 +128,12 @@ def build_room(
     )
 
 
+def _heading(measure: Measure) -> Heading:
+    axis = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
+    better = f"{measure.better.capitalize()} is better." if measure.better else ""
+    return Heading(measure.name, measure.title, axis, better)
+
+
 def _title(name: str, probes: Sequence[ProbeRecord], measure: Measure) -> str:
     """What was measured; with what the room's name says of changed numbers in brackets."""
     if not probes:
@@ -139,12 +144,12 @@ def _title(name: str, probes: Sequence[ProbeRecord], measure: Measure) -> str:
     return f"With labels: {measure.title} on {first.dataset}, {first.protocol}{changed}"
 
 
-def _reading(probe: ProbeRecord, scale: float) -> Reading | None:
+def _shown(probe: ProbeRecord, scale: float) -> ShownValue | None:
     if probe.status != "probed" or not probe.values:
         return None
     spread = probe.spread
     half = scale * spread if spread is not None and math.isfinite(spread) else None
-    return Reading(scale * probe.value, half)
+    return ShownValue(scale * probe.value, half)
 
 
 def _seeds(probes: Sequence[ProbeRecord]) -> str:
@@ -167,18 +172,18 @@ def _shared_notes(probes: Sequence[ProbeRecord]) -> tuple[str, ...]:
 
 def _values(
     probes: Sequence[ProbeRecord],
-    readings: Mapping[str, Reading | None],
+    numbers: Mapping[str, ShownValue | None],
     measure: Measure,
     shared: Sequence[str],
 ) -> tuple[ValueLine, ...]:
-    decimals = decimals_for(r.value for r in readings.values() if r is not None and r.finite)
+    decimals = decimals_for(r.value for r in numbers.values() if r is not None and r.finite)
     lines = []
     for probe in probes:
-        reading = readings[probe.name]
-        error = None if reading and reading.finite else probe.error or NO_VALUE
+        number = numbers[probe.name]
+        error = None if number and number.finite else probe.error or NO_VALUE
         seeds = ", ".join(plain(measure.scale * v, decimals + 1) for v in probe.values)
         own = [note for note in _notes(probe) if note not in shared]
-        text = MISSING if reading is None else reading.text(decimals)
+        text = MISSING if number is None else number.text(decimals)
         lines.append(ValueLine(probe.name, probe.step, text, seeds, error, "; ".join(own)))
     return tuple(lines)
 

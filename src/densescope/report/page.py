@@ -13,7 +13,7 @@ from densescope._version import __version__
 from densescope.files import replacing
 from densescope.report.data import ReportData
 from densescope.report.figures import build_figures
-from densescope.report.readings import MISSING, Curve
+from densescope.report.values import MISSING, Curve
 
 
 def render_report(data: ReportData) -> str:
@@ -71,10 +71,10 @@ def write_report(data: ReportData, path: Path) -> None:
 
 def _cell(curve: Curve, index: int) -> tuple[str, str]:
     """What a table cell shows, and the number it is sorted by."""
-    reading = curve.readings[index]
-    if reading is None:
+    number = curve.values[index]
+    if number is None:
         return MISSING, ""
-    return reading.text(curve.decimals), repr(reading.value) if reading.finite else ""
+    return number.text(curve.decimals), repr(number.value) if number.finite else ""
 
 
 def _asset(name: str) -> str:

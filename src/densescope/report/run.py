@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from densescope.definitions import DEFINITIONS
 from densescope.errors import InputError, RecordError
 from densescope.files import location
-from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.data import ReportData, build_report_data, preview_names
 from densescope.report.labels import ProbedRoom
 from densescope.report.masks import Masks
@@ -16,9 +16,7 @@ from densescope.report.page import write_report
 from densescope.report.previews import Previews
 from densescope.runs.agree import judge_run
 from densescope.runs.store import RunStore
-from densescope.selection import Selection, select_checkpoints, standing_alarm
-
-DEFINITIONS = ("released", "paper")
+from densescope.selection import AlarmSettings, RunTable, Selection, find_alarm
 
 
 def report_run(
@@ -52,26 +50,25 @@ def run_report_data(
     store: RunStore, *, definition: str = "released", layer: int = -1
 ) -> ReportData:
     """Everything the page of a run shows."""
-    records = store.records()
-    if all(record.status == "failed" for record in records):
+    table = RunTable.of(store.records(), store.probes())
+    if not table.scored:
         raise RecordError(
-            f"none of the {len(records)} checkpoints in {store.folder} could be scored; "
-            f"the first says: {records[0].error}"
+            f"none of the {len(table.records)} checkpoints in {store.folder} could be scored; "
+            f"the first says: {table.records[0].error}"
         )
-    selection = select_checkpoints(records, definition=definition, layer=layer)
-    others = [
-        select_checkpoints(records, definition=other, layer=layer)
-        for other in DEFINITIONS
-        if other != definition
-    ]
+    selection = table.selection(definition=definition, layer=layer)
     return build_report_data(
-        records,
+        table,
         selection,
-        _previews(store, preview_names(records, selection)),
-        _provenance(store, records, selection),
-        alternatives=others,
-        rooms=_rooms(store, records, selection),
-        alarm=standing_alarm(records, definition=definition, layer=layer),
+        _previews(store, preview_names(table, selection)),
+        _provenance(store, table, selection),
+        alternatives=[
+            table.selection(definition=other, layer=layer)
+            for other in DEFINITIONS
+            if other != definition
+        ],
+        rooms=[_room(store, name, table, selection) for name in table.probes],
+        alarm=find_alarm(table, AlarmSettings(definition=definition), layer=layer),
     )
 
 
@@ -84,22 +81,10 @@ def _previews(store: RunStore, names: Sequence[str]) -> Previews | None:
     return Previews(images["images"], patches)
 
 
-def _rooms(store: RunStore, records: list[ScoreRecord], selection: Selection) -> list[ProbedRoom]:
-    found = store.probes().items()
-    return [_room(store, name, probes, records, selection) for name, probes in found]
-
-
-def _room(
-    store: RunStore,
-    name: str,
-    probes: list[ProbeRecord],
-    records: list[ScoreRecord],
-    selection: Selection,
-) -> ProbedRoom:
-    masks = _masks(store, name, selection)
+def _room(store: RunStore, name: str, table: RunTable, selection: Selection) -> ProbedRoom:
+    masks, probes = _masks(store, name, selection), table.probes[name]
     try:
-        losses = store.losses()
-        judgement = judge_run(records, probes, losses=losses, layer=selection.layer)
+        judgement = judge_run(table, probes, losses=store.losses(), layer=selection.layer)
     except RecordError as error:
         problem = f"These probes cannot be judged: {error}."
         return ProbedRoom(name, probes, problem=problem, masks=masks)
@@ -119,18 +104,16 @@ def _masks(store: RunStore, room: str, selection: Selection) -> Masks | None:
         return None
 
 
-def _provenance(
-    store: RunStore, records: Sequence[ScoreRecord], selection: Selection
-) -> dict[str, Any]:
-    scored = next(record for record in records if record.status == "scored")
+def _provenance(store: RunStore, table: RunTable, selection: Selection) -> dict[str, Any]:
+    scored = table.scored[0]
     checkpoint = dict(scored.checkpoint)
     for of_one_file in ("sha256", "bytes", "epoch_inside", "note", "training"):
         checkpoint.pop(of_one_file, None)
     provenance = dict(scored.provenance)
     return {
         "title": store.folder.resolve().name,
-        "checkpoints": len(records),
-        "failed": sum(record.status == "failed" for record in records),
+        "checkpoints": len(table.records),
+        "failed": len(table.records) - len(table.scored),
         "definition": selection.definition,
         "layer": selection.layer,
         "backbone": checkpoint,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from densescope.estimate import Estimate
+from densescope.metrics import METRICS
 from densescope.records import ScoreRecord
-from densescope.report.columns import dse_column, part_column
-from densescope.report.readings import (
+from densescope.report.values import (
     LEVEL,
     Curve,
-    Reading,
+    Heading,
+    ShownValue,
     decimals_for,
     decimals_of_error,
 )
@@ -70,9 +71,9 @@ class PartChange:
     """One part of DSE at the pick, at the last checkpoint, and the paired difference."""
 
     curve: Curve
-    pick: Reading
-    last: Reading
-    change: Reading
+    pick: ShownValue
+    last: ShownValue
+    change: ShownValue
     moved: bool
 
     @property
@@ -161,8 +162,8 @@ class View:
     def noise_known(self) -> bool:
         """Whether the DSE of the pick has an interval."""
         pick = self.pick
-        reading = self.dse.readings[self.checkpoints.index(pick)] if pick else None
-        return reading is not None and reading.half is not None
+        number = self.dse.values[self.checkpoints.index(pick)] if pick else None
+        return number is not None and number.half is not None
 
 
 def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> View:
@@ -204,8 +205,8 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
 
 def _empty_view(records: Sequence[ScoreRecord]) -> View:
     nothing: tuple[None, ...] = (None,) * len(records)
-    dse, separability, effective_rank = (
-        Curve(part_column("released", part), nothing)
+    dse, separability, rank = (
+        Curve(Heading.of(METRICS[f"released.{part}"]), nothing)
         for part in ("dse", "separability", "effective_rank")
     )
     checkpoints = tuple(_checkpoint(record, None, None, None) for record in records)
@@ -223,7 +224,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
         level=f"{100 * LEVEL:.4g}%",
         dse=dse,
         separability=separability,
-        effective_rank=effective_rank,
+        effective_rank=rank,
         checkpoints=checkpoints,
         moved=None,
         changes=(),
@@ -231,10 +232,10 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
 
 
 def _curve(selection: Selection, part: str, estimates: Sequence[Estimate | None]) -> Curve:
-    readings = tuple(Reading.of(estimate, selection.level) for estimate in estimates)
-    if part == "dse":
-        return Curve(dse_column(selection.definition, selection.lambda_), readings)
-    return Curve(part_column(selection.definition, part), readings)
+    numbers = tuple(ShownValue.of(estimate, selection.level) for estimate in estimates)
+    lambda_ = selection.lambda_ if part == "dse" else None
+    title = "" if lambda_ is None else f"DSE (λ = {lambda_:.3g})"
+    return Curve(Heading.of(METRICS[f"{selection.definition}.{part}"], title), numbers)
 
 
 def _checkpoint(
@@ -320,9 +321,9 @@ def _changes(
     rows = []
     for part, difference in differences.items():
         curve = curves[part]
-        pick = curve.readings[names.index(selection.pick)]
-        last = curve.readings[names.index(selection.last)]
-        shown = Reading.of(difference, selection.comparison_level)
+        pick = curve.values[names.index(selection.pick)]
+        last = curve.values[names.index(selection.last)]
+        shown = ShownValue.of(difference, selection.comparison_level)
         if pick is not None and last is not None and shown is not None:
             rows.append(PartChange(curve, pick, last, shown, moved[part]))
     return tuple(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -12,13 +12,13 @@ from densescope.agreement import (
     Degradation,
     RegretTable,
     agreement_of_run,
-    degradation,
+    find_degradation,
     regret_table,
 )
 from densescope.errors import RecordError
-from densescope.records import ProbeRecord, ScoreRecord, write_json
+from densescope.records import ProbeRecord, write_json
 from densescope.runs.store import RunStore
-from densescope.selection import schedule_breaks
+from densescope.selection import RunTable, schedule_breaks
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Judgement:
 
 
 def judge_run(
-    scores: list[ScoreRecord],
-    probes: list[ProbeRecord],
+    table: RunTable,
+    probes: Sequence[ProbeRecord],
     *,
     losses: Mapping[str, float] | None = None,
     layer: int = -1,
 ) -> Judgement:
-    """Agreement, degradation and regret of one room of probes."""
+    """Agreement, degradation and regret of one set of probes."""
     return Judgement(
-        agreement_of_run(scores, probes, layer=layer),
-        degradation(probes, scores, layer=layer),
-        regret_table(scores, probes, losses=losses, layer=layer),
+        agreement_of_run(table, probes, layer=layer),
+        find_degradation(probes, table, layer=layer),
+        regret_table(table, probes, losses=losses, layer=layer),
     )
 
 
@@ -70,15 +70,16 @@ def agree_run(
     Raises:
         RecordError: the run has no probes, or they do not fit its records.
     """
-    scores, rooms = store.records(), probed_rooms(store)
-    breaks = [found.to_json() for found in schedule_breaks(scores)]
+    rooms = probed_rooms(store)
+    table = RunTable.of(store.records(), rooms)
+    breaks = [found.to_json() for found in schedule_breaks(table.records)]
     if losses is None:
         losses = store.losses()
     else:
         store.write_losses(losses)
     found = {}
     for room, probes in rooms.items():
-        judged = judge_run(scores, probes, losses=losses, layer=layer)
+        judged = judge_run(table, probes, losses=losses, layer=layer)
         path = store.folder / "agreement" / f"{room}.json"
         document = {
             "agreement": judged.agreement.to_json(),

@@ -22,13 +22,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import RunCheckpoint
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset, open_images
 from densescope.features.spec import BackboneSpec
 from densescope.files import is_local
 from densescope.locks import exclusive
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.ahead import Ahead
 from densescope.runs.scorer import CheckpointScorer, Compute, SeenCheckpoint

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import RunCheckpoint
 from densescope.features.images import ImageSubset
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.executors import Executor, Plan, shared_images
 from densescope.runs.identity import is_current

@@ -36,7 +36,7 @@ from densescope.runs.labels import FOLDERS, LabelledData
 from densescope.runs.scorer import Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
-from densescope.selection import select_checkpoints
+from densescope.selection import RunTable
 
 CHANGED = (
     "{path} is another file than the one that was scored: sweep its folder again, with --rescore "
@@ -208,7 +208,7 @@ def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
         raise RecordError(f"no checkpoint in {store.folder} was scored; there is none to probe")
     if only == "all":
         return scored
-    selection = select_checkpoints(scored)
+    selection = RunTable.of(scored).selection()
     names = {*selection.shortlist, selection.last}
     return [record for record in scored if record.name in names]
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from densescope.errors import DataError, InputError
-from densescope.estimate import Estimate
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import RunCheckpoint
 from densescope.features.images import ImageSubset, draw_subset, part_of
 from densescope.features.sources import ImageSource
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.passes import Sweep, SweepEvent, score_pass
 from densescope.runs.store import PLACE, RunStore
-from densescope.selection.parts import parts_of
 from densescope.selection.race import Race, undecided
 from densescope.selection.rounds import pooled_scores
+from densescope.selection.run_table import RunTable
 
 CHANGED = "its file changed between two rounds of images; sweep again to score it as it is now"
 
@@ -160,19 +158,16 @@ def _summed(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _undecided(rounds: Mapping[str, Sequence[ScoreRecord]], layer: int, race: Race) -> set[str]:
     """Names of the checkpoints that go on if they have come this far."""
     whole = {name: row for name, row in rounds.items() if _failure(row) is None}
-    parts = {name: [parts_of(one, "released", layer) for one in row] for name, row in whole.items()}
-    curve = {name: row for name, row in parts.items() if _finite(row)}
-    separability = [[one for one, _ in row] for row in curve.values()]
-    effective_rank = [[one for _, one in row] for row in curve.values()]
-    return (
-        {list(curve)[place] for place in undecided(separability, effective_rank, race)}
-        if curve
-        else set()
-    )
-
-
-def _finite(row: Sequence[tuple[Estimate, Estimate]]) -> bool:
-    return all(math.isfinite(one.value) for pair in row for one in pair)
+    points = {
+        name: [RunTable.of([one]).points("released", layer)[0] for one in row]
+        for name, row in whole.items()
+    }
+    curve = {name: row for name, row in points.items() if all(one.is_finite for one in row)}
+    if not curve:
+        return set()
+    separability = [[one.separability for one in row] for row in curve.values()]
+    rank = [[one.effective_rank for one in row] for row in curve.values()]
+    return {list(curve)[place] for place in undecided(separability, rank, race)}
 
 
 def _layer(settings: ScoreSettings) -> int:

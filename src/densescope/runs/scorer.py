@@ -20,13 +20,13 @@ from densescope.evaluation.backbone import (
     score_features,
 )
 from densescope.evaluation.prepared import prepare_images
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.backbones import load_backbone
 from densescope.features.batching import Batching
 from densescope.features.discovery import RunCheckpoint
 from densescope.features.extraction import resolve_device
 from densescope.features.images import ImageSubset
 from densescope.features.spec import BackboneSpec
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.ahead import ReadCheckpoint, read_checkpoint
 from densescope.runs.environment import device_name, versions

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import NoneType
 
 from densescope.errors import InputError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.detection import determine
 from densescope.features.discovery import RunCheckpoint, find_checkpoints, position_of
 from densescope.features.format_row import is_released
@@ -20,6 +19,7 @@ from densescope.features.names import CheckpointNames as CheckpointNames
 from densescope.features.spec import BackboneSpec
 from densescope.features.surroundings import found_in_words
 from densescope.files import Remote, location
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.determine import determine_run
 from densescope.runs.executors import Executor, Here

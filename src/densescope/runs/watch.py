@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.discovery import find_checkpoints
 from densescope.features.images import draw_subset, open_images
 from densescope.features.names import CheckpointNames
 from densescope.features.spec import BackboneSpec
 from densescope.files import location, on_disk
 from densescope.locks import exclusive
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, Signature
@@ -28,10 +28,9 @@ from densescope.runs.store import PLACE, RunStore
 from densescope.runs.watch_events import Kind, WatchEvent, WatchResult, WatchSettings
 from densescope.selection import (
     Alarm,
+    RunTable,
     Selection,
     find_alarm,
-    readings_of,
-    select_checkpoints,
     write_table,
 )
 
@@ -282,14 +281,14 @@ class _Watch:
         records = self._records()
         layer, definition = self.watching.layer, self.watching.alarm.definition
         try:
-            readings = readings_of(records, definition=definition, layer=layer)
-            self.alarm = find_alarm(readings, self.watching.alarm)
-            selection = select_checkpoints(records, definition=definition, layer=layer)
+            table = RunTable.of(records)
+            self.alarm = find_alarm(table, self.watching.alarm, layer=layer)
+            selection = table.selection(definition=definition, layer=layer)
         except RecordError as error:
             if any(record.status == "scored" for record in records):
                 self.report(WatchEvent("note", text=f"no choice can be made: {error}"))
             return None
-        write_table(selection, self.store.folder / TABLE, records)
+        write_table(table, selection, self.store.folder / TABLE)
         return selection
 
     def _tell(self) -> None:

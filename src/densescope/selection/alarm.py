@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from densescope.errors import RecordError
+from densescope.errors import NOT_FINITE, RecordError
+from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
-from densescope.selection.change import leading_part
-from densescope.selection.falls import History, Status
-from densescope.selection.parts import weighted_sum
-from densescope.selection.reading import AlarmSettings, Reading, readings_of
+from densescope.selection.change import change_between
+from densescope.selection.falls import PLAIN_LEVEL, AlarmSettings, Falls, Status
 from densescope.selection.result import Change, Part, Selection
+from densescope.selection.run_table import DensePoint, RunTable
 from densescope.selection.words import place, to_try
 
 Kind = Literal["fall", "collapse", "not finite"]
@@ -25,7 +26,8 @@ class Alarm:
 
     Attributes:
         kind: ``"fall"`` (DSE is below its best by more than noise), ``"collapse"`` (almost no
-            dimension is left) or ``"not finite"`` (features are NaN or infinite, or all the same).
+            effective rank is left) or ``"not finite"`` (features are NaN or infinite, or all the
+            same).
         fell: the parts that are below the best checkpoint by more than noise.
         since: first checkpoint from which on all have fallen.
         since_step: its position.
@@ -37,8 +39,8 @@ class Alarm:
         change: last minus best on the same images; ``None`` where the last has no numbers.
         interval: of the change of DSE, with the noise of images and of training, at the level
             at which the rule compares; ``None`` where the last has no numbers or DSE no lambda.
-        lambda_: factor of the effective rank in ``change``: 1, so that it stays as checkpoints
-            arrive, or with ``"paper"`` lambda of the run before the fall.
+        lambda_: of DSE in ``change`` (``"lambda"`` in JSON): 1, so that it stays as checkpoints
+            arrive, or with ``"paper"`` that of the run before the fall.
         sentence: all of it in words.
     """
 
@@ -97,67 +99,79 @@ class Alarm:
             raise RecordError(f"an alarm lacks or garbles a field: {cause!r}") from cause
 
 
-def find_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = None) -> Alarm | None:
-    """Whether a run, as of its last reading, has degraded: DSE below its best beyond noise.
+def find_alarm(
+    records: Sequence[ScoreRecord] | RunTable,
+    settings: AlarmSettings | None = None,
+    *,
+    layer: int = -1,
+) -> Alarm | None:
+    """Whether a run, as of its last checkpoint, has degraded: DSE below its best beyond noise.
 
-    There is an alarm where the last ``patience`` readings or more have all *fallen*, each being
+    There is an alarm where the last ``patience`` checkpoints or more have all *fallen*, each being
 
-    - below the best reading before them by more than noise, in ``separability + effective_rank``
-      and in at least one of the two, while DSE at the lambda the run had before has not risen; or
+    - below the best checkpoint before them by more than noise, in ``separability +
+      effective_rank`` and in at least one of the two, while DSE with lambda of the run before has
+      not risen; or
     - collapsed: its effective rank is below ``collapse_fraction`` of the highest so far; or
     - without finite numbers.
 
     A part that falls while the other pays for it is a trade and no alarm. Noise is that of the
     images (jackknife, on paired blocks) and that of training, which is read off how the earlier
-    readings scatter around straight lines; both at a level that shrinks with the number of
-    looks, so that ``false_alarm_rate`` holds over a run of any length. The readings' order decides
-    nothing, their steps do.
+    checkpoints scatter around straight lines; both at a level that shrinks with the number of
+    calls, so that ``false_alarm_rate`` holds over a run of any length. Checkpoints that failed
+    for another reason than features or weights that are not finite are left out.
 
     Args:
-        readings: all of the run so far.
+        records: all of the run so far, in any order, or its table.
         settings: when a fall counts.
+        layer: the block whose features were scored.
 
     Returns:
         The alarm, or ``None``: also where there is nothing good to go back to, and, for a plain
-        fall, with fewer than six readings before it.
+        fall, with fewer than six checkpoints before it.
 
     Raises:
-        InputError: two readings with numbers in different numbers of replicates.
+        RecordError: a definition or layer that was not scored, or records of two runs.
 
-    Source: our own; lambda is that of :func:`~densescope.selection.weight.run_lambda`.
+    Source: our own; lambda of :func:`~densescope.metrics.lambdas.run_lambda`.
 
     Example:
-        >>> from densescope.estimate import Estimate
-        >>> half, nothing = Estimate(0.5), Estimate(0.01)
-        >>> rising = [Reading(f"e{i}", i, Estimate(i / 9), half) for i in range(9)]
-        >>> find_alarm(rising) is None
+        >>> find_alarm(densescope.read_run("scores").records) is None  # doctest: +SKIP
         True
-        >>> gone = [Reading(f"e{i}", i, Estimate(0.0), nothing) for i in (9, 10)]
-        >>> find_alarm(rising + gone).back_to
-        'e8'
     """
     settings = settings or AlarmSettings()
-    ordered = sorted(readings, key=lambda reading: (reading.step, reading.name))
-    history = History(ordered, settings)
-    for cut in range(1, len(ordered) - settings.patience + 1):
-        best = history.fallen_from(cut)
+    points = _observed(RunTable.of(records), settings.definition, layer)
+    falls = Falls(points, settings)
+    for cut in range(1, len(points) - settings.patience + 1):
+        best = falls.fallen_from(cut)
         if best is not None:
-            return _alarm(history, cut, best)
+            return _alarm(falls, cut, best)
     return None
 
 
-def _alarm(history: History, cut: int, best: Reading) -> Alarm:
-    """The alarm of a run whose readings have all fallen from ``cut`` on."""
-    since, last = history.readings[cut], history.readings[-1]
+def _observed(table: RunTable, definition: str, layer: int) -> list[DensePoint]:
+    """The scored checkpoints, and those whose features or weights are not finite."""
+    scored = {point.name: point for point in table.points(definition, layer)}
+    nothing = Estimate(math.nan)
+    return [
+        scored.get(r.name) or DensePoint(r.name, r.step, r.unit, nothing, nothing)
+        for r in table.records
+        if r.name in scored or NOT_FINITE in str(r.error)
+    ]
+
+
+def _alarm(falls: Falls, cut: int, best: DensePoint) -> Alarm:
+    """The alarm of a run whose checkpoints have all fallen from ``cut`` on."""
+    since, last = falls.points[cut], falls.points[-1]
     change, interval = None, None
-    total = history.total(cut)
+    total = falls.total(cut)
     if last.is_finite and total is not None:
-        change = _change(best, last, total.of_effective_rank)
-        margin = history.margin(cut, change.dse, total)
+        change = change_between(best, last, total.of_rank, PLAIN_LEVEL)
+        margin = falls.margin(cut, change.dse, total)
         interval = (change.dse.value - margin, change.dse.value + margin)
-    kind = KINDS[history.status[-1]]
-    fell = history.fell(cut, best) if last.is_finite else "both"
-    lambda_ = None if total is None else total.of_effective_rank
+    kind = KINDS[falls.status[-1]]
+    fell = falls.fell(cut, best) if last.is_finite else "both"
+    lambda_ = None if total is None else total.of_rank
     return Alarm(
         kind=kind,
         fell=fell,
@@ -172,24 +186,15 @@ def _alarm(history: History, cut: int, best: Reading) -> Alarm:
         interval=interval,
         lambda_=lambda_,
         sentence=_sentence(
-            (KINDS[history.status[cut]], kind), fell, (since, best, last), change, interval, lambda_
+            (KINDS[falls.status[cut]], kind), fell, (since, best, last), change, interval, lambda_
         ),
-    )
-
-
-def _change(best: Reading, last: Reading, lambda_: float) -> Change:
-    separability = last.separability.minus(best.separability)
-    effective_rank = last.effective_rank.minus(best.effective_rank)
-    dse = weighted_sum(separability, effective_rank, lambda_)
-    return Change(
-        separability, effective_rank, dse, leading_part(separability, effective_rank, lambda_, 0.95)
     )
 
 
 def _sentence(
     kinds: tuple[Kind, Kind],
     fell: Part,
-    where: tuple[Reading, Reading, Reading],
+    where: tuple[DensePoint, DensePoint, DensePoint],
     change: Change | None,
     interval: tuple[float, float] | None,
     lambda_: float | None,
@@ -217,22 +222,17 @@ def _sentence(
     if kind == "collapse" and first == "fall":
         return (
             f"DSE has been below its best {begun}, and at {place(last)} the features have "
-            f"collapsed: almost no rank is left ({parts}). {back}"
+            f"collapsed: almost no effective rank is left ({parts}). {back}"
         )
     if kind == "collapse":
-        return f"The features have collapsed {begun}: almost no rank is left ({parts}). {back}"
+        return (
+            f"The features have collapsed {begun}: almost no effective rank is left ({parts}). "
+            f"{back}"
+        )
     what = {"both": "Both parts fell", "effective_rank": "The effective rank fell"}
     return (
         f"DSE has been below its best {begun}: at {place(last)} by {-change.dse.value:.3g} "
-        f"[{low:.3g}, {high:.3g}] at lambda {lambda_:.3g}, more than the noise of images and of "
+        f"[{low:.3g}, {high:.3g}] with lambda {lambda_:.3g}, more than the noise of images and of "
         "training. "
         f"{what.get(fell, 'Separability fell')} ({parts}). {back}"
     )
-
-
-def standing_alarm(
-    records: Sequence[ScoreRecord], *, definition: str = "released", layer: int = -1
-) -> Alarm | None:
-    """The alarm that stands at the end of a run, by :func:`find_alarm` with its defaults."""
-    readings = readings_of(records, definition=definition, layer=layer)
-    return find_alarm(readings, AlarmSettings(definition=definition))

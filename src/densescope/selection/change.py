@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from densescope.estimate import Estimate
-from densescope.selection.parts import weighted_sum
-from densescope.selection.result import Change, Part, SelectionRow
+from densescope.metrics.lambdas import linear_combination
+from densescope.selection.result import Change, Part
+from densescope.selection.run_table import DensePoint
 
 LEADING_RATIO = 2.0  # a part that moved DSE this many times as far as the other moved it alone
 
 
-def change_between(
-    first: SelectionRow, second: SelectionRow, lambda_: float, level: float
-) -> Change:
+def change_between(first: DensePoint, second: DensePoint, lambda_: float, level: float) -> Change:
     """Second minus first, block by block, and which part of DSE moved it."""
     separability = second.separability.minus(first.separability)
     effective_rank = second.effective_rank.minus(first.effective_rank)
-    dse = weighted_sum(separability, effective_rank, lambda_)
-    return Change(
-        separability,
-        effective_rank,
-        dse,
-        leading_part(separability, effective_rank, lambda_, level),
-    )
+    dse = linear_combination(separability, effective_rank, lambda_)
+    moved = leading_part(separability, effective_rank, lambda_, level)
+    return Change(separability, effective_rank, dse, moved)
 
 
 def leading_part(
@@ -31,7 +26,7 @@ def leading_part(
 
     No part is named where DSE itself did not move beyond its noise, or the noise is not known.
     """
-    if not is_beyond_noise(weighted_sum(separability, effective_rank, lambda_), level):
+    if not is_beyond_noise(linear_combination(separability, effective_rank, lambda_), level):
         return "neither"
     moves = {"separability": separability.value, "effective_rank": lambda_ * effective_rank.value}
     total = sum(moves.values())

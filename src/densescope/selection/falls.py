@@ -1,4 +1,4 @@
-"""Which readings of a run have fallen below a better one before them, by more than noise."""
+"""Which checkpoints of a run have fallen below a better one before them, by more than noise."""
 
 from __future__ import annotations
 
@@ -10,98 +10,133 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
+from densescope.definitions import DEFINITIONS, check_definition
+from densescope.errors import InputError
 from densescope.estimate import Estimate, student_quantile
-from densescope.selection.parts import weighted_sum
-from densescope.selection.reading import AlarmSettings, Reading
+from densescope.metrics.lambdas import linear_combination, run_lambda
 from densescope.selection.result import Part
-from densescope.selection.weight import run_lambda
+from densescope.selection.run_table import DensePoint
 
-LAGS = (1, 2, 4, 8)  # readings between those compared: a slow wobble shows at long ones only
+LAGS = (1, 2, 4, 8)  # points between those compared: a slow wobble shows at long ones only
 DIFFERENCES_PER_LAG = 4  # times the lag: so many must be there before a lag counts
-LEAST_READINGS = 2 + DIFFERENCES_PER_LAG  # before a plain fall
+LEAST_POINTS = 2 + DIFFERENCES_PER_LAG  # before a plain fall
 PLAIN_LEVEL = 0.95  # of a rise, which is evidence against an alarm: one look is enough
 ROUNDING = 1e-9  # of the larger value: below it a fall is rounding
 KEPT = 0.75  # of the differences, the smallest: a bend of the curve makes a few large ones
 # A normal scatter s around a straight line has second differences of standard deviation
 # s * sqrt(6); the smallest three quarters of them have the mean size 0.515 of that.
 TO_SCATTER = 1 / 0.515 / math.sqrt(6)
-# Readings of a short run say little of its wobble. It is taken to be like the noise of the images
-# with the weight of so many of them (a moderated t statistic).
+# A short run says little of its wobble. It is taken to be like the noise of the images with the
+# weight of so many of them (a moderated t statistic).
 PRIOR = 4
 Status = Literal["fine", "collapsed", "not finite"]
 
 
 @dataclass(frozen=True)
-class View:
-    """A linear combination of the separability and the effective rank of a reading."""
+class AlarmSettings:
+    """When a fall counts; the guide to watching a run says what each choice costs.
+
+    Attributes:
+        definition: row of ``DEFINITIONS``; of ``"paper"`` only lambda of the run counts.
+        patience: checkpoints in a row that must all have fallen, at least 1.
+        false_alarm_rate: of a run of any length that does not degrade, between 0 and 1.
+        collapse_fraction: an effective rank below this part of the highest so far is a collapse,
+            whatever separability says; 0 turns that off.
+    """
+
+    definition: str = "released"
+    patience: int = 2
+    false_alarm_rate: float = 0.01
+    collapse_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_definition(self.definition)
+        if self.patience < 1:
+            raise InputError(f"patience is {self.patience}; it must be at least 1 checkpoint")
+        if not 0 < self.false_alarm_rate < 1:
+            raise InputError(
+                f"false_alarm_rate is {self.false_alarm_rate}; it must lie between 0 and 1"
+            )
+        if not 0 <= self.collapse_fraction < 1:
+            raise InputError(
+                f"collapse_fraction is {self.collapse_fraction}; it must be at least 0 and below 1"
+            )
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A number of a checkpoint: ``of_separability * separability + of_rank * effective_rank``."""
 
     of_separability: float
-    of_effective_rank: float
+    of_rank: float
 
-    def value(self, reading: Reading) -> float:
-        """That number of one reading."""
+    def value(self, point: DensePoint) -> float:
+        """That number of one point."""
         return (
-            self.of_separability * reading.separability.value
-            + self.of_effective_rank * reading.effective_rank.value
+            self.of_separability * point.separability.value
+            + self.of_rank * point.effective_rank.value
         )
 
-    def change(self, first: Reading, second: Reading) -> Estimate:
+    def change(self, first: DensePoint, second: DensePoint) -> Estimate:
         """Second minus first, block by block."""
         if self.of_separability == 0:
             return second.effective_rank.minus(first.effective_rank)
         separability = second.separability.minus(first.separability)
-        return weighted_sum(
-            separability, second.effective_rank.minus(first.effective_rank), self.of_effective_rank
+        return linear_combination(
+            separability, second.effective_rank.minus(first.effective_rank), self.of_rank
         )
 
 
-SEPARABILITY = View(1.0, 0.0)
-EFFECTIVE_RANK = View(0.0, 1.0)
-EQUAL = View(1.0, 1.0)  # the released definition's own lambda
+SEPARABILITY = Combination(1.0, 0.0)
+EFFECTIVE_RANK = Combination(0.0, 1.0)
+EQUAL = Combination(1.0, 1.0)  # DSE with lambda = 1
 
 
-class History:
-    """The readings of a run, and for every prefix its best ones and its wobble.
+class Falls:
+    """The points of a run, and for every prefix its best ones and its wobble.
 
     Attributes:
-        readings: in order of step.
-        status: of each reading.
+        points: in order of step.
+        status: of each point.
     """
 
-    def __init__(self, readings: Sequence[Reading], settings: AlarmSettings) -> None:
-        self.readings = tuple(readings)
-        self.status = _statuses(readings, settings.collapse_fraction)
+    def __init__(self, points: Sequence[DensePoint], settings: AlarmSettings) -> None:
+        self.points = tuple(points)
+        self.status = _statuses(points, settings.collapse_fraction)
         self._settings = settings
-        self._is_released = settings.definition == "released"
+        self._has_lambda = DEFINITIONS[settings.definition].lambda_by_default is not None
         fine = [status == "fine" for status in self.status]
-        self._sound = [reading for reading, whole in zip(readings, fine, strict=True) if whole]
+        self._sound = [point for point, whole in zip(points, fine, strict=True) if whole]
         self._counts = [0, *accumulate(fine)]
-        self._views = (SEPARABILITY, EFFECTIVE_RANK, *([EQUAL] if self._is_released else []))
-        values = {view: [view.value(reading) for reading in self._sound] for view in self._views}
-        self._leaders = {view: _leaders(numbers) for view, numbers in values.items()}
-        self._wobbles: dict[View, list[float]] = {}
-        self._weighted: dict[int, View | None] = {}
+        self._combinations = (SEPARABILITY, EFFECTIVE_RANK, *([EQUAL] if self._has_lambda else []))
+        values = {
+            combination: [combination.value(point) for point in self._sound]
+            for combination in self._combinations
+        }
+        self._leaders = {combination: _leaders(numbers) for combination, numbers in values.items()}
+        self._wobbles: dict[Combination, list[float]] = {}
+        self._dse: dict[int, Combination | None] = {}
 
-    def weighted(self, cut: int) -> View | None:
-        """DSE at the lambda that the run had before ``cut``; ``None`` where it is not defined."""
+    def dse(self, cut: int) -> Combination | None:
+        """DSE with lambda of the run before ``cut``; ``None`` where it is not defined."""
         count = self._counts[cut]
-        if count not in self._weighted:
+        if count not in self._dse:
             sound = self._sound[:count]
             lambda_, _ = run_lambda(
-                [reading.separability.value for reading in sound],
-                [reading.effective_rank.value for reading in sound],
+                [point.separability.value for point in sound],
+                [point.effective_rank.value for point in sound],
                 definition=self._settings.definition,
             )
-            view = None if lambda_ is None else View(1.0, lambda_)
-            self._weighted[count] = view
-        return self._weighted[count]
+            combination = None if lambda_ is None else Combination(1.0, lambda_)
+            self._dse[count] = combination
+        return self._dse[count]
 
-    def total(self, cut: int) -> View | None:
-        """The sum by which a fall is told: both parts alike, or the paper's DSE where defined."""
-        return EQUAL if self._is_released else self.weighted(cut)
+    def total(self, cut: int) -> Combination | None:
+        """The sum by which a fall is told: with lambda = 1, or DSE where that has no meaning."""
+        return EQUAL if self._has_lambda else self.dse(cut)
 
-    def fallen_from(self, cut: int) -> Reading | None:
-        """The best sound reading before ``cut`` below which all from ``cut`` on have fallen.
+    def fallen_from(self, cut: int) -> DensePoint | None:
+        """The best sound point before ``cut`` below which all from ``cut`` on have fallen.
 
         Compared are the highest before the cut of each part and of their sum; of those below which
         all fell, the one of highest DSE is named. ``None`` where there is none.
@@ -110,7 +145,7 @@ class History:
         if count == 0:
             return None
         leaders = sorted({leaders[count - 1] for leaders in self._leaders.values()})
-        tail = range(len(self.readings) - 1, cut - 1, -1)
+        tail = range(len(self.points) - 1, cut - 1, -1)
         below = [
             self._sound[i]
             for i in leaders
@@ -118,28 +153,28 @@ class History:
         ]
         if not below:
             return None
-        dse = self.weighted(cut) or SEPARABILITY
+        dse = self.dse(cut) or SEPARABILITY
         return max(below, key=dse.value)
 
-    def fell(self, cut: int, best: Reading) -> Part:
-        """The parts of the last reading that are below the best one's by more than noise."""
-        last = self.readings[-1]
+    def fell(self, cut: int, best: DensePoint) -> Part:
+        """The parts of the last point that are below the best one's by more than noise."""
+        last = self.points[-1]
         separability = self._below(cut, best, last, SEPARABILITY)
-        effective_rank = (
-            self._below(cut, best, last, EFFECTIVE_RANK) or self.status[-1] == "collapsed"
-        )
-        if separability and effective_rank:
+        rank = self._below(cut, best, last, EFFECTIVE_RANK) or self.status[-1] == "collapsed"
+        if separability and rank:
             return "both"
-        return "separability" if separability else "effective_rank" if effective_rank else "neither"
+        return "separability" if separability else "effective_rank" if rank else "neither"
 
-    def margin(self, cut: int, change: Estimate, view: View, level: float | None = None) -> float:
+    def margin(
+        self, cut: int, change: Estimate, combination: Combination, level: float | None = None
+    ) -> float:
         """How large a fall noise explains: of the images, and of the run's wobble before ``cut``.
 
         At the level that all looks of a run of any length share, unless one is given. Infinite
-        where too few readings tell how the run wobbles.
+        where too few points tell how the run wobbles.
         """
         count = self._counts[cut]
-        if count < LEAST_READINGS:
+        if count < LEAST_POINTS:
             return math.inf
         if level is None:
             looks = cut + self._settings.patience
@@ -147,56 +182,58 @@ class History:
         # Second differences overlap: they count as half as many.
         freedom = (count - 2) // 2
         error = change.standard_error
-        variance = 2 * self._wobble(view)[count] ** 2
+        variance = 2 * self._wobble(combination)[count] ** 2
         if error is None:
             return _quantile(level, freedom) * math.sqrt(variance)
         variance = (freedom * variance + PRIOR * error**2) / (freedom + PRIOR)
         wobble = _quantile(level, freedom + PRIOR) * math.sqrt(variance)
         return math.hypot(wobble, _quantile(level, len(change.replicates) - 1) * error)
 
-    def _wobble(self, view: View) -> list[float]:
-        if view not in self._wobbles:
-            self._wobbles[view] = _wobbles([view.value(reading) for reading in self._sound])
-        return self._wobbles[view]
+    def _wobble(self, combination: Combination) -> list[float]:
+        if combination not in self._wobbles:
+            self._wobbles[combination] = _wobbles(
+                [combination.value(point) for point in self._sound]
+            )
+        return self._wobbles[combination]
 
-    def _fallen(self, cut: int, best: Reading, index: int) -> bool:
-        """Whether a reading is without numbers, or a part and the sum fell and DSE did not rise.
+    def _fallen(self, cut: int, best: DensePoint, index: int) -> bool:
+        """Whether a point is without numbers, or a part and the sum fell and DSE did not rise.
 
-        DSE is that at the lambda the run had before: the rate at which it has exchanged one
-        part for the other.
+        DSE has lambda of the run before: the rate at which it has exchanged one part for the
+        other.
         """
         if self.status[index] != "fine":
             return True
-        reading, total = self.readings[index], self.total(cut)
-        if total is None or not self._below(cut, best, reading, total):
+        point, total = self.points[index], self.total(cut)
+        if total is None or not self._below(cut, best, point, total):
             return False
-        if not any(
-            self._below(cut, best, reading, part) for part in (SEPARABILITY, EFFECTIVE_RANK)
-        ):
+        if not any(self._below(cut, best, point, part) for part in (SEPARABILITY, EFFECTIVE_RANK)):
             return False
-        weighted = self.weighted(cut) or total
-        change = weighted.change(best, reading)
+        weighted = self.dse(cut) or total
+        change = weighted.change(best, point)
         return change.value <= self.margin(cut, change, weighted, PLAIN_LEVEL)
 
-    def _below(self, cut: int, best: Reading, reading: Reading, view: View) -> bool:
-        fall = view.value(best) - view.value(reading)
-        rounding = ROUNDING * max(abs(view.value(best)), abs(view.value(reading)))
-        if not fall > rounding or self._counts[cut] < LEAST_READINGS:
+    def _below(
+        self, cut: int, best: DensePoint, point: DensePoint, combination: Combination
+    ) -> bool:
+        fall = combination.value(best) - combination.value(point)
+        rounding = ROUNDING * max(abs(combination.value(best)), abs(combination.value(point)))
+        if not fall > rounding or self._counts[cut] < LEAST_POINTS:
             return False
-        return fall > self.margin(cut, view.change(best, reading), view)
+        return fall > self.margin(cut, combination.change(best, point), combination)
 
 
-def _statuses(readings: Sequence[Reading], collapse_fraction: float) -> tuple[Status, ...]:
+def _statuses(points: Sequence[DensePoint], collapse_fraction: float) -> tuple[Status, ...]:
     statuses: list[Status] = []
     highest = 0.0
-    for reading in readings:
-        if not reading.is_finite:
+    for point in points:
+        if not point.is_finite:
             statuses.append("not finite")
-        elif reading.effective_rank.value < collapse_fraction * highest:
+        elif point.effective_rank.value < collapse_fraction * highest:
             statuses.append("collapsed")
         else:
             statuses.append("fine")
-            highest = max(highest, reading.effective_rank.value)
+            highest = max(highest, point.effective_rank.value)
     return tuple(statuses)
 
 

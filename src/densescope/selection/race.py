@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate, student_quantile
+from densescope.metrics.lambdas import run_lambda
 from densescope.selection.peaks import TOLERANCE, WINDOW
 from densescope.selection.rounds import pooled
-from densescope.selection.weight import run_lambda
 
 Array = NDArray[np.float64]
 
@@ -83,7 +83,7 @@ def undecided(
             few; finite, at least one each.
         effective_rank: ``M_dim``, likewise.
         race: rounds and alpha.
-        definition: ``"released"`` or ``"paper"``, for lambda.
+        definition: row of ``DEFINITIONS``, for lambda.
 
     Returns:
         Positions, rising. All of them while there is no lambda, or no two replicates.
@@ -91,8 +91,8 @@ def undecided(
     Source: this package; races of paired differences are those of Moore and Lee (1994), "Efficient
         algorithms for minimizing cross validation error".
 
-    Deviations: the lambda of DSE is taken anew without each block, so its error is in ``se``. Noise
-        of clustering is not (docs/explanation/selection.md has its size).
+    Deviations: lambda is taken anew without each block, so its error is in ``se``. Noise
+        of clustering is not (docs/selection.md has its size).
     """
     values = _values(separability, effective_rank, definition)
     if values is None:
@@ -126,7 +126,7 @@ def _values(
     first, second = (_columns(part) for part in (separability, effective_rank))
     pairs = zip(first.T.tolist(), second.T.tolist(), strict=True)
     lambdas = [run_lambda(a, b, definition=definition)[0] for a, b in pairs]
-    if any(lambda_ is None for lambda_ in lambdas):
+    if None in lambdas:
         return None
     return first + np.array(lambdas, dtype=float) * second
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, cast
 
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
+from densescope.selection.run_table import DensePoint
 
 SCHEMA = 2
 NAMES = ("candidates", "shortlist", "failed", "unscored_after", "diverged", "collapsed")
@@ -21,7 +22,7 @@ class Change:
     Attributes:
         separability: change of ``M_inter - M_intra``.
         effective_rank: change of ``M_dim``, not multiplied by lambda.
-        dse: change of their weighted sum.
+        dse: change of DSE.
         moved: the part that moved DSE: it went the way DSE went, by more than its noise, and,
             weighted, at least twice as far as the other part; ``"both"`` when neither leads,
             ``"neither"`` when no part exceeds its noise.
@@ -53,7 +54,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class SelectionRow:
+class SelectionRow(DensePoint):
     """One scored checkpoint.
 
     Attributes:
@@ -72,16 +73,11 @@ class SelectionRow:
         has_weights_of_pick: another name of the pick: the same backbone tensors (``sha256``).
     """
 
-    name: str
-    step: int
-    unit: str
-    separability: Estimate
-    effective_rank: Estimate
-    dse: Estimate | None
-    is_candidate: bool
-    rank_in_shortlist: int | None
-    is_pick: bool
-    below_noise_of_pick: bool
+    dse: Estimate | None = None
+    is_candidate: bool = False
+    rank_in_shortlist: int | None = None
+    is_pick: bool = False
+    below_noise_of_pick: bool = False
     images: int | None = None
     has_weights_of_pick: bool = False
 
@@ -105,9 +101,9 @@ class Selection:
     """The choice among the checkpoints of one run, and what it rests on.
 
     Attributes:
-        definition: ``"released"`` or ``"paper"``.
+        definition: row of ``DEFINITIONS``.
         layer: which layer's features were scored; -1 is the last.
-        lambda_: lambda of the run, or ``None`` where it is not defined.
+        lambda_: lambda of the run, or ``None`` where it is not defined; ``"lambda"`` in JSON.
         lambda_note: a sentence about it.
         rows: the scored checkpoints in order of step.
         candidates: names of the local maxima in order of step.

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from densescope.definitions import check_definition
 from densescope.errors import NOT_FINITE, InputError, RecordError
 from densescope.records import ScoreRecord
 from densescope.selection.change import change_between, exceeds_noise
-from densescope.selection.parts import measured_rows
 from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pick_peak, shortlist
 from densescope.selection.result import Selection, SelectionRow
-from densescope.selection.rounds import saving
-from densescope.selection.sameness import check_same_run
+from densescope.selection.rounds import images_of, saving
+from densescope.selection.run_table import Column, DensePoint, RunTable
 from densescope.selection.schedule import schedule_breaks, stitched
 from densescope.selection.verdict import verdict
-from densescope.selection.weight import DEFINITIONS
 
 
 def select_checkpoints(
-    records: Sequence[ScoreRecord],
+    records: Sequence[ScoreRecord] | RunTable,
     *,
     definition: str = "released",
     layer: int = -1,
@@ -31,9 +29,10 @@ def select_checkpoints(
     """Choose among the checkpoints of one run by DSE.
 
     ``DSE = separability + lambda * effective_rank`` with ``separability = M_inter - M_intra`` and
-    ``lambda`` of :func:`run_lambda`. Candidates are the :func:`local_maxima` of DSE over the
-    steps, the :func:`shortlist` holds the highest of them, :func:`pick_peak` names one.
-    The order of the records does not matter. Numbers of two methods do not compare.
+    ``lambda`` of :func:`~densescope.metrics.lambdas.run_lambda`. Candidates are the
+    :func:`local_maxima` of DSE over the steps, the :func:`shortlist` holds the highest of them,
+    :func:`pick_peak` names one. The order of the records does not matter. Numbers of two methods
+    do not compare.
 
     Noise: the DSE of the pick and of every other checkpoint are compared on the same blocks
     of images (``Estimate.minus``), each at level ``1 - (1 - level) / m`` for ``m``
@@ -42,9 +41,9 @@ def select_checkpoints(
     the pick was chosen after looking.
 
     Args:
-        records: of one run, in any order. Failed ones, and those with a score that is not
-            finite, are left out and named.
-        definition: ``"released"`` or ``"paper"``.
+        records: of one run, in any order, or its table. Failed ones, and those with a score that
+            is not finite, are left out and named.
+        definition: row of :data:`~densescope.definitions.DEFINITIONS`.
         layer: which layer's scores.
         window: checkpoints on either side of a candidate, at least 1.
         shortlist_size: at least 1.
@@ -61,14 +60,20 @@ def select_checkpoints(
 
     Source: Dai et al. (2025), arXiv 2510.17299.
 
-    Deviations: the paper has no intervals and no single pick. The replicates of DSE hold the
+    Deviations: the paper has no intervals and no single pick. The replicates of DSE hold
         lambda fixed: an error of lambda common to all checkpoints is not in them
         (docs/explanation/selection.md has its size). Spread over clustering seeds is carried
         along but not part of an interval.
     """
-    _check_arguments(definition, level)
-    scored, failed = _usable(records, definition, layer)
-    rows, lambda_, note = measured_rows(scored, definition, layer)
+    check_definition(definition)
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
+    table = RunTable.of(records)
+    points = [point for point in table.points(definition, layer) if point.is_finite]
+    failed = _left_out(table, points)
+    dse = table.column(f"{definition}.dse", layer)
+    rows = _rows(table, points, dse)
+    scored = [record for record in table.scored if record not in failed]
     values = [row.dse.value for row in rows if row.dse is not None]
     candidates = local_maxima(values, window=window)
     listed = shortlist(values, window=window, size=shortlist_size)
@@ -78,14 +83,14 @@ def select_checkpoints(
         rows = _marked(rows, candidates, listed, pick, comparison_level)
         rows = _same_files(rows, [record.checkpoint.get("sha256") for record in scored], pick)
     change = None
-    if pick is not None and lambda_ is not None and pick != len(rows) - 1:
-        change = change_between(rows[pick], rows[-1], lambda_, comparison_level)
+    if pick is not None and dse.lambda_ is not None and pick != len(rows) - 1:
+        change = change_between(rows[pick], rows[-1], dse.lambda_, comparison_level)
     after = [record for record in failed if _position(record) > _position(scored[-1])]
     selection = Selection(
         definition=definition,
         layer=layer,
-        lambda_=lambda_,
-        lambda_note=note,
+        lambda_=dse.lambda_,
+        lambda_note=dse.note,
         rows=rows,
         candidates=tuple(rows[i].name for i in candidates),
         shortlist=tuple(rows[i].name for i in listed),
@@ -100,38 +105,28 @@ def select_checkpoints(
         level=level,
         comparison_level=comparison_level,
         images=max((row.images for row in rows if row.images is not None), default=None),
-        saving=saving(records),
-        stitched=stitched(schedule_breaks(records)),
+        saving=saving(table.records),
+        stitched=stitched(schedule_breaks(table.records)),
     )
     return replace(selection, verdict=verdict(selection, window=window))
 
 
-def _check_arguments(definition: str, level: float) -> None:
-    if definition not in DEFINITIONS:
-        raise InputError(
-            f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}"
-        )
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
-
-
-def _usable(
-    records: Sequence[ScoreRecord], definition: str, layer: int
-) -> tuple[list[ScoreRecord], list[ScoreRecord]]:
-    """Scored records with finite parts, and the others, both in order of step."""
-    ordered = sorted(records, key=_position)
-    scored: list[ScoreRecord] = []
-    failed: list[ScoreRecord] = []
-    for record in ordered:
-        usable = record.status == "scored" and all(
-            math.isfinite(record.estimate(f"{definition}.{part}", layer).value)
-            for part in ("inter", "intra", "effective_rank")
-        )
-        (scored if usable else failed).append(record)
-    if not scored:
+def _left_out(table: RunTable, points: Sequence[DensePoint]) -> list[ScoreRecord]:
+    """Records without a score to choose by, in order of step."""
+    usable = {point.name for point in points}
+    failed = [r for r in table.records if r.status != "scored" or r.name not in usable]
+    if not points:
         raise RecordError(_nothing_to_choose(failed))
-    check_same_run(scored)
-    return scored, failed
+    return failed
+
+
+def _rows(table: RunTable, points: Sequence[DensePoint], dse: Column) -> tuple[SelectionRow, ...]:
+    """Rows with their numbers; marks are still to come."""
+    images = {record.name: images_of(record) for record in table.scored}
+    return tuple(
+        SelectionRow(**vars(point), dse=dse.series.get(point.name), images=images[point.name])
+        for point in points
+    )
 
 
 def _position(record: ScoreRecord) -> tuple[int, str]:

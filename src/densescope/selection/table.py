@@ -10,12 +10,12 @@ from typing import Any
 from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.files import location, replacing
-from densescope.records import ProbeRecord, ScoreRecord, write_json
+from densescope.records import ProbeRecord, write_json
 from densescope.selection.headline import headline
 from densescope.selection.result import Selection, SelectionRow
+from densescope.selection.run_table import RunTable
 
 Row = dict[str, Any]
-Probes = Mapping[str, Sequence[ProbeRecord]]
 
 # Column of the choice -> its type; the order is the order of the table.
 COLUMNS: dict[str, type] = {
@@ -42,28 +42,26 @@ COLUMNS: dict[str, type] = {
 }
 
 
-def selection_table(
-    selection: Selection, records: Sequence[ScoreRecord], probes: Probes | None = None
-) -> list[Row]:
-    """One flat row per scored checkpoint, in order of step.
+def flat_rows(table: RunTable, selection: Selection) -> list[Row]:
+    """One flat row per checkpoint of a selection, in order of step.
 
-    The keys are those of :func:`table_columns`. ``..._low`` and ``..._high`` bound each number
+    The keys are those of :func:`flat_columns`. ``..._low`` and ``..._high`` bound each number
     alone at ``selection.level``; to compare two checkpoints read ``below_noise_of_pick``, which
     pairs them, not the overlap of two intervals. What is not known is ``None``.
 
     Args:
-        selection: the choice; ``dse`` is with its ``lambda``, ``released.dse`` with 1.
-        records: of the same run; every stored number at the selection's layer becomes a column.
-        probes: room -> its records; each room becomes a column, its mean over seeds.
+        table: of the run; every metric stored at the selection's layer becomes a column, and
+            every set of probes, the mean over its seeds.
+        selection: the choice; ``dse`` is with its ``lambda``, ``released.dse_lambda_1`` with 1.
     """
-    by_name = {record.name: record for record in records}
-    metrics = _metrics(selection, records)
-    labels = _labels(probes or {})
-    table = []
+    by_name = {record.name: record for record in table.records}
+    stored = _stored(table, selection)
+    labels = _labels(table.probes)
+    rows = []
     for row in selection.rows:
         scores = by_name[row.name].scores.get(str(selection.layer), {})
         flat = _flat(selection, row)
-        for metric in metrics:
+        for metric in stored:
             flat |= _bounds(metric, scores.get(metric), selection.level)
         for column, probed in labels.items():
             found = probed.get(row.name)
@@ -71,46 +69,39 @@ def selection_table(
                 column: None if found is None else found.value,
                 f"{column}_spread": None if found is None else found.spread,
             }
-        table.append(flat)
-    return table
+        rows.append(flat)
+    return rows
 
 
-def table_columns(
-    selection: Selection, records: Sequence[ScoreRecord], probes: Probes | None = None
-) -> dict[str, type]:
-    """Columns of :func:`selection_table` with their types, in order."""
+def flat_columns(table: RunTable, selection: Selection) -> dict[str, type]:
+    """Columns of :func:`flat_rows` with their types, in order."""
     columns = dict(COLUMNS)
-    for metric in _metrics(selection, records):
+    for metric in _stored(table, selection):
         columns |= dict.fromkeys((metric, f"{metric}_low", f"{metric}_high"), float)
-    for column in _labels(probes or {}):
+    for column in _labels(table.probes):
         columns |= dict.fromkeys((column, f"{column}_spread"), float)
     return columns
 
 
-def _metrics(selection: Selection, records: Sequence[ScoreRecord]) -> list[str]:
+def _stored(table: RunTable, selection: Selection) -> list[str]:
     layer = str(selection.layer)
-    return list(dict.fromkeys(name for r in records for name in r.scores.get(layer, {})))
+    return list(dict.fromkeys(name for r in table.records for name in r.scores.get(layer, {})))
 
 
-def _labels(probes: Probes) -> dict[str, dict[str, ProbeRecord]]:
-    """``camvid-quick-linear.miou`` -> checkpoint -> what was found there."""
+def _labels(probes: Mapping[str, Sequence[ProbeRecord]]) -> dict[str, dict[str, ProbeRecord]]:
+    """``camvid-linear.miou`` -> checkpoint -> what was found there."""
     return {
-        f"{room}.{records[0].measure}": {r.name: r for r in records if r.status == "probed"}
-        for room, records in probes.items()
+        f"{name}.{records[0].measure}": {r.name: r for r in records if r.status == "probed"}
+        for name, records in probes.items()
         if records
     }
 
 
-def write_table(
-    selection: Selection,
-    path: Path | str,
-    records: Sequence[ScoreRecord],
-    probes: Probes | None = None,
-) -> None:
-    """Write :func:`selection_table` to ``.json``, ``.csv`` or ``.parquet``.
+def write_table(table: RunTable, selection: Selection, path: Path | str) -> None:
+    """Write :func:`flat_rows` to ``.json``, ``.csv`` or ``.parquet``.
 
-    A reader sees the whole file or the one before it. JSON also holds lambda,
-    headline, verdict and the tied checkpoints; its rows are under ``"rows"``.
+    A reader sees the whole file or the one before it. JSON also holds lambda, headline, verdict
+    and the tied checkpoints; its rows are under ``"rows"``.
 
     Raises:
         InputError: another suffix.
@@ -127,8 +118,8 @@ def write_table(
         "comparison_level": selection.comparison_level,
         "failed": list(selection.failed),
     }
-    columns = table_columns(selection, records, probes)
-    write_rows(selection_table(selection, records, probes), columns, path, document=document)
+    columns = flat_columns(table, selection)
+    write_rows(flat_rows(table, selection), columns, path, document=document)
 
 
 def write_rows(

@@ -12,6 +12,7 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.selection.change import exceeds_noise, is_beyond_noise
 from densescope.selection.result import Selection
+from densescope.selection.run_table import RunTable
 from densescope.selection.select import select_checkpoints
 from densescope.selection.table import Row, write_rows
 from densescope.selection.words import dse_title, place, size, with_error
@@ -123,7 +124,7 @@ class GramTeacher:
 
     def to_json(self) -> dict[str, Any]:
         """The document, with plain values only."""
-        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        document = {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
         return {**document, "rows": self.table()}
 
     def write(self, path: Path | str) -> None:
@@ -136,7 +137,7 @@ class GramTeacher:
 
 
 def select_gram_teacher(
-    records: Sequence[ScoreRecord],
+    records: Sequence[ScoreRecord] | RunTable,
     *,
     definition: str = "released",
     layer: int = -1,
@@ -151,8 +152,8 @@ def select_gram_teacher(
     on the same images, each at level ``1 - (1 - level) / m`` for ``m`` comparisons.
 
     Args:
-        records: of one run, in any order.
-        definition: ``"released"`` or ``"paper"``.
+        records: of one run, in any order, or its table.
+        definition: row of ``DEFINITIONS``.
         layer: which layer's scores.
         first_part: a teacher's step is at most this fraction of the last scored one's; above 0 and
             at most 1.

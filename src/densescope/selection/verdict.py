@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from densescope.metrics.lambdas import lambda_warning
 from densescope.selection.headline import headline
 from densescope.selection.peaks import seen_to_fall
 from densescope.selection.result import Change, Selection
-from densescope.selection.weight import lambda_warning
 from densescope.selection.words import listed, place, signed, size
 
 # Records say how many images were scored, not how many there are.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from densescope.estimate import Estimate
+from densescope.metrics.lambdas import linear_combination
 
 
 class Placed(Protocol):
@@ -44,11 +45,11 @@ def parts_line(row: Mapping[str, Estimate]) -> str:
     Args:
         row: its numbers by name, those of the released definition among them.
     """
-    separability = row["released.inter"].minus(row["released.intra"])
+    separability = linear_combination(row["released.inter"], row["released.intra"], -1.0)
     return (
         f"separability {with_error(separability)}, "
         f"effective rank {with_error(row['released.effective_rank'])}, "
-        f"{dse_title(SINGLE_LAMBDA)} {with_error(row['released.dse'])}"
+        f"{dse_title(SINGLE_LAMBDA)} {with_error(row['released.dse_lambda_1'])}"
     )
 
 

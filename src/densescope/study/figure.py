@@ -10,7 +10,7 @@ from typing import Any
 
 from densescope.agreement.measures import measure_of
 from densescope.files import replacing
-from densescope.study.summary import Course, StudySummary
+from densescope.study.summary import RunSeries, StudySummary
 
 COLORS = ("#1c2128", "#0072b2", "#b8540a", "#00795c", "#a1479e", "#8a6d00")
 TITLES = {
@@ -35,16 +35,16 @@ def build_figure(summary: StudySummary) -> Any:
     """The plotly figure of :func:`write_figure`."""
     from plotly.subplots import make_subplots
 
-    rows = list(dict.fromkeys((course.method, course.room) for course in summary.courses))
-    arms = list(dict.fromkeys(course.arm for course in summary.courses))
-    columns = max(len(course.values) for course in summary.courses)
-    grouped = [[c for c in summary.courses if (c.method, c.room) == row] for row in rows]
-    titles = [_title(name, courses[0]) for courses in grouped for name in _panels(courses, columns)]
+    rows = list(dict.fromkeys((run.method, run.room) for run in summary.series))
+    arms = list(dict.fromkeys(run.arm for run in summary.series))
+    columns = max(len(run.values) for run in summary.series)
+    grouped = [[c for c in summary.series if (c.method, c.room) == row] for row in rows]
+    titles = [_title(name, runs[0]) for runs in grouped for name in _panels(runs, columns)]
     figure = make_subplots(rows=len(rows), cols=columns, subplot_titles=titles)
-    for place, courses in enumerate(grouped, start=1):
-        for column, name in enumerate(_panels(courses, columns), start=1):
+    for place, runs in enumerate(grouped, start=1):
+        for column, name in enumerate(_panels(runs, columns), start=1):
             for number, arm in enumerate(arms):
-                of_arm = [course for course in courses if course.arm == arm]
+                of_arm = [run for run in runs if run.arm == arm]
                 for trace in _traces(of_arm, name, arm, COLORS[number % len(COLORS)]):
                     shown = place == column == 1 and trace["mode"] == "lines"
                     figure.add_trace({**trace, "showlegend": shown}, row=place, col=column)
@@ -58,29 +58,29 @@ def build_figure(summary: StudySummary) -> Any:
     return figure
 
 
-def _panels(courses: Sequence[Course], columns: int) -> list[str]:
+def _panels(runs: Sequence[RunSeries], columns: int) -> list[str]:
     """The labels first, then DSE and its parts."""
-    names = list(courses[0].values)
+    names = list(runs[0].values)
     labels = [name for name in names if name not in TITLES]
     ordered = [*labels, *(name for name in names if name in TITLES)]
     return [*ordered, *[""] * (columns - len(ordered))]
 
 
-def _title(name: str, course: Course) -> str:
+def _title(name: str, run: RunSeries) -> str:
     if not name:
         return ""
     measure = measure_of(name)
-    label = f"{measure.title} ({measure.unit})<br><sup>{course.room}</sup>"
-    return f"{course.method}: {TITLES.get(name, label)}"
+    label = f"{measure.title} ({measure.unit})<br><sup>{run.room}</sup>"
+    return f"{run.method}: {TITLES.get(name, label)}"
 
 
-def _traces(courses: Sequence[Course], name: str, arm: str, color: str) -> list[dict[str, Any]]:
+def _traces(runs: Sequence[RunSeries], name: str, arm: str, color: str) -> list[dict[str, Any]]:
     scale = 1 if name in TITLES else measure_of(name).scale
     points = [
         (step, scale * value)
-        for course in courses
-        if name in course.values
-        for step, value in zip(course.steps, course.values[name], strict=True)
+        for run in runs
+        if name in run.values
+        for step, value in zip(run.steps, run.values[name], strict=True)
         if math.isfinite(value)
     ]
     if not points:

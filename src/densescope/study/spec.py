@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from densescope.errors import InputError
 from densescope.evaluation.probes import find_protocol
-from densescope.evaluation.scoring import ScoreSettings
-from densescope.pretraining.methods import default_backbone, find_method, resolve_settings
+from densescope.metrics import ScoreSettings
+from densescope.pretraining.methods import default_backbone, find_method, settled
 from densescope.pretraining.recipe import change_recipe
 from densescope.pretraining.settings import (
     BackboneSettings,
@@ -90,7 +90,7 @@ class Scoring:
     Attributes:
         images: a folder, shards or a saved image set; not the training images.
         images_count: size of the fixed subset.
-        settings: fields of :class:`~densescope.evaluation.scoring.ScoreSettings`.
+        settings: fields of :class:`~densescope.metrics.ScoreSettings`.
     """
 
     images: str

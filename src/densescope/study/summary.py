@@ -13,13 +13,19 @@ from densescope.agreement import MeanAgreement, mean_agreement
 from densescope.agreement.measures import measure_of
 from densescope.errors import RecordError
 from densescope.estimate import student_quantile
-from densescope.records import ProbeRecord, ScoreRecord
+from densescope.records import ProbeRecord
 from densescope.runs.agree import Judgement, judge_run
 from densescope.runs.store import RunStore
+from densescope.selection import RunTable
 from densescope.study.run import cells_done
 from densescope.study.spec import Cell, StudySpec
 
-PARTS = ("dse", "separability", "effective_rank")
+# Name in the tables -> metric; DSE of one checkpoint by itself, as lambda differs between runs.
+PARTS = {
+    "dse": "released.dse_lambda_1",
+    "separability": "released.separability",
+    "effective_rank": "released.effective_rank",
+}
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,14 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
-class Course:
+class RunSeries:
     """One run over its checkpoints.
 
     Attributes:
         method, arm, seed, room: which run and labels.
         steps: of the checkpoints.
-        values: ``"dse"``, ``"separability"``, ``"effective_rank"`` and the measure, a number per
-            step; NaN where there is none.
+        values: ``"dse"``, ``"separability"``, ``"effective_rank"`` and the measure, a number
+            per step; NaN where there is none.
     """
 
     method: str
@@ -115,13 +121,13 @@ class StudySummary:
 
     Attributes:
         rows: one per method, arm and labelled set.
-        courses: one per run and labelled set.
+        series: one per run and labelled set.
         agreement: mean tau over all runs, beside the paper's; ``None`` without probes.
         missing: runs of the study that are not there yet.
     """
 
     rows: tuple[StudyRow, ...]
-    courses: tuple[Course, ...]
+    series: tuple[RunSeries, ...]
     agreement: MeanAgreement | None
     missing: tuple[str, ...]
 
@@ -130,7 +136,7 @@ class StudySummary:
         document: dict[str, Any] = _finite(
             {
                 "rows": [asdict(row) for row in self.rows],
-                "courses": [asdict(course) for course in self.courses],
+                "series": [asdict(series) for series in self.series],
                 "missing": list(self.missing),
                 "agreement": None if self.agreement is None else self.agreement.to_json(),
             }
@@ -142,8 +148,8 @@ class StudySummary:
 class _Run:
     cell: Cell
     room: str
-    scores: list[ScoreRecord]
-    probes: list[ProbeRecord]
+    table: RunTable
+    probes: Sequence[ProbeRecord]
     judgement: Judgement | None
 
     @property
@@ -172,22 +178,21 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     there = {cell.name for cell, _ in done}
     return StudySummary(
         rows=tuple(rows),
-        courses=tuple(_course(run) for run in runs),
+        series=tuple(_series(run) for run in runs),
         agreement=mean_agreement(judged) if judged else None,
         missing=tuple(cell.name for cell in spec.cells() if cell.name not in there),
     )
 
 
 def _runs(cell: Cell, store: RunStore) -> list[_Run]:
-    scores = [record for record in store.records() if record.status == "scored"]
-    rooms = store.probes()
-    if not rooms:
-        return [_Run(cell, "", scores, [], None)]
+    table = RunTable.of(store.records(), store.probes())
+    if not table.probes:
+        return [_Run(cell, "", table, [], None)]
     found = []
-    for room, probes in rooms.items():
+    for room, probes in table.probes.items():
         probed = [probe for probe in probes if probe.status == "probed"]
-        judged = judge_run(scores, probed) if probed and scores else None
-        found.append(_Run(cell, room, scores, probed, judged))
+        judged = judge_run(table, probed) if probed and table.scored else None
+        found.append(_Run(cell, room, table, probed, judged))
     return found
 
 
@@ -213,7 +218,7 @@ def _row(key: tuple[str, str, str], group: Sequence[_Run], plain: Sequence[_Run]
         regret=Spread.of([math.nan if way.regret is None else way.regret for way in ways]),
         tau=taus,
         numbers={
-            part: Spread.of([_numbers(run.scores[-1])[part] for run in group]) for part in PARTS
+            part: Spread.of([_values(run.table, part)[-1] for run in group]) for part in PARTS
         },
         effect={} if not plain or plain[0].cell.arm.name == arm else _effect(group, plain),
     )
@@ -227,24 +232,19 @@ def _effect(group: Sequence[_Run], plain: Sequence[_Run]) -> dict[str, Spread | 
     ]
     changes: dict[str, list[float]] = {}
     for run, other in pairs:
-        ours, theirs = _numbers(run.scores[-1]), _numbers(other.scores[-1])
         for part in PARTS:
-            changes.setdefault(part, []).append(ours[part] - theirs[part])
+            ours, theirs = _values(run.table, part)[-1], _values(other.table, part)[-1]
+            changes.setdefault(part, []).append(ours - theirs)
         if run.judgement is not None and other.judgement is not None:
             found, before = run.judgement.degradation, other.judgement.degradation
             changes.setdefault(found.measure, []).append(found.last_value - before.last_value)
     return {name: Spread.of(values) for name, values in changes.items()}
 
 
-def _numbers(record: ScoreRecord) -> dict[str, float]:
-    row = record.scores[max(record.scores, key=int)]
-    separability = row["released.inter"].minus(row["released.intra"]).value
-    effective_rank = row["released.effective_rank"].value
-    return {
-        "dse": separability + effective_rank,
-        "separability": separability,
-        "effective_rank": effective_rank,
-    }
+def _values(table: RunTable, part: str) -> list[float]:
+    """One part of DSE at every scored checkpoint, at the last layer that was scored."""
+    series = table.column(PARTS[part], table.last_layer).series
+    return [series[record.name].value for record in table.scored]
 
 
 def _tau(judgement: Judgement, number: str) -> float:
@@ -252,21 +252,18 @@ def _tau(judgement: Judgement, number: str) -> float:
     return math.nan if tau is None else tau.value
 
 
-def _course(run: _Run) -> Course:
+def _series(run: _Run) -> RunSeries:
     probed = {probe.name: probe.value for probe in run.probes}
-    columns: dict[str, list[float]] = {}
-    for record in run.scores:
-        for part, value in _numbers(record).items():
-            columns.setdefault(part, []).append(value)
-        if run.probes:
-            value = probed.get(record.name, math.nan)
-            columns.setdefault(run.probes[0].measure, []).append(value)
-    return Course(
+    columns = {part: _values(run.table, part) for part in PARTS}
+    if run.probes:
+        names = [record.name for record in run.table.scored]
+        columns[run.probes[0].measure] = [probed.get(name, math.nan) for name in names]
+    return RunSeries(
         method=run.cell.method,
         arm=run.cell.arm.name,
         seed=run.cell.settings.seed,
         room=run.room,
-        steps=tuple(record.step for record in run.scores),
+        steps=tuple(record.step for record in run.table.scored),
         values={name: tuple(values) for name, values in columns.items()},
     )
 

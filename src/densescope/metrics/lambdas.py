@@ -1,35 +1,36 @@
-"""Lambda in DSE, which exists only for a run."""
+"""Lambda, the weight of the effective rank in DSE, which belongs to a run of checkpoints."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from densescope.definitions import check_definition
 from densescope.errors import InputError
+from densescope.estimate import Estimate
 
-DEFINITIONS = ("released", "paper")
 LEAST_CHECKPOINTS = 3
 NO_SPREAD = 1e-9  # of the largest value: below it a spread is rounding
-LITTLE_SPREAD = 0.01  # of the largest effective rank: below it lambda is mostly chance
+LITTLE_SPREAD = 0.01  # of the largest rank: below it lambda is mostly noise
 
 
 def run_lambda(
     separability: Sequence[float], effective_rank: Sequence[float], *, definition: str = "released"
 ) -> tuple[float | None, str]:
-    """Lambda of a run, the factor of the effective rank in DSE, and a sentence about it.
+    """Lambda of a run of checkpoints, and a sentence about it.
 
-    ``lambda = std(separability) / std(effective_rank)``, so that both parts move DSE equally over
+    ``lambda = std(separability) / std(effective rank)``, so that both parts move DSE equally over
     the run. In ``(0, inf)``; unchanged by shifts of either part. Both standard deviations are of
     the population (``ddof=0``); the sample's would give the same ratio, as the factor cancels.
 
     With fewer than three checkpoints, or a part without spread, the ratio means nothing:
-    lambda is then 1 for ``definition="released"``, whose parts are normalized, and
-    ``None`` for ``"paper"``, whose effective rank of hundreds would swamp the rest.
+    lambda is then ``lambda_by_default`` of the definition: 1 for ``"released"``, whose parts are
+    normalized, and ``None`` for ``"paper"``, whose effective rank of hundreds would swamp the rest.
 
     Args:
         separability: ``M_inter - M_intra`` of each checkpoint.
         effective_rank: ``M_dim`` of each checkpoint, in the same order.
-        definition: ``"released"`` or ``"paper"``.
+        definition: row of :data:`~densescope.definitions.DEFINITIONS`.
 
     Returns:
         Lambda or ``None``, and a sentence or two for the reader, with that of
@@ -46,10 +47,7 @@ def run_lambda(
         >>> run_lambda([0.0, 1.0, 2.0], [0.0, 2.0, 4.0])[0]
         0.5
     """
-    if definition not in DEFINITIONS:
-        raise InputError(
-            f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}"
-        )
+    default = check_definition(definition).lambda_by_default
     if len(separability) != len(effective_rank):
         raise InputError(
             f"{len(separability)} values of separability and {len(effective_rank)} of the "
@@ -57,22 +55,22 @@ def run_lambda(
         )
     count = len(effective_rank)
     if count < LEAST_CHECKPOINTS:
-        return _undefined(definition, f"with {count} scored checkpoint{'s' * (count != 1)}")
+        return _undefined(default, f"with {count} scored checkpoint{'s' * (count != 1)}")
     for name, values in (("separability", separability), ("effective rank", effective_rank)):
         if _spread(values) <= NO_SPREAD * max(abs(value) for value in values):
-            return _undefined(definition, f"where the {name} is the same in all checkpoints")
+            return _undefined(default, f"where the {name} is the same in all checkpoints")
     lambda_ = _spread(separability) / _spread(effective_rank)
     warning = lambda_warning(effective_rank)
     note = (
         f"DSE is separability + {lambda_:.4g} x effective rank; lambda is "
-        f"std(separability) / std(effective rank) over the {count} scored checkpoints, "
-        "so it changes when more of them arrive."
+        f"std(separability) / std(effective rank) over the {count} scored "
+        "checkpoints, so it changes when more of them arrive."
     )
     return lambda_, note if warning is None else f"{note} {warning}"
 
 
 def lambda_warning(effective_rank: Sequence[float]) -> str | None:
-    """A sentence where the effective rank hardly varies, so that lambda blows up what it does.
+    """A warning where the effective rank hardly varies, so that lambda magnifies differences.
 
     Args:
         effective_rank: ``M_dim`` of each checkpoint of a run that has a lambda.
@@ -90,14 +88,27 @@ def lambda_warning(effective_rank: Sequence[float]) -> str | None:
     )
 
 
-def _undefined(definition: str, where: str) -> tuple[float | None, str]:
+def _undefined(default: float | None, where: str) -> tuple[float | None, str]:
     rule = f"Lambda is not defined {where}"
-    if definition == "paper":
-        return (
-            None,
-            f"{rule}: DSE of the paper's definition is left open, only its parts are shown.",
-        )
-    return 1.0, f"{rule}: 1 is used."
+    if default is None:
+        return None, f"{rule}: DSE of this definition is left open, only its parts are shown."
+    return default, f"{rule}: {default:g} is used."
+
+
+def linear_combination(first: Estimate, second: Estimate, weight: float) -> Estimate:
+    """``first + weight * second`` replicate by replicate, the weight held fixed.
+
+    The spreads over clustering seeds add like independent ones; the notes are joined.
+    """
+    replicates = tuple(
+        a + weight * b for a, b in zip(first.replicates, second.replicates, strict=True)
+    )
+    spread = None
+    if first.seed_spread is not None or second.seed_spread is not None:
+        spread = math.hypot(first.seed_spread or 0.0, weight * (second.seed_spread or 0.0))
+    notes = dict.fromkeys(note for note in (first.note, second.note) if note)
+    value = first.value + weight * second.value
+    return Estimate(value, replicates, spread, "; ".join(notes) or None)
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Numbers as the page shows them: value, interval, and the decimals worth reading."""
+"""Numbers as the page shows them: value, interval, and the decimals worth value."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from densescope.estimate import Estimate
+from densescope.metrics import Metric
 
 LEVEL = 0.95
 MISSING = "–"
@@ -15,7 +16,7 @@ NOT_FINITE = "not finite"
 
 
 @dataclass(frozen=True)
-class Reading:
+class ShownValue:
     """One number of one checkpoint.
 
     Attributes:
@@ -25,7 +26,7 @@ class Reading:
         note: a warning that travels with the number, or ``None``.
 
     Example:
-        >>> Reading(-1.25, 0.031).text(2)
+        >>> ShownValue(-1.25, 0.031).text(2)
         '−1.25 ± 0.03'
     """
 
@@ -35,7 +36,7 @@ class Reading:
     note: str | None = None
 
     @classmethod
-    def of(cls, estimate: Estimate | None, level: float = LEVEL) -> Reading | None:
+    def of(cls, estimate: Estimate | None, level: float = LEVEL) -> ShownValue | None:
         """What the page shows of an estimate; ``None`` stays ``None``."""
         if estimate is None:
             return None
@@ -84,7 +85,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """What a series of numbers is called and how it is read.
 
     Attributes:
@@ -99,13 +100,25 @@ class Column:
     axis: str
     about: str = ""
 
+    @classmethod
+    def of(cls, metric: Metric, title: str = "") -> Heading:
+        """That of a metric.
+
+        Args:
+            metric: row of ``METRICS``.
+            title: in place of its own.
+        """
+        own = metric.short[:1].upper() + metric.short[1:]
+        about = f"{metric.summary} {metric.direction}"
+        return cls(metric.name, title or own, f"{own} ({metric.unit})", about)
+
 
 @dataclass(frozen=True)
 class Curve:
     """One series over the checkpoints of a run, in their order; ``None`` where there is none."""
 
-    column: Column
-    readings: tuple[Reading | None, ...]
+    heading: Heading
+    values: tuple[ShownValue | None, ...]
 
     @functools.cached_property
     def decimals(self) -> int:
@@ -113,7 +126,7 @@ class Curve:
 
         Fewer where the surest of its numbers has an error that needs fewer to show two digits.
         """
-        shown = [r for r in self.readings if r is not None and r.finite]
+        shown = [r for r in self.values if r is not None and r.finite]
         halves = [r.half for r in shown if r.half]
         most = decimals_for(r.value for r in shown)
         return min(most, decimals_of_error(min(halves))) if halves else most
@@ -121,7 +134,7 @@ class Curve:
     @property
     def empty(self) -> bool:
         """Whether no checkpoint has a finite number here."""
-        return not any(reading is not None and reading.finite for reading in self.readings)
+        return not any(value is not None and value.finite for value in self.values)
 
 
 def decimals_for(values: Iterable[float]) -> int:

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from densescope.errors import RecordError
-from densescope.records import ScoreRecord
+from densescope.records import ProbeRecord, ScoreRecord
 
 SCORE_AGAIN = "their numbers do not compare: score all on the same images with the same settings"
 SELECT_ALONE = "DSE ranks only checkpoints of one run: select each run alone"
 
 
+Record = ScoreRecord | ProbeRecord
+
+
 @dataclass(frozen=True)
 class Trait:
-    """Something all records of one table share.
+    """Something that records must share for their numbers to compare.
 
     Attributes:
         name: what it is, in words.
@@ -27,6 +30,13 @@ class Trait:
     name: str
     path: tuple[str, ...]
     cure: str
+
+    def of(self, record: Record) -> Any:
+        """What a record says of it; ``None`` where it says nothing."""
+        value: Any = getattr(record, self.path[0])
+        for key in self.path[1:]:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
 
 
 TRAITS = (
@@ -47,7 +57,7 @@ TRAITS = (
 
 
 def check_same_run(records: Sequence[ScoreRecord]) -> None:
-    """Refuse records that do not belong into one table.
+    """Refuse score records that do not belong into one table.
 
     Raises:
         RecordError: two records of one name, or records that differ in a row of ``TRAITS``.
@@ -60,32 +70,43 @@ def check_same_run(records: Sequence[ScoreRecord]) -> None:
                 "per checkpoint"
             )
         names.add(record.name)
-    for trait in TRAITS:
-        for record in records[1:]:
-            _check_trait(trait, records[0], record)
+    for record in records[1:]:
+        check_alike(TRAITS, records[0], record, f"{records[0].name} and {record.name}")
 
 
-def trait_of(record: ScoreRecord, path: tuple[str, ...]) -> Any:
-    """What a record says under a path of keys; ``None`` where it says nothing."""
-    value: Any = getattr(record, path[0])
-    for key in path[1:]:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+def check_alike(
+    traits: Sequence[Trait], first: Record, other: Record, whose: str, *, stated: bool = False
+) -> None:
+    """Refuse two records that differ in a trait.
+
+    Args:
+        traits: what they must share.
+        first: one record.
+        other: the other.
+        whose: the two records in words, for the sentence.
+        stated: compare only where both records state the trait.
+
+    Raises:
+        RecordError: they differ.
+    """
+    for trait in traits:
+        ours, theirs = trait.of(first), trait.of(other)
+        if stated and (ours is None or theirs is None):
+            continue
+        if _plain(ours) != _plain(theirs):
+            name, ours, theirs = _narrowed(trait.name, ours, theirs)
+            raise RecordError(
+                f"{whose} differ in their {name}: {_words(ours)} and {_words(theirs)}; {trait.cure}"
+            )
 
 
-def _check_trait(trait: Trait, first: ScoreRecord, other: ScoreRecord) -> None:
-    ours, theirs = trait_of(first, trait.path), trait_of(other, trait.path)
-    if _plain(ours) == _plain(theirs):
-        return
-    name = trait.name
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        keys = sorted(ours.keys() | theirs.keys())
-        key = next(key for key in keys if _plain(ours.get(key)) != _plain(theirs.get(key)))
-        name, ours, theirs = f"{name} ({key})", ours.get(key), theirs.get(key)
-    raise RecordError(
-        f"{first.name} and {other.name} differ in their {name}: "
-        f"{_words(ours)} and {_words(theirs)}; {trait.cure}"
-    )
+def _narrowed(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
+    """Of two mappings the first entry that differs, with its name."""
+    if not (isinstance(ours, Mapping) and isinstance(theirs, Mapping)):
+        return name, ours, theirs
+    keys = sorted(ours.keys() | theirs.keys())
+    key = next(key for key in keys if _plain(ours.get(key)) != _plain(theirs.get(key)))
+    return f"{name} ({key})", ours.get(key), theirs.get(key)
 
 
 def _plain(value: Any) -> str:

@@ -1,0 +1,67 @@
+"""Features of a backbone become the stored metrics of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from densescope.estimate import Estimate
+from densescope.metrics.metric import Computation, ScoredFeatures
+from densescope.metrics.rows import METRICS
+from densescope.metrics.settings import ScoreSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def compute_metrics(
+    patches: Sequence[Tensor],
+    image: Tensor | None,
+    settings: ScoreSettings,
+    *,
+    device: torch.device,
+    views: Tensor | None = None,
+    sample_ids: Tensor | None = None,
+    stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
+) -> dict[str, dict[str, Estimate]]:
+    """Every stored metric that these features allow.
+
+    Args:
+        patches: per layer of ``settings.layers`` ``images patches dim``.
+        image: ``images dim``, the backbone's image vectors; without them the metrics of image
+            vectors are left out.
+        settings: what the metrics depend on.
+        device: where those of patches are computed.
+        views: ``samples dim``, image vectors of augmented views; without them the metrics of views
+            are left out.
+        sample_ids: ``samples``, the image that each view shows.
+        stage: wraps every computation, given its name, to measure its time.
+
+    Returns:
+        Layer (as text) -> metric -> estimate; metrics of the whole backbone stand at every layer.
+
+    Raises:
+        InputError: features that are NaN, infinite, or too few for the clusters.
+    """
+    given = {"patches": True, "image": image is not None, "views": views is not None}
+    whole: dict[str, Estimate] = {}
+    scores: dict[str, dict[str, Estimate]] = {}
+    for layer, grid in zip(settings.layers, patches, strict=True):
+        vectors = grid.new_empty(0) if image is None else image
+        features = ScoredFeatures(grid.to(device), vectors, views, sample_ids)
+        row = scores[str(layer)] = {}
+        for computation in computations():
+            per_layer = computation.reads == "patches"
+            if given[computation.reads] and (per_layer or len(scores) == 1):
+                with stage(computation.name):
+                    found = computation.compute(features, settings)
+                (row if per_layer else whole).update(found)
+    return {layer: {**row, **whole} for layer, row in scores.items()}
+
+
+def computations() -> list[Computation]:
+    """What computes the stored metrics, each once, in the order of ``METRICS``."""
+    made = (metric.made_by for metric in METRICS.values())
+    return list({id(one): one for one in made if isinstance(one, Computation)}.values())

@@ -1,0 +1,69 @@
+"""What the label-free metrics of a checkpoint depend on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from densescope.errors import InputError
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What the numbers depend on; two scores compare only where these agree.
+
+    Attributes:
+        layers: blocks whose patch features are scored; negative counts from the end.
+        normalize: L2-normalize patch vectors first (METHOD of the released command).
+        local_clusters: k of the k-means within one image.
+        global_clusters: k of the k-means within one group of images.
+        group_size: images per group.
+        images_per_batch: images per value of the effective dimensionality, which depends on it.
+        clustering_seeds: clusterings averaged per number; their spread is reported.
+        blocks: blocks of images of the jackknife behind every interval.
+        lidar_images: images whose augmented views LiDAR compares; 0 leaves LiDAR out.
+        lidar_views: augmented views per image.
+        seed: seed of clusterings, permutations and augmented views.
+        precision: ``"float32"`` or ``"bfloat16"`` (autocast of the forward pass).
+    """
+
+    layers: tuple[int, ...] = (-1,)
+    normalize: bool = True
+    local_clusters: int = 3
+    global_clusters: int = 24
+    group_size: int = 8
+    images_per_batch: int = 1024
+    clustering_seeds: int = 2
+    blocks: int = 16
+    lidar_images: int = 256
+    lidar_views: int = 10
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        least = {
+            "local_clusters": 2,
+            "global_clusters": 2,
+            "group_size": 1,
+            "images_per_batch": 2,
+            "clustering_seeds": 1,
+            "blocks": 2,
+            "lidar_images": 0,
+            "lidar_views": 2,
+        }
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {bound}")
+        if not self.layers:
+            raise InputError("no layer to score; name at least one, -1 is the last block")
+        if len(set(self.layers)) != len(self.layers):
+            raise InputError(f"layers {self.layers} name one block twice")
+        if self.images_per_batch < self.group_size:
+            raise InputError(
+                f"images_per_batch {self.images_per_batch} is less than one group of "
+                f"{self.group_size} images (group_size)"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return {**asdict(self), "layers": list(self.layers)}

@@ -1,0 +1,296 @@
+"""Every label-free metric of the checkpoints of one run, as one table that all else reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densescope.definitions import check_definition
+from densescope.errors import InputError, RecordError
+from densescope.estimate import Estimate
+from densescope.metrics import METRICS, Derivation, Metric
+from densescope.records import ProbeRecord, ScoreRecord
+from densescope.selection.traits import check_same_run
+from densescope.selection.words import with_error
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from densescope.selection.result import Selection
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric over the scored checkpoints of a run.
+
+    Attributes:
+        metric: row of ``METRICS``.
+        series: name of the checkpoint -> its value, finite or not, in order of step; checkpoints
+            without one are left out.
+        note: a sentence about it: what it depends on, or why there is none.
+        lambda_: weight of the effective rank in it, where it has one.
+    """
+
+    metric: Metric
+    series: Mapping[str, Estimate]
+    note: str | None = None
+    lambda_: float | None = None
+
+    @property
+    def finite(self) -> dict[str, Estimate]:
+        """The part of ``series`` that is finite."""
+        return {name: e for name, e in self.series.items() if math.isfinite(e.value)}
+
+
+@dataclass(frozen=True)
+class DensePoint:
+    """The two parts of DSE of one checkpoint.
+
+    Attributes:
+        name: file name of the checkpoint.
+        step: its position in the run, in ``unit``.
+        unit: ``"epoch"`` or ``"step"``.
+        separability: ``M_inter - M_intra``; NaN where the features have none.
+        effective_rank: ``M_dim``; NaN where the features have none.
+    """
+
+    name: str
+    step: int
+    unit: str
+    separability: Estimate
+    effective_rank: Estimate
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether both numbers are there."""
+        return math.isfinite(self.separability.value) and math.isfinite(self.effective_rank.value)
+
+
+@dataclass(frozen=True, eq=False)
+class RunTable:
+    """Everything measured of a run: a row per checkpoint, a column per metric, labelled probes.
+
+    Made once from the records, checked once; selection, alarm, correlation, report and the tables
+    of the command read it.
+
+    Attributes:
+        records: of all checkpoints in order of step, the failed ones included.
+        probes: ``<dataset>-<protocol>`` -> one record per probed checkpoint, in order of step.
+        settings: what all records share: backbone, images, settings of the metrics; empty where
+            the table was not read from a run folder.
+        folder: the run folder, or ``None``.
+
+    Example:
+        >>> table = densescope.read_run("scores")  # doctest: +SKIP
+        >>> table.selection().pick  # doctest: +SKIP
+        'checkpoint0030.pth'
+        >>> table.column("rankme").finite["checkpoint0030.pth"].value  # doctest: +SKIP
+        41.2
+    """
+
+    records: tuple[ScoreRecord, ...]
+    probes: Mapping[str, tuple[ProbeRecord, ...]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    _columns: dict[tuple[str, int], Column] = field(default_factory=dict, repr=False)
+    _selections: dict[tuple[str, int], Selection] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[ScoreRecord] | RunTable,
+        probes: Mapping[str, Sequence[ProbeRecord]] | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
+    ) -> RunTable:
+        """The table of some records; a table is returned as it is.
+
+        Args:
+            records: of one run, in any order.
+            probes: of the same run, by labelled set and protocol.
+            settings: what all records share.
+            folder: where the run lies.
+
+        Raises:
+            RecordError: two scored records of one name, or that differ in format, architecture,
+                weights, images, image size or settings.
+        """
+        if isinstance(records, RunTable):
+            return records
+        ordered = tuple(sorted(records, key=_position))
+        check_same_run([record for record in ordered if record.status == "scored"])
+        labelled = {name: tuple(sorted(r, key=_position)) for name, r in (probes or {}).items()}
+        return cls(ordered, labelled, settings or {}, folder)
+
+    @property
+    def scored(self) -> tuple[ScoreRecord, ...]:
+        """The records of the checkpoints that have numbers."""
+        return tuple(record for record in self.records if record.status == "scored")
+
+    @property
+    def unit(self) -> str:
+        """What a step is: ``"epoch"`` or ``"step"``."""
+        return self.records[0].unit if self.records else "step"
+
+    @property
+    def last_layer(self) -> int:
+        """The last block that was scored, ``-1`` where that is the last of the backbone."""
+        layers = [int(layer) for layer in self.scored[0].scores] if self.scored else []
+        return max(layers, default=-1)
+
+    def column(self, metric: str, layer: int = -1) -> Column:
+        """One metric over the run.
+
+        Args:
+            metric: row of ``METRICS``.
+            layer: the block whose features were scored.
+
+        Returns:
+            The column, empty and with a note where no checkpoint has this metric.
+
+        Raises:
+            RecordError: there is no such metric, or its parts have unequal numbers of replicates.
+        """
+        if metric not in METRICS:
+            raise RecordError(f"no metric is named {metric!r}; there are: {', '.join(METRICS)}")
+        if (metric, layer) not in self._columns:
+            self._columns[metric, layer] = self._made(METRICS[metric], layer)
+        return self._columns[metric, layer]
+
+    def points(self, definition: str = "released", layer: int = -1) -> tuple[DensePoint, ...]:
+        """The parts of DSE of every scored checkpoint, in order of step.
+
+        Raises:
+            InputError: an unknown definition.
+            RecordError: a scored checkpoint lacks this definition or layer.
+        """
+        check_definition(definition)
+        for record in self.scored:
+            for part in ("inter", "intra", "effective_rank"):
+                record.estimate(f"{definition}.{part}", layer)
+        separability = self.column(f"{definition}.separability", layer).series
+        rank = self.column(f"{definition}.effective_rank", layer).series
+        return tuple(
+            DensePoint(r.name, r.step, r.unit, separability[r.name], rank[r.name])
+            for r in self.scored
+        )
+
+    def selection(self, *, definition: str = "released", layer: int = -1) -> Selection:
+        """The choice among the checkpoints, made once; see :func:`select_checkpoints`.
+
+        Raises:
+            InputError: an unknown definition.
+            RecordError: nothing was scored, or not in this definition or at this layer.
+        """
+        from densescope.selection.select import select_checkpoints
+
+        if (definition, layer) not in self._selections:
+            chosen = select_checkpoints(self, definition=definition, layer=layer)
+            self._selections[definition, layer] = chosen
+        return self._selections[definition, layer]
+
+    def rows(self, *, definition: str = "released", layer: int = -1) -> list[dict[str, Any]]:
+        """One flat row per scored checkpoint, as ``densescope select --write`` writes it.
+
+        Args:
+            definition: of ``dse``, ``separability`` and ``effective_rank``.
+            layer: whose numbers.
+
+        Returns:
+            Column to value: place, lambda, DSE and its parts, marks of the choice, every stored
+            number with ``_low`` and ``_high``, and a column per set of probes.
+
+        Raises:
+            RecordError: as :meth:`selection`.
+        """
+        from densescope.selection.table import flat_rows
+
+        return flat_rows(self, self.selection(definition=definition, layer=layer))
+
+    def to_pandas(self, *, definition: str = "released", layer: int = -1) -> DataFrame:
+        """:meth:`rows` as a data frame.
+
+        Raises:
+            InputError: pandas is not installed.
+            RecordError: as :meth:`selection`.
+        """
+        from densescope.selection.table import flat_columns, flat_rows
+
+        try:
+            import pandas
+        except ImportError as cause:
+            raise InputError(
+                "a data frame needs pandas: pip install 'densescope[pandas]', or take rows()"
+            ) from cause
+        chosen = self.selection(definition=definition, layer=layer)
+        columns = list(flat_columns(self, chosen))
+        return pandas.DataFrame(flat_rows(self, chosen), columns=columns)
+
+    def _repr_html_(self) -> str:
+        """The metrics of the overview as a table, for a notebook."""
+        metrics = [METRICS[name] for name in METRICS if METRICS[name].overview]
+        columns = [self.column(metric.name, self.last_layer) for metric in metrics]
+        shown = [column for column in columns if column.series]
+        head = "".join(
+            f"<th>{escape(text)}</th>"
+            for text in ("checkpoint", self.unit, *(column.metric.short for column in shown))
+        )
+        lines = []
+        for record in self.records:
+            cells = [record.name, str(record.step)]
+            if record.status == "scored":
+                cells += [with_error(column.series.get(record.name)) for column in shown]
+            else:
+                cells.append("failed")
+            lines.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _made(self, metric: Metric, layer: int) -> Column:
+        if isinstance(metric.made_by, Derivation):
+            return self._derived(metric, metric.made_by, layer)
+        key = str(layer)
+        series = {
+            record.name: record.scores[key][metric.name]
+            for record in self.scored
+            if metric.name in record.scores.get(key, {})
+        }
+        note = None if series else f"{metric.name} was not scored at layer {layer}"
+        return Column(metric, series, note)
+
+    def _derived(self, metric: Metric, derivation: Derivation, layer: int) -> Column:
+        columns = [self.column(name, layer) for name in derivation.of]
+        absent = next((column.note for column in columns if not column.series), None)
+        if absent is not None:
+            return Column(metric, {}, absent)
+        shared = [name for name in columns[0].series if all(name in c.series for c in columns)]
+        _check_replicates(columns, shared)
+        parts = [{name: column.series[name] for name in shared} for column in columns]
+        derived = derivation.derive(*parts)
+        return Column(metric, derived.series, derived.note, derived.lambda_)
+
+
+def _position(record: ScoreRecord | ProbeRecord) -> tuple[int, str]:
+    return record.step, record.name
+
+
+def _check_replicates(columns: Sequence[Column], names: Sequence[str]) -> None:
+    """All numbers of a derived metric come in equally many replicates, or they cannot be paired."""
+    for name in names:
+        counts = {c.metric.name: len(c.series[name].replicates) for c in columns}
+        if len(set(counts.values())) > 1:
+            parts = " and ".join(f"{count} of {metric}" for metric, count in counts.items())
+            raise RecordError(f"{name} has {parts} as replicates; score the checkpoint again")
+    for column in columns:
+        expected = len(column.series[names[0]].replicates)
+        for name in names:
+            if (count := len(column.series[name].replicates)) != expected:
+                raise RecordError(
+                    f"{names[0]} has {expected} replicates and {name} {count}; score all on the "
+                    "same images with the same settings"
+                )
