@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from densescope.estimate import Estimate
-from densescope.selection import AlarmSettings, Reading, find_alarm
+from densescope.records import ScoreRecord
+from densescope.selection import AlarmSettings, find_alarm
 
 BLOCKS = 16
 WOBBLE = 0.01
@@ -28,6 +29,16 @@ def estimate(truth: float, common: Sequence[float], generator: random.Random) ->
     return Estimate(total / BLOCKS, tuple((total - value) / (BLOCKS - 1) for value in values))
 
 
+def observed(step: int, separability: Estimate, effective_rank: Estimate) -> ScoreRecord:
+    """A record with these parts: ``M_intra`` is 0."""
+    scores = {
+        "released.inter": separability,
+        "released.intra": Estimate(0.0, (0.0,) * BLOCKS),
+        "released.effective_rank": effective_rank,
+    }
+    return ScoreRecord(f"e{step}", step, scores={"-1": scores})
+
+
 def simulated(
     separability: Callable[[int], float],
     effective_rank: Callable[[int], float],
@@ -35,11 +46,11 @@ def simulated(
     count: int,
     memory: float,
     seed: int,
-) -> list[Reading]:
-    generator = random.Random(seed)
-    common = [[generator.gauss(0, 0.1) for _ in range(BLOCKS)] for _ in range(2)]
-    state = [generator.gauss(0, WOBBLE), generator.gauss(0, WOBBLE)]
-    readings = []
+) -> list[ScoreRecord]:
+    chance = random.Random(seed)
+    common = [[chance.gauss(0, 0.1) for _ in range(BLOCKS)] for _ in range(2)]
+    state = [chance.gauss(0, WOBBLE), chance.gauss(0, WOBBLE)]
+    records = []
     for step in range(count):
         state = [
             memory * value + math.sqrt(1 - memory**2) * generator.gauss(0, WOBBLE)
@@ -51,14 +62,16 @@ def simulated(
                 (separability, effective_rank), state, common, strict=True
             )
         )
-        readings.append(Reading(f"e{step}", step, *parts))
-    return readings
+        records.append(observed(step, *parts))
+    return records
 
 
-def first_alarm(readings: Sequence[Reading], settings: AlarmSettings | None = None) -> int | None:
-    """How many readings there were when the alarm first came."""
-    for count in range(3, len(readings) + 1):
-        if find_alarm(readings[:count], settings) is not None:
+def first_alarm(
+    records: Sequence[ScoreRecord], settings: AlarmSettings | None = None
+) -> int | None:
+    """How many checkpoints there were when the alarm first came."""
+    for count in range(3, len(records) + 1):
+        if find_alarm(records[:count], settings) is not None:
             return count
     return None
 
@@ -101,14 +114,14 @@ def print_power(runs: int) -> None:
         for size in (6, 8, 10, 15, 20, 30):
             hits = 0
             for seed in range(runs):
-                readings = simulated(
+                records = simulated(
                     lambda s, size=size, before=before: improving(s) - unit * size * (s >= before),
                     flat,
                     count=before + 3,
                     memory=0.0,
                     seed=seed,
                 )
-                found = find_alarm(readings) or find_alarm(readings[:-1])
+                found = find_alarm(records) or find_alarm(records[:-1])
                 hits += found is not None
             shares.append(f"{size}: {hits / runs:.2f}")
         print(f"{before:4d} checkpoints before  {'  '.join(shares)}")

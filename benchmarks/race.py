@@ -24,9 +24,9 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 
 from densescope.estimate import Estimate
-from densescope.selection import pick_peak, run_lambda, shortlist
+from densescope.metrics.lambdas import linear_combination, run_lambda
+from densescope.selection import pick_peak, shortlist
 from densescope.selection.change import exceeds_noise
-from densescope.selection.parts import weighted_sum
 from densescope.selection.race import Race, undecided
 from densescope.selection.rounds import pooled
 
@@ -124,7 +124,9 @@ def curve(separability: list[Estimate], effective_rank: list[Estimate]) -> list[
     """DSE as a selection has it."""
     lambda_, _ = run_lambda([s.value for s in separability], [d.value for d in effective_rank])
     assert lambda_ is not None
-    return [weighted_sum(s, d, lambda_) for s, d in zip(separability, effective_rank, strict=True)]
+    return [
+        linear_combination(s, d, lambda_) for s, d in zip(separability, effective_rank, strict=True)
+    ]
 
 
 def compared(full: list[Estimate], seen: list[Estimate], done: list[int], race: Race) -> Outcome:

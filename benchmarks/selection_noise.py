@@ -15,7 +15,7 @@ import statistics
 from dataclasses import dataclass
 
 from densescope.estimate import Estimate
-from densescope.selection import run_lambda
+from densescope.metrics.lambdas import run_lambda
 
 BLOCKS, LEVEL, RUNS = 16, 0.95, 500
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densescope.agreement import agreement_of_run, kendall_tau
-from densescope.agreement.curves import NUMBERS
 from densescope.agreement.kendall import blocks_of, tau_interval, tau_over_checkpoints
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate
+from densescope.metrics import METRICS
 from tests.agreement.runs import name_of, probe, run_of, score
 
 HUMP = [0.1, 0.4, 0.9, 1.0, 0.8, 0.5, 0.3, 0.2]
@@ -93,7 +93,9 @@ def test_raw_numbers_are_not_turned() -> None:
 def test_every_number_has_a_row_and_says_why_it_has_no_tau() -> None:
     scores, probes = run_of(HUMP, HUMP)
     found = agreement_of_run(scores, probes)
-    assert [row.number for row in found.rows] == list(NUMBERS)
+    assert [row.number for row in found.rows] == [
+        metric.name for metric in METRICS.values() if metric.judged
+    ]
     assert found.row("lidar").note == "lidar was not scored at layer -1"
     assert found.row("paper.dse").note == "paper.inter was not scored at layer -1"
     assert (

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from densescope.agreement import degradation
+from densescope.agreement import find_degradation
 from densescope.agreement.noise import chance_of_larger, many_to_one_quantile, seed_noise
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, student_quantile
@@ -79,7 +79,7 @@ def test_the_chance_of_a_maximum_is_that_of_simulated_ones() -> None:
 def test_a_run_of_pure_noise_is_rarely_called_degraded(shared: float) -> None:
     """Nominal 2.5 %; the naive best minus last is above 0 nearly always."""
     chance = random.Random(3)
-    runs = [degradation(noisy_probes(FLAT, 3, NOISE, chance, shared)) for _ in range(300)]
+    runs = [find_degradation(noisy_probes(FLAT, 3, NOISE, chance, shared)) for _ in range(300)]
     assert sum(run.degraded is True for run in runs) / 300 == pytest.approx(0.025, abs=0.02)
     assert sum((run.chance or 0) < 0.1 for run in runs) / 300 == pytest.approx(0.1, abs=0.04)
     assert statistics.fmean(run.drop for run in runs) > 0.8 * NOISE
@@ -88,13 +88,13 @@ def test_a_run_of_pure_noise_is_rarely_called_degraded(shared: float) -> None:
 def test_a_rising_run_is_never_called_degraded() -> None:
     chance = random.Random(0)
     rising = [0.3 + 0.02 * i for i in range(12)]
-    runs = [degradation(noisy_probes(rising, 3, NOISE, chance)) for _ in range(40)]
+    runs = [find_degradation(noisy_probes(rising, 3, NOISE, chance)) for _ in range(40)]
     assert not any(run.degraded for run in runs)
 
 
 def test_a_real_drop_is_found_and_its_interval_holds() -> None:
     chance = random.Random(0)
-    runs = [degradation(noisy_probes(FALLING, 3, NOISE, chance)) for _ in range(100)]
+    runs = [find_degradation(noisy_probes(FALLING, 3, NOISE, chance)) for _ in range(100)]
     truth = max(FALLING) - FALLING[-1]
     assert all(run.degraded for run in runs)
     held = [
@@ -105,7 +105,7 @@ def test_a_real_drop_is_found_and_its_interval_holds() -> None:
 
 def test_the_held_out_drop_pays_for_the_winners_curse() -> None:
     chance = random.Random(0)
-    runs = [degradation(noisy_probes(FLAT, 4, NOISE, chance)) for _ in range(300)]
+    runs = [find_degradation(noisy_probes(FLAT, 4, NOISE, chance)) for _ in range(300)]
     naive = statistics.fmean(run.drop for run in runs)
     held_out = statistics.fmean(run.held_out_drop or 0.0 for run in runs)
     assert naive > 0.7 * NOISE
@@ -114,13 +114,13 @@ def test_the_held_out_drop_pays_for_the_winners_curse() -> None:
 
 def test_the_held_out_drop_is_known_on_paper() -> None:
     # seed 1 chooses checkpoint 1, 0.4 - 0.3 ahead on seed 0; seed 0 chooses 0, 0.1 - 0.5 on seed 1
-    found = degradation([probe(0, 0.6, 0.1), probe(1, 0.4, 0.7), probe(2, 0.3, 0.5)])
+    found = find_degradation([probe(0, 0.6, 0.1), probe(1, 0.4, 0.7), probe(2, 0.3, 0.5)])
     assert found.held_out_drop == pytest.approx((0.1 - 0.4) / 2)
-    assert degradation([probe(0, 0.6), probe(1, 0.5, 0.5)]).held_out_drop is None
+    assert find_degradation([probe(0, 0.6), probe(1, 0.5, 0.5)]).held_out_drop is None
 
 
 def test_one_seed_claims_nothing() -> None:
-    found = degradation([probe(0, 0.5), probe(1, 0.7), probe(2, 0.3)])
+    found = find_degradation([probe(0, 0.5), probe(1, 0.7), probe(2, 0.3)])
     assert (found.best, found.last, found.drop) == (name_of(1), name_of(2), pytest.approx(0.4))
     assert (found.degraded, found.interval, found.chance, found.noise) == (None,) * 4
     assert found.verdict == (
@@ -132,7 +132,7 @@ def test_one_seed_claims_nothing() -> None:
 
 
 def test_seeds_that_agree_do_not_pass_for_certainty() -> None:
-    found = degradation([probe(0, 0.7, 0.7), probe(1, 0.3, 0.3), probe(2, 0.5, 0.5)])
+    found = find_degradation([probe(0, 0.7, 0.7), probe(1, 0.3, 0.3), probe(2, 0.5, 0.5)])
     assert found.degraded is None
     assert "The seeds of the probe give the same values: its noise is unknown" in found.verdict
 
@@ -145,7 +145,7 @@ def test_a_degraded_run_says_by_how_much_and_what_moved() -> None:
         )
         for i, v in enumerate(FALLING)
     ]
-    found = degradation(probes, scores)
+    found = find_degradation(probes, scores)
     assert found.change is not None
     assert found.change.moved == "separability"
     assert found.best == name_of(4)
@@ -160,27 +160,27 @@ def test_a_degraded_run_says_by_how_much_and_what_moved() -> None:
 def test_a_drop_that_dse_does_not_see_is_said() -> None:
     probes = noisy_probes(FALLING, 3, 0.002, random.Random(0))
     scores, _ = run_of([i / 10 for i in range(12)], FALLING, [i / 10 for i in range(12)])
-    verdict = degradation(probes, scores).verdict
+    verdict = find_degradation(probes, scores).verdict
     assert verdict.endswith(
         "DSE did not fall between the two: without labels this would not have been seen."
     )
 
 
 def test_noise_alone_is_told_from_a_drop() -> None:
-    found = degradation([probe(0, 0.50, 0.52), probe(1, 0.51, 0.50), probe(2, 0.49, 0.51)])
+    found = find_degradation([probe(0, 0.50, 0.52), probe(1, 0.51, 0.50), probe(2, 0.49, 0.51)])
     assert found.degraded is False
     assert found.verdict.startswith("Degradation is not shown: ")
     assert "of runs without degradation; a drop of up to" in found.verdict
 
 
 def test_a_last_checkpoint_that_is_best_shows_none() -> None:
-    found = degradation([probe(0, 0.5, 0.51), probe(1, 0.6, 0.59), probe(2, 0.6, 0.59)])
+    found = find_degradation([probe(0, 0.5, 0.51), probe(1, 0.6, 0.59), probe(2, 0.6, 0.59)])
     assert (found.best, found.drop, found.degraded) == (name_of(2), 0.0, False)
     assert found.verdict.startswith(
         "No degradation is seen: the last probed checkpoint, checkpoint0002.pth (epoch 2), has the "
         "best mIoU on voc2012, 59.50 %; a drop of up to"
     )
-    alone = degradation([probe(0, 0.5, 0.6)])
+    alone = find_degradation([probe(0, 0.5, 0.6)])
     assert alone.degraded is None
     assert "Only checkpoint0000.pth (epoch 0) was probed: degradation cannot" in alone.verdict
 
@@ -190,7 +190,7 @@ def test_lower_is_better_for_an_error() -> None:
     errors = [
         replace(one, measure="rmse", values=tuple(1 - v for v in one.values)) for one in falling
     ]
-    ours, theirs = degradation(falling), degradation(errors)
+    ours, theirs = find_degradation(falling), find_degradation(errors)
     assert theirs.best == ours.best
     assert theirs.drop == pytest.approx(ours.drop)
     assert theirs.degraded is True
@@ -199,22 +199,22 @@ def test_lower_is_better_for_an_error() -> None:
 
 def test_probes_that_failed_are_named() -> None:
     failed = replace(probe(3, 0.5), values=(), status="failed", error="out of memory")
-    found = degradation([probe(0, 0.5, 0.6), probe(1, 0.4, 0.5), failed])
+    found = find_degradation([probe(0, 0.5, 0.6), probe(1, 0.4, 0.5), failed])
     assert found.last == name_of(1)
     assert found.verdict.endswith("Left out without a value: checkpoint0003.pth.")
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(RecordError, match="differ in their protocol: linear and knn"):
-        degradation([probe(0, 0.5), probe(1, 0.4, protocol="knn")])
+        find_degradation([probe(0, 0.5), probe(1, 0.4, protocol="knn")])
     with pytest.raises(RecordError, match=r"differ in their sha256: x and hash 0"):
-        degradation([probe(0, 0.5), probe(1, 0.4)], [score(0, 1.0, sha="x"), score(1, 1.0)])
+        find_degradation([probe(0, 0.5), probe(1, 0.4)], [score(0, 1.0, sha="x"), score(1, 1.0)])
     with pytest.raises(InputError, match="level is 0; it must lie between 0 and 1"):
-        degradation([probe(0, 0.5)], level=0)
+        find_degradation([probe(0, 0.5)], level=0)
 
 
 def test_the_document_is_plain() -> None:
     probes = noisy_probes(FALLING, 3, 0.002, random.Random(0))
     scores, _ = run_of(FALLING, FALLING, [i / 10 for i in range(12)])
-    document = degradation(probes, scores).to_json()
+    document = find_degradation(probes, scores).to_json()
     assert json.loads(json.dumps(document)) == document

@@ -96,7 +96,7 @@ def test_the_dse_of_one_checkpoint_is_the_same_wherever_it_is_shown(
     """Lambda is 1 for a checkpoint by itself: score, sweep, select and the monitor agree."""
     file, name = swept / "run" / "checkpoint0002.pth", "checkpoint0002.pth"
     alone = densescope("score", file, *BACKBONE, *SCORING, "--images", tiny_images).stdout
-    (dse,) = numbers_in(alone, "released.dse (lambda = 1)")
+    (dse,) = numbers_in(alone, "released.dse_lambda_1")
     words = ["sweep", swept / "run", *BACKBONE, *SCORING, "--images", tiny_images]
     scored = densescope(*words, "--output", swept / "scores").stdout
     assert numbers_in(scored, name)[2] == dse
@@ -148,7 +148,7 @@ def test_score_prints_every_number_and_writes_the_record(
     words = ["score", swept / "run" / "checkpoint0002.pth", *BACKBONE, *SCORING]
     result = densescope(*words, "--images", tiny_images, "--write", tmp_path / "one.json")
     assert result.returncode == 0, result.stderr
-    assert "released.dse" in result.stdout
+    assert "released.dse_lambda_1" in result.stdout
     alone = json.loads((tmp_path / "one.json").read_text())
     stored = json.loads((swept / "scores/records/checkpoint0002.pth.json").read_text())
     assert alone["scores"].keys() == stored["scores"].keys()

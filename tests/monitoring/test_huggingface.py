@@ -100,7 +100,7 @@ def test_the_best_checkpoint_is_that_of_dse_and_holds_the_weights_of_its_step(
     run = trainer(tmp_path, callback, **EVALUATING | {"greater_is_better": best_of is max})
     run.add_callback(Keep)
     run.train()
-    values = [record.estimate("released.dse").value for record in callback.monitor.records]
+    values = [record.estimate("released.dse_lambda_1").value for record in callback.monitor.records]
     assert len(values) == 3
     assert run.state.best_metric == pytest.approx(best_of(values))
     best = 2 * (values.index(best_of(values)) + 1)

@@ -83,7 +83,7 @@ def test_lightnings_own_checkpoints_follow_dse(name: str, tmp_path: Path) -> Non
     records = callback.monitor.records
     assert [record.step for record in records] == [3, 6, 9]
     assert records[0].checkpoint["weights"] == "teacher"
-    values = [record.estimate("released.dse").value for record in records]
+    values = [record.estimate("released.dse_lambda_1").value for record in records]
     assert float(best.best_model_score) == pytest.approx(max(values))
     stored = torch.load(best.best_model_path, weights_only=True)
     assert stored["global_step"] == 3 * (values.index(max(values)) + 1)

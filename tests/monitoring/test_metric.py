@@ -100,7 +100,7 @@ def test_half_precision_and_gradients_are_taken() -> None:
     metric = DenseMetric(SETTINGS)
     metric.update(features().bfloat16().requires_grad_(), range(32))
     expected = estimate_structure(features().bfloat16().float(), global_clusters=6)
-    assert metric.compute().estimate("released.dse") == expected["released.dse"]
+    assert metric.compute().estimate("released.dse_lambda_1") == expected["released.dse_lambda_1"]
 
 
 def test_the_global_random_state_stays() -> None:
@@ -158,7 +158,7 @@ def test_names_of_numbers() -> None:
     metric.update([features(), features(seed=1)], range(32), features()[:, 0])
     reading = metric.compute()
     names = reading.numbers()
-    assert names["densescope/dse"] == reading.dse == reading.estimate("released.dse").value
+    assert names["densescope/dse"] == reading.dse == reading.estimate("released.dse_lambda_1").value
     assert (
         names["densescope/paper.effective_rank"] == reading.estimate("paper.effective_rank").value
     )
@@ -166,4 +166,4 @@ def test_names_of_numbers() -> None:
         names["densescope/layer_-2/effective_rank"]
         == reading.estimate("released.effective_rank", -2).value
     )
-    assert names["densescope/dse_error"] == reading.estimate("released.dse").standard_error
+    assert names["densescope/dse_error"] == reading.estimate("released.dse_lambda_1").standard_error

@@ -261,7 +261,9 @@ def test_a_function_reads_the_tokens_of_any_other_model(tokens: Any) -> None:
     expected = only(DenseMonitor(pixels(), settings=SETTINGS).observe(vit(), step=0))
     assert look.reading is not None
     assert expected.reading is not None
-    assert look.reading.estimate("released.dse") == expected.reading.estimate("released.dse")
+    assert look.reading.estimate("released.dse_lambda_1") == expected.reading.estimate(
+        "released.dse_lambda_1"
+    )
     assert wrapped.records[0].checkpoint["architecture"] == "Own"
     assert model.training
     assert model[0].vit.training

@@ -64,7 +64,9 @@ def _metrics(t: float, noise: _Noise) -> dict[str, Estimate]:
         "released.intra_image": image,
         "released.intra_batch": batch,
         "released.effective_rank": rank,
-        "released.dse": Estimate(dse, tuple(dse + r - rank.value for r in rank.replicates)),
+        "released.dse_lambda_1": Estimate(
+            dse, tuple(dse + r - rank.value for r in rank.replicates)
+        ),
         "paper.inter": noise.estimate(0.62 + 0.14 * _rise(t, 6) - 0.05 * fall, 0.003),
         "paper.intra": noise.estimate(0.30 - 0.05 * _rise(t, 5), 0.002),
         "paper.intra_image": noise.estimate(0.34 - 0.05 * _rise(t, 5), 0.002),

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from densescope.estimate import Estimate
+from densescope.metrics.lambdas import linear_combination
 from densescope.report import build_report_data, preview_names, render_report
-from densescope.report.readings import Column, Reading
+from densescope.report.values import Heading, ShownValue
 from densescope.report.views import NOT_FINITE_SCORE
-from densescope.selection.parts import weighted_sum
 from densescope.selection.result import Change
 from tests.report.synthetic import choose, records, report
 
@@ -17,11 +17,11 @@ from tests.report.synthetic import choose, records, report
 def test_every_number_is_the_recorded_one() -> None:
     rows = records(6)
     data = report(rows=rows)
-    stored = {curve.column.key: curve for curve in data.stored}
+    stored = {curve.heading.key: curve for curve in data.stored}
     assert set(stored) == set(rows[0].scores["-1"])
     for key, curve in stored.items():
-        for record, reading in zip(rows, curve.readings, strict=True):
-            assert reading == Reading.of(record.estimate(key))
+        for record, shown in zip(rows, curve.values, strict=True):
+            assert shown == ShownValue.of(record.estimate(key))
 
 
 def test_the_view_shows_the_selection() -> None:
@@ -34,9 +34,9 @@ def test_the_view_shows_the_selection() -> None:
     assert view.last.name == selection.last
     assert tuple(row.name for row in view.shortlist) == selection.shortlist
     assert tuple(row.name for row in view.checkpoints if row.is_candidate) == selection.candidates
-    assert view.dse.readings[0] == Reading.of(selection.rows[0].dse)
-    assert view.dse.readings[3] is None
-    assert view.dse.readings[4] == Reading.of(selection.rows[3].dse)
+    assert view.dse.values[0] == ShownValue.of(selection.rows[0].dse)
+    assert view.dse.values[3] is None
+    assert view.dse.values[4] == ShownValue.of(selection.rows[3].dse)
 
 
 def test_checkpoints_stand_by_step_whatever_their_order() -> None:
@@ -68,8 +68,8 @@ def test_the_change_names_what_moved(moved: str, bold: set[str]) -> None:
     assert selection.change is not None
     selection = replace(selection, change=replace(selection.change, moved=moved))
     view = build_report_data(rows, selection).view
-    assert {row.curve.column.title for row in view.changes if row.moved} == bold
-    assert view.changes[0].change == Reading.of(
+    assert {row.curve.heading.title for row in view.changes if row.moved} == bold
+    assert view.changes[0].change == ShownValue.of(
         selection.change.separability, selection.comparison_level
     )
 
@@ -88,7 +88,7 @@ def test_the_change_says_when_noise_names_no_part(
     selection = choose(rows)
     assert selection.change is not None
     parts = [Estimate(row[0], (row[1], row[0], row[2])) for row in (separability, effective_rank)]
-    change = Change(*parts, weighted_sum(*parts, 1.0), "neither")
+    change = Change(*parts, linear_combination(*parts, 1.0), "neither")
     selection = replace(selection, change=change)
     view = build_report_data(rows, selection).view
     assert view.moved == said
@@ -111,17 +111,17 @@ def test_a_checkpoint_of_two_roles_is_shown_once() -> None:
 def test_metrics_of_several_layers_are_told_apart() -> None:
     rows = [replace(r, scores={**r.scores, "5": {"rankme": Estimate(9.0)}}) for r in records(3)]
     data = report(rows=rows)
-    titles = [curve.column.title for curve in data.stored]
+    titles = [curve.heading.title for curve in data.stored]
     assert "rankme (layer -1)" in titles
     assert "rankme (layer 5)" in titles
-    assert data.baselines[0].readings[0] == Reading.of(rows[0].estimate("rankme"))
+    assert data.baselines[1].values[0] == ShownValue.of(rows[0].estimate("rankme"))
 
 
 def test_extra_series_become_columns() -> None:
     rows = records(4)
-    miou = Column("miou", "mIoU", "mIoU (%)")
+    miou = Heading("miou", "mIoU", "mIoU (%)")
     data = build_report_data(rows, choose(rows), extras={miou: {rows[1].name: Estimate(31.5)}})
-    assert data.extras[0].readings == (None, Reading(31.5), None, None)
+    assert data.extras[0].values == (None, ShownValue(31.5), None, None)
     assert data.extras[0] in data.columns
 
 
@@ -156,7 +156,7 @@ def test_the_level_of_the_selection_is_that_of_every_interval() -> None:
     data = build_report_data(rows, replace(choose(rows), level=0.5))
     estimate = rows[0].estimate("rankme")
     assert data.view.level == "50%"
-    assert data.baselines[0].readings[0] == Reading.of(estimate, 0.5) != Reading.of(estimate)
+    assert data.baselines[1].values[0] == ShownValue.of(estimate, 0.5) != ShownValue.of(estimate)
 
 
 def test_settings_are_grouped_in_words() -> None:
@@ -173,10 +173,10 @@ def test_a_column_without_a_finite_number_is_left_out() -> None:
         for r in records(4)
     ]
     data = report(rows=rows)
-    assert "lidar" not in [curve.column.key for curve in data.columns]
-    assert "lidar" in [curve.column.key for curve in data.stored]
+    assert "lidar" not in [curve.heading.key for curve in data.columns]
+    assert "lidar" in [curve.heading.key for curve in data.stored]
     without_sum = build_report_data(rows[:2], choose(rows[:2], "paper"))
-    assert [curve.column.key for curve in without_sum.columns[:2]] == [
+    assert [curve.heading.key for curve in without_sum.columns[:2]] == [
         "paper.separability",
         "paper.effective_rank",
     ]

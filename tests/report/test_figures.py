@@ -8,9 +8,8 @@ import plotly.graph_objects as go
 
 from densescope.estimate import Estimate
 from densescope.report import build_report_data
-from densescope.report.columns import BASELINES
 from densescope.report.figures import Figure, build_figures
-from densescope.report.readings import Column
+from densescope.report.values import Heading
 from tests.report.synthetic import choose, records, report
 
 
@@ -24,7 +23,7 @@ def band(figure: Figure) -> Figure:
 
 def test_plotly_accepts_every_figure() -> None:
     figures = build_figures(report(24, failed=(3,)))
-    assert len(figures) == 6 + len(BASELINES)
+    assert len(figures) == 6 + 5
     for figure in figures.values():
         go.Figure(figure)
 
@@ -42,7 +41,7 @@ def test_the_curve_is_the_selection_and_breaks_where_a_checkpoint_failed() -> No
 
 def test_the_band_is_the_interval_piece_by_piece() -> None:
     rows = records(5, failed=(2,))
-    trace = band(build_figures(report(rows=rows))["baseline0"])
+    trace = band(build_figures(report(rows=rows))["baseline1"])
     low, high = rows[0].estimate("rankme").interval() or (0.0, 0.0)
     assert trace["x"] == [10, 20, 20, 10, 10, None, 40, 50, 50, 40, 40]
     assert math.isclose(trace["y"][0], low)
@@ -54,7 +53,7 @@ def test_no_interval_no_band() -> None:
         replace(row, scores={"-1": {**row.scores["-1"], "rankme": Estimate(5.0)}})
         for row in records(2)
     ]
-    assert len(build_figures(report(rows=rows))["baseline0"]["data"]) == 1
+    assert len(build_figures(report(rows=rows))["baseline1"]["data"]) == 1
 
 
 def test_two_checkpoints_by_the_paper_definition_have_parts_but_no_sum() -> None:
@@ -72,7 +71,7 @@ def test_a_lone_point_is_no_figure() -> None:
 
 def test_a_series_measured_now_and_then_is_drawn_through() -> None:
     rows = records(5)
-    column = Column("miou", "mIoU", "mIoU (%)")
+    column = Heading("miou", "mIoU", "mIoU (%)")
     measured = {rows[i].name: Estimate(30.0 + i) for i in (0, 2, 4)}
     data = build_report_data(rows, choose(rows), extras={column: measured})
     trace = values(build_figures(data)["extra0"])
@@ -94,7 +93,7 @@ def test_the_pick_is_marked() -> None:
 
 def test_pointing_shows_name_step_value_and_interval() -> None:
     rows = records(3)
-    text = values(build_figures(report(rows=rows))["baseline0"])["text"][0]
+    text = values(build_figures(report(rows=rows))["baseline1"])["text"][0]
     name, step, number = text.split("<br>")
     assert (name, step) == ("<b>checkpoint0010.pth</b>", "epoch 10")
     estimate = rows[0].estimate("rankme")
@@ -104,7 +103,7 @@ def test_pointing_shows_name_step_value_and_interval() -> None:
 
 def test_names_in_figures_are_escaped() -> None:
     rows = [replace(row, name=f"{row.step}<img src=x>&.pth", unit="<i>") for row in records(2)]
-    figure = build_figures(report(rows=rows))["baseline0"]
+    figure = build_figures(report(rows=rows))["baseline1"]
     assert "10&lt;img src=x&gt;&amp;.pth" in values(figure)["text"][0]
     assert figure["layout"]["xaxis"]["title"]["text"] == "&lt;i&gt;"
 
@@ -115,5 +114,5 @@ def test_figures_hold_no_number_that_json_lacks() -> None:
     rows[2] = replace(rows[2], scores={"-1": {**rows[2].scores["-1"], **strange}})
     figures = build_figures(report(rows=rows))
     json.dumps(figures, allow_nan=False)
-    assert values(figures["baseline0"])["y"][2] is None
+    assert values(figures["baseline1"])["y"][2] is None
     assert values(figures["baseline3"])["y"][2] == 2.0

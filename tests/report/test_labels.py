@@ -12,9 +12,8 @@ import pytest
 from densescope.agreement.measures import MEASURES, measure_of
 from densescope.records import ProbeRecord
 from densescope.report import ReportData, build_report_data, render_report
-from densescope.report.columns import measure_column
 from densescope.report.figures import build_figures
-from densescope.report.labels import NO_VALUE, ProbedRoom
+from densescope.report.labels import NO_VALUE, ProbedRoom, _heading
 from densescope.report.run import report_run, run_report_data
 from densescope.runs.agree import judge_run
 from tests.report.probed import CLASSES, masks, probe, probed_report, probed_store, probes, room
@@ -30,25 +29,25 @@ def section(text: str, number: int = 0) -> str:
 
 def test_every_measure_of_a_probe_has_words_and_the_right_direction() -> None:
     for row in MEASURES.values():
-        column = measure_column(row)
+        column = _heading(row)
         assert column.about == f"{str(row.better).capitalize()} is better."
         assert (row.scale == 100) is ("(%)" in column.axis) is (row.difference == "points")
-    own = measure_column(measure_of("own"))
+    own = _heading(measure_of("own"))
     assert (own.axis, own.about) == ("own", "")
 
 
 def test_the_curve_is_the_mean_in_percent_and_its_band_the_spread_over_seeds() -> None:
     run = records(8, failed=(3,))
     found = probes(run)
-    shown = probed_report(run, room(run, found)).rooms[0]
+    curve = probed_report(run, room(run, found)).rooms[0].curve
     by_name = {one.name: one for one in found}
-    for record, reading in zip(run, shown.curve.readings, strict=True):
+    for record, shown in zip(run, curve.values, strict=True):
         if record.name not in by_name:
-            assert reading is None
+            assert shown is None
             continue
-        assert reading is not None
-        assert reading.value == pytest.approx(100 * by_name[record.name].value)
-        assert reading.half == pytest.approx(100 * (by_name[record.name].spread or 0))
+        assert shown is not None
+        assert shown.value == pytest.approx(100 * by_name[record.name].value)
+        assert shown.half == pytest.approx(100 * (by_name[record.name].spread or 0))
     assert "one standard deviation over 2 seeds" in section(
         render_report(probed_report(run, room(run, found)))
     )
@@ -114,7 +113,7 @@ def test_two_rooms_are_two_sections_without_a_common_table() -> None:
     assert "RMSE (m)" not in first
     assert "Lower is better." in second
     assert "Values in this sentence are fractions" not in second
-    assert not {"miou", "rmse"} & {curve.column.key for curve in data.columns}
+    assert not {"miou", "rmse"} & {curve.heading.key for curve in data.columns}
     assert {"room0-measure", "room1-measure"} <= set(build_figures(data))
 
 
@@ -171,7 +170,7 @@ def test_one_seed_has_no_band_and_says_that_its_noise_is_not_known() -> None:
     run = records(6)
     found = [replace(one, values=one.values[:1]) for one in probes(run)]
     shown = probed_report(run, room(run, found))
-    assert {r.half for r in shown.rooms[0].curve.readings if r} == {None}
+    assert {r.half for r in shown.rooms[0].curve.values if r} == {None}
     assert "its noise is not known" in section(render_report(shown))
 
 
@@ -285,5 +284,5 @@ def test_a_probe_of_a_checkpoint_without_a_score_is_listed() -> None:
     run = records(4)
     more = ProbeRecord("later.pth", 99, "epoch", "linear", "voc2012", "miou", (0.5,))
     shown = probed_report(run, ProbedRoom("voc2012-linear", [*probes(run), more])).rooms[0]
-    assert len(shown.curve.readings) == 4
+    assert len(shown.curve.values) == 4
     assert shown.values[-1].name == "later.pth"

@@ -20,7 +20,7 @@ from densescope.errors import NOT_FINITE as NAN
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.report import ReportData, build_report_data, page, render_report, write_report
-from densescope.report.readings import NOT_FINITE, Column
+from densescope.report.values import NOT_FINITE, Heading
 from densescope.selection import Alarm
 from densescope.selection.headline import headline
 from tests.report.synthetic import choose, records, report
@@ -121,9 +121,9 @@ def test_every_number_can_be_read_without_scripts() -> None:
     data = report(12)
     cells = Page(render_report(data)).cells
     for curve in (*data.columns, *data.stored):
-        for reading in curve.readings:
-            assert reading is not None
-            assert reading.text(curve.decimals) in cells
+        for shown in curve.values:
+            assert shown is not None
+            assert shown.text(curve.decimals) in cells
 
 
 def test_noise_that_is_not_known_is_not_claimed() -> None:
@@ -209,7 +209,7 @@ def test_one_checkpoint_by_the_paper_definition_has_parts_but_no_sum() -> None:
 def test_a_section_without_figures_has_no_heading() -> None:
     rows = records(5)
     once = {rows[0].name: Estimate(30.0)}
-    columns = [Column(key, key, "%", f"about {key}") for key in ("single", "whole")]
+    columns = [Heading(key, key, "%", f"about {key}") for key in ("single", "whole")]
     whole = {row.name: Estimate(float(row.step)) for row in rows}
     for series, shown in (
         ({columns[0]: once}, False),

@@ -44,7 +44,7 @@ def test_the_table_as_a_data_frame(folder: Path) -> None:
     run = densescope.read_run(folder)
     frame = run.to_pandas()
     assert list(frame["name"]) == [row.name for row in run.selection().rows]
-    assert frame.columns.tolist() == list(run.table()[0])
+    assert frame.columns.tolist() == list(run.rows()[0])
     assert frame["lambda"].unique().tolist() == [run.selection().lambda_]
     by_hand = (
         frame["released.inter"]

@@ -229,8 +229,12 @@ def test_layers_are_scored_side_by_side(tiny_run: Path, tiny_images: Path, tmp_p
     (record, *_) = run_sweep(tiny_run, tiny_images, tmp_path / "out", settings=settings)
     assert list(record.scores) == ["-2", "-1"]
     last = run_sweep(tiny_run, tiny_images, tmp_path / "other")[0]
-    assert record.estimate("released.dse", -1) == last.estimate("released.dse", -1)
-    assert record.estimate("released.dse", -2) != record.estimate("released.dse", -1)
+    assert record.estimate("released.dse_lambda_1", -1) == last.estimate(
+        "released.dse_lambda_1", -1
+    )
+    assert record.estimate("released.dse_lambda_1", -2) != record.estimate(
+        "released.dse_lambda_1", -1
+    )
 
 
 def test_one_checkpoint_scores_like_it_does_in_a_sweep(

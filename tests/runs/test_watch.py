@@ -29,8 +29,15 @@ from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
 from densescope.runs.watch import TABLE, watch_run
 from densescope.runs.watch_events import WatchEvent, WatchResult, WatchSettings
-from densescope.selection import AlarmSettings, find_alarm, select_checkpoints, write_table
-from tests.selection.test_alarm import broken, steady, then
+from densescope.selection import (
+    AlarmSettings,
+    RunTable,
+    find_alarm,
+    select_checkpoints,
+    write_table,
+)
+from tests.selection.runs import diverged
+from tests.selection.test_alarm import steady, then
 from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
 
 NAMES = ["checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0002.pth"]
@@ -61,7 +68,7 @@ def without_time(record: ScoreRecord) -> dict[str, Any]:
 
 def table_of(output: Path, to: Path) -> str:
     records = RunStore(output).records()
-    write_table(select_checkpoints(records), to, records)
+    write_table(RunTable.of(records), select_checkpoints(records), to)
     return to.read_text()
 
 
@@ -427,8 +434,8 @@ def alarm_entry() -> dict[str, Any]:
 
 
 def test_an_alarm_is_written_down_once_until_it_ends(tmp_path: Path) -> None:
-    first = find_alarm([*steady(3), broken(3), broken(4)])
-    later = find_alarm([*steady(3), broken(3), broken(4), broken(5)])
+    first = find_alarm([*steady(3), diverged(3), diverged(4)])
+    later = find_alarm([*steady(3), diverged(3), diverged(4), diverged(5)])
     log = AlarmLog(tmp_path)
     assert log.standing() is None
     assert log.update(None) is None
@@ -444,7 +451,7 @@ def test_an_alarm_is_written_down_once_until_it_ends(tmp_path: Path) -> None:
 
 
 def test_a_line_that_a_crash_cut_off_counts_as_none(tmp_path: Path) -> None:
-    alarm = find_alarm([*steady(3), broken(3), broken(4)])
+    alarm = find_alarm([*steady(3), diverged(3), diverged(4)])
     log = AlarmLog(tmp_path)
     log.update(alarm)
     whole = log.path.read_text()
@@ -459,7 +466,7 @@ def test_a_command_gets_the_alarm_on_its_input_and_in_its_environment(tmp_path: 
     line = f'cat > {tmp_path}/given; echo "$DENSESCOPE_ALARM_KIND $DENSESCOPE_ALARM_FELL" > '
     assert Command(line + f"{tmp_path}/named").tell(alarm_entry()) is None
     assert json.loads((tmp_path / "given").read_text()) == alarm_entry()
-    assert (tmp_path / "named").read_text() == "fall effective rank\n"
+    assert (tmp_path / "named").read_text() == "fall effective_rank\n"
 
 
 def test_a_command_that_fails_or_hangs_is_a_sentence() -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densescope.estimate import Estimate
 from densescope.numerics.intervals import estimate_structure
-from densescope.selection import Alarm, Reading, find_alarm
+from densescope.records import ScoreRecord
+from densescope.selection import Alarm, find_alarm
+from tests.selection.runs import record
 
 IMAGES, PATCHES, DIM, CLASSES = 96, 16, 24, 8
 SETTINGS = {"images_per_batch": 96, "global_clusters": 8, "group_size": 4}
@@ -88,23 +89,16 @@ COLLAPSING: dict[str, Callable[[Stream, int, int], Tensor]] = {
 }
 
 
-def reading(features: Tensor, step: int) -> Reading:
+def observed(features: Tensor, step: int) -> ScoreRecord:
     scores = estimate_structure(features, definitions=("released",), seeds=(0,), **SETTINGS)
-    separability = scores["released.inter"].minus(scores["released.intra"])
-    return Reading(
-        f"epoch{step}.pth", step, separability, scores["released.effective_rank"], unit="epoch"
-    )
+    parts = (scores[f"released.{part}"] for part in ("inter", "intra", "effective_rank"))
+    return record(step, *parts)
 
 
-def broken(step: int) -> Reading:
-    nothing = Estimate(math.nan)
-    return Reading(f"epoch{step}.pth", step, nothing, nothing, unit="epoch")
-
-
-def first_alarm(readings: list[Reading]) -> Alarm | None:
-    """The alarm as it first comes while the readings come in."""
-    for count in range(1, len(readings) + 1):
-        alarm = find_alarm(readings[:count])
+def first_alarm(records: list[ScoreRecord]) -> Alarm | None:
+    """The alarm as it first comes while the records come in."""
+    for count in range(1, len(records) + 1):
+        alarm = find_alarm(records[:count])
         if alarm is not None:
             return alarm
     return None

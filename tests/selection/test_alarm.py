@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -15,20 +16,17 @@ from densescope.records import ScoreRecord
 from densescope.selection import (
     Alarm,
     AlarmSettings,
-    Reading,
     find_alarm,
-    readings_of,
     select_checkpoints,
-    standing_alarm,
 )
-from tests.selection.runs import failed, jackknifed, record
-from tests.selection.streams import COLLAPSING, HEALTHY, Stream, broken, first_alarm, reading
+from tests.selection.runs import diverged, failed, jackknifed, record
+from tests.selection.streams import COLLAPSING, HEALTHY, Stream, first_alarm, observed
 
 CHECKPOINTS, FALL = 24, 20
 
 
-def steady(count: int, seed: int = 0, noise: float = 0.01) -> list[Reading]:
-    """Readings that go nowhere."""
+def steady(count: int, seed: int = 0, noise: float = 0.01) -> list[ScoreRecord]:
+    """A run that goes nowhere."""
     chance = random.Random(seed)
     return [at(step, 0.1, 0.5, chance, noise) for step in range(count)]
 
@@ -39,28 +37,38 @@ def at(
     effective_rank: float,
     chance: random.Random,
     noise: float = 0.01,
-) -> Reading:
-    parts = [
+    definition: str = "released",
+) -> ScoreRecord:
+    first, second = (
         jackknifed([truth + chance.gauss(0, noise) for _ in range(16)])
         for truth in (separability, effective_rank)
-    ]
-    return Reading(f"epoch{step}.pth", step, *parts, unit="epoch")
+    )
+    return of_parts(step, first, second, definition=definition)
 
 
-def then(before: list[Reading], *parts: tuple[float, float], seed: int = 9) -> list[Reading]:
+def of_parts(
+    step: int, separability: Estimate, effective_rank: Estimate, definition: str = "released"
+) -> ScoreRecord:
+    nothing = Estimate(0.0, (0.0,) * len(separability.replicates))
+    return record(step, separability, nothing, effective_rank, definition=definition)
+
+
+def then(
+    before: list[ScoreRecord], *parts: tuple[float, float], seed: int = 9
+) -> list[ScoreRecord]:
     chance = random.Random(seed)
     start = len(before)
     return before + [at(start + i, s, d, chance) for i, (s, d) in enumerate(parts)]
 
 
-def collapsing(kind: str, seed: int) -> list[Reading]:
+def collapsing(kind: str, seed: int) -> list[ScoreRecord]:
     stream = Stream.seeded(seed)
-    return [reading(COLLAPSING[kind](stream, s, FALL), s) for s in range(FALL + 3)]
+    return [observed(COLLAPSING[kind](stream, s, FALL), s) for s in range(FALL + 3)]
 
 
-def healthy(kind: str, seed: int) -> list[Reading]:
+def healthy(kind: str, seed: int) -> list[ScoreRecord]:
     stream = Stream.seeded(seed)
-    return [reading(HEALTHY[kind](stream, s), s) for s in range(CHECKPOINTS)]
+    return [observed(HEALTHY[kind](stream, s), s) for s in range(CHECKPOINTS)]
 
 
 def check_collapse(kind: str, seeds: Sequence[int]) -> None:
@@ -133,17 +141,17 @@ def test_one_fallen_checkpoint_is_none_unless_patience_is_one() -> None:
 
 
 def test_an_alarm_stays_while_the_fall_does() -> None:
-    readings = then(steady(12), *[(-0.3, 0.2)] * 30)
-    alarms = [find_alarm(readings[:count]) for count in range(14, len(readings) + 1)]
+    records = then(steady(12), *[(-0.3, 0.2)] * 30)
+    alarms = [find_alarm(records[:count]) for count in range(14, len(records) + 1)]
     assert all(alarm is not None and alarm.since == "epoch12.pth" for alarm in alarms)
 
 
 def test_a_trade_at_the_rate_of_the_run_is_none() -> None:
     chance = random.Random(0)
-    readings = [at(s, -0.1 + 0.01 * s, 0.5 - 0.01 * s, chance, noise=0.001) for s in range(30)]
-    assert first_alarm(readings) is None
+    records = [at(s, -0.1 + 0.01 * s, 0.5 - 0.01 * s, chance, noise=0.001) for s in range(30)]
+    assert first_alarm(records) is None
     gone = [at(30 + i, 0.25, 0.1, chance, noise=0.001) for i in range(2)]
-    alarm = first_alarm(readings + gone)
+    alarm = first_alarm(records + gone)
     assert alarm is not None
     assert (alarm.since_step, alarm.fell) == (30, "effective_rank")
 
@@ -178,9 +186,8 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
     alarm = find_alarm(run[:10])
     assert alarm is not None
     assert (alarm.since_step, alarm.fell, alarm.back_to_step) == (8, "effective_rank", 7)
-    nothing = Estimate(0.0, (0.0,) * 16)
-    records = [record(r.step, r.separability, nothing, r.effective_rank) for r in run]
-    standing = standing_alarm(records)
+    records = run
+    standing = find_alarm(run)
     assert standing is not None
     assert standing.back_to_step == 7
     # lambda over the collapse itself makes its middle the highest DSE
@@ -207,7 +214,7 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
 def test_the_alarm_says_what_to_try_against_each_fall(
     ends: list[tuple[float, float]], fell: str, said: str
 ) -> None:
-    run = then(steady(20), *ends) if ends else [*steady(20), broken(20), broken(21)]
+    run = then(steady(20), *ends) if ends else [*steady(20), diverged(20), diverged(21)]
     alarm = find_alarm(run)
     assert alarm is not None
     assert alarm.fell == fell
@@ -217,7 +224,7 @@ def test_the_alarm_says_what_to_try_against_each_fall(
 
 @pytest.mark.parametrize("last", [2, 20])
 def test_features_without_numbers_raise_the_alarm_however_short_the_run(last: int) -> None:
-    alarm = find_alarm([*steady(last), broken(last), broken(last + 1)])
+    alarm = find_alarm([*steady(last), diverged(last), diverged(last + 1)])
     assert alarm is not None
     assert (alarm.kind, alarm.fell, alarm.since_step) == ("not finite", "both", last)
     assert (alarm.change, alarm.interval) == (None, None)
@@ -226,8 +233,8 @@ def test_features_without_numbers_raise_the_alarm_however_short_the_run(last: in
 
 
 def test_a_fall_that_ends_in_nothing_is_one_alarm() -> None:
-    readings = [*then(steady(20), (-0.3, 0.2)), broken(21)]
-    alarm = find_alarm(readings)
+    records = [*then(steady(20), (-0.3, 0.2)), diverged(21)]
+    alarm = find_alarm(records)
     assert alarm is not None
     assert (alarm.kind, alarm.since_step) == ("not finite", 20)
 
@@ -235,7 +242,7 @@ def test_a_fall_that_ends_in_nothing_is_one_alarm() -> None:
 def test_a_fall_that_ends_in_nothing_says_both() -> None:
     fallen = then(steady(20), (-0.5, 0.3), (-0.5, 0.3))
     nothing = Estimate(math.nan, (math.nan,) * 16)
-    ended = [*fallen, Reading("epoch22.pth", 22, nothing, nothing, unit="epoch")]
+    ended = [*fallen, of_parts(22, nothing, nothing)]
     alarm = find_alarm(ended)
     assert alarm is not None
     assert alarm.sentence.startswith(
@@ -248,18 +255,18 @@ def test_a_fall_that_ends_in_nothing_says_both() -> None:
 
 
 def test_a_vanished_effective_rank_raises_the_alarm_whatever_separability_says() -> None:
-    readings = then(steady(4), (3.0, 0.1), (3.0, 0.1))
-    alarm = find_alarm(readings)
+    records = then(steady(4), (3.0, 0.1), (3.0, 0.1))
+    alarm = find_alarm(records)
     assert alarm is not None
     assert (alarm.kind, alarm.fell) == ("collapse", "effective_rank")
-    assert "almost no rank is left" in alarm.sentence
+    assert "almost no effective rank is left" in alarm.sentence
     assert alarm.back_to_step < 4
-    assert find_alarm(readings, AlarmSettings(collapse_fraction=0)) is None
+    assert find_alarm(records, AlarmSettings(collapse_fraction=0)) is None
 
 
 def test_nothing_to_go_back_to_is_no_alarm() -> None:
     assert find_alarm([]) is None
-    assert find_alarm([broken(step) for step in range(5)]) is None
+    assert find_alarm([diverged(step) for step in range(5)]) is None
 
 
 def test_too_few_readings_tell_no_fall_from_wobble() -> None:
@@ -267,32 +274,33 @@ def test_too_few_readings_tell_no_fall_from_wobble() -> None:
 
 
 def test_equal_readings_without_replicates_raise_none() -> None:
-    same = [Reading(f"e{s}", s, Estimate(0.1), Estimate(0.5)) for s in range(9)]
+    same = [of_parts(s, Estimate(0.1), Estimate(0.5)) for s in range(9)]
     assert find_alarm(same) is None
-    rounded = [Reading(f"e{s}", s, Estimate(0.1), Estimate(0.5 - 1e-13)) for s in range(9, 12)]
+    rounded = [of_parts(s, Estimate(0.1), Estimate(0.5 - 1e-13)) for s in range(9, 12)]
     assert find_alarm(same + rounded) is None
 
 
 def test_the_order_of_readings_decides_nothing() -> None:
-    readings = then(steady(20), (0.1, 0.2), (0.1, 0.2))
-    mixed = random.Random(1).sample(readings, len(readings))
-    assert find_alarm(mixed) == find_alarm(readings)
+    records = then(steady(20), (0.1, 0.2), (0.1, 0.2))
+    mixed = random.Random(1).sample(records, len(records))
+    assert find_alarm(mixed) == find_alarm(records)
 
 
 def test_replicates_that_do_not_pair_are_refused() -> None:
-    odd = Reading("e20", 20, Estimate(-1.0, (1.0, 2.0)), Estimate(0.1, (1.0, 2.0)))
-    with pytest.raises(InputError, match="cannot pair 2 with 16 replicates"):
-        find_alarm([*steady(20), odd, odd])
+    odd = of_parts(20, Estimate(-1.0, (1.0, 2.0)), Estimate(0.1, (1.0, 2.0)))
+    with pytest.raises(RecordError, match=r"epoch0.pth has 16 replicates and epoch20.pth 2; score"):
+        find_alarm([*steady(20), odd])
 
 
 def test_the_papers_definition_needs_its_own_weight() -> None:
     chance = random.Random(0)
-    readings = [at(s, 0.1, 150.0, chance) for s in range(20)]
-    gone = [at(20 + i, 0.1, 140.0, chance) for i in range(2)]
-    alarm = find_alarm(readings + gone, AlarmSettings(definition="paper"))
+    paper = partial(at, definition="paper")
+    records = [paper(s, 0.1, 150.0, chance) for s in range(20)]
+    gone = [paper(20 + i, 0.1, 140.0, chance) for i in range(2)]
+    alarm = find_alarm(records + gone, AlarmSettings(definition="paper"))
     assert alarm is not None
     assert alarm.fell == "effective_rank"
-    nothing = [at(0, 0.1, 150.0, chance), at(1, 0.1, 1.0, chance), at(2, 0.1, 1.0, chance)]
+    nothing = [paper(i, 0.1, rank, chance) for i, rank in enumerate((150.0, 1.0, 1.0))]
     assert find_alarm(nothing, AlarmSettings(definition="paper")) is not None
 
 
@@ -302,19 +310,19 @@ def test_runs_that_only_wobble_raise_none() -> None:
 
 
 def test_fewer_false_alarms_ask_for_a_larger_fall() -> None:
-    readings = then(steady(20), (0.1, 0.46), (0.1, 0.46))
-    assert find_alarm(readings, AlarmSettings(false_alarm_rate=0.5)) is not None
-    assert find_alarm(readings, AlarmSettings(false_alarm_rate=1e-9)) is None
+    records = then(steady(20), (0.1, 0.46), (0.1, 0.46))
+    assert find_alarm(records, AlarmSettings(false_alarm_rate=0.5)) is not None
+    assert find_alarm(records, AlarmSettings(false_alarm_rate=1e-9)) is None
 
 
-def wobbling(step: int, seed: int) -> Reading:
+def wobbling(step: int, seed: int) -> ScoreRecord:
     chance = random.Random(1000 * seed + step)
     return at(step, 0.1 + chance.gauss(0, 0.02), 0.5 + chance.gauss(0, 0.02), chance)
 
 
 def test_an_alarm_survives_json() -> None:
     fall = find_alarm(then(steady(20), (0.1, 0.2), (0.1, 0.2)))
-    nothing = find_alarm([*steady(3), broken(3), broken(4)])
+    nothing = find_alarm([*steady(3), diverged(3), diverged(4)])
     for alarm in (fall, nothing):
         assert alarm is not None
         assert Alarm.from_json(json.loads(json.dumps(alarm.to_json()))) == alarm
@@ -322,17 +330,14 @@ def test_an_alarm_survives_json() -> None:
         Alarm.from_json({"kind": "fall"})
 
 
-def test_records_become_readings() -> None:
-    scored = record(10, 2.0, 1.5, 0.25)
-    cut_off = failed(20)
-    diverged = ScoreRecord("epoch30.pth", 30, status="failed", error="weights: NaN or infinite")
-    found = readings_of([scored, cut_off, diverged])
-    assert [reading.name for reading in found] == ["epoch10.pth", "epoch30.pth"]
-    assert (found[0].separability.value, found[0].effective_rank.value) == (0.5, 0.25)
-    assert found[0].is_finite
-    assert not found[1].is_finite
+def test_a_file_that_could_not_be_read_says_nothing_of_the_run() -> None:
+    sound = steady(3)
+    assert find_alarm([*sound, failed(3), failed(4)]) is None
+    alarm = find_alarm([*sound, failed(3), diverged(4), failed(5), diverged(6)])
+    assert alarm is not None
+    assert (alarm.since_step, alarm.last_step) == (4, 6)
     with pytest.raises(RecordError, match="not scored at layer -3; layers there are: -1"):
-        readings_of([scored], layer=-3)
+        find_alarm(sound, layer=-3)
 
 
 @pytest.mark.parametrize(

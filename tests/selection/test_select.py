@@ -14,7 +14,7 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord, read_json, write_json
 from densescope.selection import Selection, select_checkpoints
 from densescope.selection.change import leading_part
-from densescope.selection.sameness import TRAITS, Trait
+from densescope.selection.traits import TRAITS, Trait
 from tests.selection.runs import PROVENANCE, failed, noisy_run, plain_run, record
 
 CURVE = [0.0, 3.0, 2.0, 1.0, 2.5, 1.0, 0.0]

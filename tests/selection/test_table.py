@@ -9,8 +9,8 @@ import pytest
 
 from densescope.errors import InputError
 from densescope.records import ProbeRecord, ScoreRecord
-from densescope.selection import Selection, select_checkpoints, selection_table, write_table
-from densescope.selection.table import COLUMNS, table_columns
+from densescope.selection import RunTable, Selection, select_checkpoints, write_table
+from densescope.selection.table import COLUMNS, flat_columns, flat_rows
 from tests.selection.runs import noisy_run, plain_run
 
 CURVE = [0.0, 3.0, 2.0, 1.0, 2.5, 1.0, 0.0]
@@ -32,8 +32,8 @@ def selection(records: list[ScoreRecord]) -> Selection:
 
 
 def test_rows_say_what_the_selection_says(selection: Selection, records: list[ScoreRecord]) -> None:
-    table = selection_table(selection, records)
-    columns = list(table_columns(selection, records))
+    table = flat_rows(RunTable.of(records), selection)
+    columns = list(flat_columns(RunTable.of(records), selection))
     assert columns[: len(COLUMNS)] == list(COLUMNS)
     assert [list(row) for row in table] == [columns] * len(selection.rows)
     for flat, row in zip(table, selection.rows, strict=True):
@@ -51,9 +51,9 @@ def test_rows_say_what_the_selection_says(selection: Selection, records: list[Sc
 
 def test_json(selection: Selection, records: list[ScoreRecord], tmp_path: Path) -> None:
     path = tmp_path / "new" / "table.json"
-    write_table(selection, path, records)
+    write_table(RunTable.of(records), selection, path)
     document = json.loads(path.read_text())
-    assert document["rows"] == selection_table(selection, records)
+    assert document["rows"] == flat_rows(RunTable.of(records), selection)
     assert document["verdict"] == selection.verdict
     assert document["lambda"] == selection.lambda_
     assert document["tied"] == list(selection.tied)
@@ -65,7 +65,7 @@ def test_every_stored_number_and_probe_is_a_column_with_its_bounds(
 ) -> None:
     probe = ProbeRecord(records[1].name, 20, "epoch", "quick", "camvid", "miou", (0.25, 0.75))
     failed = replace(probe, name=records[0].name, status="failed", values=())
-    table = selection_table(selection, records, {"camvid-quick": [failed, probe]})
+    table = flat_rows(RunTable.of(records, {"camvid-quick": [failed, probe]}), selection)
     for flat, record in zip(table, records, strict=True):
         for name, estimate in record.scores["-1"].items():
             low, high = estimate.interval(selection.level) or (None, None)
@@ -80,19 +80,19 @@ def test_every_stored_number_and_probe_is_a_column_with_its_bounds(
 
 def test_csv(selection: Selection, records: list[ScoreRecord], tmp_path: Path) -> None:
     path = tmp_path / "new" / "table.csv"
-    write_table(selection, path, records)
+    write_table(RunTable.of(records), selection, path)
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    for row, expected in zip(rows, selection_table(selection, records), strict=True):
+    for row, expected in zip(rows, flat_rows(RunTable.of(records), selection), strict=True):
         assert row == {key: "" if v is None else str(v) for key, v in expected.items()}
 
 
 def test_parquet(selection: Selection, records: list[ScoreRecord], tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "table.PARQUET"
-    write_table(selection, str(path), records)
+    write_table(RunTable.of(records), selection, str(path))
     table = parquet.read_table(path)
-    assert table.to_pylist() == selection_table(selection, records)
+    assert table.to_pylist() == flat_rows(RunTable.of(records), selection)
     assert str(table.schema.field("shortlist_rank").type) == "int64"
     assert str(table.schema.field("dse_low").type) == "double"
 
@@ -101,7 +101,7 @@ def test_nothing_but_the_table_is_left_behind(
     selection: Selection, records: list[ScoreRecord], tmp_path: Path
 ) -> None:
     for suffix in ("json", "csv", "parquet"):
-        write_table(selection, tmp_path / f"table.{suffix}", records)
+        write_table(RunTable.of(records), selection, tmp_path / f"table.{suffix}")
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "table.csv",
         "table.json",
@@ -114,4 +114,4 @@ def test_another_suffix(
     selection: Selection, records: list[ScoreRecord], tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(InputError, match=r"'table.*'; end it in .json, .csv, .parquet"):
-        write_table(selection, tmp_path / name, records)
+        write_table(RunTable.of(records), selection, tmp_path / name)

@@ -207,7 +207,7 @@ def test_paper_with_two_checkpoints() -> None:
     selection = select_checkpoints(plain_run([1.0, 2.0], definition="paper"), definition="paper")
     assert selection.verdict == (
         "No checkpoint is picked. Lambda is not defined with 2 scored "
-        "checkpoints: DSE of the paper's definition is left open, only its parts are shown."
+        "checkpoints: DSE of this definition is left open, only its parts are shown."
     )
 
 

@@ -127,8 +127,8 @@ COMPARED_METRICS = (
         "patches",
         summary="Patches with a norm far above the rest; a sign of artifacts.",
         about="Share of patches whose norm exceeds 3 times the median norm: the high-norm tokens "
-        "of Darcet et al., reported with about ten times the norm of the rest; 3 is the middle of 1 "
-        "and 10 on a logarithmic scale. From 0 to below 0.5.",
+        "of Darcet et al., reported with about ten times the norm of the rest; 3 is the middle of "
+        "1 and 10 on a logarithmic scale. From 0 to below 0.5.",
         trap="A final norm layer evens norms out, so 0 does not prove that there are none before "
         "it.",
         source="Darcet et al. (2024), arXiv 2309.16588",

@@ -19,7 +19,7 @@ Change = Literal["rotation", "scale", "group order", "image order", "duplication
 CHANGES: tuple[Change, ...] = ("rotation", "scale", "group order", "image order", "duplication")
 
 Series = Mapping[str, Estimate]
-"""One metric over the checkpoints of a run: name of the checkpoint -> its value, finite or not."""
+"""One metric over the checkpoints of a run, by name of the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Derived:
     """A metric made of others over the checkpoints of a run.
 
     Attributes:
-        series: the metric by checkpoint.
+        series: the metric by checkpoint; empty where it is not defined for this run.
         note: a sentence about it: what it depends on, or why it is not defined.
         lambda_: the weight of the effective rank in it, where it has one.
     """
@@ -76,7 +76,8 @@ class Derivation:
 
     Attributes:
         of: the metrics it is made of.
-        derive: their series in that order to its own. All hold the same checkpoints.
+        derive: their series in that order to its own. All hold the same checkpoints, those
+            where every one is finite.
     """
 
     of: tuple[str, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -47,21 +46,16 @@ def _separability(inter: Series, intra: Series) -> Derived:
 
 
 def _dse(definition: str, separability: Series, effective_rank: Series) -> Derived:
-    finite = [
-        name
-        for name, estimate in separability.items()
-        if math.isfinite(estimate.value) and math.isfinite(effective_rank[name].value)
-    ]
     lambda_, note = run_lambda(
-        [separability[name].value for name in finite],
-        [effective_rank[name].value for name in finite],
+        [estimate.value for estimate in separability.values()],
+        [estimate.value for estimate in effective_rank.values()],
         definition=definition,
     )
     if lambda_ is None:
         return Derived({}, note)
     sums = {
         name: linear_combination(separability[name], effective_rank[name], lambda_)
-        for name in finite
+        for name in separability
     }
     return Derived(sums, note, lambda_)
 

@@ -25,7 +25,6 @@ from densescope.numerics.structure import DEFINITIONS, Definition, check_feature
 from densescope.numerics.workers import walk
 
 Part = TypeVar("Part")
-COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse")
 SAME = "every patch is the same: the released definition divides by a spread of zero"
 FEW = "{count} images are not more than {dim} dimensions: the number measures the sample"
 
@@ -88,8 +87,9 @@ def estimate_structure(
 
     Returns:
         ``"<definition>.<component>"`` -> :class:`~densescope.estimate.Estimate`, components in
-        the order of :class:`~densescope.numerics.structure.DenseStructure`; ``paper.dse`` does not
-        exist. ``seed_spread`` is the standard deviation over the single-seed values.
+        the order of :class:`~densescope.numerics.structure.DenseStructure`; ``dse`` is
+        ``dse_lambda_1``, of the released definition only. ``seed_spread`` is the standard deviation
+        over the single-seed values.
 
     Raises:
         InputError: as ``dense_structure`` does; no seeds, no definitions, or fewer than 1 block.
@@ -99,7 +99,7 @@ def estimate_structure(
     Example:
         >>> noise = torch.randn(12, 16, 8, generator=torch.Generator().manual_seed(0))
         >>> result = estimate_structure(noise, global_clusters=6, group_size=4)
-        >>> len(result), len(result["released.dse"].replicates)
+        >>> len(result), len(result["released.dse_lambda_1"].replicates)
         (11, 3)
     """
     features = floating(features, "features").detach()

@@ -83,7 +83,7 @@ def _one_seed(
         values = {"inter": inter, "intra": intra, "intra_image": image, "intra_batch": batch}
         values["effective_rank"] = effective_rank
         if definition == "released":
-            values["dse"] = inter - intra + effective_rank
+            values["dse_lambda_1"] = inter - intra + effective_rank
         result |= {f"{definition}.{name}": value.cpu() for name, value in values.items()}
     return result
 

@@ -131,9 +131,11 @@ def build_report_data(
     )
 
 
-def preview_names(table: RunTable, selection: Selection) -> tuple[str, ...]:
+def preview_names(
+    records: Sequence[ScoreRecord] | RunTable, selection: Selection
+) -> tuple[str, ...]:
     """The checkpoints whose previews are shown: the first scored one, the pick and the last."""
-    return tuple(_roles(table.records, selection))
+    return tuple(_roles(RunTable.of(records).records, selection))
 
 
 def _by_dse(alarm: Alarm | None, selection: Selection | None) -> str:

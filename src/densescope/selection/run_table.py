@@ -269,10 +269,13 @@ class RunTable:
         if absent is not None:
             return Column(metric, {}, absent)
         shared = [name for name in columns[0].series if all(name in c.series for c in columns)]
-        _check_replicates(columns, shared)
-        parts = [{name: column.series[name] for name in shared} for column in columns]
+        finite = [name for name in shared if all(name in c.finite for c in columns)]
+        _check_replicates(columns, finite)
+        parts = [{name: column.series[name] for name in finite} for column in columns]
         derived = derivation.derive(*parts)
-        return Column(metric, derived.series, derived.note, derived.lambda_)
+        known = {name: derived.series.get(name, Estimate(math.nan)) for name in shared}
+        series = {} if finite and not derived.series else known  # not defined for this run
+        return Column(metric, series, derived.note, derived.lambda_)
 
 
 def _position(record: ScoreRecord | ProbeRecord) -> tuple[int, str]:
@@ -284,9 +287,12 @@ def _check_replicates(columns: Sequence[Column], names: Sequence[str]) -> None:
     for name in names:
         counts = {c.metric.name: len(c.series[name].replicates) for c in columns}
         if len(set(counts.values())) > 1:
-            parts = " and ".join(f"{count} of {metric}" for metric, count in counts.items())
-            raise RecordError(f"{name} has {parts} as replicates; score the checkpoint again")
-    for column in columns:
+            (one, few), *_, (other, more) = counts.items()
+            raise RecordError(
+                f"{name} has {few} replicates of {one} and {more} of {other}; score the "
+                "checkpoint again"
+            )
+    for column in columns if names else ():
         expected = len(column.series[names[0]].replicates)
         for name in names:
             if (count := len(column.series[name].replicates)) != expected:

@@ -5,7 +5,8 @@ import statistics
 import pytest
 
 from densescope.errors import InputError
-from densescope.selection import run_lambda, select_checkpoints
+from densescope.metrics.lambdas import run_lambda
+from densescope.selection import select_checkpoints
 from tests.selection.runs import plain_run
 
 
