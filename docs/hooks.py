@@ -51,6 +51,7 @@ AREAS = {
     "selection": "Choice",
     "features": "Checkpoints and backbones",
     "evaluation": "Scores",
+    "metrics": "Scores",
     "estimate": "Scores",
     "numerics": "Metrics of a tensor",
     "monitoring": "Monitor",

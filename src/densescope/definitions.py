@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from densescope.errors import InputError
+
+DefinitionName = Literal["released", "paper"]
+DEFINITION_NAMES: tuple[DefinitionName, ...] = ("released", "paper")
 
 
 @dataclass(frozen=True)

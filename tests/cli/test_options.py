@@ -23,7 +23,7 @@ from densescope.cli.parsing import (
     refuse,
     whole_numbers,
 )
-from densescope.evaluation.scoring import ScoreSettings
+from densescope.metrics import ScoreSettings
 from tests.cli.running import VERBS, options_of
 
 

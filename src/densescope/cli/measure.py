@@ -191,9 +191,7 @@ def select(
 
     for path in write or []:
         from_options(check_suffix)(path)
-    if purpose != "gram-teacher" and first_part is not None:
-        raise UsageError("--first-part has an effect only with --for gram-teacher: leave it out")
-    table = read_run(output)
+    table = read_run(scores)
     if purpose == "gram-teacher":
         _select_teacher(table, definition, layer, first_part, write or [])
         return
@@ -212,14 +210,13 @@ def select(
 
 
 def _select_teacher(
-    table: RunTable, definition: str, layer: int, first_part: float | None, write: list[Path]
+    table: RunTable, definition: str, layer: int, first_part: float, write: list[Path]
 ) -> None:
     from densescope.selection.teacher import select_gram_teacher
 
-    part = FIRST_PART if first_part is None else first_part
-    if not 0 < part <= 1:
-        raise UsageError(f"--first-part is {part}; it must be above 0 and at most 1")
-    found = select_gram_teacher(table, definition=definition, layer=layer, first_part=part)
+    if not 0 < first_part <= 1:
+        raise UsageError(f"--first-part is {first_part}; it must be above 0 and at most 1")
+    found = select_gram_teacher(table, definition=definition, layer=layer, first_part=first_part)
     console = make_console()
     console.print(teacher_table(found))
     console.print(found.sentence, soft_wrap=True)

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from densescope.definitions import DEFINITION_NAMES, DefinitionName
 from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.numerics import baselines
 from densescope.numerics.assignment import group_count
 from densescope.numerics.checks import at_least, floating, shaped
 from densescope.numerics.replicates import Numbers, batch_numbers
-from densescope.numerics.structure import DEFINITIONS, Definition, check_features
+from densescope.numerics.structure import check_features
 from densescope.numerics.workers import walk
 
 Part = TypeVar("Part")
@@ -57,7 +58,7 @@ def _block_of_batches(batches: Sequence[slice], group_size: int, blocks: int) ->
 def estimate_structure(
     features: Tensor,
     *,
-    definitions: Sequence[Definition] = DEFINITIONS,
+    definitions: Sequence[DefinitionName] = DEFINITION_NAMES,
     seeds: Sequence[int] = (0, 1),
     blocks: int = 16,
     images_per_batch: int = 1024,

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from densescope.definitions import DefinitionName
 from densescope.numerics.assignment import Assignment, assign, pieces, unit
 from densescope.numerics.checks import full_precision
 from densescope.numerics.single_precision import row_values
-from densescope.numerics.structure import Definition, classes, ranks
+from densescope.numerics.structure import classes, ranks
 from densescope.numerics.terms import (
     Terms,
     cluster_terms,
@@ -29,7 +30,7 @@ def batch_numbers(
     block: Tensor,
     blocks: int,
     generators: Sequence[torch.Generator],
-    definitions: Sequence[Definition],
+    definitions: Sequence[DefinitionName],
     *,
     normalize: bool,
     local_clusters: int,
@@ -63,7 +64,7 @@ def _one_seed(
     assignment: Assignment,
     block: Tensor,
     s: Tensor,
-    definitions: Sequence[Definition],
+    definitions: Sequence[DefinitionName],
     positions: int,
 ) -> Numbers:
     terms = cluster_terms(features, assignment)
@@ -109,7 +110,7 @@ def _effective_ranks(
     spectra: Tensor,
     left: dict[int, Tensor],
     positions: int,
-    definition: Definition,
+    definition: DefinitionName,
     places: int,
 ) -> Tensor:
     """Effective rank of all images, then without each block: changes on some positions added."""

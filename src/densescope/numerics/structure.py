@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from densescope.definitions import DefinitionName, check_definition
 from densescope.errors import InputError
 from densescope.numerics.assignment import Assignment, assign, group_count
 from densescope.numerics.checks import (
@@ -23,8 +23,6 @@ from densescope.numerics.checks import (
 from densescope.numerics.spectrum import entropy_rank
 from densescope.numerics.terms import Terms, cluster_terms, position_spectra, spread
 
-Definition = Literal["released", "paper"]
-DEFINITIONS: tuple[Definition, ...] = ("released", "paper")
 RELEASED_EPSILON = 1e-12
 
 
@@ -55,7 +53,7 @@ class DenseStructure:
 def dense_structure(
     features: Tensor,
     *,
-    definition: Definition = "released",
+    definition: DefinitionName = "released",
     normalize: bool = True,
     local_clusters: int = 3,
     global_clusters: int = 24,
@@ -164,7 +162,7 @@ def dense_structure(
 def structure_of(
     features: Tensor,
     assignment: Assignment,
-    definition: Definition,
+    definition: DefinitionName,
     *,
     draws: int | None = None,
     rows: int | None = None,
@@ -191,7 +189,7 @@ def classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, T
     return _paper_classes(terms) if s is None else _released_classes(terms, s, dim)
 
 
-def ranks(spectra: Tensor, definition: Definition) -> Tensor:
+def ranks(spectra: Tensor, definition: DefinitionName) -> Tensor:
     """Effective rank of every matrix whose singular values are given, over the last axis."""
     if definition == "paper":
         return entropy_rank(spectra)
@@ -247,8 +245,7 @@ def check_features(
     """
     at_least(len(definitions), 1, "the number of definitions")
     for definition in definitions:
-        if definition not in DEFINITIONS:
-            raise InputError(f"definition is {definition!r}; choose from {', '.join(DEFINITIONS)}")
+        check_definition(definition)
     shaped(features, "images patches dim", "features")
     images, patches, _ = features.shape
     if images < 2:
