@@ -41,7 +41,7 @@ def test_bfloat16_moves_every_number_by_less_than_its_standard_error(
         for precision in ("float32", "bfloat16")
     )
     moved = 0
-    for name in (number for row in METRICS.values() for number in row.numbers):
+    for name in (metric.name for metric in METRICS.values() if metric.is_stored):
         error = exact[name].standard_error
         assert error is not None
         shift = abs(rough[name].value - exact[name].value)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from densescope.report.data import build_report_data
 from densescope.report.figures import build_figures
 from densescope.report.page import render_report
 from densescope.selection import RunTable, write_table
+from tests.test_layers import HEAVY, loaded_by
 from tests.tiny_run import IMAGES, SETTINGS, SPEC, write_checkpoints, write_images
 
 
@@ -119,9 +118,7 @@ def test_without_the_row_nothing_shows_it(swept: RunTable, monkeypatch: pytest.M
 
 
 def test_the_table_loads_without_torch() -> None:
-    script = "import sys; import densescope.metrics; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert loaded_by("import densescope.metrics", ("torch", *HEAVY)) == []
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)

@@ -46,7 +46,7 @@ def test_values_are_those_of_dense_structure() -> None:
         for name in ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse"):
             value = getattr(expected, name)
             if value is not None:
-                key = f"{definition}.{name}"
+                key = f"{definition}.{'dse_lambda_1' if name == 'dse' else name}"
                 assert found[key].value == pytest.approx(value.item(), rel=1e-5), key
     assert "paper.dse" not in found
     assert all(estimate.seed_spread is None for estimate in found.values())

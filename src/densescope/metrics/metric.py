@@ -121,6 +121,16 @@ class Metric:
     chooses: bool = True
 
     @property
+    def is_stored(self) -> bool:
+        """Whether it is computed from features, and stored; else it is derived from others."""
+        return isinstance(self.made_by, Computation)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it is made of: ``"patches"``, ``"image"`` or ``"views"``, or other metrics."""
+        return (self.made_by.reads,) if isinstance(self.made_by, Computation) else self.made_by.of
+
+    @property
     def axis(self) -> str:
         """Title of an axis: what it is and its unit."""
         return f"{self.title} ({self.unit})"
