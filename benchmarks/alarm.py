@@ -47,9 +47,9 @@ def simulated(
     memory: float,
     seed: int,
 ) -> list[ScoreRecord]:
-    chance = random.Random(seed)
-    common = [[chance.gauss(0, 0.1) for _ in range(BLOCKS)] for _ in range(2)]
-    state = [chance.gauss(0, WOBBLE), chance.gauss(0, WOBBLE)]
+    generator = random.Random(seed)
+    common = [[generator.gauss(0, 0.1) for _ in range(BLOCKS)] for _ in range(2)]
+    state = [generator.gauss(0, WOBBLE), generator.gauss(0, WOBBLE)]
     records = []
     for step in range(count):
         state = [

@@ -22,7 +22,7 @@ STRUCTURE += [f"paper.{name}" for name in COMPONENTS if name != "dse_lambda_1"]
 PUBLIC = [*STRUCTURE, *BASELINE_NAMES]
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from densescope.errors import InputError
 from densescope.evaluation.probes import find_protocol
 from densescope.metrics import ScoreSettings
-from densescope.pretraining.methods import default_backbone, find_method, settled
+from densescope.pretraining.methods import default_backbone, find_method, resolve_settings
 from densescope.pretraining.recipe import change_recipe
 from densescope.pretraining.settings import (
     BackboneSettings,
