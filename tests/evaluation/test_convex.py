@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,12 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.probes import convex
-from densescope.evaluation.probes.patch_head import measure_head
+from densescope.evaluation.probes import convex, softmax_fit
+from densescope.evaluation.probes.softmax_fit import Problem, Solution, Whitening
 from densescope.evaluation.probes.sources import TensorPatches
 
-TIGHT = convex.ConvexSettings(gradient_norm=1e-6, path_gradient_norm=1e-6)
 
-
-def problem(images: int = 40, dim: int = 6, classes: int = 3) -> tuple[Tensor, Tensor]:
+def world(images: int = 40, dim: int = 6, classes: int = 3) -> tuple[Tensor, Tensor]:
     """Features ``images 4 dim`` and soft targets ``images 4 classes``, some pixels uncounted."""
     chance = torch.Generator().manual_seed(0)
     labels = torch.randint(0, classes, (images, 4), generator=chance)
@@ -31,40 +28,102 @@ def problem(images: int = 40, dim: int = 6, classes: int = 3) -> tuple[Tensor, T
     return features, targets
 
 
-def patches_of(features: Tensor, targets: Tensor) -> tuple[convex.Patches, convex.Whitening]:
+def patches_of(features: Tensor, targets: Tensor) -> tuple[Problem, Whitening]:
     source = TensorPatches(features)
-    whiten = convex.whitening(source, targets.sum(2) > 0)
-    return convex.Patches(source, whiten, targets, torch.arange(len(features))), whiten
+    whiten = softmax_fit.whitening(source, targets.sum(2) > 0)
+    patches = softmax_fit.WhitenedPatches(source, whiten, torch.arange(len(features)))
+    return softmax_fit.problem(patches, targets.flatten(0, 1)), whiten
 
 
+def solved(
+    problem: Problem, strength: float, *, gradient_norm: float = 1e-6, iterations: int = 500
+) -> Solution:
+    start = torch.zeros_like(problem.moment)
+    return softmax_fit.solve(
+        problem,
+        strength,
+        start=start,
+        bends=softmax_fit.curvature(problem, start),
+        gradient_norm=gradient_norm,
+        iterations=iterations,
+        history=10,
+    )
+
+
+@pytest.mark.parametrize("coupled", [0, softmax_fit.COUPLED])
 @pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
-def test_the_minimum_is_that_of_an_independent_optimizer(strength: float) -> None:
+def test_the_minimum_is_that_of_an_independent_optimizer(
+    strength: float, coupled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     optimize = pytest.importorskip("scipy.optimize")
-    features, targets = problem()
+    monkeypatch.setattr(softmax_fit, "COUPLED", coupled)
+    features, targets = world()
     patches, whiten = patches_of(features, targets)
-    found = convex.solve(patches, strength, TIGHT)
+    found = solved(patches, strength)
     counted = targets.sum(2) > 0
     x = whiten(features[counted]).double().numpy()
     t = targets[counted].double().numpy()
 
     def value(flat: Any) -> float:
-        weight = flat.reshape(7, 3)
-        scores = x @ weight[:6] + weight[6]
+        weight = flat.reshape(3, 7)
+        scores = x @ weight[:, :6].T + weight[:, 6]
         logs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-        return float(-(t * logs).sum() / t.sum() + strength * (weight[:6] ** 2).sum() / 2)
+        return float(-(t * logs).sum() / t.sum() + strength * (weight[:, :6] ** 2).sum() / 2)
 
     best = optimize.minimize(value, np.zeros(21), method="BFGS", options={"gtol": 1e-8})
-    assert value(found.weight.double().numpy().ravel()) <= best.fun + 1e-6
+    assert value(found.weight.numpy().ravel()) <= best.fun + 1e-6
     assert found.gradient_norm <= 1e-6
+    assert found.loss == pytest.approx(
+        best.fun - strength * (best.x.reshape(3, 7)[:, :6] ** 2).sum() / 2, abs=1e-5
+    )
     scores = [
-        np.hstack([x, np.ones((len(x), 1))]) @ w
-        for w in (best.x.reshape(7, 3), found.weight.numpy())
+        np.hstack([x, np.ones((len(x), 1))]) @ w.T
+        for w in (best.x.reshape(3, 7), found.weight.numpy())
     ]
     assert (scores[0].argmax(1) == scores[1].argmax(1)).all()
 
 
+def test_hard_labels_are_fitted_as_scikit_learn_does() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features, targets = world()
+    hard = torch.nn.functional.one_hot(targets.argmax(2), 3).float()
+    problem, whiten = patches_of(features, hard)
+    strength, rows = 1e-3, hard.flatten(0, 1)
+    found = solved(problem, strength)
+    x = whiten(features).flatten(0, 1).double().numpy()
+    theirs = linear_model.LogisticRegression(C=1 / (strength * len(x)), tol=1e-10, max_iter=10000)
+    theirs.fit(x, rows.argmax(1).numpy())
+    logs = theirs.predict_log_proba(x)
+    assert found.loss == pytest.approx(float(-(rows.numpy() * logs).sum(1).mean()), abs=1e-6)
+    assert np.allclose(theirs.coef_, found.weight[:, :-1].numpy(), atol=1e-3)
+
+
+def test_a_curvature_of_the_sample_needs_few_passes() -> None:
+    chance = torch.Generator().manual_seed(0)
+    mixed = torch.randn(12, 12, generator=chance)
+    features = torch.randn(400, 64, 12, generator=chance) @ mixed
+    labels = (features @ torch.randn(12, 5, generator=chance)).argmax(2)
+    labels = torch.where(torch.rand(labels.shape, generator=chance) < 0.3, 0, labels)
+    targets = torch.nn.functional.one_hot(labels, 5).float()
+    whole, _ = patches_of(features, targets)
+    assert isinstance(whole.patches, softmax_fit.WhitenedPatches)
+    sample = softmax_fit.sample_problem(whole.patches, targets.flatten(0, 1))
+    assert len(sample.counted) == softmax_fit.SAMPLE < len(whole.counted)
+    limits = {"iterations": 500, "history": 10}
+    guess = softmax_fit.first_guess(sample, 1e-3, gradient_norm=3e-3, **limits)
+    passes = []
+    for weight in (torch.zeros_like(guess), guess):
+        bends = softmax_fit.curvature(sample, weight)
+        found = softmax_fit.solve(
+            whole, 1e-3, start=guess, bends=bends, gradient_norm=1e-5, **limits
+        )
+        passes.append(found.passes)
+    assert passes[1] <= 8
+    assert passes[0] > 2 * passes[1]
+
+
 def test_whitened_features_are_uncorrelated_with_variance_one() -> None:
-    features, targets = problem()
+    features, targets = world()
     _, whiten = patches_of(features, targets)
     values = whiten(features[targets.sum(2) > 0]).double()
     torch.testing.assert_close(values.mean(0), torch.zeros(6).double(), atol=1e-5, rtol=0)
@@ -73,73 +132,73 @@ def test_whitened_features_are_uncorrelated_with_variance_one() -> None:
 
 
 def test_an_invertible_map_of_the_features_changes_no_answer() -> None:
-    features, targets = problem()
+    features, targets = world()
     chance = torch.Generator().manual_seed(1)
     turn = torch.randn(6, 6, generator=chance) * torch.logspace(-2, 2, 6)
     answers = []
     for values in (features, features @ turn + 5):
         patches, whiten = patches_of(values, targets)
-        head = whiten.head(convex.solve(patches, 1e-3, TIGHT).weight)
+        head = whiten.head(solved(patches, 1e-3).weight.float())
         answers.append(head.logits(values).softmax(-1))
     torch.testing.assert_close(answers[0], answers[1], atol=2e-3, rtol=0)
 
 
 def test_directions_of_rounding_noise_are_left_out() -> None:
-    features, targets = problem()
+    features, targets = world()
     doubled = torch.cat([features, features], dim=2)
     patches, whiten = patches_of(doubled, targets)
     assert whiten.turn.shape == (12, 6)
     plain, _ = patches_of(features, targets)
-    twice, once = (convex.solve(p, 1e-3, TIGHT) for p in (patches, plain))
+    twice, once = (solved(p, 1e-3) for p in (patches, plain))
     assert twice.loss == pytest.approx(once.loss, abs=1e-5)
 
 
 def test_patches_are_made_part_by_part_where_they_do_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    features, targets = problem()
+    features, targets = world()
     inside, _ = patches_of(features, targets)
-    monkeypatch.setattr(convex, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(convex, "ROWS", 7)
+    monkeypatch.setattr(softmax_fit, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(softmax_fit, "ROWS", 7)
     outside, _ = patches_of(features, targets)
-    expected, found = (convex.solve(patches, 1e-2, TIGHT).weight for patches in (inside, outside))
+    expected, found = (solved(patches, 1e-2).weight for patches in (inside, outside))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("best", [1e-6, 1e-3, 10.0])
 def test_the_path_is_widened_until_the_best_strength_lies_inside(best: float) -> None:
-    features, targets = problem()
-    patches, _ = patches_of(features, targets)
     seen: list[float] = []
 
-    def solved(patches: Any, strength: float, settings: Any, *, start: Any = None) -> Any:
+    def moved(strength: float, start: Tensor) -> Solution:
         seen.append(strength)
-        return convex.Solution(torch.zeros(7, 3), 0.0, 0.0, 1)
+        return Solution(torch.zeros(3, 7), 0.0, 0.0, 2)
 
-    def judge(weight: Tensor) -> float:
+    def judge(solution: Solution) -> float:
         return -abs(np.log(seen[-1] / best))
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(convex, "solve", solved)
-        path = convex.follow_path(patches, convex.ConvexSettings(), judge)
-    chosen = max(path, key=lambda strength: path[strength][0])
+    path = convex.follow_path(moved, torch.zeros(3, 7), convex.ConvexSettings(), judge)
+    chosen = convex.choose(path)
     assert min(path) < chosen < max(path)
     assert max(chosen / best, best / chosen) <= 2.01
 
 
+def test_the_path_ends_where_a_weaker_penalty_moves_nothing() -> None:
+    def moved(strength: float, start: Tensor) -> Solution:
+        return Solution(start, 0.0, 0.0, 1 if strength < 1e-5 else 2)
+
+    def judge(solution: Solution) -> float:
+        judged.append(1.0)
+        return float(len(judged))
+
+    judged: list[float] = []
+    path = convex.follow_path(moved, torch.zeros(3, 7), convex.ConvexSettings(), judge)
+    assert min(path) == pytest.approx(1e-3 / 4**3)
+
+
 def test_a_solution_that_was_not_found_says_so() -> None:
-    features, targets = problem()
-    patches, _ = patches_of(features, targets)
-    hasty = replace(TIGHT, iterations=1)
-    found = convex.solve(patches, 1e-4, hasty)
-    matrix = measure_head(
-        patches_of(features, targets)[1].head(found.weight),
-        TensorPatches(features),
-        torch.zeros(40, 4, 4, dtype=torch.int64),
-        (2, 2),
-        None,
-    )
-    details = convex._details({1e-4: (0.5, found)}, 1e-4, found, matrix, hasty)
+    found = solved(patches_of(*world())[0], 1e-4, iterations=1)
+    settings = convex.ConvexSettings(iterations=1)
+    details = convex._details({1e-4: (0.5, found)}, 1e-4, found, settings)
     assert details["converged"] is False
     assert "not converged: the gradient is" in str(details["note"])
 
@@ -155,6 +214,26 @@ def test_held_out_images_lie_in_stretches() -> None:
 
 
 def test_labels_that_do_not_count_are_refused() -> None:
-    features, _ = problem()
+    features, _ = world()
     with pytest.raises(DataError, match="fewer than two training patches have a label that counts"):
-        convex.whitening(TensorPatches(features), torch.zeros(40, 4, dtype=torch.bool))
+        softmax_fit.whitening(TensorPatches(features), torch.zeros(40, 4, dtype=torch.bool))
+
+
+def test_features_that_are_not_numbers_are_refused() -> None:
+    features, targets = world()
+    features[3, 1, 2] = float("nan")
+    with pytest.raises(DataError, match="NaN or infinite: this checkpoint has diverged"):
+        softmax_fit.whitening(TensorPatches(features), targets.sum(2) > 0)
+
+
+def test_one_class_and_more_classes_than_patches_are_refused() -> None:
+    targets = torch.zeros(2, 4, 9)
+    targets[..., 2] = 1
+    names = [f"class {number}" for number in range(9)]
+    with pytest.raises(DataError, match="is of one class, class 2: a probe tells classes apart"):
+        convex.trained_classes(targets, names)
+    targets[0] = torch.rand(4, 9, generator=torch.Generator().manual_seed(0))
+    targets[1] = 0
+    with pytest.raises(DataError, match="9 classes cannot be told apart from 4 labelled training"):
+        convex.trained_classes(targets, names)
+    assert convex.trained_classes(targets[..., :3], names).tolist() == [0, 1, 2]

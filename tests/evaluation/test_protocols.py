@@ -44,6 +44,7 @@ from tests.tiny_run import OPTIONS
 CROPS: dict[str, Any] = {"steps": 60, "batch": 8, "learning_rate": 0.1}
 # The published recipes train for hours; here with few steps and a rate to match.
 SHORT: dict[str, dict[str, Any]] = {
+    "linear": {},
     "quick-linear": {"epochs": 30, "batch_patches": 64},
     "capi-knn": {},
     "capi-logreg": {"iterations": 50},

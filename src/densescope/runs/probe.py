@@ -20,7 +20,7 @@ from densescope.evaluation.probes import (
     probe_checkpoint,
     protocol_settings,
 )
-from densescope.evaluation.probes.patch_head import QuickHead
+from densescope.evaluation.probes.patch_head import PatchHead
 from densescope.evaluation.probes.predict import predict_masks
 from densescope.features.backbones import load_backbone
 from densescope.features.detection import determine
@@ -254,7 +254,7 @@ def _keep_masks(
     data: ProbeData,
 ) -> None:
     """What the probe sees in a few test images, for the report; a reader that can draw only."""
-    if not isinstance(outcome.head, QuickHead) or not isinstance(data.test, SegmentationSet):
+    if not isinstance(outcome.head, PatchHead) or not isinstance(data.test, SegmentationSet):
         return
     few = data.test.subset(range(min(PREVIEW_IMAGES, len(data.test))))
     size = loaded.backbone.image_size

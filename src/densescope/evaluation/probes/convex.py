@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.confusion import Confusion
-from densescope.evaluation.probes.patch_head import QuickHead, measure_head, patch_targets
-from densescope.evaluation.probes.patch_knn import matrix_details
-from densescope.evaluation.probes.row import Found, ProbeTask
-from densescope.evaluation.probes.sources import (
-    MEMORY_BYTES,
-    PatchSource,
-    Standardization,
-    patch_source,
-    standardization,
+from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
+from densescope.evaluation.probes.row import Found, ProbeTask, measured
+from densescope.evaluation.probes.softmax_fit import (
+    Problem,
+    Solution,
+    WhitenedPatches,
+    curvature,
+    first_guess,
+    problem,
+    sample_problem,
+    solve,
+    whitening,
 )
+from densescope.evaluation.probes.sources import StoredPatches
 from densescope.evaluation.probes.splits import split_features
 
-ROWS = 16384
+NEVER = -1e4  # score of a class that no training patch has
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,9 @@ class ConvexSettings:
         first_strength: of the L2 penalty, where the path of strengths begins.
         ratio: of two neighboring strengths on the path.
         patience: strengths without a better held-out mIoU after which the path ends.
-        weakest: strength at which it ends in any case; the penalty is then next to none.
+        weakest: strength at which the path ends in any case; the penalty is then next to none.
         strongest: the same at its other end.
         gradient_norm: at which a solution counts as found.
-        path_gradient_norm: the same for solutions that only choose the strength.
         iterations: of L-BFGS at most, for every strength.
         history: updates L-BFGS remembers.
     """
@@ -51,124 +52,92 @@ class ConvexSettings:
     weakest: float = 1e-8
     strongest: float = 1e3
     gradient_norm: float = 1e-4
-    path_gradient_norm: float = 1e-3
     iterations: int = 1000
     history: int = 10
 
 
-@dataclass(frozen=True)
-class Whitening:
-    """Standardized features as uncorrelated ones of variance 1.
-
-    Attributes:
-        standardize: what features go through first.
-        turn: ``dim rank``; directions whose variance is rounding noise are left out.
-    """
-
-    standardize: Standardization
-    turn: Tensor
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """``... rank``."""
-        return self.standardize(values) @ self.turn
-
-    def head(self, weight: Tensor) -> QuickHead:
-        """The linear map on whitened features, as one on standardized features."""
-        return QuickHead(torch.cat([self.turn @ weight[:-1], weight[-1:]]), self.standardize)
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The minimum of the objective for one strength.
-
-    Attributes:
-        weight: ``rank+1 classes``; the last row is the bias.
-        loss: mean cross-entropy over the counted pixels, without the penalty.
-        gradient_norm: of the objective.
-        passes: over the patches.
-    """
-
-    weight: Tensor
-    loss: float
-    gradient_norm: float
-    passes: int
-
-
-class Patches:
-    """Whitened patches with their targets: in memory where they fit, else made part by part."""
-
-    def __init__(
-        self, source: PatchSource, whiten: Whitening, targets: Tensor, images: Tensor
-    ) -> None:
-        numbers = (images[:, None] * source.patches + torch.arange(source.patches)).flatten()
-        counted = targets.flatten(0, 1)[numbers].sum(1) > 0
-        self._numbers = numbers[counted]
-        self._source, self._whiten = source, whiten
-        self._targets = targets.flatten(0, 1)[self._numbers]
-        self._values = None
-        if len(self._numbers) * source.dim * 4 <= MEMORY_BYTES:
-            self._values = torch.cat([self._made(part) for part in self._parts()])
-        self.pixels = float(self._targets.sum(dtype=torch.float64))
-        self.shares = (self._targets.sum(0, dtype=torch.float64) / self.pixels).float()
-        self.rank = whiten.turn.shape[1]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for part in self._parts():
-            values = self._made(part) if self._values is None else self._values[part]
-            yield values, self._targets[part]
-
-    def _parts(self) -> Iterator[slice]:
-        for start in range(0, len(self._numbers), ROWS):
-            yield slice(start, start + ROWS)
-
-    def _made(self, part: slice) -> Tensor:
-        return self._whiten(self._source.take(self._numbers[part]))
+Path = dict[float, tuple[float, Solution]]
 
 
 def convex(task: ProbeTask) -> Found:
     """Engine: choose the strength on held-out training images, solve on all, read the test half."""
     settings: ConvexSettings = task.row.settings
     train = split_features(task, "train")
-    source = patch_source(train.patches[0])
+    source = StoredPatches(train.patches[0])
     classes, ignore = task.data.classes, task.data.ignore
     targets = patch_targets(train.labels, classes=classes, grid=train.grid, ignore=ignore)
+    present = trained_classes(targets, task.data.part("train").classes)
     whiten = whitening(source, targets.sum(2) > 0)
-    order = sorted(range(source.images), key=lambda number: task.data.part("train").names[number])
-    kept, out = neighbors_apart(order, settings.held_out_fraction)
+    names = task.data.part("train").names
+    kept, out = neighbors_apart(
+        sorted(range(len(names)), key=names.__getitem__), settings.held_out_fraction
+    )
+    order = torch.cat([kept, out])
+    patches = WhitenedPatches(source, whiten, order)
+    goals = targets[order].flatten(0, 1)[:, present]
+    del targets
 
-    def held_out_miou(weight: Tensor) -> float:
-        head = whiten.head(weight)
+    def head_of(solution: Solution) -> PatchHead:
+        weight = torch.zeros(classes, patches.rank + 1)
+        weight[:, -1] = NEVER
+        weight[present] = solution.weight.float()
+        return whiten.head(weight)
+
+    def held_out_miou(solution: Solution) -> float:
+        head = head_of(solution)
         return measure_head(head, source, train.labels, train.grid, ignore, out).mean_iou
 
-    rough = replace(settings, gradient_norm=settings.path_gradient_norm)
-    path = follow_path(Patches(source, whiten, targets, kept), rough, held_out_miou)
-    chosen = max(path, key=lambda strength: path[strength][0])
-    everything = Patches(source, whiten, targets, torch.arange(source.images))
-    found = solve(everything, chosen, settings, start=path[chosen][1].weight)
-    head = whiten.head(found.weight)
-    test = split_features(task, "test")
-    matrix = measure_head(head, patch_source(test.patches[0]), test.labels, test.grid, ignore)
-    return Found(
-        (matrix.mean_iou,) * len(task.seeds), _details(path, chosen, found, matrix, settings), head
+    first = goals[: len(kept) * source.patches]
+    sample = sample_problem(patches, first)
+    guess = first_guess(
+        sample,
+        settings.first_strength,
+        gradient_norm=3e-3,
+        iterations=settings.iterations,
+        history=settings.history,
     )
+    bends = curvature(sample, guess)
+
+    def solved(posed: Problem, strength: float, start: Tensor) -> Solution:
+        return solve(
+            posed,
+            strength,
+            start=start,
+            bends=bends,
+            gradient_norm=settings.gradient_norm,
+            iterations=settings.iterations,
+            history=settings.history,
+        )
+
+    path = follow_path(partial(solved, problem(patches, first)), guess, settings, held_out_miou)
+    chosen = choose(path)
+    found = solved(problem(patches, goals), chosen, path[chosen][1].weight)
+    head = head_of(found)
+    test = split_features(task, "test")
+    read = StoredPatches(test.patches[0])
+    counts = measure_head(head, read, test.labels, test.grid, ignore)
+    return measured([counts] * len(task.seeds), _details(path, chosen, found, settings), head)
 
 
-def whitening(source: PatchSource, counted: Tensor) -> Whitening:
-    """Center, deviations and principal axes of the patches that count.
+def trained_classes(targets: Tensor, names: Sequence[str]) -> Tensor:
+    """Classes that some training patch has; a solution for the others does not exist.
 
     Raises:
-        DataError: fewer than two patches count.
+        DataError: fewer than two, or fewer patches than classes.
     """
-    if int(counted.sum()) < 2:
-        raise DataError("fewer than two training patches have a label that counts")
-    standardize = standardization(source, counted)
-    square = torch.zeros(source.dim, source.dim, dtype=torch.float64)
-    for part in torch.split(counted.flatten().nonzero().flatten(), ROWS):
-        values = standardize(source.take(part))
-        square += (values.T @ values).double()
-    spread, axes = torch.linalg.eigh(square / int(counted.sum()))
-    kept = spread > spread[-1] * source.dim * torch.finfo(torch.float32).eps
-    return Whitening(standardize, (axes[:, kept] * spread[kept].rsqrt()).float())
+    present = (targets.sum((0, 1)) > 0).nonzero().flatten()
+    patches = int((targets.sum(2) > 0).sum())
+    if len(present) == 1:
+        raise DataError(
+            f"every training label that counts is of one class, {names[int(present)]}: a probe "
+            "tells classes apart, so give training images with at least two"
+        )
+    if patches < len(present):
+        raise DataError(
+            f"{len(present)} classes cannot be told apart from {patches} labelled training "
+            "patches: give more labelled images, larger ones, or fewer classes"
+        )
+    return present
 
 
 def neighbors_apart(order: list[int], fraction: float) -> tuple[Tensor, Tensor]:
@@ -188,32 +157,41 @@ def neighbors_apart(order: list[int], fraction: float) -> tuple[Tensor, Tensor]:
     return torch.tensor(kept), torch.tensor(sorted(out))
 
 
-Path = dict[float, tuple[float, Solution]]
-
-
 def follow_path(
-    patches: Patches, settings: ConvexSettings, judge: Callable[[Tensor], float]
+    solved: Callable[[float, Tensor], Solution],
+    start: Tensor,
+    settings: ConvexSettings,
+    judge: Callable[[Solution], float],
 ) -> Path:
     """Held-out score and solution of each strength, from the first in both directions.
 
     Each solution starts from that of its neighbor. In either direction the path ends ``patience``
-    strengths after the best one, or where the penalty is next to none or all.
+    strengths after the best one, where a weaker penalty no longer moves the solution, or where the
+    penalty is next to none or all.
+
+    Args:
+        solved: the solution for a strength, from weights ``start``.
+        start: weights to begin with.
+        settings: where the path begins and ends.
+        judge: held-out score of a solution.
     """
     first = settings.first_strength
-    begin = solve(patches, first, settings)
-    path: Path = {first: (judge(begin.weight), begin)}
+    begin = solved(first, start)
+    path: Path = {first: (judge(begin), begin)}
     for ratio in (1 / settings.ratio, settings.ratio):
         strength, since = first, 0
         best = max(score for score, _ in path.values())
         # Stronger penalties matter only where the best strength is not a weaker one.
-        if ratio > 1 and max(path, key=lambda s: path[s][0]) < first:
+        if ratio > 1 and choose(path) < first:
             since = settings.patience - 1
         while since < settings.patience:
             following = strength * ratio
             if not settings.weakest <= following <= settings.strongest:
                 break
-            found = solve(patches, following, settings, start=path[strength][1].weight)
-            score = judge(found.weight)
+            found = solved(following, path[strength][1].weight)
+            if ratio < 1 and found.passes == 1:
+                break
+            score = judge(found)
             path[following] = (score, found)
             strength = following
             since = 0 if score > best else since + 1
@@ -221,80 +199,13 @@ def follow_path(
     return path
 
 
-def solve(
-    patches: Patches, strength: float, settings: ConvexSettings, *, start: Tensor | None = None
-) -> Solution:
-    """Minimize ``mean cross-entropy + strength |W|^2 / 2``; the bias is not penalized.
-
-    The mean is over the pixels that count, and every pixel of a patch is given the same answer. The
-    objective is strictly convex in ``W``, so the minimum depends on nothing else. L-BFGS takes its
-    steps in units of the root of the curvature that each class has.
-
-    Args:
-        patches: with their targets.
-        strength: of the penalty.
-        settings: of the optimizer.
-        start: weights to begin with; zeros by default.
-    """
-    classes = len(patches.shares)
-    curvature = patches.shares * (1 - patches.shares)
-    scale = torch.cat(
-        [
-            (curvature + strength).rsqrt().expand(patches.rank, classes),
-            curvature.clamp_min(1 / patches.pixels).rsqrt()[None],
-        ]
-    )
-    weight = torch.zeros(patches.rank + 1, classes) if start is None else start
-    steps = (weight / scale).requires_grad_()
-    last = Solution(weight, math.nan, math.inf, 0)
-    optimizer = torch.optim.LBFGS(
-        [steps],
-        max_iter=settings.iterations,
-        max_eval=2 * settings.iterations,
-        history_size=settings.history,
-        tolerance_grad=0.0,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-
-    @torch.no_grad()
-    def closure() -> Tensor:
-        nonlocal last
-        weight = steps * scale
-        loss, gradient = objective(patches, weight, strength)
-        norm = float(gradient.norm())
-        last = Solution(weight, loss, norm, last.passes + 1)
-        if norm <= settings.gradient_norm:
-            raise _Solved
-        steps.grad = gradient * scale
-        return torch.tensor(loss + strength * float(weight[:-1].double().square().sum()) / 2)
-
-    with suppress(_Solved):
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return last
-
-
-class _Solved(Exception):
-    """The gradient is small enough."""
-
-
-def objective(patches: Patches, weight: Tensor, strength: float) -> tuple[float, Tensor]:
-    """Mean cross-entropy without the penalty, and the gradient of the objective with it."""
-    total = 0.0
-    gradient = torch.zeros_like(weight)
-    for values, targets in patches:
-        logs = torch.addmm(weight[-1], values, weight[:-1]).log_softmax(1)
-        total -= float((targets * logs).sum(dtype=torch.float64))
-        wrong = logs.exp_().mul_(targets.sum(1, keepdim=True)).sub_(targets)
-        gradient[:-1] += values.T @ wrong
-        gradient[-1] += wrong.sum(0)
-    gradient /= patches.pixels
-    gradient[:-1] += strength * weight[:-1]
-    return total / patches.pixels, gradient
+def choose(path: Path) -> float:
+    """The strength with the highest held-out score."""
+    return max(path, key=lambda strength: path[strength][0])
 
 
 def _details(
-    path: Path, chosen: float, found: Solution, matrix: Confusion, settings: ConvexSettings
+    path: Path, chosen: float, found: Solution, settings: ConvexSettings
 ) -> dict[str, object]:
     notes = []
     converged = found.gradient_norm <= settings.gradient_norm
@@ -303,7 +214,7 @@ def _details(
             f"not converged: the gradient is {found.gradient_norm:.2g}, not "
             f"{settings.gradient_norm:g}, after {settings.iterations} iterations"
         )
-    if chosen in (min(path), max(path)):
+    if not settings.weakest * settings.ratio < chosen < settings.strongest / settings.ratio:
         notes.append(f"the chosen strength {chosen:.2g} is at the end of the path of strengths")
     details: dict[str, object] = {
         "strength": chosen,
@@ -312,6 +223,5 @@ def _details(
         "loss": found.loss,
         "passes": found.passes + sum(solution.passes for _, solution in path.values()),
         "held_out_miou": {f"{strength:.3g}": path[strength][0] for strength in sorted(path)},
-        **matrix_details([matrix]),
     }
     return {**details, "note": "; ".join(notes)} if notes else details

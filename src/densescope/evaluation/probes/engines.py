@@ -10,7 +10,7 @@ import torch
 from densescope.evaluation.probes.neighbors import nearest, query_chunks
 from densescope.evaluation.probes.patch_head import measure_head
 from densescope.evaluation.probes.quick import ProbeSettings, fit_quick_linear, quick_result
-from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.sources import patch_source
 from densescope.evaluation.probes.splits import split_features
 
@@ -59,8 +59,6 @@ def quick_linear(task: ProbeTask) -> Found:
     ]
     result = quick_result(found, fit, settings)
     details: dict[str, Any] = {
-        "class_iou": list(result.class_iou),
-        "pixel_accuracy": [matrix.pixel_accuracy for matrix in found],
         "learning_rate": result.learning_rate,
         "held_out_miou": {
             f"{rate:g}": value
@@ -69,7 +67,7 @@ def quick_linear(task: ProbeTask) -> Found:
     }
     if result.note:
         details["note"] = result.note
-    return Found(result.seed_iou, details, fit.heads[0])
+    return measured(found, details, fit.heads[0])
 
 
 def image_knn(task: ProbeTask) -> Found:

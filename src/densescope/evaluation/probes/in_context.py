@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.neighbors import nearest, query_chunks
 from densescope.evaluation.probes.patch_head import patch_targets
-from densescope.evaluation.probes.patch_knn import matrix_details
-from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source
 from densescope.evaluation.probes.splits import SplitFeatures, split_features
 
@@ -59,9 +58,8 @@ def in_context(task: ProbeTask) -> Found:
     source = patch_source(train.patches[0])
     memories = [fill_memory(source, targets, settings, seed) for seed in task.seeds]
     test = split_features(task, "test")
-    matrices = [_read(memory, test, task, settings) for memory in memories]
-    details = {"memory": [len(memory.numbers) for memory in memories], **matrix_details(matrices)}
-    return Found(tuple(matrix.mean_iou for matrix in matrices), details)
+    counts = [_read(memory, test, task, settings) for memory in memories]
+    return measured(counts, {"memory": [len(memory.numbers) for memory in memories]})
 
 
 def fill_memory(
@@ -110,9 +108,9 @@ def attend(queries: Tensor, memory: Memory, settings: InContextSettings) -> Tens
 
 def _read(
     memory: Memory, test: SplitFeatures, task: ProbeTask, settings: InContextSettings
-) -> Confusion:
+) -> PixelCounts:
     classes = task.data.classes
-    total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
+    parts = []
     queries = patch_source(test.patches[0])
     for start in range(0, queries.images, IMAGES):
         truth = test.labels[start : start + IMAGES]
@@ -122,5 +120,5 @@ def _read(
         grids = scores.view(len(patches), *test.grid, classes).permute(0, 3, 1, 2)
         size = (truth.shape[1], truth.shape[2])
         found = F.interpolate(grids, size, mode="bilinear", align_corners=False).argmax(1)
-        total += confusion(found, truth, classes=classes, ignore=task.data.ignore)
-    return total
+        parts.append(count_pixels(found, truth, classes=classes, ignore=task.data.ignore))
+    return joined(parts)

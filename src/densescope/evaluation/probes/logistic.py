@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.confusion import Confusion, confusion
-from densescope.evaluation.probes.patch_knn import PatchLabels, cut, matrix_details
-from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
+from densescope.evaluation.probes.patch_knn import PatchLabels, cut
+from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.sources import (
     MEMORY_BYTES,
     PatchSource,
@@ -131,11 +132,11 @@ def logistic(task: ProbeTask) -> Found:
     test = split_features(task, "test")
     queries = patch_source(test.patches[0])
     asked = (queries, cut(test.labels, test.grid), torch.arange(queries.images))
-    matrices = [measure(weight, standardize, asked, task) for standardize, weight in heads]
-    details = {"strength": strengths, "held_out_miou": tables, **matrix_details(matrices)}
+    counts = [measure(weight, standardize, asked, task) for standardize, weight in heads]
+    details: dict[str, Any] = {"strength": strengths, "held_out_miou": tables}
     if notes:
         details["note"] = "; ".join(sorted(notes))
-    return Found(tuple(matrix.mean_iou for matrix in matrices), details)
+    return measured(counts, details)
 
 
 def fit(
@@ -232,18 +233,17 @@ Asked = tuple[PatchSource, PatchLabels, Tensor]
 
 def measure(
     weight: Tensor, standardize: Standardization, asked: Asked, task: ProbeTask
-) -> Confusion:
-    """One confusion matrix over all pixels: every pixel has the class of its patch."""
+) -> PixelCounts:
+    """Counts of every image: every pixel has the class of its patch."""
     source, truth, images = asked
     classes, weight = task.data.classes, weight.cpu()
-    total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
-    numbers = (images[:, None] * source.patches + torch.arange(source.patches)).flatten()
-    answers = truth.pixels.flatten(0, 1)
-    for part in torch.split(numbers, ROWS):
-        found = (standardize(source.take(part)) @ weight[:-1] + weight[-1]).argmax(1)
-        pixels = found[:, None].expand(-1, answers.shape[1])
-        total += confusion(pixels, answers[part], classes=classes, ignore=task.data.ignore)
-    return total
+    parts = []
+    for part in torch.split(images, max(ROWS // source.patches, 1)):
+        found = (standardize(source.of(part)) @ weight[:-1] + weight[-1]).argmax(2)
+        answers = truth.pixels[part]
+        pixels = found[:, :, None].expand_as(answers)
+        parts.append(count_pixels(pixels, answers, classes=classes, ignore=task.data.ignore))
+    return joined(parts)
 
 
 def _choose(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.sources import PatchSource, Standardization
+from densescope.numerics.workers import walk
+
+SCORES = 2**22  # that are brought to the size of the labels at once
 
 
 @dataclass(frozen=True)
-class QuickHead:
+class PatchHead:
     """A linear map from standardized patches to classes.
 
     Attributes:
@@ -65,35 +69,52 @@ def patch_targets(
         DataError: a label is neither a class nor ``ignore``.
     """
     targets = torch.empty(len(labels), grid[0] * grid[1], classes)
-    rows = torch.arange(classes)
     for index in range(0, len(labels), 64):
-        part = labels[index : index + 64].long()
-        counted = part != ignore if ignore is not None else torch.ones_like(part, dtype=torch.bool)
-        strange = part[counted & ((part < 0) | (part >= classes))]
+        part = labels[index : index + 64]
+        kept = part.long() if ignore is None else part.long().masked_fill(part == ignore, classes)
+        strange = part[(kept < 0) | (kept > (classes if ignore is not None else classes - 1))]
         if len(strange):
             raise DataError(f"label {int(strange[0])} is not one of {classes} classes")
-        one_hot = (part[:, None] == rows[:, None, None]) & counted[:, None]
-        fractions = F.adaptive_avg_pool2d(one_hot.float(), grid)
-        targets[index : index + 64] = fractions.flatten(2).transpose(1, 2)
+        targets[index : index + 64] = _fractions(kept, classes, grid)
     return targets
 
 
+def _fractions(labels: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
+    """``images patches classes`` of labels up to ``classes``, which stands for no class."""
+    images, rows, columns = labels.shape
+    if rows % grid[0] or columns % grid[1]:
+        one_hot = F.one_hot(labels, classes + 1)[..., :classes].permute(0, 3, 1, 2)
+        return F.adaptive_avg_pool2d(one_hot.float(), grid).flatten(2).transpose(1, 2)
+    patch = (
+        torch.arange(rows)[:, None] * grid[0] // rows * grid[1]
+        + torch.arange(columns) * grid[1] // columns
+    )
+    bins = grid[0] * grid[1] * (classes + 1)
+    places = (patch * (classes + 1) + labels).flatten(1).numpy()
+    counts = np.stack([np.bincount(image, minlength=bins) for image in places])
+    shares = torch.from_numpy(counts).view(images, -1, classes + 1)[..., :classes].float()
+    return shares / (rows * columns / (grid[0] * grid[1]))
+
+
 def measure_head(
-    head: QuickHead,
+    head: PatchHead,
     source: PatchSource,
     labels: Tensor,
     grid: tuple[int, int],
     ignore: int | None,
     images: Tensor | None = None,
-) -> Confusion:
-    """One confusion matrix of a head over all images, or those named."""
+) -> PixelCounts:
+    """Counts of a head on every image, or those named."""
     classes = head.weight.shape[1]
-    total = Confusion(torch.zeros(classes, classes, dtype=torch.int64))
     within = torch.arange(source.patches)
-    for part in torch.split(torch.arange(source.images) if images is None else images, 64):
+    size = (labels.shape[1], labels.shape[2])
+    numbers = torch.arange(source.images) if images is None else images
+
+    def one(part: Tensor) -> PixelCounts:
         patches = source.take(part[:, None] * source.patches + within)
-        truth = labels[part]
-        size = (truth.shape[1], truth.shape[2])
         maps = head.label_maps(patches, grid=grid, size=size)
-        total += confusion(maps, truth, classes=classes, ignore=ignore)
-    return total
+        return count_pixels(maps, labels[part], classes=classes, ignore=ignore)
+
+    at_once = min(max(SCORES // (classes * size[0] * size[1]), 1), 32)
+    like = torch.empty(1).expand(len(numbers), classes, *size)
+    return joined(walk(one, torch.split(numbers, at_once), like))

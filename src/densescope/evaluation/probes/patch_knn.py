@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.confusion import Confusion, confusion
+from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.neighbors import nearest
-from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source, standardization
 from densescope.evaluation.probes.splits import SplitFeatures, held_out, split_features
 
@@ -74,24 +73,14 @@ def patch_knn(task: ProbeTask) -> Found:
     source = patch_source(train.patches[0])
     chosen = [_choose(source, labels, task, settings, seed) for seed in task.seeds]
     test = split_features(task, "test")
-    matrices = [_read(source, labels, test, task, settings, seed, best) for seed, best, _ in chosen]
+    counts = [_read(source, labels, test, task, settings, seed, best) for seed, best, _ in chosen]
     tables = [table for _, _, table in chosen]
     details = {
         "neighbors": [best[0] for _, best, _ in chosen],
         "distance": [best[1] for _, best, _ in chosen],
         "held_out_miou": tables,
-        **matrix_details(matrices),
     }
-    return Found(tuple(matrix.mean_iou for matrix in matrices), details)
-
-
-def matrix_details(matrices: list[Confusion]) -> dict[str, Any]:
-    """Per-class IoU (mean over seeds, ``None`` where a class is absent) and pixel accuracy."""
-    ious = torch.stack([matrix.class_iou for matrix in matrices]).nanmean(0)
-    return {
-        "class_iou": [float(value) for value in ious],
-        "pixel_accuracy": [matrix.pixel_accuracy for matrix in matrices],
-    }
+    return measured(counts, details)
 
 
 Choice = tuple[int, str]
@@ -125,7 +114,7 @@ def _read(
     settings: PatchKnnSettings,
     seed: int,
     best: Choice,
-) -> Confusion:
+) -> PixelCounts:
     kept, out = held_out(source.images, settings.held_out_fraction, seed)
     memory = _Memory(
         source, labels, torch.cat([kept, out]), task.data.classes, task.data.ignore, fitted_on=kept
@@ -168,26 +157,24 @@ class _Memory:
 
     def matrices(
         self, asked: tuple[PatchSource, PatchLabels, Tensor], ks: tuple[int, ...], distance: str
-    ) -> dict[int, Confusion]:
-        """One confusion matrix over all pixels of the images asked about, for every k."""
+    ) -> dict[int, PixelCounts]:
+        """Counts of the images asked about, for every k."""
         source, truth, images = asked
-        empty = torch.zeros(self.classes, self.classes, dtype=torch.int64)
-        totals = {k: Confusion(empty) for k in ks}
-        numbers = (images[:, None] * source.patches + torch.arange(source.patches)).flatten()
-        answers = truth.pixels.flatten(0, 1)
-        for part in torch.split(numbers, QUERIES):
+        parts: dict[int, list[PixelCounts]] = {k: [] for k in ks}
+        for part in torch.split(images, max(QUERIES // source.patches, 1)):
+            answers = truth.pixels[part]
             _, near = nearest(
-                self.standardize(source.take(part)),
+                self.standardize(source.of(part)).flatten(0, 1),
                 self._keys,
                 count=len(self.numbers),
                 neighbors=max(ks),
                 distance=distance,
             )
             for k in ks:
-                voted = self._vote(self.numbers[near[:, :k]])
-                found = confusion(voted, answers[part], classes=self.classes, ignore=self.ignore)
-                totals[k] += found
-        return totals
+                voted = self._vote(self.numbers[near[:, :k]]).view(answers.shape)
+                found = count_pixels(voted, answers, classes=self.classes, ignore=self.ignore)
+                parts[k].append(found)
+        return {k: joined(found) for k, found in parts.items()}
 
     def _keys(self, start: int, stop: int) -> Tensor:
         return self.standardize(self.source.take(self.numbers[start:stop]))

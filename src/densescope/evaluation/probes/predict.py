@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.evaluation.probes.patch_head import QuickHead
+from densescope.evaluation.probes.patch_head import PatchHead
 from densescope.features.backbones import Backbone
 from densescope.features.extraction import extract
 
@@ -37,7 +37,7 @@ def predict_masks(
     Raises:
         InputError: the head is of another protocol, or of a backbone of another width.
     """
-    if not isinstance(head, QuickHead):
+    if not isinstance(head, PatchHead):
         raise InputError(
             "only a head of the protocol linear or quick-linear draws masks: probe with one of them"
         )

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from densescope.errors import DataError, InputError
 from densescope.evaluation.cache import StoredArray
-from densescope.evaluation.confusion import Confusion
-from densescope.evaluation.probes.patch_head import QuickHead, measure_head, patch_targets
+from densescope.evaluation.pixel_counts import PixelCounts
+from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.sources import (
     PatchSource,
     Standardization,
@@ -135,7 +135,7 @@ class QuickFit:
         held_out_iou: mean over seeds of the mIoU on held-out training images, per rate.
     """
 
-    heads: tuple[QuickHead, ...]
+    heads: tuple[PatchHead, ...]
     learning_rate: float
     held_out_iou: tuple[float, ...]
 
@@ -167,7 +167,7 @@ def fit_quick_linear(
     rate = settings.learning_rates[best]
     everything = [torch.arange(source.images)] * len(settings.seeds)
     weights = _train(part, everything, (rate,))
-    heads = tuple(QuickHead(weight[0], part.standardize) for weight in weights)
+    heads = tuple(PatchHead(weight[0], part.standardize) for weight in weights)
     return QuickFit(heads, rate, held_out)
 
 
@@ -193,7 +193,7 @@ def _choose(
     scores = []
     for rates, order in zip(weights, orders, strict=True):
         out = order[:count]
-        heads = [QuickHead(weight, part.standardize) for weight in rates]
+        heads = [PatchHead(weight, part.standardize) for weight in rates]
         found = [measure_head(head, part.source, labels, grid, ignore, out) for head in heads]
         scores.append([matrix.mean_iou for matrix in found])
     return tuple(statistics.fmean(column) for column in zip(*scores, strict=True))
@@ -234,7 +234,9 @@ def _train(part: _Training, images: Sequence[Tensor], rates: tuple[float, ...]) 
     return torch.stack(heads, dim=1)
 
 
-def quick_result(found: Sequence[Confusion], fit: QuickFit, settings: ProbeSettings) -> ProbeResult:
+def quick_result(
+    found: Sequence[PixelCounts], fit: QuickFit, settings: ProbeSettings
+) -> ProbeResult:
     """The numbers of one probe from the confusion matrix of each seed."""
     seed_iou = tuple(matrix.mean_iou for matrix in found)
     rate, note = fit.learning_rate, None

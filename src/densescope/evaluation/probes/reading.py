@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.evaluation.confusion import Confusion, confusion
 from densescope.evaluation.datasets import SegmentationSet
+from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.augment import short_side_size
 from densescope.evaluation.probes.data import decode_part
 from densescope.evaluation.probes.heads import LinearHead
@@ -51,7 +51,7 @@ def grids_of(task: ProbeTask, pixels: Tensor) -> Grids:
 @torch.no_grad()
 def read_in_windows(
     task: ProbeTask, heads: list[LinearHead], half: SegmentationSet
-) -> list[Confusion]:
+) -> list[PixelCounts]:
     """Windows over the image at its own aspect ratio; scores are compared with the stored mask."""
     from PIL import Image
 
@@ -59,7 +59,7 @@ def read_in_windows(
     stride = task.row.settings.stride
     if stride is None or not 1 <= stride <= size:
         raise InputError(f"windows of {size} pixels cannot be {stride} pixels apart: 1 to {size}")
-    matrices = empty_matrices(task, heads)
+    parts: list[list[PixelCounts]] = [[] for _ in heads]
     for index in range(len(half)):
         photo, mask = half.photo_and_mask(index)
         columns, rows = short_side_size(photo.size, size, task.row.settings.augmentation.long_side)
@@ -72,11 +72,11 @@ def read_in_windows(
         cuts = torch.stack([pixels[:, y : y + size, x : x + size] for y, x in places])
         grids = grids_of(task, cuts)
         truth = torch.from_numpy(np.array(mask))
-        for number, head in enumerate(heads):
+        for own, head in zip(parts, heads, strict=True):
             scores = assembled(head, grids, places, (rows, columns), size)
             found = F.interpolate(scores, tuple(truth.shape), mode="bilinear", align_corners=False)
-            matrices[number] += _compared(task, found.argmax(1)[0].cpu(), truth)
-    return matrices
+            own.append(_compared(task, found.argmax(1), truth[None]))
+    return [joined(own) for own in parts]
 
 
 def assembled(
@@ -93,10 +93,12 @@ def assembled(
     return total / times
 
 
-def read_whole(task: ProbeTask, heads: list[LinearHead], half: SegmentationSet) -> list[Confusion]:
+def read_whole(
+    task: ProbeTask, heads: list[LinearHead], half: SegmentationSet
+) -> list[PixelCounts]:
     """Every image in one square, compared at the row's label size."""
     row = task.row
-    matrices = empty_matrices(task, heads)
+    batches = []
     for start in range(0, len(half), task.piece):
         pixels, truth = decode_part(
             half,
@@ -106,33 +108,23 @@ def read_whole(task: ProbeTask, heads: list[LinearHead], half: SegmentationSet) 
             resize=row.resize,
             workers=task.workers,
         )
-        matrices = add_predictions(task, heads, matrices, grids_of(task, pixels), truth)
-    return matrices
+        batches.append(predictions(task, heads, grids_of(task, pixels), truth))
+    return [joined(parts) for parts in zip(*batches, strict=True)]
 
 
 @torch.no_grad()
-def add_predictions(
-    task: ProbeTask,
-    heads: list[LinearHead],
-    matrices: list[Confusion],
-    grids: Grids,
-    truth: Tensor,
-) -> list[Confusion]:
-    """The matrices with the predictions of every head for one batch of whole images."""
+def predictions(
+    task: ProbeTask, heads: list[LinearHead], grids: Grids, truth: Tensor
+) -> list[PixelCounts]:
+    """Counts of every head on one batch of whole images."""
     size = (int(truth.shape[1]), int(truth.shape[2]))
-    added = []
-    for matrix, head in zip(matrices, heads, strict=True):
+    made = []
+    for head in heads:
         scores = head([grid.to(head.bias.device) for grid in grids])
         found = F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
-        added.append(matrix + _compared(task, found.cpu(), truth))
-    return added
+        made.append(_compared(task, found, truth))
+    return made
 
 
-def _compared(task: ProbeTask, found: Tensor, truth: Tensor) -> Confusion:
-    return confusion(found, truth, classes=task.data.classes, ignore=task.data.ignore)
-
-
-def empty_matrices(task: ProbeTask, heads: list[LinearHead]) -> list[Confusion]:
-    """One matrix without counts for every head."""
-    zeros = torch.zeros(task.data.classes, task.data.classes, dtype=torch.int64)
-    return [Confusion(zeros) for _ in heads]
+def _compared(task: ProbeTask, found: Tensor, truth: Tensor) -> PixelCounts:
+    return count_pixels(found, truth, classes=task.data.classes, ignore=task.data.ignore)

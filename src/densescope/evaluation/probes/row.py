@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+import torch
+
 from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
+from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.probes.data import ProbeData, Task
 from densescope.features.backbones import Backbone
 from densescope.features.batching import Batching
@@ -25,11 +28,27 @@ class Found:
         values: the row's measure for each seed.
         details: plain values: per-class IoU, chosen hyper-parameters, other measures.
         head: the trained reader, where it can be used again.
+        counts: of the test images in order, for each seed; empty where masks are not asked for.
     """
 
     values: tuple[float, ...]
     details: Mapping[str, Any]
     head: Any = None
+    counts: tuple[PixelCounts, ...] = ()
+
+
+def measured(counts: Sequence[PixelCounts], details: Mapping[str, Any], head: Any = None) -> Found:
+    """What an engine of masks found, from its pixel counts for each seed.
+
+    The details get per-class IoU (mean over seeds, NaN for an absent class) and pixel accuracy.
+    """
+    ious = torch.stack([part.class_iou for part in counts]).nanmean(0)
+    measures = {
+        "class_iou": ious.tolist(),
+        "pixel_accuracy": [part.pixel_accuracy for part in counts],
+    }
+    values = tuple(part.mean_iou for part in counts)
+    return Found(values, {**details, **measures}, head, tuple(counts))
 
 
 @dataclass(frozen=True)

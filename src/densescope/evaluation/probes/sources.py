@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from densescope.evaluation.cache import StoredArray
+from densescope.numerics.workers import walk
 
 MEMORY_BYTES = 2 << 30
-IMAGES = 64
+IMAGES = 32
 
 
 class PatchSource(Protocol):
@@ -139,13 +140,15 @@ def standardization(source: PatchSource, counted: Tensor) -> Standardization:
 
     Centers first: a variance from sums of squares would drown in the mean of a collapsed model.
     """
-    center = torch.zeros(source.dim, dtype=torch.float64)
-    squares = torch.zeros_like(center)
     total = int(counted.sum())
-    for start in range(0, source.images, IMAGES):
-        kept = source.rows(start, start + IMAGES)[counted[start : start + IMAGES]]
-        center += kept.double().sum(0) / total
-    for start in range(0, source.images, IMAGES):
-        kept = source.rows(start, start + IMAGES)[counted[start : start + IMAGES]]
-        squares += (kept.double() - center).square().sum(0) / max(total - 1, 1)
-    return Standardization(center.float(), squares.sqrt().float().clamp(min=1e-6))
+    parts = [slice(start, start + IMAGES) for start in range(0, source.images, IMAGES)]
+    like = torch.empty(1).expand(source.images, source.patches, source.dim)
+
+    def kept(part: slice) -> Tensor:
+        return source.rows(part.start, part.stop)[counted[part]].double()
+
+    sums = walk(lambda part: kept(part).sum(0), parts, like)
+    center = torch.stack(sums).sum(0) / total
+    squares = walk(lambda part: (kept(part) - center).square_().sum(0), parts, like)
+    deviation = (torch.stack(squares).sum(0) / max(total - 1, 1)).sqrt()
+    return Standardization(center.float(), deviation.float().clamp(min=1e-6))

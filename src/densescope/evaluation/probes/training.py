@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densescope.evaluation.confusion import Confusion
 from densescope.evaluation.datasets import SegmentationSet
+from densescope.evaluation.pixel_counts import PixelCounts, joined
 from densescope.evaluation.probes.augment import crop_pair
 from densescope.evaluation.probes.heads import (
     HeadSettings,
@@ -21,16 +21,14 @@ from densescope.evaluation.probes.heads import (
     rate_at,
 )
 from densescope.evaluation.probes.patch_head import patch_targets
-from densescope.evaluation.probes.patch_knn import matrix_details
 from densescope.evaluation.probes.reading import (
     Grids,
-    add_predictions,
-    empty_matrices,
     grids_of,
+    predictions,
     read_in_windows,
     read_whole,
 )
-from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.sources import patch_source
 from densescope.evaluation.probes.splits import SplitFeatures, split_features
 from densescope.features.extraction import resolve_device
@@ -45,8 +43,8 @@ def train_on_crops(task: ProbeTask) -> Found:
         heads = [_train(task, seed, crop_batches(task, pool)) for seed in task.seeds]
     half = task.data.test
     assert isinstance(half, SegmentationSet)
-    matrices = (read_in_windows if task.row.resize == "slide" else read_whole)(task, heads, half)
-    return _found(task, heads, matrices)
+    read = read_in_windows if task.row.resize == "slide" else read_whole
+    return _found(task, heads, read(task, heads, half))
 
 
 def train_on_cached(task: ProbeTask) -> Found:
@@ -55,12 +53,12 @@ def train_on_cached(task: ProbeTask) -> Found:
     batches = cached_batches(train, _shares(task, train))
     heads = [_train(task, seed, batches) for seed in task.seeds]
     test = split_features(task, "test")
-    matrices = empty_matrices(task, heads)
+    parts = []
     for start in range(0, len(test.labels), task.piece):
         part = torch.arange(start, min(start + task.piece, len(test.labels)))
         grids, truth = cached_batches(test)(part, torch.Generator())
-        matrices = add_predictions(task, heads, matrices, grids, truth)
-    return _found(task, heads, matrices)
+        parts.append(predictions(task, heads, grids, truth))
+    return _found(task, heads, [joined(own) for own in zip(*parts, strict=True)])
 
 
 def crop_batches(task: ProbeTask, pool: ThreadPoolExecutor) -> Batches:
@@ -176,12 +174,11 @@ def _ignore(task: ProbeTask) -> int:
     return -100 if task.data.ignore is None else task.data.ignore
 
 
-def _found(task: ProbeTask, heads: list[LinearHead], matrices: list[Confusion]) -> Found:
+def _found(task: ProbeTask, heads: list[LinearHead], counts: list[PixelCounts]) -> Found:
     settings: HeadSettings = task.row.settings
     width = heads[0].weight.shape[1] // len(task.row.layers)
     details: dict[str, Any] = {
         "learning_rate": settings.rate_for(width),
         "steps": settings.steps_for(len(task.data.train)),
-        **matrix_details(matrices),
     }
-    return Found(tuple(matrix.mean_iou for matrix in matrices), details)
+    return measured(counts, details)

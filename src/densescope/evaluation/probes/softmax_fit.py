@@ -1,0 +1,331 @@
+"""Multinomial logistic regression on whitened patches: the minimum of a convex objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from densescope.errors import DataError
+from densescope.evaluation.probes.patch_head import PatchHead
+from densescope.evaluation.probes.sources import (
+    MEMORY_BYTES,
+    PatchSource,
+    Standardization,
+    standardization,
+)
+from densescope.numerics.minimize import Step, minimize
+from densescope.numerics.workers import walk
+
+ROWS = 4096  # patches of a block, small enough to stay near a core
+SAMPLE = 16384
+COUPLED = 2048
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Standardized features as uncorrelated ones of variance 1.
+
+    Attributes:
+        standardize: applied to features first.
+        turn: ``dim rank``; directions whose variance is rounding noise are left out.
+    """
+
+    standardize: Standardization
+    turn: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """``... rank``."""
+        return self.standardize(values) @ self.turn
+
+    def head(self, weight: Tensor) -> PatchHead:
+        """The linear map on whitened features, as one on standardized features."""
+        return PatchHead(torch.cat([self.turn @ weight.T[:-1], weight.T[-1:]]), self.standardize)
+
+
+def whitening(source: PatchSource, counted: Tensor) -> Whitening:
+    """Center, deviations and principal axes of the patches that count.
+
+    Raises:
+        DataError: fewer than two patches count, or features are not finite.
+    """
+    if int(counted.sum()) < 2:
+        raise DataError("fewer than two training patches have a label that counts")
+    standardize = standardization(source, counted)
+    numbers = counted.flatten().nonzero().flatten()
+
+    def one(part: slice) -> Tensor:
+        values = standardize(source.take(numbers[part]))
+        return (values.T @ values).double()
+
+    like = torch.empty(1).expand(len(numbers), source.dim)
+    square = torch.stack(walk(one, row_blocks(len(numbers)), like)).sum(0)
+    if not bool(square.isfinite().all()):
+        raise DataError(
+            "the patch features of the training images are NaN or infinite: this checkpoint has "
+            "diverged, probe an earlier one"
+        )
+    spread, axes = torch.linalg.eigh(square / int(counted.sum()))
+    kept = spread > spread[-1] * source.dim * torch.finfo(torch.float32).eps
+    return Whitening(standardize, (axes[:, kept] * spread[kept].rsqrt()).float())
+
+
+class WhitenedPatches:
+    """Whitened patches of some images in a given order: in memory where they fit, else made anew.
+
+    Args:
+        source: where the features lie.
+        whiten: applied to them.
+        order: numbers of the images.
+    """
+
+    def __init__(self, source: PatchSource, whiten: Whitening, order: Tensor) -> None:
+        self._numbers = (order[:, None] * source.patches + torch.arange(source.patches)).flatten()
+        self._source, self._whiten = source, whiten
+        self._values: Tensor | None = None
+        shape = (len(self._numbers), whiten.turn.shape[1])
+        self.rank = shape[1]
+        self.like = torch.empty(1).expand(shape)
+        if shape[0] * shape[1] * 4 <= MEMORY_BYTES:
+            values = torch.empty(shape)
+
+            def fill(part: slice) -> None:
+                values[part] = self._made(self._numbers[part])
+
+            walk(fill, row_blocks(len(values)), values)
+            self._values = values
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Patches by their place in the order, ``rows rank``."""
+        return self._made(self._numbers[rows]) if self._values is None else self._values[rows]
+
+    def _made(self, numbers: Tensor) -> Tensor:
+        return self._whiten(self._source.take(numbers))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Patches and soft targets, as far as the objective depends on them.
+
+    Attributes:
+        patches: whitened; indexed by a slice of rows, ``rows rank``.
+        counted: which part of each patch counts; as many rows as take part.
+        moment: mean over the pixels that count of target times features and 1,
+            ``classes rank+1``, float64. The targets enter the objective through it alone.
+        total: patches, each weighted by the part that counts.
+    """
+
+    patches: WhitenedPatches | Tensor
+    counted: Tensor
+    moment: Tensor
+    total: float
+
+    @property
+    def shares(self) -> Tensor:
+        """Part of the pixels that each class has."""
+        return self.moment[:, -1]
+
+    def sums(self, one: Callable[[slice, Tensor], Tensor]) -> Tensor:
+        """The sum over blocks of rows of what a function makes of a block, float64.
+
+        Blocks are worked on side by side; the sum does not depend on how many are.
+        """
+        return _sums(one, self.patches, len(self.counted))
+
+
+def problem(patches: WhitenedPatches | Tensor, targets: Tensor) -> Problem:
+    """The problem of the first patches, those that have targets.
+
+    Args:
+        patches: of all images.
+        targets: ``rows classes``: part of each patch's pixels that each class has.
+    """
+
+    def one(part: slice, values: Tensor) -> Tensor:
+        goals = targets[part].T
+        return torch.cat([goals @ values, goals.sum(1, keepdim=True)], 1)
+
+    moment = _sums(one, patches, len(targets))
+    total = float(moment[:, -1].sum())
+    return Problem(patches, targets.sum(1), moment / total, total)
+
+
+def sample_problem(patches: WhitenedPatches, targets: Tensor) -> Problem:
+    """The same for at most ``SAMPLE`` of these patches.
+
+    Which ones decides how many passes a solution takes, and nothing else.
+    """
+    drawn = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
+    rows = drawn[:SAMPLE].sort().values
+    return problem(patches[rows], targets[rows])
+
+
+def _sums(
+    one: Callable[[slice, Tensor], Tensor], patches: WhitenedPatches | Tensor, rows: int
+) -> Tensor:
+    like = patches if isinstance(patches, Tensor) else patches.like[:rows]
+    made = walk(lambda part: one(part, patches[part]).double(), row_blocks(rows), like)
+    return torch.stack(made).sum(0)
+
+
+def row_blocks(rows: int) -> list[slice]:
+    """So many rows, a block at a time."""
+    return [slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS)]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The minimum of the objective for one strength.
+
+    Attributes:
+        weight: ``classes rank+1``, float64; the last column is the bias. Their
+            mean over classes is 0.
+        loss: mean cross-entropy over the counted pixels, without the penalty.
+        gradient_norm: of the objective.
+        passes: over the patches.
+    """
+
+    weight: Tensor
+    loss: float
+    gradient_norm: float
+    passes: int
+
+
+def objective(problem: Problem, weight: Tensor, strength: float) -> tuple[float, Tensor]:
+    """``mean cross-entropy + strength |W|^2 / 2`` and its gradient; the bias is not penalized."""
+    slopes, bias = weight[:, :-1].float(), weight[:, -1:].float()
+
+    def one(part: slice, values: Tensor) -> Tensor:
+        counted = problem.counted[part]
+        scores = torch.addmm(bias, slopes, values.T)
+        top = scores.amax(0)
+        sums = scores.sub_(top).exp_().sum(0)
+        loss = (sums.log().add_(top) * counted).sum(dtype=torch.float64)
+        scores.mul_(counted / sums)
+        made = torch.cat([scores @ values, scores.sum(1, keepdim=True)], 1)
+        return torch.cat([made.double().flatten(), loss[None]])
+
+    sums = problem.sums(one) / problem.total
+    gradient = sums[:-1].view_as(weight) - problem.moment
+    gradient[:, :-1] += strength * weight[:, :-1]
+    penalty = strength / 2 * weight[:, :-1].square().sum()
+    return float(sums[-1] - (weight * problem.moment).sum() + penalty), gradient
+
+
+def curvature(sample: Problem, weight: Tensor) -> list[Tensor]:
+    """Second derivative of the mean cross-entropy on a sample: in blocks along its diagonal.
+
+    One block of all classes where that has at most ``COUPLED`` rows; else one of each class, with
+    nothing of how classes bend together.
+
+    Returns:
+        Matrices over the weights of one class after another, each with its bias last; float64.
+    """
+    values = sample.patches[: len(sample.counted)]
+    padded = torch.cat([values, values.new_ones(len(values), 1)], 1)
+    chances = (weight.float() @ padded.T).softmax(0)
+    classes, width = weight.shape
+
+    def bend(pair: tuple[int, int]) -> Tensor:
+        first, second = pair
+        both = (1.0 if first == second else 0.0) - chances[second]
+        scale = chances[first] * both * sample.counted / sample.total
+        return ((padded * scale[:, None]).T @ padded).double()
+
+    if classes * width > COUPLED:
+        return walk(bend, [(row, row) for row in range(classes)], padded)
+    pairs = [(row, column) for row in range(classes) for column in range(row + 1)]
+    whole = torch.empty(classes, width, classes, width, dtype=torch.float64)
+    for (row, column), part in zip(pairs, walk(bend, pairs, padded), strict=True):
+        whole[row, :, column] = whole[column, :, row] = part
+    return [whole.reshape(classes * width, -1)]
+
+
+def newton_step(bends: Sequence[Tensor], strength: float, shape: tuple[int, int]) -> Step:
+    """Gradients times the inverse of the curvature of the objective.
+
+    Args:
+        bends: of the mean cross-entropy, from :func:`curvature`.
+        strength: of the penalty.
+        shape: of the weights.
+    """
+    classes, width = shape
+    # Directions that no patch of the sample sees would be steps without end.
+    ridge = torch.full((classes, width), strength + 1e-7, dtype=torch.float64)
+    ridge[:, -1] = 1e-5
+    parts = torch.split(ridge.flatten(), ridge.numel() // len(bends))
+    factors = [
+        torch.linalg.cholesky(bend + part.diag()) for bend, part in zip(bends, parts, strict=True)
+    ]
+
+    def apply(gradient: Tensor) -> Tensor:
+        pieces = torch.split(gradient.flatten(), gradient.numel() // len(factors))
+        solved = [
+            torch.cholesky_solve(piece[:, None], factor)
+            for piece, factor in zip(pieces, factors, strict=True)
+        ]
+        return torch.cat(solved).view(shape)
+
+    return apply
+
+
+def solve(
+    problem: Problem,
+    strength: float,
+    *,
+    start: Tensor,
+    bends: Sequence[Tensor],
+    gradient_norm: float,
+    iterations: int,
+    history: int,
+) -> Solution:
+    """Minimize the objective of :func:`objective`, which is strictly convex in ``W``.
+
+    L-BFGS whose first guess of the curvature is that of a sample: about five passes a strength
+    where the sample's curvature is known with the coupling of the classes.
+
+    Args:
+        problem: patches and targets.
+        strength: of the penalty.
+        start: weights to begin with; the minimum does not depend on them.
+        bends: curvature near the minimum, from :func:`curvature`; neither depends on it.
+        gradient_norm: at which a solution counts as found.
+        iterations: at most.
+        history: updates that are remembered.
+    """
+    step = newton_step(bends, strength, (start.shape[0], start.shape[1]))
+    weight, value, gradient, passes = minimize(
+        lambda weight: objective(problem, weight, strength),
+        start,
+        step,
+        gradient_norm=gradient_norm,
+        iterations=iterations,
+        history=history,
+    )
+    penalty = strength / 2 * float(weight[:, :-1].square().sum())
+    # A number added to the bias of every class changes nothing: their mean is made 0.
+    centered = weight - weight.mean(0)
+    return Solution(centered, value - penalty, float(gradient.norm()), passes)
+
+
+def first_guess(
+    sample: Problem, strength: float, *, gradient_norm: float, iterations: int, history: int
+) -> Tensor:
+    """Roughly the minimum on a sample, from zeros: where :func:`curvature` is worth computing."""
+    scale = (sample.shares * (1 - sample.shares)).clamp_min(1 / sample.total)
+    ridge = torch.full((sample.moment.shape[1],), strength, dtype=torch.float64)
+    ridge[-1] = 0.0
+    guess, *_ = minimize(
+        lambda weight: objective(sample, weight, strength),
+        torch.zeros_like(sample.moment),
+        lambda gradient: gradient / (scale[:, None] + ridge),
+        gradient_norm=gradient_norm,
+        iterations=iterations,
+        history=history,
+    )
+    return guess
