@@ -32,7 +32,7 @@ LAYERS = {
     "features": 20,
     "evaluation": 30,
     "selection": 40,
-    "agreement": 41,
+    "correlation": 41,
     "runs": 42,
     "monitoring": 43,
     "pretraining": 42,

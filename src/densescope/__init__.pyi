@@ -1,7 +1,7 @@
 """Which checkpoint of a self-supervised run has the best patch features, and why."""
 
 from ._version import __version__ as __version__
-from .agreement import agreement_of_run as agreement_of_run
+from .correlation import correlate as correlate
 from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError
 from .errors import DensescopeError as DensescopeError

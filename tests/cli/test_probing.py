@@ -11,8 +11,8 @@ import pytest
 
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.runs.store import RunStore
-from tests.agreement.runs import run_of
 from tests.cli.running import BACKBONE, densescope, refused
+from tests.correlation.runs import run_of
 from tests.tiny_run import ARCHITECTURE
 
 
@@ -44,12 +44,14 @@ def test_probe_and_correlate(swept: Path, tmp_path: Path) -> None:
     assert "mIoU" in one.stdout
     unnamed = refused(densescope("probe", file, *labels, "--test-split", "test"))
     assert "has the layout of dino, ibot, mugs, but no architecture known here has" in unnamed
-    agreed = densescope("correlate", scores)
-    assert agreed.returncode == 0, agreed.stderr
-    assert "DSE (released)" in agreed.stdout
-    assert "Too few checkpoints: 6 have a score and a probe, and below 10 tau is" in agreed.stdout
-    assert "a probe on every checkpoint" in agreed.stdout
-    assert "mean Kendall" not in agreed.stdout
+    correlated = densescope("correlate", scores)
+    assert correlated.returncode == 0, correlated.stderr
+    assert "DSE (released)" in correlated.stdout
+    assert (
+        "Too few checkpoints: 6 have a score and a probe, and below 10 tau is" in correlated.stdout
+    )
+    assert "a probe on every checkpoint" in correlated.stdout
+    assert "mean Kendall" not in correlated.stdout
     shutil.copytree(scores, tmp_path / "again")
     several = densescope("correlate", scores, tmp_path / "again")
     assert several.returncode == 0, several.stderr
@@ -92,15 +94,15 @@ def test_correlate_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> 
     assert "has no probes; make some with" in unread
     for record in probes:
         store.write_probe("voc2012-linear", record)
-    agreed = densescope("correlate", store.folder)
-    assert agreed.returncode == 0, agreed.stderr
+    correlated = densescope("correlate", store.folder)
+    assert correlated.returncode == 0, correlated.stderr
     assert "needs at least 3 checkpoints with a score and a probe: probe more than the 2 so" in (
-        agreed.stdout
+        correlated.stdout
     )
-    assert "95 % interval" not in agreed.stdout
-    assert "a probe on every checkpoint" in agreed.stdout
-    assert agreed.stdout.count("the last checkpoint, checkpoint0002.pth, was not probed") == 1
-    assert "of several ways: " in agreed.stdout
+    assert "95 % interval" not in correlated.stdout
+    assert "a probe on every checkpoint" in correlated.stdout
+    assert correlated.stdout.count("the last checkpoint, checkpoint0002.pth, was not probed") == 1
+    assert "of several ways: " in correlated.stdout
     unread = refused(densescope("correlate", store.folder, "--losses", tmp_path / "nope.txt"))
     assert unread.endswith("nope.txt: No such file or directory")
 

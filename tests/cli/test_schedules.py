@@ -48,10 +48,10 @@ def test_select_correlate_and_report_say_that_a_schedule_is_stitched(
     for epoch in range(4):
         named = (f"checkpoint{epoch:04d}.pth", epoch, "epoch", "quick", "camvid", "miou")
         RunStore(scores).write_probe("camvid-quick", ProbeRecord(*named, (0.1 * epoch,)))
-    agreed = densescope("correlate", scores)
-    assert agreed.returncode == 0, agreed.stderr
-    assert f"scores: {SENTENCE}" in agreed.stdout
-    stored = json.loads((scores / "agreement" / "camvid-quick.json").read_text())
+    correlated = densescope("correlate", scores)
+    assert correlated.returncode == 0, correlated.stderr
+    assert f"scores: {SENTENCE}" in correlated.stdout
+    stored = json.loads((scores / "correlation" / "camvid-quick.json").read_text())
     assert {row["kind"] for row in stored["schedule"]} == {"learning rate", "length", "resumed"}
 
 

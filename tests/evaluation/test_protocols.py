@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from densescope.agreement.measures import MEASURES
+from densescope.correlation.measures import MEASURES
 from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.datasets import SegmentationSet, open_dataset

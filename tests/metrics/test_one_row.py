@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import densescope
-from densescope.agreement import agreement_of_run, regret_table
 from densescope.cli.tables import console, sweep_table
+from densescope.correlation import correlate, regret_table
 from densescope.estimate import Estimate
 from densescope.metrics import METRICS, Computation, Metric, ScoredFeatures, ScoreSettings
 from densescope.records import ProbeRecord
@@ -93,7 +93,7 @@ def test_select_writes_it(swept: RunTable, tmp_path: Path) -> None:
 
 
 def test_correlation_and_regret_judge_it(swept: RunTable) -> None:
-    row = agreement_of_run(swept, probes(swept)).row("brightness")
+    row = correlate(swept, probes(swept)).row("brightness")
     assert row.tau is not None
     assert (row.tau.value, row.title) == (-1.0, "mean brightness")
     way = regret_table(swept, probes(swept)).row("brightness")
@@ -113,7 +113,7 @@ def test_without_the_row_nothing_shows_it(swept: RunTable, monkeypatch: pytest.M
     labelled = probes(swept)
     monkeypatch.delitem(METRICS, "brightness")
     fresh = RunTable.of(list(swept.records))
-    assert "brightness" not in {row.number for row in agreement_of_run(fresh, labelled).rows}
+    assert "brightness" not in {row.number for row in correlate(fresh, labelled).rows}
     assert "bright" not in [c.heading.title for c in build_report_data(fresh, None).baselines]
 
 

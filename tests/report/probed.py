@@ -12,7 +12,7 @@ from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report import ReportData, build_report_data
 from densescope.report.labels import ProbedRoom
 from densescope.report.masks import Masks
-from densescope.runs.agree import judge_run
+from densescope.runs.correlate import judge_run
 from densescope.runs.store import RunStore
 from tests.report.synthetic import choose
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from densescope.agreement.measures import MEASURES, measure_of
+from densescope.correlation.measures import MEASURES, measure_of
 from densescope.records import ProbeRecord
 from densescope.report import ReportData, build_report_data, render_report
 from densescope.report.figures import build_figures
 from densescope.report.labels import NO_VALUE, ProbedRoom, _heading
 from densescope.report.run import report_run, run_report_data
-from densescope.runs.agree import judge_run
+from densescope.runs.correlate import judge_run
 from tests.report.probed import CLASSES, masks, probe, probed_report, probed_store, probes, room
 from tests.report.synthetic import choose, records
 from tests.report.test_page import HOSTILE, Page
@@ -77,11 +77,11 @@ def test_the_verdict_the_taus_and_the_regrets_are_those_that_were_found() -> Non
     text = section(render_report(probed_report(run, room(run, found))))
     assert escape(judged.degradation.verdict) in text
     cells = Page(text).cells
-    for row in judged.agreement.rows:
+    for row in judged.correlation.rows:
         assert row.title in cells
         assert row.tau is not None
         assert f"{row.tau.value:+.2f}".replace("-", "−") in cells
-    dse = judged.agreement.row("released.dse").interval
+    dse = judged.correlation.row("released.dse").interval
     assert dse is not None
     assert f"{dse[0]:+.2f} to {dse[1]:+.2f}".replace("-", "−") in cells
     assert "+0.57" in cells
@@ -161,8 +161,8 @@ def test_too_few_checkpoints_have_a_sentence_in_place_of_the_table(count: int) -
     shown = probed_report(run, room(run, probes(run)[:count])).rooms[0]
     assert shown.taus == ()
     text = section(render_report(probed_report(run, room(run, probes(run)[:count]))))
-    assert "Agreement with the label-free numbers is not known:" in text
-    assert 'class="agreement"' not in text
+    assert "Correlation with the label-free numbers is not known:" in text
+    assert 'class="correlation"' not in text
     assert 'class="choices"' in text
 
 

@@ -43,8 +43,8 @@ def test_scores_are_those_of_a_covariance(generator: torch.Generator) -> None:
     _, vectors = torch.linalg.eigh(centered.T @ centered)
     expected = centered @ vectors[:, [-1, -2, -3]]
     expected = expected / expected.norm(dim=0)
-    agreement = (principal_scores(rows.float()).double() * expected).sum(0).abs()
-    assert agreement.tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    correlation = (principal_scores(rows.float()).double() * expected).sum(0).abs()
+    assert correlation.tolist() == pytest.approx([1, 1, 1], abs=1e-5)
 
 
 def test_scores_do_not_depend_on_sign_or_place(generator: torch.Generator) -> None:

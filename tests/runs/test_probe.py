@@ -12,7 +12,7 @@ from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.features.names import CheckpointNames
 from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord
-from densescope.runs.agree import agree_run
+from densescope.runs.correlate import correlate_run
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest, probe_file, probe_run, spec_of
 from densescope.runs.store import RunStore
@@ -150,10 +150,10 @@ def test_one_file_probes_like_it_does_in_a_run(scored: Path, labelled: LabelledD
 def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -> None:
     probed(scored, labelled)
     losses = {f"checkpoint{e:04d}.pth": 4.0 - e for e in range(4)}
-    (found,) = agree_run(RunStore(scored), losses=losses).values()
+    (found,) = correlate_run(RunStore(scored), losses=losses).values()
     assert found.path is not None
     assert found.path.is_file()
-    assert found.agreement.row("released.dse").checkpoints == 4
+    assert found.correlation.row("released.dse").checkpoints == 4
     assert found.degradation.checkpoints == 4
     by_way = {row.way: row for row in found.regret.rows}
     assert by_way["loss"].name == "checkpoint0003.pth"
@@ -162,7 +162,7 @@ def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -
 
 def test_agreement_without_probes_says_how_to_make_some(scored: Path) -> None:
     with pytest.raises(RecordError, match="has no probes; make some with: densescope probe"):
-        agree_run(RunStore(scored))
+        correlate_run(RunStore(scored))
 
 
 def test_wrong_requests_are_sentences(scored: Path, labelled: LabelledData) -> None:

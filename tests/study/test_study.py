@@ -143,7 +143,7 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     # Student's interval of two values: 12.706 times half their distance
     assert effect.half == pytest.approx(12.706 * abs(changes[0] - changes[1]) / 2, rel=1e-3)
     assert found.missing == ()
-    assert found.agreement is not None
+    assert found.correlation is not None
     text = markdown(found)
     assert text.count("\n") == 5
     assert "| simsiam | dse | scenes-quick-linear-image-size32 | 2 |" in text

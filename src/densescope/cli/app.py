@@ -95,7 +95,7 @@ _verb(
     "Compare the label-free metrics with labelled probes: Kendall correlation, degradation, "
     """regret.
 
-    What it prints is stored in FOLDER/agreement/<dataset>-<protocol>.json.""",
+    What it prints is stored in FOLDER/correlation/<dataset>-<protocol>.json.""",
 )
 _verb(
     "training:pretrain",

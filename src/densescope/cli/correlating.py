@@ -17,7 +17,7 @@ from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
 if TYPE_CHECKING:
-    from densescope.agreement import Agreement, MeanAgreement, RegretRow, RegretTable
+    from densescope.correlation import Correlation, MeanCorrelation, RegretRow, RegretTable
 
 SHARED_BY = 3  # ways: a note that so many have is printed once, below the table
 
@@ -46,16 +46,16 @@ def correlate(
     config: ConfigOption = None,
 ) -> None:
     """Compare the label-free metrics with labelled probes."""
-    from densescope.agreement import losses_by_checkpoint, mean_agreement, read_losses
-    from densescope.agreement.kendall import LEAST_CHECKPOINTS, LEAST_TO_JUDGE
-    from densescope.runs.agree import agree_run, probed_rooms
+    from densescope.correlation import losses_by_checkpoint, mean_correlation, read_losses
+    from densescope.correlation.kendall import LEAST_CHECKPOINTS, LEAST_TO_JUDGE
+    from densescope.runs.correlate import correlate_run, probed_rooms
     from densescope.runs.store import RunStore
     from densescope.selection import schedule_breaks, stitched
 
     if losses is not None and len(scores) > 1:
         raise UsageError("--losses is the log of one run; give one folder with it")
     console = make_console()
-    agreements = []
+    correlations = []
     for output in scores:
         store = RunStore(output)
         probed_rooms(store)  # refused before a log is read
@@ -67,41 +67,41 @@ def correlate(
         warning = stitched(schedule_breaks(store.records()))
         if warning is not None:
             console.print(f"{output.name}: {warning}", soft_wrap=True)
-        for room, found in agree_run(store, losses=by_name, layer=layer).items():
+        for room, found in correlate_run(store, losses=by_name, layer=layer).items():
             where = f"{output.name}, {room}"
-            if len(found.agreement.checkpoints) < LEAST_CHECKPOINTS:
-                console.print(_too_few(where, found.agreement))
+            if len(found.correlation.checkpoints) < LEAST_CHECKPOINTS:
+                console.print(_too_few(where, found.correlation))
             else:
-                console.print(_agreement_table(where, found.agreement))
-                if len(found.agreement.checkpoints) < LEAST_TO_JUDGE:
-                    console.print(_few(found.agreement))
+                console.print(_correlation_table(where, found.correlation))
+                if len(found.correlation.checkpoints) < LEAST_TO_JUDGE:
+                    console.print(_few(found.correlation))
             console.print(Text(found.degradation.verdict))
             shared = _shared_notes(found.regret)
             console.print(_regret_table(found.regret, shared))
             if shared:
                 console.print(f"of several ways: {'; '.join(shared)}", soft_wrap=True)
             console.print(f"stored in {found.path}")
-            agreements.append(found.agreement)
+            correlations.append(found.correlation)
     if len(scores) > 1:
-        console.print(mean_table(mean_agreement(agreements)))
+        console.print(mean_table(mean_correlation(correlations)))
 
 
-def _too_few(where: str, agreement: Agreement) -> str:
-    from densescope.agreement.kendall import LEAST_CHECKPOINTS
-    from densescope.agreement.measures import measure_of
+def _too_few(where: str, correlation: Correlation) -> str:
+    from densescope.correlation.kendall import LEAST_CHECKPOINTS
+    from densescope.correlation.measures import measure_of
 
     return (
-        f"Kendall's tau with {measure_of(agreement.measure).title} needs at least "
+        f"Kendall's tau with {measure_of(correlation.measure).title} needs at least "
         f"{LEAST_CHECKPOINTS} checkpoints with a score and a probe: probe more than the "
-        f"{len(agreement.checkpoints)} so far ({where})."
+        f"{len(correlation.checkpoints)} so far ({where})."
     )
 
 
-def _few(agreement: Agreement) -> str:
-    from densescope.agreement.kendall import LEAST_TO_JUDGE
+def _few(correlation: Correlation) -> str:
+    from densescope.correlation.kendall import LEAST_TO_JUDGE
 
     return (
-        f"Too few checkpoints: {len(agreement.checkpoints)} have a score and a probe, and below "
+        f"Too few checkpoints: {len(correlation.checkpoints)} have a score and a probe, and below "
         f"{LEAST_TO_JUDGE} tau is mostly chance: probe more of them."
     )
 
@@ -116,15 +116,15 @@ def _notes(row: RegretRow) -> list[str]:
     return [] if row.note is None else row.note.split("; ")
 
 
-def _agreement_table(room: str, agreement: Agreement) -> Table:
-    from densescope.agreement.measures import measure_of
-    from densescope.agreement.paper import paper_tau
+def _correlation_table(room: str, correlation: Correlation) -> Table:
+    from densescope.correlation.measures import measure_of
+    from densescope.correlation.paper import paper_tau
 
     made = table(
-        f"Kendall tau-b with {measure_of(agreement.measure).title} ({room})",
+        f"Kendall tau-b with {measure_of(correlation.measure).title} ({room})",
         ["number", "checkpoints", "tau", "95 % interval", "paper, mean of 16 methods"],
     )
-    for row in agreement.rows:
+    for row in correlation.rows:
         interval = (
             "–" if row.interval is None else f"{row.interval[0]:+.2f} to {row.interval[1]:+.2f}"
         )
@@ -135,9 +135,9 @@ def _agreement_table(room: str, agreement: Agreement) -> Table:
     return made
 
 
-def mean_table(mean: MeanAgreement) -> Table:
+def mean_table(mean: MeanCorrelation) -> Table:
     """Mean tau of each number over several runs, beside the paper's."""
-    from densescope.agreement.paper import PAPER_COLUMNS
+    from densescope.correlation.paper import PAPER_COLUMNS
 
     columns = [*mean.datasets, "mean", *(f"paper: {name}" for name in PAPER_COLUMNS)]
     made = table("mean Kendall tau-b over the runs", ["number", *columns])
@@ -151,7 +151,7 @@ def mean_table(mean: MeanAgreement) -> Table:
 
 
 def _regret_table(regret: RegretTable, shared: Sequence[str]) -> Table:
-    from densescope.agreement.measures import measure_of
+    from densescope.correlation.measures import measure_of
 
     measure = measure_of(regret.measure)
     made = table(

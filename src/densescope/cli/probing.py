@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from densescope.agreement.measures import MEASURES, Measure, measure_of
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
 from densescope.cli.parsing import (
@@ -32,6 +31,7 @@ from densescope.cli.parsing import (
 )
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
+from densescope.correlation.measures import MEASURES, Measure, measure_of
 from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:

@@ -52,8 +52,8 @@ def study(
     (output / "summary.md").write_text(table + "\n", encoding="utf-8")
     write_figure(found, output / "summary.html")
     console.print(table, soft_wrap=True)
-    if found.agreement is not None:
-        console.print(mean_table(found.agreement))
+    if found.correlation is not None:
+        console.print(mean_table(found.correlation))
     if found.missing:
         console.print(f"not there yet: {', '.join(found.missing)}")
     console.print(f"figure: {output / 'summary.html'}")

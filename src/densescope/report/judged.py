@@ -1,4 +1,4 @@
-"""Agreement and regret of a probed run as the rows of two tables."""
+"""Correlation and regret of a probed run as the rows of two tables."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from densescope.agreement.measures import Measure
-from densescope.agreement.paper import paper_tau
+from densescope.correlation.measures import Measure
+from densescope.correlation.paper import paper_tau
 from densescope.report.values import MISSING, ShownValue, decimals_for, plain
 
 if TYPE_CHECKING:
-    from densescope.agreement import Agreement, AgreementRow, RegretRow, RegretTable
+    from densescope.correlation import Correlation, CorrelationRow, RegretRow, RegretTable
 
 
 @dataclass(frozen=True)
 class TauLine:
-    """One row of the agreement table; the places are from 0 (tau -1) to 100 (tau 1)."""
+    """One row of the correlation table; the places are from 0 (tau -1) to 100 (tau 1)."""
 
     title: str
     checkpoints: int
@@ -45,15 +45,17 @@ class ChoiceLine:
     is_own: bool
 
 
-def tau_lines(agreement: Agreement, definition: str) -> tuple[tuple[TauLine, ...], tuple[str, ...]]:
+def tau_lines(
+    correlation: Correlation, definition: str
+) -> tuple[tuple[TauLine, ...], tuple[str, ...]]:
     """The table, and the notes its rows refer to; without any tau the notes alone."""
-    notes = tuple(dict.fromkeys(row.note for row in agreement.rows if row.note))
-    if all(row.tau is None for row in agreement.rows):
+    notes = tuple(dict.fromkeys(row.note for row in correlation.rows if row.note))
+    if all(row.tau is None for row in correlation.rows):
         return (), notes
-    return tuple(_tau(row, notes, definition) for row in agreement.rows), notes
+    return tuple(_tau(row, notes, definition) for row in correlation.rows), notes
 
 
-def _tau(row: AgreementRow, notes: Sequence[str], definition: str) -> TauLine:
+def _tau(row: CorrelationRow, notes: Sequence[str], definition: str) -> TauLine:
     tau = None if row.tau is None else row.tau.value
     low, high = row.interval or (None, None)
     paper = paper_tau(row.number).get("mean")

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densescope.agreement.measures import Measure, measure_of
+from densescope.correlation.measures import Measure, measure_of
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.judged import ChoiceLine, TauLine, choice_lines, tau_lines
 from densescope.report.masks import MaskPanel, Masks, build_masks
 from densescope.report.values import MISSING, Curve, Heading, ShownValue, decimals_for, plain
 
 if TYPE_CHECKING:
-    from densescope.runs.agree import Judgement
+    from densescope.runs.correlate import Judgement
 
 NO_VALUE = "its value is not a finite number"
 
@@ -27,7 +27,7 @@ class ProbedRoom:
     Attributes:
         name: of their folder, ``<dataset>-<protocol>``.
         probes: one per checkpoint that was probed.
-        judgement: agreement, degradation and regret; ``None`` where they cannot be judged.
+        judgement: correlation, degradation and regret; ``None`` where they cannot be judged.
         problem: the sentence that says why not, else ``None``.
         masks: what was drawn on a few test images, or ``None``.
     """
@@ -64,7 +64,7 @@ class Room:
         verdict: on degradation, or ``None``.
         problem: why the probes cannot be judged, or ``None``.
         level: confidence of the intervals of tau, as text.
-        taus: agreement of each label-free number; empty where none is defined.
+        taus: correlation of each label-free number; empty where none is defined.
         tau_notes: what the numbers in ``taus`` refer to.
         choices: what each way to choose would have cost.
         values: one row per probe, by step.
@@ -109,7 +109,7 @@ def build_room(
     curve = Curve(_heading(measure), tuple(by_name.get(record.name) for record in records))
     notes = _shared_notes(probes)
     judged = room.judgement
-    taus, tau_notes = tau_lines(judged.agreement, definition) if judged else ((), ())
+    taus, tau_notes = tau_lines(judged.correlation, definition) if judged else ((), ())
     return Room(
         name=room.name,
         title=_title(room.name, probes, measure),
@@ -118,7 +118,7 @@ def build_room(
         seeds=_seeds(probes),
         verdict=judged.degradation.verdict if judged else None,
         problem=room.problem,
-        level=f"{100 * judged.agreement.level:.4g}%" if judged else "",
+        level=f"{100 * judged.correlation.level:.4g}%" if judged else "",
         taus=taus,
         tau_notes=tau_notes,
         choices=choice_lines(judged.regret, measure, definition) if judged else (),

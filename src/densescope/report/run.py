@@ -14,7 +14,7 @@ from densescope.report.labels import ProbedRoom
 from densescope.report.masks import Masks
 from densescope.report.page import write_report
 from densescope.report.previews import Previews
-from densescope.runs.agree import judge_run
+from densescope.runs.correlate import judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import AlarmSettings, RunTable, Selection, find_alarm
 

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from densescope.agreement import MeanAgreement, mean_agreement
-from densescope.agreement.measures import measure_of
+from densescope.correlation import MeanCorrelation, mean_correlation
+from densescope.correlation.measures import measure_of
 from densescope.errors import RecordError
 from densescope.estimate import student_quantile
 from densescope.records import ProbeRecord
-from densescope.runs.agree import Judgement, judge_run
+from densescope.runs.correlate import Judgement, judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import RunTable
 from densescope.study.run import cells_done
@@ -122,13 +122,13 @@ class StudySummary:
     Attributes:
         rows: one per method, arm and labelled set.
         series: one per run and labelled set.
-        agreement: mean tau over all runs, beside the paper's; ``None`` without probes.
+        correlation: mean tau over all runs, beside the paper's; ``None`` without probes.
         missing: runs of the study that are not there yet.
     """
 
     rows: tuple[StudyRow, ...]
     series: tuple[RunSeries, ...]
-    agreement: MeanAgreement | None
+    correlation: MeanCorrelation | None
     missing: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class StudySummary:
                 "rows": [asdict(row) for row in self.rows],
                 "series": [asdict(series) for series in self.series],
                 "missing": list(self.missing),
-                "agreement": None if self.agreement is None else self.agreement.to_json(),
+                "correlation": None if self.correlation is None else self.correlation.to_json(),
             }
         )
         return document
@@ -174,12 +174,12 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     rows = [
         _row(key, group, groups.get((key[0], first, key[2]), [])) for key, group in groups.items()
     ]
-    judged = [run.judgement.agreement for run in runs if run.judgement is not None]
+    judged = [run.judgement.correlation for run in runs if run.judgement is not None]
     there = {cell.name for cell, _ in done}
     return StudySummary(
         rows=tuple(rows),
         series=tuple(_series(run) for run in runs),
-        agreement=mean_agreement(judged) if judged else None,
+        correlation=mean_correlation(judged) if judged else None,
         missing=tuple(cell.name for cell in spec.cells() if cell.name not in there),
     )
 
@@ -201,7 +201,7 @@ def _row(key: tuple[str, str, str], group: Sequence[_Run], plain: Sequence[_Run]
     ways = [judgement.regret.row("released.pick") for judgement in judged]
     taus = {
         row.number: Spread.of([_tau(judgement, row.number) for judgement in judged])
-        for row in (judged[0].agreement.rows if judged else ())
+        for row in (judged[0].correlation.rows if judged else ())
     }
     method, arm, room = key
     measure = group[0].probes[0].measure if group[0].probes else ""
@@ -248,7 +248,7 @@ def _values(table: RunTable, part: str) -> list[float]:
 
 
 def _tau(judgement: Judgement, number: str) -> float:
-    tau = judgement.agreement.row(number).tau
+    tau = judgement.correlation.row(number).tau
     return math.nan if tau is None else tau.value
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from densescope.agreement import losses_by_checkpoint, read_losses
+from densescope.correlation import losses_by_checkpoint, read_losses
 from densescope.errors import RecordError
-from tests.agreement.runs import name_of, probe, score
+from tests.correlation.runs import name_of, probe, score
 
 
 def written(folder: Path, text: str, name: str = "log.txt") -> Path:

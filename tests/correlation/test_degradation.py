@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from densescope.agreement import find_degradation
-from densescope.agreement.noise import chance_of_larger, many_to_one_quantile, seed_noise
+from densescope.correlation import find_degradation
+from densescope.correlation.noise import chance_of_larger, many_to_one_quantile, seed_noise
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, student_quantile
-from tests.agreement.runs import name_of, noisy_probes, probe, run_of, score
+from tests.correlation.runs import name_of, noisy_probes, probe, run_of, score
 
 NOISE = 0.01
 FLAT = [0.5] * 12

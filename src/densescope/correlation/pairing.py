@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from densescope.agreement.measures import Measure, find_measure
+from densescope.correlation.measures import Measure, find_measure
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.run_table import RunTable

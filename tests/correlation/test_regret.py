@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from densescope.agreement import regret_table
-from densescope.agreement.regret import RegretTable
+from densescope.correlation import regret_table
+from densescope.correlation.regret import RegretTable
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord
-from tests.agreement.runs import name_of, probe, run_of
+from tests.correlation.runs import name_of, probe, run_of
 
 # A bump at 2 that falls, a rise to the end that is highest: the pick and the maximum differ.
 SEPARABILITY = [0.0, 0.6, 0.95, 0.5, 0.1, 0.4, 0.8, 1.0]

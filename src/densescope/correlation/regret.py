@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from densescope.agreement.judge import Judge, RegretRow
-from densescope.agreement.pairing import check_pairs, probed_run, scored_table
+from densescope.correlation.judge import Judge, RegretRow
+from densescope.correlation.pairing import check_pairs, probed_run, scored_table
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
 from densescope.metrics import METRICS
@@ -87,7 +87,7 @@ def regret_table(
         scores: records of one run, or its table; failed ones are left out.
         probes: of the same run, of some or all of its checkpoints.
         losses: file name of the checkpoint -> training loss, of
-            :func:`~densescope.agreement.losses_by_checkpoint`.
+            :func:`~densescope.correlation.losses_by_checkpoint`.
         layer: whose scores.
 
     Returns:

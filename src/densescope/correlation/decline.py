@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from densescope.agreement.degradation import Degradation, degradation_verdict
-from densescope.agreement.noise import (
+from densescope.correlation.degradation import Degradation, degradation_verdict
+from densescope.correlation.noise import (
     SeedNoise,
     chance_of_larger,
     many_to_one_quantile,
     seed_noise,
 )
-from densescope.agreement.pairing import ProbedRun, check_pairs, probed_run, scored_table
+from densescope.correlation.pairing import ProbedRun, check_pairs, probed_run, scored_table
 from densescope.errors import InputError
 from densescope.estimate import student_quantile
 from densescope.records import ProbeRecord, ScoreRecord

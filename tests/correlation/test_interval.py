@@ -1,6 +1,6 @@
 """The interval of tau over simulated runs whose true tau is known.
 
-``python -m tests.agreement.test_interval`` prints benchmarks/results/tau-interval.md.
+``python -m tests.correlation.test_interval`` prints benchmarks/results/tau-interval.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from densescope.agreement.kendall import tau_interval, tau_over_checkpoints
+from densescope.correlation.kendall import tau_interval, tau_over_checkpoints
 
 
 def curves(count: int, memory: float, rho: float, chance: random.Random) -> list[list[float]]:

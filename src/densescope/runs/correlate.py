@@ -1,4 +1,4 @@
-"""A probed run becomes its agreement, its verdict on degradation and its regrets."""
+"""A probed run becomes its correlation, its verdict on degradation and its regrets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from densescope.agreement import (
-    Agreement,
+from densescope.correlation import (
+    Correlation,
     Degradation,
     RegretTable,
-    agreement_of_run,
+    correlate,
     find_degradation,
     regret_table,
 )
@@ -26,13 +26,13 @@ class Judgement:
     """What one protocol on one data set says of a run.
 
     Attributes:
-        agreement: of each label-free number with the probe.
+        correlation: of each label-free number with the probe.
         degradation: best against last checkpoint.
         regret: of each way to choose.
         path: the JSON document that holds all three; ``None`` when it was not written.
     """
 
-    agreement: Agreement
+    correlation: Correlation
     degradation: Degradation
     regret: RegretTable
     path: Path | None = None
@@ -45,15 +45,15 @@ def judge_run(
     losses: Mapping[str, float] | None = None,
     layer: int = -1,
 ) -> Judgement:
-    """Agreement, degradation and regret of one set of probes."""
+    """Correlation, degradation and regret of one set of probes."""
     return Judgement(
-        agreement_of_run(table, probes, layer=layer),
+        correlate(table, probes, layer=layer),
         find_degradation(probes, table, layer=layer),
         regret_table(table, probes, losses=losses, layer=layer),
     )
 
 
-def agree_run(
+def correlate_run(
     store: RunStore, *, losses: Mapping[str, float] | None = None, layer: int = -1
 ) -> dict[str, Judgement]:
     """Judge every room of probes of a run, and store what was found beside them.
@@ -80,15 +80,15 @@ def agree_run(
     found = {}
     for room, probes in rooms.items():
         judged = judge_run(table, probes, losses=losses, layer=layer)
-        path = store.folder / "agreement" / f"{room}.json"
+        path = store.folder / "correlation" / f"{room}.json"
         document = {
-            "agreement": judged.agreement.to_json(),
+            "correlation": judged.correlation.to_json(),
             "degradation": judged.degradation.to_json(),
             "regret": judged.regret.to_json(),
             "schedule": breaks,
         }
         write_json(document, path)
-        found[room] = Judgement(judged.agreement, judged.degradation, judged.regret, path)
+        found[room] = Judgement(judged.correlation, judged.degradation, judged.regret, path)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Mean agreement over runs, beside the numbers of the paper."""
+"""Mean correlation over runs, beside the numbers of the paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from densescope.agreement.correlation import Agreement
+from densescope.correlation.tau import Correlation
 from densescope.errors import InputError, RecordError
 from densescope.estimate import student_quantile
 from densescope.metrics import METRICS, Metric
@@ -63,7 +63,7 @@ class MeanRow:
 
 
 @dataclass(frozen=True)
-class MeanAgreement:
+class MeanCorrelation:
     """Mean Kendall's tau of each number over runs: the shape of the paper's table.
 
     Attributes:
@@ -102,7 +102,9 @@ class MeanAgreement:
         return {**vars(self), "datasets": list(self.datasets), "rows": rows}
 
 
-def mean_agreement(agreements: Sequence[Agreement], *, level: float = 0.95) -> MeanAgreement:
+def mean_correlation(
+    correlations: Sequence[Correlation], *, level: float = 0.95
+) -> MeanCorrelation:
     """Average tau over runs for each data set, and over data sets.
 
     Runs are what is independent here: the interval of a cell is Student's over its runs, and says
@@ -110,7 +112,7 @@ def mean_agreement(agreements: Sequence[Agreement], *, level: float = 0.95) -> M
     and images, so equality is not to be expected.
 
     Args:
-        agreements: one per run and data set, of :func:`agreement_of_run`.
+        correlations: one per run and data set, of :func:`correlate`.
         level: confidence of the intervals, between 0 and 1.
 
     Raises:
@@ -121,15 +123,15 @@ def mean_agreement(agreements: Sequence[Agreement], *, level: float = 0.95) -> M
     """
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
-    if not agreements:
-        raise RecordError("there is no agreement to average; compute that of some runs first")
-    by_dataset: dict[str, list[Agreement]] = {}
-    for agreement in agreements:
-        by_dataset.setdefault(agreement.dataset, []).append(agreement)
+    if not correlations:
+        raise RecordError("there is no correlation to average; compute that of some runs first")
+    by_dataset: dict[str, list[Correlation]] = {}
+    for correlation in correlations:
+        by_dataset.setdefault(correlation.dataset, []).append(correlation)
     for group in by_dataset.values():
         _check_alike(group)
     rows = tuple(_row(m, by_dataset, level) for m in METRICS.values() if m.judged)
-    return MeanAgreement(tuple(by_dataset), rows, level)
+    return MeanCorrelation(tuple(by_dataset), rows, level)
 
 
 def paper_tau(number: str) -> dict[str, float]:
@@ -139,7 +141,7 @@ def paper_tau(number: str) -> dict[str, float]:
     return {} if row is None else dict(zip(PAPER_COLUMNS, row, strict=True))
 
 
-def _row(metric: Metric, by_dataset: Mapping[str, Sequence[Agreement]], level: float) -> MeanRow:
+def _row(metric: Metric, by_dataset: Mapping[str, Sequence[Correlation]], level: float) -> MeanRow:
     cells = {}
     for dataset, group in by_dataset.items():
         taus = [tau.value for one in group if (tau := one.row(metric.name).tau) is not None]
@@ -160,7 +162,7 @@ def _mean_tau(taus: Sequence[float], level: float) -> MeanTau:
     return MeanTau(mean, runs, (max(-1.0, mean - half), min(1.0, mean + half)))
 
 
-def _check_alike(group: Sequence[Agreement]) -> None:
+def _check_alike(group: Sequence[Correlation]) -> None:
     first = group[0]
     for other in group[1:]:
         for trait in ("protocol", "measure", "layer"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from densescope.agreement.kendall import (
+from densescope.correlation.kendall import (
     LEAST_CHECKPOINTS,
     LEAST_FOR_INTERVAL,
     LEAST_TO_JUDGE,
@@ -15,7 +15,7 @@ from densescope.agreement.kendall import (
     tau_interval,
     tau_over_checkpoints,
 )
-from densescope.agreement.pairing import ProbedRun, check_pairs, probed_run, scored_table
+from densescope.correlation.pairing import ProbedRun, check_pairs, probed_run, scored_table
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, jackknife_standard_error
 from densescope.metrics import METRICS
@@ -26,7 +26,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class AgreementRow:
+class CorrelationRow:
     """How one label-free number agrees with the measure over the checkpoints of a run.
 
     Attributes:
@@ -63,7 +63,7 @@ class AgreementRow:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Correlation:
     """Label-free numbers against one labelled measure over the checkpoints of one run.
 
     Attributes:
@@ -82,11 +82,11 @@ class Agreement:
     measure: str
     layer: int
     level: float
-    rows: tuple[AgreementRow, ...]
+    rows: tuple[CorrelationRow, ...]
     checkpoints: tuple[str, ...]
     left_out: tuple[str, ...]
 
-    def row(self, number: str) -> AgreementRow:
+    def row(self, number: str) -> CorrelationRow:
         """The row of one number.
 
         Raises:
@@ -121,13 +121,13 @@ class Agreement:
         }
 
 
-def agreement_of_run(
+def correlate(
     scores: Sequence[ScoreRecord] | RunTable,
     probes: Sequence[ProbeRecord],
     *,
     layer: int = -1,
     level: float = 0.95,
-) -> Agreement:
+) -> Correlation:
     """Kendall's tau of every label-free number with the measure of the probes.
 
     The tau is that of the raw number: a good alpha-ReQ is near 1 and not high, and a good
@@ -173,7 +173,7 @@ def agreement_of_run(
         )
     everyone = {record.name for record in table.records} | {probe.name for probe in probes}
     columns = [table.column(metric.name, layer) for metric in METRICS.values() if metric.judged]
-    return Agreement(
+    return Correlation(
         protocol=run.protocol,
         dataset=run.dataset,
         measure=run.measure.name,
@@ -185,7 +185,7 @@ def agreement_of_run(
     )
 
 
-def _row(column: Column, run: ProbedRun, both: Sequence[str], level: float) -> AgreementRow:
+def _row(column: Column, run: ProbedRun, both: Sequence[str], level: float) -> CorrelationRow:
     series = column.finite
     names = [name for name in both if name in series]
     by_name = {probe.name: run.goodness(probe) for probe in run.probes}
@@ -195,7 +195,7 @@ def _row(column: Column, run: ProbedRun, both: Sequence[str], level: float) -> A
     goodness = [math.fsum(values) / len(values) for values in seeds]
     tau = tau_over_checkpoints(numbers, goodness)
     interval = None if tau is None else tau_interval(tau, level)
-    return AgreementRow(
+    return CorrelationRow(
         number=column.metric.name,
         title=column.metric.title,
         checkpoints=len(names),

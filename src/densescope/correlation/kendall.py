@@ -11,7 +11,7 @@ from densescope.estimate import Estimate, student_quantile
 LEAST_CHECKPOINTS = 3
 LEAST_FOR_INTERVAL = 6
 LEAST_TO_JUDGE = 10  # of 9 checkpoints in random order, 12 % have |tau| of 0.4 or more
-BLOCKS = 4  # docs/explanation/agreement.md has the simulation that chose it
+BLOCKS = 4  # docs/explanation/correlation.md has the simulation that chose it
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:

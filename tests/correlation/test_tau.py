@@ -1,4 +1,4 @@
-"""Agreement of label-free numbers with probes: tau known on paper, and what is refused."""
+"""Correlation of label-free numbers with probes: tau known on paper, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densescope.agreement import agreement_of_run, kendall_tau
-from densescope.agreement.kendall import blocks_of, tau_interval, tau_over_checkpoints
+from densescope.correlation import correlate, kendall_tau
+from densescope.correlation.kendall import blocks_of, tau_interval, tau_over_checkpoints
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate
 from densescope.metrics import METRICS
-from tests.agreement.runs import name_of, probe, run_of, score
+from tests.correlation.runs import name_of, probe, run_of, score
 
 HUMP = [0.1, 0.4, 0.9, 1.0, 0.8, 0.5, 0.3, 0.2]
 
@@ -61,7 +61,7 @@ def test_tau_refuses_what_it_cannot_rank() -> None:
 @pytest.mark.parametrize(("sign", "tau"), [(1, 1.0), (-1, -1.0)])
 def test_one_order_and_the_opposite(sign: int, tau: float) -> None:
     scores, probes = run_of(HUMP, [0.3 + 0.1 * sign * value for value in HUMP])
-    row = agreement_of_run(scores, probes).row("released.separability")
+    row = correlate(scores, probes).row("released.separability")
     assert row.tau is not None
     assert row.tau.value == pytest.approx(tau)
     assert row.interval is None
@@ -74,25 +74,21 @@ def test_one_order_and_the_opposite(sign: int, tau: float) -> None:
 def test_a_measure_where_lower_is_better_is_turned() -> None:
     scores, probes = run_of(HUMP, [1 - value / 2 for value in HUMP])
     rmse = [replace(one, measure="rmse") for one in probes]
-    assert value_of(
-        agreement_of_run(scores, rmse).row("released.separability").tau
-    ) == pytest.approx(1)
-    assert value_of(
-        agreement_of_run(scores, probes).row("released.separability").tau
-    ) == pytest.approx(-1)
+    assert value_of(correlate(scores, rmse).row("released.separability").tau) == pytest.approx(1)
+    assert value_of(correlate(scores, probes).row("released.separability").tau) == pytest.approx(-1)
 
 
 def test_raw_numbers_are_not_turned() -> None:
     away = [1 + abs(1 - value) for value in HUMP]  # best checkpoint nearest to 1
     scores, probes = run_of(HUMP, HUMP, numbers={"alpha_req": away, "outlier_fraction": away})
-    found = agreement_of_run(scores, probes)
+    found = correlate(scores, probes)
     assert value_of(found.row("alpha_req").tau) == pytest.approx(-1)
     assert value_of(found.row("outlier_fraction").tau) == pytest.approx(-1)
 
 
 def test_every_number_has_a_row_and_says_why_it_has_no_tau() -> None:
     scores, probes = run_of(HUMP, HUMP)
-    found = agreement_of_run(scores, probes)
+    found = correlate(scores, probes)
     assert [row.number for row in found.rows] == [
         metric.name for metric in METRICS.values() if metric.judged
     ]
@@ -102,7 +98,7 @@ def test_every_number_has_a_row_and_says_why_it_has_no_tau() -> None:
         found.row("released.effective_rank").note == "the number is the same for all 8 checkpoints"
     )
     assert found.row("released.effective_rank").tau is None
-    flat = agreement_of_run(scores, [replace(one, values=(0.5,)) for one in probes])
+    flat = correlate(scores, [replace(one, values=(0.5,)) for one in probes])
     note = flat.row("released.separability").note
     assert note == "the measure is the same for all 8 checkpoints"
     with pytest.raises(RecordError, match=r"no number is named 'dse'; there are: released\.dse"):
@@ -113,7 +109,7 @@ def test_lambda_is_that_of_all_scored_checkpoints() -> None:
     # over all five lambda is 10 / 1, over the three that were probed it is 1 / 1
     separability, effective_rank = [0.0, 1.0, 2.0, 20.0, 40.0], [1.0, 0.0, 0.2, 1.0, 0.0]
     scores, probes = run_of(separability, [0.1, 0.2, 0.3, 0.4, 0.5], effective_rank)
-    found = agreement_of_run(scores, probes[:3]).row("released.dse")
+    found = correlate(scores, probes[:3]).row("released.dse")
     assert found.checkpoints == 3
     assert value_of(found.tau) == pytest.approx(-1 / 3)  # 30, 1, 8 against .1, .2, .3
 
@@ -122,35 +118,35 @@ def test_lambda_is_that_of_all_scored_checkpoints() -> None:
 @given(st.permutations(range(8)), st.permutations(range(8)))
 def test_the_order_of_records_does_not_matter(ours: list[int], theirs: list[int]) -> None:
     scores, probes = run_of(HUMP, [0.1, 0.5, 0.3, 0.9, 0.7, 0.8, 0.2, 0.1])
-    expected = agreement_of_run(scores, probes)
-    assert agreement_of_run([scores[i] for i in ours], [probes[i] for i in theirs]) == expected
+    expected = correlate(scores, probes)
+    assert correlate([scores[i] for i in ours], [probes[i] for i in theirs]) == expected
 
 
 def test_few_checkpoints_have_no_tau_or_no_interval() -> None:
     scores, probes = run_of(HUMP, [0.1, 0.3, 0.2, 0.5, 0.4, 0.6, 0.8, 0.7])
-    two = agreement_of_run(scores, probes[:2]).row("released.separability")
+    two = correlate(scores, probes[:2]).row("released.separability")
     assert two.tau is None
     assert two.note == "2 checkpoints have both numbers; tau needs 3"
-    one = agreement_of_run(scores, probes[:1]).row("released.separability")
+    one = correlate(scores, probes[:1]).row("released.separability")
     assert one.note == "1 checkpoint has both numbers; tau needs 3"
-    five = agreement_of_run(scores, probes[:5]).row("released.separability")
+    five = correlate(scores, probes[:5]).row("released.separability")
     assert five.tau is not None
     assert five.interval is None
     assert five.note == (
         "too few checkpoints to judge by tau (5 of at least 10); 5 are too few for an interval; "
         "it needs 6"
     )
-    eight = agreement_of_run(scores, probes).row("released.separability")
+    eight = correlate(scores, probes).row("released.separability")
     assert eight.interval is not None
     assert eight.note == "too few checkpoints to judge by tau (8 of at least 10)"
     ten = [0.1, 0.5, 0.3, 0.9, 0.7, 0.8, 0.6, 0.4, 0.2, 0.0]
-    assert agreement_of_run(*run_of(ten, ten[::-1])).row("released.separability").note is None
+    assert correlate(*run_of(ten, ten[::-1])).row("released.separability").note is None
 
 
 def test_checkpoints_with_one_of_the_two_are_named() -> None:
     scores, probes = run_of(HUMP, HUMP)
     failed = [*probes[:6], replace(probes[6], values=(), status="failed", error="out of memory")]
-    found = agreement_of_run(scores[1:], failed)
+    found = correlate(scores[1:], failed)
     assert found.checkpoints == tuple(name_of(i) for i in range(1, 6))
     assert found.left_out == (name_of(0), name_of(6), name_of(7))
 
@@ -158,7 +154,7 @@ def test_checkpoints_with_one_of_the_two_are_named() -> None:
 def test_a_number_missing_in_some_checkpoints_says_how_many_it_has() -> None:
     scores, probes = run_of(HUMP, HUMP, numbers={"lidar": HUMP})
     del scores[0].scores["-1"]["lidar"]  # type: ignore[attr-defined]
-    found = agreement_of_run(scores, probes)
+    found = correlate(scores, probes)
     assert found.row("lidar").checkpoints == 7
     assert found.difference("lidar", "released.separability") is None
 
@@ -167,7 +163,7 @@ def test_two_numbers_are_compared_over_the_same_blocks() -> None:
     measures = [0.1, 0.5, 0.9, 0.8, 0.95, 0.4, 0.3, 0.2]
     numbers = {"rankme": [1.0, 2.0, 5.0, 3.0, 8.0, 7.0, 6.0, 4.0]}
     scores, probes = run_of(HUMP, measures, numbers=numbers)
-    found = agreement_of_run(scores, probes)
+    found = correlate(scores, probes)
     difference = found.difference("released.separability", "rankme")
     assert difference is not None
     assert difference.value == pytest.approx(
@@ -196,25 +192,25 @@ def test_two_numbers_are_compared_over_the_same_blocks() -> None:
 def test_what_does_not_belong_together_is_refused(changes: dict[str, object], message: str) -> None:
     scores, probes = run_of(HUMP, HUMP)
     with pytest.raises(RecordError, match=message):
-        agreement_of_run(scores, [*probes[:-1], replace(probes[-1], **changes)])  # type: ignore[arg-type]
+        correlate(scores, [*probes[:-1], replace(probes[-1], **changes)])  # type: ignore[arg-type]
 
 
 def test_nothing_to_compare_says_what_to_do() -> None:
     scores, probes = run_of(HUMP, HUMP)
     with pytest.raises(RecordError, match="there are no probes; probe some checkpoints"):
-        agreement_of_run(scores, [])
+        correlate(scores, [])
     failed = [replace(probes[0], values=(), status="failed", error="no such data set")]
     with pytest.raises(RecordError, match=r"none of the 1 probes has a value; .*no such data set"):
-        agreement_of_run(scores, failed)
+        correlate(scores, failed)
     with pytest.raises(RecordError, match="no checkpoint was scored; score the checkpoints"):
-        agreement_of_run([], probes)
+        correlate([], probes)
     with pytest.raises(RecordError, match="no checkpoint has both a score and a probe"):
-        agreement_of_run(scores[:4], probes[4:])
+        correlate(scores[:4], probes[4:])
     unknown = [replace(one, measure="pixie") for one in probes]
     with pytest.raises(RecordError, match="not known whether a higher 'pixie' is better; known"):
-        agreement_of_run(scores, unknown)
+        correlate(scores, unknown)
     with pytest.raises(InputError, match="level is 95; it must lie between 0 and 1"):
-        agreement_of_run(scores, probes, level=95)
+        correlate(scores, probes, level=95)
 
 
 def test_the_interval_widens_with_the_level_and_stays_inside() -> None:
@@ -240,9 +236,9 @@ def test_the_noise_of_images_is_the_jackknife_of_tau() -> None:
         score(i, Estimate(v, (v, v, v)), Estimate(0.5, (0.5,) * 3)) for i, v in enumerate(curve)
     ]
     probes = [probe(i, v) for i, v in enumerate(curve)]
-    assert agreement_of_run(scores, probes).row("released.separability").images_error == 0
+    assert correlate(scores, probes).row("released.separability").images_error == 0
     scores[0] = score(0, Estimate(0.1, (0.1, 0.25, 0.1)), Estimate(0.5, (0.5,) * 3))
-    found = agreement_of_run(scores, probes).row("released.separability").images_error
+    found = correlate(scores, probes).row("released.separability").images_error
     taus = Estimate(1.0, (1.0, 0.8, 1.0))
     assert found == pytest.approx(taus.standard_error)
 
@@ -251,16 +247,16 @@ def test_the_noise_of_seeds_is_the_jackknife_of_tau() -> None:
     scores, _ = run_of([0.1, 0.2, 0.3, 0.4], [0.0] * 4)
     swapped = [(0.1, 0.3), (0.2, 0.2), (0.3, 0.5), (0.4, 0.6)]
     probes = [probe(i, *values) for i, values in enumerate(swapped)]
-    row = agreement_of_run(scores, probes).row("released.separability")
+    row = correlate(scores, probes).row("released.separability")
     taus = Estimate(0.0, (4 / 6, 1.0))  # seed 1 alone has one discordant pair
     assert row.seeds_error == pytest.approx(taus.standard_error)
     uneven = [*probes[:-1], probe(3, 0.4)]
-    assert agreement_of_run(scores, uneven).row("released.separability").seeds_error is None
+    assert correlate(scores, uneven).row("released.separability").seeds_error is None
 
 
 def test_the_document_is_plain() -> None:
     scores, probes = run_of(HUMP, [0.1, 0.5, 0.9, 0.8, 0.95, 0.4, 0.3, 0.2])
-    document = agreement_of_run(scores, probes).to_json()
+    document = correlate(scores, probes).to_json()
     assert json.loads(json.dumps(document)) == document
     assert document["schema"] == 1
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from densescope.agreement.noise import seed_noise
-from densescope.agreement.pairing import ProbedRun
+from densescope.correlation.noise import seed_noise
+from densescope.correlation.pairing import ProbedRun
 from densescope.records import ProbeRecord, ScoreRecord
 
 OF_THE_BEST = "0 by definition: the noise that made it the best is in it"
