@@ -100,7 +100,7 @@ def jackknife_standard_error(replicates: tuple[float, ...]) -> float | None:
     return math.sqrt((count - 1) / count * sum((value - center) ** 2 for value in replicates))
 
 
-def student_quantile(level: float, degrees_of_freedom: int) -> float:
+def student_quantile(level: float, degrees_of_freedom: float) -> float:
     """Two-sided Student-t quantile, e.g. 2.13 for ``level=0.95`` and 15 degrees of freedom."""
     from scipy.special import stdtrit
 

@@ -127,6 +127,8 @@ class ProbeRecord:
         status: ``"probed"`` or ``"failed"``.
         error: the sentence that says why it failed, else ``None``.
         details: whatever else the protocol reports (per-class IoU, chosen learning rate, ...).
+        images: names, blocks, folds and pixel counts of the test images, from which intervals that
+            are paired over checkpoints are computed; empty where a probe has none.
         checkpoint: sha256, format, architecture, coverage.
         provenance: data fingerprints, settings, versions, device.
         timing: seconds per stage and the time of writing.
@@ -142,6 +144,7 @@ class ProbeRecord:
     status: str = "probed"
     error: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)

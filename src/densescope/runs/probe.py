@@ -294,6 +294,7 @@ def _record(
         blank,
         values=outcome.values,
         details={**outcome.details, "classes": list(outcome.classes)},
+        images=outcome.images,
         checkpoint=plain(loaded.to_json()),
         provenance=plain({"settings": outcome.settings, "versions": versions(), "device": device}),
         timing={

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from densescope.evaluation.blocks import BlockRule, folder_block
+
 IGNORE_INDEX = 255
 """What every ignored pixel is after mapping, in all data sets."""
 
@@ -52,6 +54,7 @@ class DatasetRow:
         licence: a hint, not legal advice.
         source: where class names and mapping were taken from.
         note: what to know before comparing numbers, or ``None``.
+        block_of: name of an image -> the block of images it belongs to, such as a video.
     """
 
     name: str
@@ -67,3 +70,4 @@ class DatasetRow:
     any_split: Split | None = None
     classes_file: str | None = None
     note: str | None = None
+    block_of: BlockRule = folder_block

@@ -75,7 +75,9 @@ def open_dataset(
         labels, mapping = class_list(folder / row.classes_file, classes, none)
     pairs = find_pairs(row, folder, place)
     note = _note(row, split, place, len(pairs))
-    opened = SegmentationSet(name, split, folder, labels, mapping, none, pairs, note)
+    opened = SegmentationSet(
+        name, split, folder, labels, mapping, none, pairs, note, block_of=row.block_of
+    )
     return opened if names is None else _only(opened, names)
 
 

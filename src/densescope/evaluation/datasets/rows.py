@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from densescope.evaluation.blocks import camvid_block
 from densescope.evaluation.datasets import ade20k, coco, pascal, street
 from densescope.evaluation.datasets.layout import (
     IGNORE_INDEX,
@@ -163,6 +164,7 @@ labels/{train,val,test}/0001TP_006690.png    (11 = void)""",
         licence="research, non-commercial",
         source="class order of the SegNet tutorial's masks (Badrinarayanan et al. 2017)",
         note="frames of a few videos: neighbours are near duplicates, also across splits",
+        block_of=camvid_block,
     )
 
 

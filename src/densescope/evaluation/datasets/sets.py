@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError
+from densescope.evaluation.blocks import BlockRule, folder_block
 from densescope.evaluation.datasets.layout import IGNORE_INDEX
 from densescope.evaluation.datasets.pairs import Pair
 from densescope.evaluation.datasets.pixels import read_bytes, read_indices, read_photo
@@ -38,6 +39,7 @@ class SegmentationSet:
         pairs: image and mask files, in a fixed order.
         note: what to know before comparing numbers with published ones, or ``None``.
         drawn: how this half was drawn, for a record; ``None`` where the files have splits.
+        block_of: name of an image -> the block it belongs to, such as a video.
     """
 
     dataset: str
@@ -49,6 +51,7 @@ class SegmentationSet:
     pairs: tuple[Pair, ...]
     note: str | None = None
     drawn: Mapping[str, Any] | None = None
+    block_of: BlockRule = folder_block
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -57,6 +60,11 @@ class SegmentationSet:
     def names(self) -> tuple[str, ...]:
         """Names without suffix, relative to the split's folder of images."""
         return tuple(pair.name for pair in self.pairs)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Which images belong together: the block of each."""
+        return tuple(map(self.block_of, self.names))
 
     @property
     def ignore_index(self) -> int:

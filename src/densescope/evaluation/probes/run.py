@@ -12,9 +12,11 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
+from densescope.evaluation.datasets import SegmentationSet
 from densescope.evaluation.probes.data import ProbeData
-from densescope.evaluation.probes.row import ProbeProtocol, ProbeTask
+from densescope.evaluation.probes.row import Found, ProbeProtocol, ProbeTask
 from densescope.evaluation.probes.table import find_protocol
+from densescope.evaluation.uncertainty import ProbedImages
 from densescope.features.backbones import Backbone
 from densescope.features.batching import Batching
 from densescope.features.extraction import PRECISIONS
@@ -35,6 +37,9 @@ class ProbeOutcome:
         settings: all that must agree for two values to compare; plain values.
         seconds: how long it took.
         classes: names of the classes, in the order of per-class values; empty for depth.
+        images: what each test image gave, for a record (see
+            :class:`~densescope.evaluation.uncertainty.ProbedImages`); empty where masks are not
+            asked for.
         head: the trained reader of the first seed, where the protocol has one that can be used
             again (see :func:`~densescope.evaluation.probes.predict.predict_masks`).
     """
@@ -47,6 +52,7 @@ class ProbeOutcome:
     settings: Mapping[str, Any]
     seconds: float
     classes: tuple[str, ...] = ()
+    images: Mapping[str, Any] = field(default_factory=dict)
     head: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -155,6 +161,7 @@ def run_protocol(
         _settings(row, data, chosen, precision),
         time.perf_counter() - started,
         tuple(getattr(data.test, "classes", ())),
+        _images(found, data),
         found.head,
     )
 
@@ -259,6 +266,12 @@ def _check(
         raise InputError(f"seeds {list(seeds)} are impossible: at least one, and none twice")
     if precision not in PRECISIONS:
         raise InputError(f"no precision {precision!r}: use {' or '.join(PRECISIONS)}")
+
+
+def _images(found: Found, data: ProbeData) -> Mapping[str, Any]:
+    if not found.counts or not isinstance(data.test, SegmentationSet):
+        return {}
+    return ProbedImages(data.test.names, data.test.blocks, (), found.counts).to_json()
 
 
 def _change_notes(row: ProbeProtocol) -> list[str]:
