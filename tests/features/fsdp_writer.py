@@ -1,11 +1,12 @@
 """Writes the rank files of an FSDP run as DINOv2's training does; every rank is a process.
 
-``python fsdp_writer.py rank world_size folder``: the folder holds ``plan.pth``, and gets a folder
-of rank files for each of its entries.
+``python fsdp_writer.py folder world_size ...``: the folder holds ``plan.pth``, and gets, for each
+number of ranks, a folder with a folder of rank files for each entry of the plan.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import warnings
 from collections.abc import Iterable
@@ -181,18 +182,37 @@ def write(plan: dict[str, Any], folder: Path, rank: int) -> None:
     torch.save(content, folder / f"model_0001249.rank_{rank}.pth")
 
 
-def main(rank: int, world_size: int, folder: Path) -> None:
+def one_rank(rank: int, world_size: int, folder: Path, plans: dict[str, dict[str, Any]]) -> None:
     from torch import distributed
 
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world_size
     )
-    for name, plan in torch.load(folder / "plan.pth", weights_only=True).items():
+    for name, plan in plans.items():
         write(plan, folder / name, rank)
     distributed.destroy_process_group()
 
 
+def main(folder: Path, world_sizes: list[int]) -> None:
+    import torch.distributed.fsdp  # here, so that the ranks need not load it each
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    plans = torch.load(folder / "plan.pth", weights_only=True)
+    fork = multiprocessing.get_context("fork")
+    for world_size in world_sizes:
+        run = folder / str(world_size)
+        run.mkdir()
+        ranks = [
+            fork.Process(target=one_rank, args=(rank, world_size, run, plans))
+            for rank in range(world_size)
+        ]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+            assert rank.exitcode == 0
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), [int(size) for size in sys.argv[2:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -64,6 +65,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoints(tmp_path_factory.mktemp("executors") / "run", range(4))
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that begin with all libraries loaded; those of a sweep load them for seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["timm", "densescope.runs.executors"])
+    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda kind: context)
+
+
 def swept(run: Path, images: Path, output: Path, executor: Executor | None, **more: Any) -> Any:
     given = {"spec": SPEC, "settings": SCORING, **more}
     return sweep(run, images=images, output=output, executor=executor, **given)
@@ -101,7 +110,7 @@ def deadly(tmp_path: Path, flag: str) -> BackboneSpec:
     return BackboneSpec("custom", architecture_options=options, loader=loader)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_what_a_dead_process_was_at_work_on_is_scored_again(
     run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
@@ -118,7 +127,7 @@ def test_what_a_dead_process_was_at_work_on_is_scored_again(
     assert "checkpoint0001.pth" in again
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_checkpoint_that_kills_every_process_is_given_up_and_the_others_are_not(
     run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +171,7 @@ def test_processes_end_with_the_sweep_that_was_stopped(
     until(lambda: not any(is_running(worker) for worker in workers))
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("at_work", [False, True])
 def test_images_of_a_sweep_that_was_killed_are_removed_by_the_next_one(
     run: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_work: bool
@@ -193,6 +203,7 @@ def is_running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_image_that_cannot_be_read_stops_all_processes(
     run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
