@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,19 @@ from densescope.errors import DensescopeError
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.monitor import DenseMonitor
 from tests.monitoring.scenes import SETTINGS, features, pixels, vit
+from tests.processes import begin, ended
 
 SECONDS = 180
 
 
 def spawn(work: Any, folder: Path, count: int = 2) -> list[Any]:
     """Run ``work(rank, folder)`` on several ranks; what each returned."""
-    import torch.multiprocessing as processes
-
-    context = processes.start_processes(
-        _rank, (work, str(folder), count), count, join=False, start_method="spawn"
-    )
-    until = time.monotonic() + SECONDS
-    while not context.join(timeout=1):
-        if time.monotonic() > until:
-            for process in context.processes:
-                process.kill()
-            raise AssertionError(f"the ranks hang: not done after {SECONDS} s")
+    begun = [begin(_rank, rank, work, str(folder), count) for rank in range(count)]
+    assert [ended(process, SECONDS) for process in begun] == [0] * count, "None: a rank hangs"
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(count)]
 
 
 def _rank(rank: int, work: Any, folder: str, count: int) -> None:
-    torch.set_num_threads(1)
     logging.disable()
     place = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=count)

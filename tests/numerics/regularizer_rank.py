@@ -1,9 +1,6 @@
-"""One process of two that train with the regularizer: ``regularizer_rank.py rank address``."""
+"""What each of two processes does that train with the regularizer."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed, nn
@@ -16,7 +13,7 @@ def make_layer() -> nn.Linear:
         return nn.Linear(9, 9)
 
 
-def main(rank: int, address: str) -> None:
+def train(rank: int, address: str) -> None:
     from densescope.numerics.regularizer import DenseStructureLoss
     from tests.numerics.test_regularizer import SMALL, tokens
 
@@ -33,10 +30,3 @@ def main(rank: int, address: str) -> None:
         slopes.append(model.module.weight.grad.clone())
     torch.save({"terms": terms, "slopes": slopes}, f"{address}.{rank}")
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    root = Path(__file__).resolve().parents[2]
-    sys.path[:0] = [str(root), str(root / "src")]
-    main(int(sys.argv[1]), sys.argv[2])

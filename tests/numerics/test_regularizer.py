@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,8 @@ from densescope.numerics.assignment import assign
 from densescope.numerics.regularizer import FLOOR, DenseStructureLoss, bounded_structure
 from densescope.numerics.spectrum import effective_rank
 from densescope.numerics.structure import dense_structure
+from tests.numerics.regularizer_rank import make_layer, train
+from tests.processes import begin, ended
 
 SMALL: dict[str, Any] = {"local_clusters": 3, "global_clusters": 5, "group_size": 4}
 
@@ -452,18 +452,10 @@ def test_one_whole_graph_it_cannot_be() -> None:
 
 @pytest.mark.slow
 def test_two_processes_average_the_gradients_of_their_own_images(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("regularizer_rank.py")
     address = str(tmp_path / "meeting")
-    commands = [[sys.executable, str(script), str(rank), address] for rank in range(2)]
-    running = [subprocess.Popen(command, cwd=Path.cwd()) for command in commands]
-    try:
-        assert [process.wait(120) for process in running] == [0, 0]
-    finally:
-        for process in running:
-            process.kill()
+    running = [begin(train, rank, address) for rank in range(2)]
+    assert [ended(process) for process in running] == [0, 0]
     found = [torch.load(f"{address}.{rank}", weights_only=True) for rank in range(2)]
-
-    from tests.numerics.regularizer_rank import make_layer
 
     torch.testing.assert_close(found[0]["slopes"], found[1]["slopes"], rtol=0, atol=0)
     assert found[0]["terms"] != found[1]["terms"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -63,14 +62,6 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoints(tmp_path_factory.mktemp("executors") / "run", range(4))
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that begin with all libraries loaded; those of a sweep load them for seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["timm", "densescope.runs.executors"])
-    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda kind: context)
 
 
 def swept(run: Path, images: Path, output: Path, executor: Executor | None, **more: Any) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +19,7 @@ from densescope.runs.executors import Processes
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Race, Shard, SweepEvent, sweep
 from densescope.selection import select_checkpoints
+from tests.processes import begin, die, ended
 from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_images
 
 SCORING = ScoreSettings(**SETTINGS, group_size=2)
@@ -160,20 +159,12 @@ def test_events_name_the_round(place: Path, tmp_path: Path) -> None:
     assert starts == [(f"round {n} of 4", total) for n, total in enumerate([6, 5, 4, 4], start=1)]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = {path!r}
-import torch
-torch.set_num_threads(1)
-from tests.runs.test_race import race
+def killed_race(place: Path, output: Path, stage: str) -> None:
+    def deadly(event: SweepEvent) -> None:
+        if event.kind == "scoring" and event.stage == stage and event.index == 2:
+            die()
 
-def die(event):
-    if event.kind == "scoring" and event.stage == {stage!r} and event.index == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-race(Path({place!r}), Path({output!r}), on_event=die)
-"""
+    race(place, output, on_event=deadly)
 
 
 @pytest.mark.parametrize("stage", ["round 1 of 4", "round 3 of 4"])
@@ -181,14 +172,7 @@ def test_a_killed_race_ends_with_the_records_of_an_uninterrupted_one(
     place: Path, tmp_path: Path, stage: str
 ) -> None:
     output = tmp_path / "out"
-    script = KILLED.format(
-        path=[entry for entry in sys.path if entry],
-        stage=stage,
-        place=str(place),
-        output=str(output),
-    )
-    killed = subprocess.run([sys.executable, "-c", script], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert ended(begin(killed_race, place, output, stage)) == -signal.SIGKILL
     assert len(list((output / "rounds" / stage.split()[1] / "records").glob("*.json"))) == 2
     assert timeless(race(place, output)) == timeless(RunStore(place / "out").records())
 
@@ -218,6 +202,7 @@ def test_a_file_that_changes_between_two_rounds_is_named(place: Path, tmp_path: 
     assert {record.status for record in again} == {"scored"}
 
 
+@pytest.mark.usefixtures("forked")
 def test_processes_make_the_records_of_one_process(place: Path, tmp_path: Path) -> None:
     few = Race(16, 2, 0.5)
     alone = race(place, tmp_path / "one", images_count=few)

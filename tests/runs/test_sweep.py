@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,8 @@ from densescope.records import ScoreRecord
 from densescope.runs.cluster import Ray
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Race, SweepEvent, score_checkpoint, sweep
-from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
+from tests.processes import begin, die, ended
+from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints, write_images
 
 NAMES = ["checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0002.pth"]
 
@@ -200,8 +199,6 @@ def test_a_folder_without_checkpoints_is_a_sentence(tiny_images: Path, tmp_path:
 
 
 def test_an_unreadable_image_stops_the_sweep_by_name(tiny_run: Path, tmp_path: Path) -> None:
-    from tests.tiny_run import write_images
-
     images = write_images(tmp_path / "images")
     (images / "007.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"image 007.png of .* cannot be decoded"):
@@ -322,33 +319,19 @@ def test_arguments_of_another_kind_are_sentences(
         sweep(**given)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = {path!r}
-import torch
-torch.set_num_threads(1)
-from tests.runs.test_sweep import run_sweep
+def killed_sweep(run: Path, images: Path, output: Path) -> None:
+    def deadly(event: SweepEvent) -> None:
+        if event.kind == "scoring" and event.index == 2:
+            die()
 
-def die(event):
-    if event.kind == "scoring" and event.index == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-run_sweep(Path({run!r}), Path({images!r}), Path({output!r}), on_event=die)
-"""
+    run_sweep(run, images, output, on_event=deadly)
 
 
 def test_a_killed_sweep_ends_with_the_records_of_an_uninterrupted_one(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
-    script = KILLED.format(
-        path=[entry for entry in sys.path if entry],
-        run=str(tiny_run),
-        images=str(tiny_images),
-        output=str(tmp_path / "killed"),
-    )
-    killed = subprocess.run([sys.executable, "-c", script], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    killed = begin(killed_sweep, tiny_run, tiny_images, tmp_path / "killed")
+    assert ended(killed) == -signal.SIGKILL
     assert len(list((tmp_path / "killed" / "records").glob("*.json"))) == 2
     resumed = run_sweep(tiny_run, tiny_images, tmp_path / "killed")
     whole = run_sweep(tiny_run, tiny_images, tmp_path / "whole")
@@ -360,18 +343,11 @@ def test_a_sweep_killed_at_any_moment_leaves_only_whole_records(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     write_checkpoints(tiny_run, range(12))
-    script = KILLED.replace("event.index == 2", "False").format(
-        path=[entry for entry in sys.path if entry],
-        run=str(tiny_run),
-        images=str(tiny_images),
-        output=str(tmp_path / "out"),
-    )
     records = tmp_path / "out" / "records"
-    process = subprocess.Popen([sys.executable, "-c", script])
-    while process.poll() is None and len(list(records.glob("*.json"))) < 3:
+    sweeping = begin(run_sweep, tiny_run, tiny_images, tmp_path / "out")
+    while sweeping.is_alive() and len(list(records.glob("*.json"))) < 3:
         time.sleep(0.01)
-    process.kill()
-    process.wait()
+    ended(sweeping, seconds=0)
     for path in records.glob("*.json"):
         assert json.loads(path.read_text())["status"] == "scored"
     final = run_sweep(tiny_run, tiny_images, tmp_path / "out")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +33,7 @@ from densescope.selection import (
     select_checkpoints,
     write_table,
 )
+from tests.processes import begin, ended
 from tests.selection.runs import diverged
 from tests.selection.test_alarm import steady, then
 from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
@@ -358,47 +356,27 @@ def test_impossible_wishes_are_sentences(tiny_run: Path, tiny_images: Path, tmp_
         run_watch(tiny_run, tiny_images, tmp_path / "out", spec=BackboneSpec(format="dimo"))
 
 
-JOB = """
-import random, sys, time
-from pathlib import Path
-sys.path[:0] = {path!r}
-import torch
-from tests.tiny_run import checkpoint
-chance = random.Random(0)
-run = Path({run!r})
-for epoch in range({count}):
-    torch.save(checkpoint(epoch), run / "written.tmp")
-    path = run / f"checkpoint{{epoch:04d}}.pth"
-    if epoch % 2:
-        (run / "written.tmp").rename(path)
-    else:
-        content = (run / "written.tmp").read_bytes()
-        with path.open("wb") as stream:
-            for piece in range(4):
-                size = len(content) // 4 + 1
-                stream.write(content[piece * size : (piece + 1) * size])
-                stream.flush()
-                time.sleep(0.1)
-    time.sleep(0.2)
-"""
-WATCH = """
-import sys
-from pathlib import Path
-sys.path[:0] = {path!r}
-import torch
-torch.set_num_threads(1)
-from tests.runs.test_watch import run_watch
-run_watch(
-    Path({run!r}), Path({images!r}), Path({output!r}),
-    watching=dict(once=False, settle_seconds=0.5, poll_seconds=0.05, until_idle_seconds={idle}),
-)
-"""
+def job(run: Path, count: int) -> None:
+    """A training that writes its files in one move or piece by piece."""
+    for epoch in range(count):
+        torch.save(checkpoint(epoch), run / "written.tmp")
+        path = run / f"checkpoint{epoch:04d}.pth"
+        if epoch % 2:
+            (run / "written.tmp").rename(path)
+        else:
+            content = (run / "written.tmp").read_bytes()
+            with path.open("wb") as stream:
+                for piece in range(4):
+                    size = len(content) // 4 + 1
+                    stream.write(content[piece * size : (piece + 1) * size])
+                    stream.flush()
+                    time.sleep(0.1)
+        time.sleep(0.2)
 
 
-def python(script: str, **places: Any) -> subprocess.Popen[bytes]:
-    texts = {name: str(p) if isinstance(p, Path) else p for name, p in places.items()}
-    filled = script.format(path=[entry for entry in sys.path if entry], **texts)
-    return subprocess.Popen([sys.executable, "-c", filled], env={**os.environ})
+def watch(run: Path, images: Path, output: Path, idle: float | None) -> None:
+    timing = {"settle_seconds": 0.5, "poll_seconds": 0.05, "until_idle_seconds": idle}
+    run_watch(run, images, output, watching={"once": False, **timing})
 
 
 @pytest.mark.slow
@@ -408,17 +386,15 @@ def test_a_watch_killed_at_random_beside_a_job_ends_with_the_table_of_a_sweep(
     run, output = tmp_path / "run", tmp_path / "out"
     run.mkdir()
     generator = random.Random(3)
-    job = python(JOB, run=run, count=14)
-    places = {"run": run, "images": tiny_images, "output": output}
+    training = begin(job, run, 14)
     for wanted in (1, 4, 8):
-        watch = python(WATCH, **places, idle=None)
-        while watch.poll() is None and len(list(output.glob("records/[!.]*.json"))) < wanted:
+        watching = begin(watch, run, tiny_images, output, None)
+        while watching.is_alive() and len(list(output.glob("records/[!.]*.json"))) < wanted:
             time.sleep(0.01)
         time.sleep(generator.uniform(0, 0.3))
-        watch.kill()
-        watch.wait()
-    assert python(WATCH, **places, idle=1.5).wait() == 0
-    assert job.wait() == 0
+        ended(watching, seconds=0)
+    assert ended(begin(watch, run, tiny_images, output, 1.5)) == 0
+    assert ended(training) == 0
     whole = swept(run, tiny_images, tmp_path / "swept")
     assert len(whole) == 14
     records = RunStore(output).records()
