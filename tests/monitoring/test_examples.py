@@ -40,7 +40,7 @@ def test_the_example_runs(
     assert [(record.step, record.status) for record in records] == [
         (step, "scored") for step in STEPS[name]
     ]
-    assert select_checkpoints(records).weight is not None
+    assert select_checkpoints(records).lambda_ is not None
     assert ("best: " in said.out) == (name != "dino_loop")
     if "best: " in said.out:
         best = Path(said.out.partition("best: ")[2].strip())
