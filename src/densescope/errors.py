@@ -7,11 +7,22 @@ class DensescopeError(Exception):
     """Base of every error this package raises on purpose.
 
     The message is one sentence or two: what is wrong, where, and what to do about it.
+
+    Attributes:
+        is_of_option: whether an option has a value that no checkpoint of the run can take.
     """
+
+    is_of_option = False
 
 
 class InputError(DensescopeError):
     """An argument or a tensor is not what the function can work with."""
+
+
+class OptionError(InputError):
+    """An option has a value that cannot be, whatever the files hold."""
+
+    is_of_option = True
 
 
 class CheckpointError(DensescopeError):

@@ -165,6 +165,7 @@ def test_image_labels_and_depth_can_be_probed(swept: Path, tmp_path: Path) -> No
             "there is no unit 'feet'; there are: meters",
         ),
         (["--device", "gpu"], "--device 'gpu' is no device"),
+        (["--protocol", "linear", "--steps", "9"], "protocol linear has no steps to change"),
     ],
 )
 def test_a_wrong_name_of_a_probe_is_wrong_usage(

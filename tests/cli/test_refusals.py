@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from densescope.errors import OptionError
+from densescope.evaluation.scoring import ScoreSettings
+from densescope.features.images import draw_subset, open_images
+from densescope.records import ScoreRecord
+from densescope.runs.scorer import CheckpointScorer, Compute
+from densescope.runs.store import RunStore
 from tests.cli.running import BACKBONE, SCORING, densescope, in_a_process, refused
+from tests.cli.test_first_hour import saved
+from tests.tiny_run import SPEC
 
 
 @pytest.mark.parametrize(
@@ -52,6 +61,66 @@ def test_a_reason_that_fails_every_checkpoint_is_said_once_and_its_folder_can_be
     mended = densescope(*words, *BACKBONE)
     assert mended.returncode == 0, mended.stderr
     assert "3 of 3 checkpoints scored" in mended.stdout
+
+
+@pytest.mark.parametrize(
+    ("verb", "wrong", "message"),
+    [
+        ("sweep", ["--layers", "13"], "layer 13 does not exist: this backbone has 2 (0 to 1, or"),
+        ("watch", ["--layers", "13,-1"], "layer 13 does not exist"),
+        ("score", ["--layers", "13"], "layer 13 does not exist"),
+        ("sweep", ["--layers", "13", "--processes", "2"], "layer 13 does not exist"),
+        ("sweep", ["--image-size", "30"], "its cells have 8 pixels, take 24 or 32"),
+        ("sweep", ["--weights", "techer."], "begins with 'techer.'; there are "),
+    ],
+)
+def test_an_option_that_fits_no_checkpoint_stops_at_the_first_one_that_loads(
+    verb: str,
+    wrong: list[str],
+    message: str,
+    tiny_run: Path,
+    tiny_images: Path,
+    tmp_path: Path,
+) -> None:
+    (tiny_run / "checkpoint0000.pth").write_bytes(b"PK\x03\x04 cut off")
+    source = tiny_run / "checkpoint0001.pth" if verb == "score" else tiny_run
+    words = [verb, source, *SCORING, *BACKBONE, "--images", tiny_images]
+    words += [] if verb == "score" else ["--output", tmp_path / "out"]
+    words += ["--once", "--settle", 0] if verb == "watch" else []
+    assert message in refused(densescope(*words, *wrong), 2)
+    if verb == "sweep":
+        (tiny_run / "checkpoint0000.pth").unlink()
+        assert densescope(*words).returncode == 0
+
+
+def test_weights_that_a_file_does_not_have_are_wrong_usage(
+    tiny_images: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    saved(1, run / "step_1.pt")
+    words = ["sweep", run, "--images", tiny_images, "--output", tmp_path / "out", *SCORING]
+    said = refused(densescope(*words, "--weights", "techer"), 2)
+    assert "has no weights 'techer': leave --weights out, and it is read as vit_tiny_" in said
+    said = refused(densescope(*words, "--weights", "techer", "--format", "timm"), 2)
+    assert "no tensor at the top of the file begins with 'techer.'" in said
+
+
+def test_an_option_that_fitted_a_checkpoint_does_not_stop_at_another_one(
+    tiny_images: Path, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "out")
+    store.open({})
+    subset = draw_subset(open_images(tiny_images), 4, 0)
+    wrong = OptionError("layer 13 does not exist")
+    with closing(CheckpointScorer(SPEC, subset, ScoreSettings(), Compute(), store)) as scorer:
+        with pytest.raises(OptionError, match="layer 13"):
+            scorer.refuse_option(wrong)
+        store.write(ScoreRecord("a", 1, status="failed", error="unreadable"))
+        with pytest.raises(OptionError, match="layer 13"):
+            scorer.refuse_option(wrong)
+        store.write(ScoreRecord("b", 2))
+        scorer.refuse_option(wrong)
 
 
 def test_a_typo_in_an_architecture_option_names_the_right_one(

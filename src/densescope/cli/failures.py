@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from densescope.errors import DensescopeError, InputError
+from densescope.errors import DensescopeError, OptionError
 from densescope.records import ProbeRecord, ScoreRecord
 
 REFUSED = 1
@@ -14,17 +14,13 @@ WRONG_USAGE = 2
 FAILED_CHECKPOINTS = 3
 
 
-class UsageError(InputError):
+class UsageError(OptionError):
     """What was typed cannot be done whatever the files hold."""
 
 
 def exit_code(error: DensescopeError) -> int:
-    """The code of an error: wrong usage, or a refusal.
-
-    An architecture that does not exist, or not so, is one of the options.
-    """
-    of_options = isinstance(error, UsageError) or getattr(error, "step", None) == "architecture"
-    return WRONG_USAGE if of_options else REFUSED
+    """The code of an error: wrong usage, or a refusal."""
+    return WRONG_USAGE if error.is_of_option else REFUSED
 
 
 class Reasons:

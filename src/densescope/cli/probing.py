@@ -168,10 +168,12 @@ class ProbeOptions:
         from densescope.evaluation.probes import find_protocol
         from densescope.runs.probe import ProbeRequest
 
-        find_protocol(self.protocol)
-        return ProbeRequest(
+        request = ProbeRequest(
             self.protocol, self.seeds or None, self.steps, self.probe_size, self.cache
         )
+        # Refuses steps where nothing is trained by steps.
+        find_protocol(self.protocol).adapted(**request.changes)
+        return request
 
 
 def probe(

@@ -85,7 +85,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
             name, options = noted_architecture(container) or (name, options)
         return _load(container, row, chosen, name, options, spec)
     except StepError as error:
-        raise StepError(error.step, f"{error}{layout_advice(error, container, spec)}") from error
+        raise error.with_advice(layout_advice(error, container, spec)) from error
 
 
 def _load(

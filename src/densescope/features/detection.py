@@ -86,6 +86,7 @@ def _chosen(container: Container, spec: BackboneSpec) -> tuple[Reading, list[Rea
     if not found and spec.weights is None:
         found = list(readings_by_name(container, rows, spec))
     if not found:
+        _refuse_weights(container, rows, spec)
         raise StepError("load", _nothing(container, spec))
     found = _decided(found)
     if len({reading.features for reading in found}) > 1:
@@ -94,12 +95,23 @@ def _chosen(container: Container, spec: BackboneSpec) -> tuple[Reading, list[Rea
     return chosen, found
 
 
+def _refuse_weights(container: Container, rows: Sequence[Format], spec: BackboneSpec) -> None:
+    """Refuse weights that the file does not have, where it can be read without naming any."""
+    fits = next(readings_in(container, rows, replace(spec, weights=None)), None)
+    if spec.weights is not None and fits is not None:
+        raise StepError(
+            "prefix",
+            f"{container.path} has no weights {spec.weights!r}: leave --weights out, and it is "
+            f"read as {fits.shaped.name}",
+            is_of_option=True,
+        )
+
+
 def _check_layout(container: Container, spec: BackboneSpec) -> None:
     try:
         unpack(container, spec.row, spec.row.choose(spec.weights))
     except StepError as error:
-        advice = layout_advice(error, container, spec)
-        raise StepError(error.step, f"{error}{advice}") from error
+        raise error.with_advice(layout_advice(error, container, spec)) from error
 
 
 def _not_of_weights(path: Path, spec: BackboneSpec) -> str | None:

@@ -29,9 +29,14 @@ _STATE = ("state_dict", "model")
 class StepError(CheckpointError):
     """A checkpoint does not fit its format; ``step`` names the stage that found nothing."""
 
-    def __init__(self, step: str, message: str) -> None:
+    def __init__(self, step: str, message: str, *, is_of_option: bool = False) -> None:
         super().__init__(message)
         self.step = step
+        self.is_of_option = is_of_option or step == "architecture"
+
+    def with_advice(self, advice: str) -> StepError:
+        """The same with more to say."""
+        return StepError(self.step, f"{self}{advice}", is_of_option=self.is_of_option)
 
 
 @dataclass(frozen=True)
@@ -264,6 +269,7 @@ def find_prefix(
         "prefix",
         f"{container.path} does not fit format {row.name} (weights {chosen.name}): no tensor at "
         f"{_place(chosen)} begins with {wanted}; there are {listing(list(tensors))}",
+        is_of_option=chosen.anywhere,  # a beginning that was asked for by name
     )
 
 

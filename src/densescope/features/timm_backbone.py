@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densescope.errors import InputError
+from densescope.errors import OptionError
 from densescope.features.protocol import Features
 
 
@@ -50,7 +50,7 @@ class TimmBackbone(nn.Module):
                 they are stages and only the last has been through the final norm.
 
         Raises:
-            InputError: a layer does not exist.
+            OptionError: a layer does not exist.
         """
         wanted = [self._index(layer) for layer in layers]
         taken = sorted(set(wanted))
@@ -66,7 +66,7 @@ class TimmBackbone(nn.Module):
 
     def _index(self, layer: int) -> int:
         if not -self.depth <= layer < self.depth:
-            raise InputError(
+            raise OptionError(
                 f"layer {layer} does not exist: this backbone has {self.depth} "
                 f"(0 to {self.depth - 1}, or -1 to -{self.depth})"
             )

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from densescope.errors import InputError
+from densescope.errors import InputError, OptionError
 from densescope.features.protocol import Features
 
 # Their forward applies the last norm to the class token alone; here it goes over all tokens, as in
@@ -55,11 +55,11 @@ class TransformersBackbone(nn.Module):
         """Patch grids of blocks (ViT, after the final norm) or stages, and the image vector.
 
         Raises:
-            InputError: a layer does not exist.
+            OptionError: a layer does not exist.
         """
         for layer in layers:
             if not -self.depth <= layer < self.depth:
-                raise InputError(f"layer {layer} does not exist: this backbone has {self.depth}")
+                raise OptionError(f"layer {layer} does not exist: this backbone has {self.depth}")
         out = self.model(images, output_hidden_states=True, **self._extra(images))
         indices = [layer % self.depth for layer in layers]
         return (

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from densescope.errors import DataError, DensescopeError, RecordError
+from densescope.errors import DataError, DensescopeError, OptionError, RecordError
 from densescope.evaluation.backbone import PREVIEW_IMAGES
 from densescope.evaluation.datasets import SegmentationSet, decode_split
 from densescope.evaluation.probes import (
@@ -285,6 +285,8 @@ def _record(
     except DataError:
         raise
     except DensescopeError as error:
+        if error.is_of_option:  # all checkpoints of the run share it
+            raise OptionError(str(error)) from error
         return replace(blank, status="failed", error=str(error))
     except Exception as error:  # the rest of the run must go on; the reason is recorded
         return replace(blank, status="failed", error=f"unexpected {type(error).__name__}: {error}")

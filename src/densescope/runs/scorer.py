@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from densescope.errors import DataError, DensescopeError
+from densescope.errors import DataError, DensescopeError, OptionError
 from densescope.evaluation.backbone import (
     PREVIEW_IMAGES,
     BackboneFeatures,
@@ -176,13 +176,27 @@ class CheckpointScorer:
 
         Raises:
             DataError: the images cannot be read, which no other checkpoint would mend.
+            OptionError: an option fits no checkpoint of the run.
         """
         try:
             return self.score_or_raise(checkpoint, seen)
         except DataError:
             raise
         except Exception as error:  # the rest of the run must go on; the reason is recorded
+            self.refuse_option(error)
             return self.failed(checkpoint, error)
+
+    def refuse_option(self, error: Exception) -> None:
+        """Stop at the first checkpoint where the reason is an option, which all of a run share.
+
+        Once one was scored, the option fits the run, and the checkpoint is another network.
+
+        Raises:
+            OptionError: the same reason.
+        """
+        of_option = isinstance(error, DensescopeError) and error.is_of_option
+        if of_option and not (self.store is not None and self.store.anything_scored()):
+            raise OptionError(str(error)) from error
 
     def failed(self, checkpoint: RunCheckpoint, error: Exception) -> ScoreRecord:
         """The record of a checkpoint that could not be scored."""

@@ -78,7 +78,7 @@ class RunStore:
                 checkpoints; the message names them.
         """
         held = self.manifest() if self.manifest_path.exists() else None
-        if held is not None and self._anything_scored():
+        if held is not None and self.anything_scored():
             self._refuse(differences(_settings(held), _settings(manifest)))
             self._refuse_place(held, manifest, moved)
         elif held is not None and held != manifest:
@@ -94,7 +94,7 @@ class RunStore:
             RecordError: the folder holds a run with other settings or of another folder of
                 checkpoints; the message names them.
         """
-        if self.manifest_path.exists() and self._anything_scored():
+        if self.manifest_path.exists() and self.anything_scored():
             held, asked = self.manifest(), _settings(part)
             self._refuse(differences({key: held.get(key) for key in asked}, asked))
             self._refuse_place(held, part, moved)
@@ -110,7 +110,7 @@ class RunStore:
 
     def has_moved(self, place: Path) -> bool:
         """Whether the records are of checkpoints in another folder than this one."""
-        if not self.manifest_path.exists() or not self._anything_scored():
+        if not self.manifest_path.exists() or not self.anything_scored():
             return False
         return not _is_same_place(str(self.manifest().get(PLACE, "")), str(place.resolve()))
 
@@ -139,7 +139,8 @@ class RunStore:
         records = [_record_or_none(path) for path in paths if not path.name.startswith(".")]
         return [record.name for record in records if record is not None]
 
-    def _anything_scored(self) -> bool:
+    def anything_scored(self) -> bool:
+        """Whether any checkpoint has been scored; those that failed do not count."""
         paths = (self.folder / "records").glob("*.json")
         records = (_record_or_none(path) for path in paths if not path.name.startswith("."))
         return any(record is not None and record.status == "scored" for record in records)

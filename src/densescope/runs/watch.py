@@ -245,6 +245,7 @@ class _Watch:
         except Exception as error:
             if not self.arrivals.is_unchanged(arrival):
                 return
+            self.scorer.refuse_option(error)
             if self._tries_again(arrival, error):
                 self.report(WatchEvent("unreadable", arrival.name, str(error)))
                 return
