@@ -73,6 +73,17 @@ def test_the_verbs_are_listed_in_order_under_headings(monkeypatch: pytest.Monkey
         assert " ".join(app[verb].help.split("\n\n")[0].split()) in listed
 
 
+def test_a_shell_can_complete_verbs_and_options() -> None:
+    script = app.generate_completion(shell="bash")
+    assert not [verb for verb in VERBS if verb not in script]
+    assert not [
+        one.name
+        for verb in VERBS
+        for one in options_of(verb)
+        if one.name not in script and one.index is None
+    ]
+
+
 @pytest.mark.parametrize("verb", [["formats"], ["methods"], ["protocols"], ["select", "{scores}"]])
 def test_no_line_in_a_pipe_ends_in_blanks(verb: list[str], swept: Path) -> None:
     lines = densescope(*[word.format(scores=swept / "scores") for word in verb]).stdout.split("\n")

@@ -121,6 +121,9 @@ _verb(
 _verb("checkpoints:formats", LOOK_UP, "List the checkpoint layouts that can be read.")
 _verb("probing:protocols", LOOK_UP, "List the protocols of labelled probes.")
 _verb("training:methods", LOOK_UP, "List the methods that pretrain can train.")
+app.register_install_completion_command(
+    group=ABOUT, help="Let the shell complete verbs and options (bash, zsh, fish), and exit."
+)
 for flag in ("--help", "--version"):
     app[flag].group = ABOUT
 app["--help"].help = "Show this message and exit."

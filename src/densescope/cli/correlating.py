@@ -28,7 +28,7 @@ def correlate(
         place(
             "Folders that a sweep and a probe wrote; several give their mean too.",
             MAIN,
-            name="SCORES",
+            name="SCORES...",
         ),
     ],
     /,

@@ -268,5 +268,5 @@ def in_file(argument: Argument) -> bool:
 
 ConfigOption = Annotated[
     Path | None,
-    file('TOML file with options of this command, such as format = "dino".', MAIN),
+    file("TOML file with options of this command, a line KEY = VALUE for each.", MAIN),
 ]
