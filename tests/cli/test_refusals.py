@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from densescope.errors import OptionError
-from densescope.evaluation.scoring import ScoreSettings
 from densescope.features.images import draw_subset, open_images
+from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.scorer import CheckpointScorer, Compute
 from densescope.runs.store import RunStore
