@@ -84,6 +84,22 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     assert [page for page in pages if outside.search(page.read_text())] == []
 
 
+def shown_imports(page: str) -> list[str]:
+    """Lines of a page's Python that import something of the package."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    return re.findall(r"^from densescope\S* import [\w, ]+", "".join(blocks), re.MULTILINE)
+
+
+def test_what_pages_import_exists() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    lines = sorted({line for page in pages for line in shown_imports(page.read_text())})
+    assert len(lines) > 10
+    for line in lines:
+        exec(line, {})
+    with pytest.raises(ImportError):
+        exec("from densescope import no_such_name", {})
+
+
 def test_public_names_are_those_of_the_package() -> None:
     import densescope
 
