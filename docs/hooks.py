@@ -1,9 +1,9 @@
 """What ``mkdocs build`` adds to the pages of this folder.
 
 Pages that are made from the program (the Python reference), and pages that lie beside ``docs/``
-(README, measurements, studies), join the site. A page may hold ``<!-- made: NAME -->``: the
-function of that name in ``MADE`` writes what stands there. A relative link works on the site as it
-does in the repository.
+(README, measurements, studies), join the site. A page may hold ``<!-- made: NAME -->`` or
+``<!-- made: NAME ARGUMENT -->``: the function of that name in ``MADE`` writes what stands
+there. A relative link works on the site as it does in the repository.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BESIDE = {
     "docs/*.md": "{name}",
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- made: (\w+)(?: (\S+))? -->$", re.MULTILINE)
 # Titles of the pages of the Python reference, by the first part of a public name's module.
 AREAS = {
     "runs": "Runs",
@@ -136,17 +136,59 @@ def command_help() -> str:
 
 def protocol_table() -> str:
     """A line per row of ``PROTOCOLS``."""
+    rows = [
+        (f"[`{name}`](#{name})", row.title, row.measure, "yes" if row.cached else "no", row.source)
+        for name, row in _protocols().items()
+    ]
+    return _table(("protocol", "what", "measure", "cached", "source"), rows)
+
+
+def protocol_head(name: str) -> str:
+    """What a protocol is, in one line."""
+    row = _protocols()[name]
+    return f"{row.title}. Head: {row.head}."
+
+
+def protocol_facts(name: str) -> str:
+    """Settings, source and deviations of a protocol."""
+    row = _protocols()[name]
+    facts = row.to_json()
+    shown = {key: facts[key] for key in ("image_size", "resize", "label_size", "layers")}
+    shown |= {"label_size": facts["label_size"] or "as stored"}
+    shown |= {key: facts[key] for key in ("cached", "measure")}
+    for key, value in facts["settings"].items():
+        nested = isinstance(value, dict)
+        shown |= {f"{key}.{part}": item for part, item in value.items()} if nested else {key: value}
+    deviations = [f"- {words}" for words in row.deviations]
+    settings = _table(
+        ("setting", "value"), [(key, _setting(value)) for key, value in shown.items()]
+    )
+    return "\n\n".join([settings, f"Source: {row.source}.", "Deviations:", "\n".join(deviations)])
+
+
+def other_protocols() -> str:
+    """A section for every row of ``PROTOCOLS`` that has none on its page."""
+    page = (ROOT / "docs" / "reference" / "protocols.md").read_text(encoding="utf-8")
+    missing = [name for name in _protocols() if f"\n## `{name}`\n" not in page]
+    return "\n\n".join(
+        f"## `{name}`\n\n{protocol_head(name)}\n\n{protocol_facts(name)}" for name in missing
+    )
+
+
+def _protocols() -> Mapping[str, Any]:
     from densescope.evaluation.probes import PROTOCOLS
 
-    rows = [
-        (f"[`{name}`](#{name})", row.title, row.head, row.measure, _yes(row.cached), row.source)
-        for name, row in PROTOCOLS.items()
-    ]
-    return _table(("protocol", "what", "head", "measure", "cached", "source"), rows)
+    return PROTOCOLS
 
 
-def _yes(flag: bool) -> str:
-    return "yes" if flag else "no"
+def _setting(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def metrics_page(metrics: Mapping[str, Any], changes: Sequence[str] = ()) -> str:
@@ -226,7 +268,13 @@ def _output(output: dict[str, Any]) -> str:
     return f"```text\n{lines.rstrip()}\n```"
 
 
-MADE: dict[str, Callable[[], str]] = {"command": command_help, "protocols": protocol_table}
+MADE: dict[str, Callable[..., str]] = {
+    "command": command_help,
+    "protocols": protocol_table,
+    "protocol_head": protocol_head,
+    "protocol": protocol_facts,
+    "other_protocols": other_protocols,
+}
 
 
 def made(markdown: str) -> str:
@@ -235,7 +283,7 @@ def made(markdown: str) -> str:
     def written(match: re.Match[str]) -> str:
         if match[1] not in MADE:
             raise PluginError(f"docs/hooks.py has no {match[1]!r} in MADE: {', '.join(MADE)}")
-        return MADE[match[1]]()
+        return MADE[match[1]](*filter(None, [match[2]]))
 
     return MARK.sub(written, markdown)
 

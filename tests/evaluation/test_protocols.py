@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from docs.hooks import made
 
 from densescope.correlation.measures import MEASURES
 from densescope.errors import InputError
@@ -249,8 +250,8 @@ def cell(value: Any) -> str:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_number_and_deviation_is_documented(name: str) -> None:
     row = PROTOCOLS[name]
-    text = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "protocols.md").read_text()
-    section = text.split(f"\n## `{name}`\n")[1].split("\n## ")[0]
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "protocols.md"
+    section = made(page.read_text()).split(f"\n## `{name}`\n")[1].split("\n## ")[0]
     facts = row.to_json()
     flat = {key: facts[key] for key in ("image_size", "resize", "layers", "cached", "measure")}
     for key, value in facts["settings"].items():
