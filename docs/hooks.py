@@ -268,8 +268,17 @@ def _output(output: dict[str, Any]) -> str:
     return f"```text\n{lines.rstrip()}\n```"
 
 
+def all_metrics() -> str:
+    """The page of metrics, from the rows of the program."""
+    from densescope.metrics import METRICS
+    from densescope.metrics.metric import CHANGES
+
+    return metrics_page(METRICS, CHANGES)
+
+
 MADE: dict[str, Callable[..., str]] = {
     "command": command_help,
+    "metrics": all_metrics,
     "protocols": protocol_table,
     "protocol_head": protocol_head,
     "protocol": protocol_facts,

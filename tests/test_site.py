@@ -7,13 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from docs.hooks import (
     help_of,
     made,
-    metrics_page,
     notebook_page,
     public_names,
     relinked,
@@ -142,29 +140,3 @@ def test_a_notebook_becomes_a_page_with_its_outputs() -> None:
     )
     page = notebook_page(f'{{"cells": [{{"cell_type": "markdown", "source": ["# A"]}}, {code}]}}')
     assert page == "# A\n\n```python\n1 + 1\n```\n\n```text\n2\n```\n"
-
-
-def test_a_metric_is_on_its_page_with_all_that_its_row_says() -> None:
-    row = SimpleNamespace(
-        name="paper.new",
-        title="New metric",
-        unit="bits",
-        better="higher",
-        made_by=SimpleNamespace(reads="patches"),
-        summary="It counts.",
-        about="From 0 to 1.",
-        direction="Higher is better.",
-        trap="It lies.",
-        source="Nobody (2020)",
-        changes_with=frozenset({"scale"}),
-    )
-    page = metrics_page({"paper.new": row}, ("rotation", "scale"))
-    assert "| [`paper.new`](#paper-new) | New metric | bits | higher | patches |" in page
-    assert (
-        "### New metric {: #paper-new }\n\n`paper.new`: It counts.\n\nFrom 0 to 1. Higher" in page
-    )
-    assert "**Trap.** It lies.\n\nSource: Nobody (2020)" in page
-    assert (
-        "| metric | rotation | scale |\n| --- | --- | --- |\n| `paper.new` | same | changes |"
-        in page
-    )

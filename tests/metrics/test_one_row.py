@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from docs.hooks import made
 
 import densescope
 from densescope.cli.tables import console, sweep_table
@@ -82,6 +83,7 @@ def test_the_table_of_a_sweep_and_of_a_notebook_show_it(
     console().print(sweep_table(swept.records))
     assert " bright" in capsys.readouterr().out
     assert "<th>bright</th>" in swept._repr_html_()
+    assert repr(swept) == "RunTable(4 checkpoints, 4 scored)"
 
 
 def test_select_writes_it(swept: RunTable, tmp_path: Path) -> None:
@@ -109,11 +111,23 @@ def test_the_report_draws_it(swept: RunTable) -> None:
     assert "How large the entries of the patch features are. Lower is better." in page
 
 
+def test_the_reference_page_has_it() -> None:
+    page = made("<!-- made: metrics -->")
+    assert (
+        "| [`brightness`](#brightness) | mean brightness | feature units | lower | patches |"
+        in page
+    )
+    assert "`brightness`: How large the entries of the patch features are." in page
+    assert "Mean absolute value. Lower is better." in page
+    assert "| `brightness` | same | same | same | same | same |" in page
+
+
 def test_without_the_row_nothing_shows_it(swept: RunTable, monkeypatch: pytest.MonkeyPatch) -> None:
     labelled = probes(swept)
     monkeypatch.delitem(METRICS, "brightness")
     fresh = RunTable.of(list(swept.records))
     assert "brightness" not in {row.number for row in correlate(fresh, labelled).rows}
+    assert "brightness" not in made("<!-- made: metrics -->")
     assert "bright" not in [c.heading.title for c in build_report_data(fresh, None).baselines]
 
 

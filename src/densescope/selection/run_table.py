@@ -70,7 +70,7 @@ class DensePoint:
         return math.isfinite(self.separability.value) and math.isfinite(self.effective_rank.value)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunTable:
     """Everything measured of a run: a row per checkpoint, a column per metric, labelled probes.
 
@@ -230,6 +230,9 @@ class RunTable:
         chosen = self.selection(definition=definition, layer=layer)
         columns = list(flat_columns(self, chosen))
         return pandas.DataFrame(flat_rows(self, chosen), columns=columns)
+
+    def __repr__(self) -> str:
+        return f"RunTable({len(self.records)} checkpoints, {len(self.scored)} scored)"
 
     def _repr_html_(self) -> str:
         """The metrics of the overview as a table, for a notebook."""
