@@ -11,6 +11,7 @@ import pytest
 from cyclopts import App, CycloptsError, Parameter
 
 from densescope.cli import options as o
+from densescope.cli.app import app
 from densescope.cli.failures import UsageError
 from densescope.cli.parsing import (
     MAIN,
@@ -70,6 +71,13 @@ def pair(*words: object) -> dict[str, Any]:
 def test_a_group_becomes_options_and_comes_back_as_one_object() -> None:
     seen = pair("x", "--first", "3", "--more", "--key", "a=1", "--key", "b=2")
     assert seen == {"place": Path("x"), "pair": Pair(3), "more": True, "key": ["a=1", "b=2"]}
+
+
+def test_the_last_of_a_repeated_option_counts() -> None:
+    """So that a line of a script can be called with one option changed."""
+    assert pair("x", "--first", 3, "--first", 4)["pair"] == Pair(4)
+    with app.app_stack(["sweep"]):
+        assert app.app_stack.default_parameter.allow_repeating is True
 
 
 @pytest.mark.parametrize("words", [["--blocks", "-4,-1"], ["--blocks=-4,-1"]])

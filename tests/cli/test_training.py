@@ -178,24 +178,24 @@ def test_a_regularized_run_from_a_checkpoint(tiny_images: Path, tmp_path: Path) 
     assert "--start-from" in alone
 
 
-def test_every_look_of_a_monitor_is_a_line_and_its_records_have_no_weights(
+def test_every_observation_of_a_monitor_is_a_line_and_its_records_have_no_weights(
     tiny_images: Path, tmp_path: Path
 ) -> None:
-    looking = ["--monitor", tiny_images, "--monitor-count", 32, "--monitor-every", 1]
-    run = densescope(*pretrain("mocov3", tiny_images, tmp_path / "run", *SMALL, *looking))
+    monitoring = ["--monitor", tiny_images, "--monitor-count", 32, "--monitor-every", 1]
+    run = densescope(*pretrain("mocov3", tiny_images, tmp_path / "run", *SMALL, *monitoring))
     assert run.returncode == 0, run.stderr
-    looks = [line for line in run.stdout.splitlines() if line.startswith("look ")]
-    assert [line.split(":")[0] for line in looks] == [
-        "look 1 at step 0",
-        "look 2 at step 1",
-        "look 3 at step 2 (checkpoint_0000.pth.tar)",
-        "look 4 at step 3",
-        "look 5 at step 4 (checkpoint_0001.pth.tar)",
+    lines = [line for line in run.stdout.splitlines() if line.startswith("observation ")]
+    assert [line.split(":")[0] for line in lines] == [
+        "observation 1 at step 0",
+        "observation 2 at step 1",
+        "observation 3 at step 2 (checkpoint_0000.pth.tar)",
+        "observation 4 at step 3",
+        "observation 5 at step 4 (checkpoint_0001.pth.tar)",
     ]
     numbers = (
         r"separability -?\d\S+ ± \S+, effective rank \d\S+ ± \S+, DSE \(lambda = 1\) \d\S+ ± [^;]+"
     )
-    assert all(re.search(rf": {numbers}; no alarm$", line) for line in looks)
+    assert all(re.search(rf": {numbers}; no alarm$", line) for line in lines)
     seen = densescope("select", tmp_path / "run" / "monitor").stdout
     named = r"(step [013]|checkpoint_000[01]\.pth\.tar \(step [24]\))\."
     assert re.search(rf"(Use|the earliest peak is) {named}", seen)

@@ -194,7 +194,7 @@ class RunOptions:
 @Parameter(name="*", group=MONITOR)
 @dataclass(frozen=True)
 class MonitorOptions:
-    """Looking at the run while it goes."""
+    """Metrics of the network while it is trained."""
 
     monitor: Annotated[
         Path | None,
@@ -219,7 +219,7 @@ class MonitorOptions:
         resumed: Path | None,
         say: Callable[[str], None],
     ) -> list[PretrainingMonitor]:
-        """The monitor, if one was asked for; a line of every look goes to ``say``."""
+        """The monitor, if one was asked for; a line of every observation goes to ``say``."""
         if self.monitor is None:
             return []
         from densescope.monitoring import DenseMonitor
@@ -235,12 +235,12 @@ class MonitorOptions:
             stop_on_alarm=self.stop_on_alarm,
         )
         callback = PretrainingMonitor(made, self.monitor_every, resumed=resumed)
-        callback.on_look = lambda seen: say(look_line(len(made.records), seen))
+        callback.on_look = lambda seen: say(observation_line(len(made.records), seen))
         return [callback]
 
 
-def look_line(number: int, seen: Observation) -> str:
-    """One look of a monitor: its number and place, DSE and its parts, and the alarm."""
+def observation_line(number: int, seen: Observation) -> str:
+    """One observation of a monitor: its number and place, DSE and its parts, and the alarm."""
     at = f"step {seen.step}"
     where = at if seen.name == at else f"{at} ({seen.name})"
     if seen.reading is None:
@@ -248,7 +248,7 @@ def look_line(number: int, seen: Observation) -> str:
     else:
         said = parts_line(seen.reading.scores["-1"])
     alarm = "no alarm" if seen.alarm is None else f"ALARM since {seen.alarm.since}"
-    return f"look {number} at {where}: {said}; {alarm}"
+    return f"observation {number} at {where}: {said}; {alarm}"
 
 
 def pretrain(
@@ -271,7 +271,7 @@ def pretrain(
     network: NetworkOptions = NetworkOptions(),
     how: RecipeOptions = RecipeOptions(),
     run: RunOptions = RunOptions(),
-    looking: MonitorOptions = MonitorOptions(),
+    monitoring: MonitorOptions = MonitorOptions(),
     config: ConfigOption = None,
 ) -> int:
     """Pretrain with any method."""
@@ -294,7 +294,7 @@ def pretrain(
         state = newest_state(output, row, settings.to_json())  # refuses other settings
         if state.step >= settings.steps:
             console.print(f"already finished: {output} has done its {settings.steps:,} steps")
-            _finish(console, settings.method, output, looking)
+            _finish(console, settings.method, output, monitoring)
             return 0
     console.print(f"working with {settle_threads()} thread(s)")
     size = settings.backbone.image_size
@@ -302,9 +302,9 @@ def pretrain(
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}")
     say = partial(console.print, soft_wrap=True)
-    callbacks = looking.callbacks(settings, output, resumed, say)
+    callbacks = monitoring.callbacks(settings, output, resumed, say)
     loggers = run.loggers(output)
-    groups = (vars(group) for group in (network, how, run, looking))
+    groups = (vars(group) for group in (network, how, run, monitoring))
     kept = {"images": images, "method": method, **dict(ChainMap(*groups))}
     try:
         with TrainingProgress(console) as progress:
@@ -323,18 +323,20 @@ def pretrain(
     except KeyboardInterrupt:
         again = f"stopped; go on with: densescope pretrain --output {quote(str(output))} --resume"
         raise KeyboardInterrupt(again) from None
-    _finish(console, settings.method, output, looking)
+    _finish(console, settings.method, output, monitoring)
     return 0
 
 
-def _finish(console: Console, method: str, output: Path, looking: MonitorOptions) -> None:
+def _finish(console: Console, method: str, output: Path, monitoring: MonitorOptions) -> None:
     from densescope.features.discovery import find_checkpoints
     from densescope.features.format_words import sweep_command
     from densescope.features.formats import find_format
 
     console.print(f"{len(find_checkpoints(output, method).checkpoints)} checkpoints in {output}")
-    if looking.monitor is not None:
-        console.print(f"seen on the way: densescope select {quote(str(output / MONITORED))}")
+    if monitoring.monitor is not None:
+        console.print(
+            f"metrics during training: densescope select {quote(str(output / MONITORED))}"
+        )
     # no architecture: these files say what they hold
     command = sweep_command(find_format(method), run=output)
     console.print(f"next: {command}", soft_wrap=True)

@@ -60,7 +60,7 @@ class WatchOptions:
     ] = None
     poll: Annotated[
         float,
-        option("Seconds between two looks at the folder.", least=0.01, metavar="SECONDS"),
+        option("Seconds between two checks of the folder.", least=0.01, metavar="SECONDS"),
         _FOREVER,
     ] = 5.0
     settle: Annotated[
