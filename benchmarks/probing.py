@@ -1,4 +1,4 @@
-"""Throughput and peak memory of extraction and ``quick-linear``: ``python -m benchmarks.probing``.
+"""Throughput and peak memory of extraction and ``linear-sgd``: ``python -m benchmarks.probing``.
 
 ViT-S/16 with random weights at 224 pixels on as many images as CamVid has (367 to train on, 101
 to measure on); procedural scenes stand in for the frames, which may not be passed on.
@@ -34,11 +34,11 @@ def measure(train: int, test: int, size: int) -> list[dict[str, object]]:
         model = timm.create_model("vit_small_patch16_224", num_classes=0, img_size=size).eval()
         backbone = TimmBackbone(model, image_size=size, **IMAGENET)
         rows = []
-        for what in ("extraction and quick-linear", "quick-linear on cached features"):
+        for what in ("extraction and linear-sgd", "linear-sgd on cached features"):
             reset_peak()
             before, started = memory("VmRSS"), time.perf_counter()
             run_protocol(
-                "quick-linear",
+                "linear-sgd",
                 backbone,
                 data,
                 changes={"image_size": size},
@@ -67,7 +67,7 @@ def main() -> None:
     about = environment()
     text = "\n\n".join(
         [
-            "# extraction and quick-linear, ViT-S/16, "
+            "# extraction and linear-sgd, ViT-S/16, "
             f"{options.train} + {options.test} images of {options.size} pixels",
             table(measure(options.train, options.test, options.size)),
             ", ".join(f"{name} {value}" for name, value in about.items()),

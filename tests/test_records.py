@@ -89,7 +89,7 @@ def test_a_write_that_fails_leaves_the_old_document(tmp_path: Path) -> None:
 
 def test_a_probe_record_round_trips_and_knows_its_mean_and_spread() -> None:
     record = ProbeRecord(
-        "a.pth", 1, "epoch", "quick-linear", "camvid", "miou", (0.25, 0.35), details={"rate": 0.1}
+        "a.pth", 1, "epoch", "linear-sgd", "camvid", "miou", (0.25, 0.35), details={"rate": 0.1}
     )
     assert ProbeRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
     assert record.value == pytest.approx(0.3)

@@ -14,8 +14,9 @@ from typing import Any
 from torch import nn
 
 from densescope.errors import InputError
-from densescope.evaluation.probes import ProbeResult, quick_linear_probe
+from densescope.evaluation.probes import LinearResult, linear_probe
 from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
+from densescope.evaluation.uncertainty import ProbedImages, paired_difference
 from densescope.features.backbones import load_backbone
 from densescope.features.extraction import extract
 from densescope.features.live import live_backbone
@@ -75,8 +76,8 @@ class DemoResult:
 
     selection: Selection
     report: Path
-    probes: dict[str, ProbeResult]
-    untrained: ProbeResult
+    probes: dict[str, LinearResult]
+    untrained: LinearResult
     seconds: dict[str, float]
 
 
@@ -162,15 +163,22 @@ def probe_sentences(result: DemoResult) -> list[str]:
         return [*lines, "The pick is the last checkpoint: this short run shows no degradation."]
     pick, last = result.probes[str(selection.pick)], result.probes[selection.last]
     gain = 100 * (pick.mean_iou - last.mean_iou)
-    noise = 200 * ((pick.spread or 0) ** 2 + (last.spread or 0) ** 2) ** 0.5
+    images, noise = len(pick.counts), 200 * _error(pick, last)
     if abs(gain) <= noise:
-        return [*lines, f"They differ by {gain:+.1f}, within the spread of the probe."]
+        return [*lines, f"They differ by {gain:+.1f}, within the noise of {images} test images."]
     word = "better" if gain > 0 else "worse"
     return [
         *lines,
-        f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f}; the spread "
-        "is that of the probe's seeds, and other test images would add their own.",
+        f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f} points, "
+        f"beyond the noise of {images} test images (± {noise:.1f}).",
     ]
+
+
+def _error(first: LinearResult, second: LinearResult) -> float:
+    """Standard error of the difference, over the test images, which are scenes of their own."""
+    names = tuple(map(str, range(len(first.counts))))
+    probes = [ProbedImages(names, names, (), (result.counts,)) for result in (first, second)]
+    return paired_difference(probes[:1], probes[1:]).error or 0.0
 
 
 class _Before:
@@ -189,21 +197,20 @@ class _Before:
         """Nothing."""
 
 
-def _miou(probe: ProbeResult) -> str:
-    spread = "" if probe.spread is None else f" ± {100 * probe.spread:.1f} over seeds"
-    return f"{100 * probe.mean_iou:.1f} mIoU{spread}"
+def _miou(probe: LinearResult) -> str:
+    return f"{100 * probe.mean_iou:.1f} mIoU"
 
 
-def _probe(backbone: Backbone, labelled: Scenes, settings: DemoSettings) -> ProbeResult:
+def _probe(backbone: Backbone, labelled: Scenes, settings: DemoSettings) -> LinearResult:
     features = extract(backbone, labelled.images, device=settings.pretrain.device)
     train = settings.probe_images[0]
     (patches,) = features.patches
-    return quick_linear_probe(
+    return linear_probe(
         patches[:train],
         labelled.labels[:train],
         patches[train:],
         labelled.labels[train:],
-        classes=len(labelled.classes),
+        classes=labelled.classes,
         grid=features.grid,
     )
 

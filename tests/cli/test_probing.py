@@ -30,8 +30,7 @@ def test_probe_and_correlate(swept: Path, tmp_path: Path) -> None:
     said = run.stdout.splitlines()
     assert said[0] == "reading the images and labels of scenes"
     assert said[1] == (
-        "probing 6 of 6 checkpoints on scenes (quick-linear): 16 training and 16 test images at "
-        "32 pixels"
+        "probing 6 of 6 checkpoints on scenes (linear): 16 training and 16 test images at 32 pixels"
     )
     assert said[2].startswith("[1/6] checkpoint0000.pth: probed in ")
     assert run.stdout.count("checkpoint000") == 12

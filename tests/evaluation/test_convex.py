@@ -237,3 +237,16 @@ def test_one_class_and_more_classes_than_patches_are_refused() -> None:
     with pytest.raises(DataError, match="9 classes cannot be told apart from 4 labelled training"):
         convex.trained_classes(targets, names)
     assert convex.trained_classes(targets[..., :3], names).tolist() == [0, 1, 2]
+
+
+def test_the_probe_of_features_in_memory_is_that_of_the_protocol() -> None:
+    features, targets = world()
+    labels = targets.argmax(2)
+    labels[0] = 255
+    arguments: dict[str, Any] = {"classes": ["a", "b", "c", "never"], "grid": (2, 2), "ignore": 255}
+    masks = labels.view(40, 2, 2)
+    found = convex.linear_probe(features[:30], masks[:30], features[30:], masks[30:], **arguments)
+    assert found.mean_iou == found.counts.mean_iou > 0.4
+    assert found.counts.counts.shape == (10, 3, 4)
+    assert int(found.counts.counts[:, 2, 3].sum()) == 0  # a class without training pixels
+    assert found.details["converged"] is True

@@ -1,4 +1,4 @@
-"""The quick linear probe: what it can learn, what it must not see, what it refuses."""
+"""The trained linear probe: what it can learn, what it must not see, what it refuses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError, InputError
+from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.probes import (
     ProbeResult,
     ProbeSettings,
+    linear_sgd_probe,
     patch_targets,
-    quick_linear_probe,
 )
+from densescope.evaluation.probes.linear_sgd import SGDFit, sgd_result, widened
 
 QUICK = ProbeSettings(seeds=(0, 1), epochs=4, batch_patches=128)
 
@@ -46,7 +48,7 @@ def probe(noise: float = 0.1, **changes: Any) -> ProbeResult:
     named = arguments | changes
     order = ("train_features", "train_labels", "test_features", "test_labels")
     tensors = [named.pop(name) for name in order]
-    return quick_linear_probe(*tensors, **named)
+    return linear_sgd_probe(*tensors, **named)
 
 
 def test_what_is_in_the_features_is_found_whatever_their_scale() -> None:
@@ -57,7 +59,7 @@ def test_what_is_in_the_features_is_found_whatever_their_scale() -> None:
     assert result.mean_iou == pytest.approx(sum(result.class_iou) / 3, abs=1e-6)
     assert result.spread is not None
     assert result.spread < 0.05
-    assert len(result.held_out_iou) == len(QUICK.learning_rates)
+    assert set(result.held_out_iou) >= set(QUICK.learning_rates)
 
 
 def test_with_one_pixel_per_patch_nothing_is_lost_at_borders() -> None:
@@ -92,12 +94,33 @@ def test_test_labels_do_not_choose_the_rate() -> None:
     assert spoiled.held_out_iou == probe().held_out_iou
 
 
-def test_a_rate_too_low_is_not_chosen_and_an_edge_is_noted() -> None:
+def test_a_rate_too_low_is_not_chosen_and_the_grid_is_widened() -> None:
     result = probe(settings=replace(QUICK, learning_rates=(1e-9, 1e-2, 1e3)))
     assert result.learning_rate == 1e-2
+    assert not result.under_trained
     assert result.note is None
-    edge = probe(settings=replace(QUICK, learning_rates=(1e-9, 1e-2)))
-    assert edge.note == "the chosen learning rate 0.01 is at the edge of those tried"
+    low = probe(settings=replace(QUICK, learning_rates=(1e-5, 1e-4)))
+    assert min(low.held_out_iou) < low.learning_rate < max(low.held_out_iou)
+    assert low.held_out_iou[1e-4] < low.held_out_iou[low.learning_rate]
+    assert not low.under_trained
+
+
+def test_a_grid_widens_in_both_directions_and_ends_with_a_sentence() -> None:
+    def peak(at: float) -> dict[float, float]:
+        return widened((1e-2, 1e-1), lambda rates: {r: -abs(math.log(r / at)) for r in rates})
+
+    for at in (1e-4, 3e-2, 3.0):
+        scores = peak(at)
+        best = max(scores, key=scores.__getitem__)
+        assert min(scores) < best < max(scores)
+        assert max(best / at, at / best) <= 10**0.5
+    assert len(widened((1e-2,), lambda rates: dict.fromkeys(rates, 0.0))) == 1
+    scores = peak(1e9)
+    fit = SGDFit((), max(scores), scores)
+    counts = PixelCounts(torch.ones(2, 3, 2, dtype=torch.int64))
+    result = sgd_result([counts], fit)
+    assert result.under_trained
+    assert str(result.note).startswith("under-trained: the chosen learning rate 10")
 
 
 def test_one_seed_has_no_spread() -> None:

@@ -46,7 +46,7 @@ CROPS: dict[str, Any] = {"steps": 60, "batch": 8, "learning_rate": 0.1}
 # The published recipes train for hours; here with few steps and a rate to match.
 SHORT: dict[str, dict[str, Any]] = {
     "linear": {},
-    "quick-linear": {"epochs": 30, "batch_patches": 64},
+    "linear-sgd": {"epochs": 30, "batch_patches": 64},
     "capi-knn": {},
     "capi-logreg": {"iterations": 50},
     "in-context": {"memory_patches": 200},
@@ -133,11 +133,11 @@ def test_a_second_run_reads_the_cache_alone(name: str, blocks: ProbeData, tmp_pa
 
 def test_a_damaged_entry_is_computed_again(blocks: ProbeData, tmp_path: Path) -> None:
     cache, backbone = FeatureCache(tmp_path), Seeing()
-    first = run("quick-linear", blocks, backbone, cache=cache, identity=IDENTITY)
+    first = run("linear-sgd", blocks, backbone, cache=cache, identity=IDENTITY)
     calls = len(backbone.calls)
     for path in tmp_path.glob("*.npy"):
         path.write_bytes(path.read_bytes()[:-1])
-    again = run("quick-linear", blocks, backbone, cache=cache, identity=IDENTITY)
+    again = run("linear-sgd", blocks, backbone, cache=cache, identity=IDENTITY)
     assert (len(backbone.calls), again.values) == (2 * calls, first.values)
 
 
@@ -182,7 +182,7 @@ def test_test_images_among_the_training_images_are_named(tmp_path: Path) -> None
         "2 of 2 test images are also training images (train002, train003): the probe has seen "
         "their labels",
     )
-    assert data.notes[0] in run("quick-linear", data).details["notes"]
+    assert data.notes[0] in run("linear-sgd", data).details["notes"]
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -203,17 +203,17 @@ def test_the_table_is_complete() -> None:
 
 def test_settings_are_known_beforehand_and_say_what_was_changed(blocks: ProbeData) -> None:
     changes = {**TINY, "epochs": 30, "batch_patches": 64}
-    expected = protocol_settings("quick-linear", blocks, changes=changes)
-    outcome = run("quick-linear", blocks)
+    expected = protocol_settings("linear-sgd", blocks, changes=changes)
+    outcome = run("linear-sgd", blocks)
     assert outcome.settings == expected
     assert outcome.settings["changes"]["epochs"] == [15, 30]
     assert outcome.settings["data"]["test"] == blocks.fingerprints["test"]
     assert any(note.startswith("epochs is 30 where quick") for note in outcome.details["notes"])
-    assert protocol_settings("quick-linear", blocks)["changes"] == {}
+    assert protocol_settings("linear-sgd", blocks)["changes"] == {}
 
 
 def test_changing_back_is_no_change() -> None:
-    row = find_protocol("quick-linear")
+    row = find_protocol("linear-sgd")
     assert row.adapted(epochs=3).adapted(epochs=15).changes == {}
     assert row.adapted(epochs=15, image_size=None) == row
     assert row.adapted(image_size=448).label_size == 448
@@ -222,9 +222,9 @@ def test_changing_back_is_no_change() -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        ({"protocol": "quick"}, "there is no protocol 'quick'; there are: linear, quick-linear, "),
-        ({"changes": {"moons": 2}}, "protocol quick-linear has no moons to change; it has: image"),
-        ({"changes": {"name": "x"}}, "protocol quick-linear has no name to change"),
+        ({"protocol": "quick"}, "there is no protocol 'quick'; there are: linear, linear-sgd, "),
+        ({"changes": {"moons": 2}}, "protocol linear-sgd has no moons to change; it has: image"),
+        ({"changes": {"name": "x"}}, "protocol linear-sgd has no name to change"),
         ({"changes": {}}, "shows the backbone 224 pixels, it was loaded for 32: load it with"),
         ({"seeds": (1, 1)}, r"seeds \[1, 1\] are impossible: at least one, and none twice"),
         ({"seeds": ()}, r"seeds \[\] are impossible"),
@@ -233,7 +233,7 @@ def test_changing_back_is_no_change() -> None:
     ],
 )
 def test_errors_are_sentences(call: dict[str, Any], sentence: str, blocks: ProbeData) -> None:
-    arguments: dict[str, Any] = {"protocol": "quick-linear", "changes": TINY, **call}
+    arguments: dict[str, Any] = {"protocol": "linear-sgd", "changes": TINY, **call}
     with pytest.raises(InputError, match=sentence):
         run_protocol(arguments.pop("protocol"), Seeing(), blocks, **arguments)
 

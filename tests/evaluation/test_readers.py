@@ -25,6 +25,7 @@ from densescope.evaluation.probes import (
     run_protocol,
 )
 from densescope.evaluation.probes.depth import DepthErrors, depth_errors
+from densescope.evaluation.probes.row import edge_note
 from densescope.evaluation.probes.sources import Standardization, TensorPatches, standardization
 from tests.evaluation.worlds import COLORS, SIZE, TINY, Blind, Seeing, open_world, world
 
@@ -363,7 +364,7 @@ def test_fingerprints_notice_a_changed_label(photos: ProbeData, tmp_path: Path) 
 def test_predicted_masks_lie_on_the_image(tmp_path: Path) -> None:
     data = world(tmp_path)
     changes = {**TINY, "epochs": 30, "batch_patches": 64}
-    outcome = run_protocol("quick-linear", Seeing(), data, changes=changes, workers=1)
+    outcome = run_protocol("linear-sgd", Seeing(), data, changes=changes, workers=1)
     half = open_world(tmp_path, "test")
     pixels = torch.stack([half.image(index) for index in range(3)])
     masks = predict.predict_masks(outcome.head, Seeing(), pixels)
@@ -372,7 +373,15 @@ def test_predicted_masks_lie_on_the_image(tmp_path: Path) -> None:
     assert float((masks == truth).float().mean()) > 0.85
     with pytest.raises(InputError, match="this head reads 16 dimensions, the backbone has 8: use"):
         predict.predict_masks(outcome.head, Seeing(dim=8), pixels)
-    with pytest.raises(
-        InputError, match="only a head of the protocol linear or quick-linear draws"
-    ):
+    with pytest.raises(InputError, match="only a head of the protocol linear or linear-sgd draws"):
         predict.predict_masks(None, Seeing(), pixels)
+
+
+def test_a_choice_at_the_edge_of_a_fixed_grid_is_said() -> None:
+    found = edge_note("learning rate", [1e-2, 1e-2], (1e-4, 1e-3, 1e-2))
+    assert found == {
+        "note": "the chosen learning rate 0.01 is at the edge of the protocol's grid, 0.0001 to 0.01"
+    }
+    assert edge_note("learning rate", [1e-3], (1e-4, 1e-3, 1e-2)) == {}
+    assert edge_note("k", [1], (1, 3, 10)) == {}
+    assert "the chosen k 10 is at" in edge_note("k", [1, 10], (1, 3, 10))["note"]

@@ -86,7 +86,7 @@ def test_an_added_image_moves_few_others() -> None:
 
 def test_the_drawn_split_is_in_the_settings_of_a_probe(flat: Path) -> None:
     data = probe_data("folders", *open_folders(flat, drawn=DrawnSplit(0.5, 3)))
-    split = protocol_settings("quick-linear", data)["data"]["split"]
+    split = protocol_settings("linear-sgd", data)["data"]["split"]
     assert (split["fraction"], split["seed"]) == (0.5, 3)
     assert (split["train_images"], split["test_images"]) == (6, 6)
     assert len(split["train_names_sha256"]) == len(split["test_names_sha256"]) == 64

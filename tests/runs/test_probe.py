@@ -19,8 +19,8 @@ from densescope.runs.store import RunStore
 from densescope.runs.sweep import SweepEvent, sweep
 from tests.tiny_run import SETTINGS, SPEC, checkpoint, write_checkpoints
 
-REQUEST = ProbeRequest("quick-linear", seeds=(0, 1), image_size=32)
-ROOM = "scenes-quick-linear-image-size32"
+REQUEST = ProbeRequest("linear-sgd", seeds=(0, 1), image_size=32)
+ROOM = "scenes-linear-sgd-image-size32"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_one_file_probes_like_it_does_in_a_run(scored: Path, labelled: LabelledD
     numbers = "24 training and 12 test images at 32 pixels"
     assert said == [
         "reading the images and labels of scenes",
-        f"probing checkpoint0002.pth on scenes (quick-linear): {numbers}",
+        f"probing checkpoint0002.pth on scenes (linear-sgd): {numbers}",
     ]
     assert alone.values == whole[2].values
 

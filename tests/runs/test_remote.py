@@ -166,7 +166,7 @@ def test_a_run_in_a_store_is_probed_and_judged(memory: str, images: Path, tmp_pa
     save_scenes(make_scenes(12, size=32, seed=0), tmp_path / "scenes" / "train")
     save_scenes(make_scenes(6, size=32, seed=1), tmp_path / "scenes" / "test")
     data = LabelledData("scenes", tmp_path / "scenes", test_split="test")
-    request = ProbeRequest("quick-linear", seeds=(0,), image_size=32)
+    request = ProbeRequest("linear-sgd", seeds=(0,), image_size=32)
     swept(memory, images)
     found = probe_run(f"{memory}/scores", data, request)
     assert [record.status for record in found] == ["probed"] * 3

@@ -99,17 +99,17 @@ def test_probe_records_stand_in_a_room_of_their_own(tmp_path: Path) -> None:
     assert store.probes() == {}
     for step in (5, 1):
         name = f"checkpoint{step}.pth"
-        record = ProbeRecord(name, step, "epoch", "quick-linear", "scenes", "miou", (0.5,))
-        store.write_probe("scenes-quick-linear", record)
+        record = ProbeRecord(name, step, "epoch", "linear-sgd", "scenes", "miou", (0.5,))
+        store.write_probe("scenes-linear-sgd", record)
     (room,) = store.probes().items()
-    assert room[0] == "scenes-quick-linear"
+    assert room[0] == "scenes-linear-sgd"
     assert [record.step for record in room[1]] == [1, 5]
-    assert store.probe("scenes-quick-linear", "checkpoint5.pth") == room[1][1]
-    assert store.probe("scenes-quick-linear", "checkpoint9.pth") is None
-    path = tmp_path / "probes/scenes-quick-linear/checkpoint5.pth.json"
+    assert store.probe("scenes-linear-sgd", "checkpoint5.pth") == room[1][1]
+    assert store.probe("scenes-linear-sgd", "checkpoint9.pth") is None
+    path = tmp_path / "probes/scenes-linear-sgd/checkpoint5.pth.json"
     path.write_text("{")
-    assert store.probe("scenes-quick-linear", "checkpoint5.pth") is None
-    assert [record.step for record in store.probes()["scenes-quick-linear"]] == [1]
+    assert store.probe("scenes-linear-sgd", "checkpoint5.pth") is None
+    assert [record.step for record in store.probes()["scenes-linear-sgd"]] == [1]
 
 
 def test_differences_names_added_and_nested_keys() -> None:

@@ -146,7 +146,7 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     assert found.correlation is not None
     text = markdown(found)
     assert text.count("\n") == 5
-    assert "| simsiam | dse | scenes-quick-linear-image-size32 | 2 |" in text
+    assert "| simsiam | dse | scenes-linear-image-size32 | 2 |" in text
     assert (
         "| DSE (lambda = 1) | separability | effective rank | effect on labels | effect on DSE"
         in text
@@ -154,7 +154,7 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     json.loads(json.dumps(found.to_json(), allow_nan=False))
     write_figure(found, tmp_path / "figure.html")
     page = (tmp_path / "figure.html").read_text()
-    assert "scenes-quick-linear-image-size32" in page
+    assert "scenes-linear-image-size32" in page
     assert not list(tmp_path.glob(".*"))
 
 

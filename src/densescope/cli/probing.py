@@ -67,7 +67,7 @@ class ProbeOptions:
     ]
     protocol: Annotated[
         str, option("Protocol of the probe (list: densescope protocols).", MAIN)
-    ] = "quick-linear"
+    ] = "linear"
     train_split: Annotated[str, option("Split that the probe is fitted on.")] = "train"
     test_split: Annotated[
         str | None, option("Split that is reported (default: test, else val).")

@@ -56,7 +56,7 @@ class ProbeRequest:
         cache_folder: where features are kept between calls; nowhere by default.
     """
 
-    protocol: str = "quick-linear"
+    protocol: str = "linear"
     seeds: tuple[int, ...] | None = None
     steps: int | None = None
     image_size: int | None = None

@@ -117,7 +117,7 @@ class Labels:
 
     dataset: str
     root: str
-    protocol: str = "quick-linear"
+    protocol: str = "linear"
     seeds: tuple[int, ...] | None = None
     steps: int | None = None
     image_size: int | None = None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from densescope.errors import DataError
+from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.softmax_fit import (
@@ -23,7 +25,7 @@ from densescope.evaluation.probes.softmax_fit import (
     solve,
     whitening,
 )
-from densescope.evaluation.probes.sources import StoredPatches
+from densescope.evaluation.probes.sources import PatchSource, StoredPatches, TensorPatches
 from densescope.evaluation.probes.splits import split_features
 
 NEVER = -1e4  # score of a class that no training patch has
@@ -59,33 +61,124 @@ class ConvexSettings:
 Path = dict[float, tuple[float, Solution]]
 
 
+@dataclass(frozen=True)
+class ConvexFit:
+    """What the training images gave, before any test image is looked at.
+
+    Attributes:
+        head: solved on all training images with the chosen strength.
+        details: the strength, whether the minimum was found, held-out mIoU of each strength.
+    """
+
+    head: PatchHead
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LinearResult:
+    """What :func:`linear_probe` found on the test images.
+
+    Attributes:
+        mean_iou: of the data set, a fraction.
+        counts: pixels of each test image.
+        details: as a record keeps them.
+    """
+
+    mean_iou: float
+    counts: PixelCounts
+    details: Mapping[str, Any]
+
+
 def convex(task: ProbeTask) -> Found:
     """Engine: choose the strength on held-out training images, solve on all, read the test half."""
-    settings: ConvexSettings = task.row.settings
     train = split_features(task, "train")
-    source = StoredPatches(train.patches[0])
-    classes, ignore = task.data.classes, task.data.ignore
-    targets = patch_targets(train.labels, classes=classes, grid=train.grid, ignore=ignore)
-    present = trained_classes(targets, task.data.part("train").classes)
-    whiten = whitening(source, targets.sum(2) > 0)
     names = task.data.part("train").names
-    kept, out = neighbors_apart(
-        sorted(range(len(names)), key=names.__getitem__), settings.held_out_fraction
+    fit = fit_convex(
+        StoredPatches(train.patches[0]),
+        train.labels,
+        classes=task.data.part("train").classes,
+        grid=train.grid,
+        ignore=task.data.ignore,
+        order=sorted(range(len(names)), key=names.__getitem__),
+        settings=task.row.settings,
     )
-    order = torch.cat([kept, out])
-    patches = WhitenedPatches(source, whiten, order)
-    goals = targets[order].flatten(0, 1)[:, present]
+    test = split_features(task, "test")
+    read = StoredPatches(test.patches[0])
+    counts = measure_head(fit.head, read, test.labels, test.grid, task.data.ignore)
+    return measured([counts] * len(task.seeds), fit.details, fit.head)
+
+
+def linear_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    classes: Sequence[str],
+    grid: tuple[int, int],
+    ignore: int | None = None,
+    settings: ConvexSettings | None = None,
+) -> LinearResult:
+    """The protocol ``linear`` on features in memory.
+
+    Args:
+        train_features: ``images patches dim``, patches row by row. The order of the images matters
+            where they are frames of a video: neighbors are held out together.
+        train_labels: ``images rows columns``, integer classes at any resolution.
+        test_features: like ``train_features``.
+        test_labels: like ``train_labels``.
+        classes: names of the classes.
+        grid: rows and columns of patches.
+        ignore: label of pixels that count for nothing.
+        settings: the protocol's by default.
+
+    Returns:
+        The result; nothing in it is left to chance.
+
+    Raises:
+        DataError: labels or features from which classes cannot be told.
+    """
+    fit = fit_convex(
+        TensorPatches(train_features),
+        train_labels,
+        classes=classes,
+        grid=grid,
+        ignore=ignore,
+        order=range(len(train_features)),
+        settings=settings or ConvexSettings(),
+    )
+    counts = measure_head(fit.head, TensorPatches(test_features), test_labels, grid, ignore)
+    return LinearResult(counts.mean_iou, counts, fit.details)
+
+
+def fit_convex(
+    source: PatchSource,
+    labels: Tensor,
+    *,
+    classes: Sequence[str],
+    grid: tuple[int, int],
+    ignore: int | None,
+    order: Sequence[int],
+    settings: ConvexSettings,
+) -> ConvexFit:
+    """The training half; ``order`` of the images says which are neighbors."""
+    targets = patch_targets(labels, classes=len(classes), grid=grid, ignore=ignore)
+    present = trained_classes(targets, classes)
+    whiten = whitening(source, targets.sum(2) > 0)
+    kept, out = neighbors_apart(list(order), settings.held_out_fraction)
+    rows = torch.cat([kept, out])
+    patches = WhitenedPatches(source, whiten, rows)
+    goals = targets[rows].flatten(0, 1)[:, present]
     del targets
 
     def head_of(solution: Solution) -> PatchHead:
-        weight = torch.zeros(classes, patches.rank + 1)
+        weight = torch.zeros(len(classes), patches.rank + 1)
         weight[:, -1] = NEVER
         weight[present] = solution.weight.float()
         return whiten.head(weight)
 
     def held_out_miou(solution: Solution) -> float:
-        head = head_of(solution)
-        return measure_head(head, source, train.labels, train.grid, ignore, out).mean_iou
+        return measure_head(head_of(solution), source, labels, grid, ignore, out).mean_iou
 
     first = goals[: len(kept) * source.patches]
     sample = sample_problem(patches, first)
@@ -112,11 +205,7 @@ def convex(task: ProbeTask) -> Found:
     path = follow_path(partial(solved, problem(patches, first)), guess, settings, held_out_miou)
     chosen = choose(path)
     found = solved(problem(patches, goals), chosen, path[chosen][1].weight)
-    head = head_of(found)
-    test = split_features(task, "test")
-    read = StoredPatches(test.patches[0])
-    counts = measure_head(head, read, test.labels, test.grid, ignore)
-    return measured([counts] * len(task.seeds), _details(path, chosen, found, settings), head)
+    return ConvexFit(head_of(found), _details(path, chosen, found, settings))
 
 
 def trained_classes(targets: Tensor, names: Sequence[str]) -> Tensor:

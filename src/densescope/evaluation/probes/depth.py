@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.probes.row import Found, ProbeTask
+from densescope.evaluation.probes.row import Found, ProbeTask, edge_note
 from densescope.evaluation.probes.sources import (
     PatchSource,
     Standardization,
@@ -136,6 +136,7 @@ def depth_linear(task: ProbeTask) -> Found:
         "delta_1": [error.delta_1 for error in errors],
         "absolute_relative": [error.absolute_relative for error in errors],
         "bins_meters": [float(centers[0]), float(centers[-1])],
+        **edge_note("learning rate", [rates], settings.learning_rates),
     }
     return Found(tuple(error.rmse for error in errors), details)
 

@@ -1,4 +1,4 @@
-"""Engines that are short enough to share a file: the quick linear probe and image k-NN."""
+"""Engines that are short enough to share a file: the linear probe trained by SGD and image k-NN."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
+from densescope.evaluation.probes.linear_sgd import ProbeSettings, fit_linear_sgd, sgd_result
 from densescope.evaluation.probes.neighbors import nearest, query_chunks
 from densescope.evaluation.probes.patch_head import measure_head
-from densescope.evaluation.probes.quick import ProbeSettings, fit_quick_linear, quick_result
 from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.sources import patch_source
 from densescope.evaluation.probes.splits import split_features
 
 
 @dataclass(frozen=True)
-class QuickSettings:
-    """Numbers of :class:`~densescope.evaluation.probes.quick.ProbeSettings` but the seeds."""
+class SGDSettings:
+    """Numbers of :class:`~densescope.evaluation.probes.linear_sgd.ProbeSettings` but the seeds."""
 
     learning_rates: tuple[float, ...] = ProbeSettings.learning_rates
     held_out_fraction: float = ProbeSettings.held_out_fraction
@@ -39,12 +39,12 @@ class ImageKnnSettings:
     temperature: float = 0.07
 
 
-def quick_linear(task: ProbeTask) -> Found:
-    """Engine of :func:`~densescope.evaluation.probes.quick.quick_linear_probe` on the cache."""
-    given: QuickSettings = task.row.settings
+def linear_sgd(task: ProbeTask) -> Found:
+    """Engine of :func:`~densescope.evaluation.probes.linear_sgd.linear_sgd_probe` on the cache."""
+    given: SGDSettings = task.row.settings
     settings = replace(ProbeSettings(seeds=task.seeds), **vars(given))
     train = split_features(task, "train")
-    fit = fit_quick_linear(
+    fit = fit_linear_sgd(
         train.patches[0],
         train.labels,
         classes=task.data.classes,
@@ -57,12 +57,12 @@ def quick_linear(task: ProbeTask) -> Found:
     found = [
         measure_head(head, source, test.labels, test.grid, task.data.ignore) for head in fit.heads
     ]
-    result = quick_result(found, fit, settings)
+    result = sgd_result(found, fit)
     details: dict[str, Any] = {
         "learning_rate": result.learning_rate,
+        "under_trained": result.under_trained,
         "held_out_miou": {
-            f"{rate:g}": value
-            for rate, value in zip(settings.learning_rates, result.held_out_iou, strict=True)
+            f"{rate:.3g}": result.held_out_iou[rate] for rate in sorted(result.held_out_iou)
         },
     }
     if result.note:

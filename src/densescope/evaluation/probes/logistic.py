@@ -12,7 +12,7 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.patch_knn import PatchLabels, cut
-from densescope.evaluation.probes.row import Found, ProbeTask, measured
+from densescope.evaluation.probes.row import Found, ProbeTask, edge_note, measured
 from densescope.evaluation.probes.sources import (
     MEMORY_BYTES,
     PatchSource,
@@ -111,7 +111,7 @@ def logistic(task: ProbeTask) -> Found:
     train = split_features(task, "train")
     labels = cut(train.labels, train.grid)
     source = patch_source(train.patches[0])
-    strengths, heads, tables, notes = [], [], [], set()
+    strengths, heads, tables = [], [], []
     device = resolve_device(task.device)
     for seed in task.seeds:
         kept, out = held_out(source.images, settings.held_out_fraction, seed)
@@ -127,15 +127,12 @@ def logistic(task: ProbeTask) -> Found:
         heads.append((standardize, weight))
         strengths.append(best)
         tables.append({f"{strength:.3g}": value for strength, value in table.items()})
-        if best in (min(settings.strengths), max(settings.strengths)):
-            notes.add(f"the chosen C {best:.3g} is at the edge of those tried")
     test = split_features(task, "test")
     queries = patch_source(test.patches[0])
     asked = (queries, cut(test.labels, test.grid), torch.arange(queries.images))
     counts = [measure(weight, standardize, asked, task) for standardize, weight in heads]
     details: dict[str, Any] = {"strength": strengths, "held_out_miou": tables}
-    if notes:
-        details["note"] = "; ".join(sorted(notes))
+    details |= edge_note("C", strengths, settings.strengths)
     return measured(counts, details)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.neighbors import nearest
-from densescope.evaluation.probes.row import Found, ProbeTask, measured
+from densescope.evaluation.probes.row import Found, ProbeTask, edge_note, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source, standardization
 from densescope.evaluation.probes.splits import SplitFeatures, held_out, split_features
 
@@ -79,6 +79,7 @@ def patch_knn(task: ProbeTask) -> Found:
         "neighbors": [best[0] for _, best, _ in chosen],
         "distance": [best[1] for _, best, _ in chosen],
         "held_out_miou": tables,
+        **edge_note("k", [best[0] for _, best, _ in chosen], settings.neighbors),
     }
     return measured(counts, details)
 

@@ -1,4 +1,4 @@
-"""What a trained quick linear probe sees in a few images."""
+"""What a linear probe sees in a few images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def predict_masks(
     """Class of every pixel of a few images.
 
     Args:
-        head: ``outcome.head`` of the protocol ``linear`` or ``quick-linear``.
+        head: ``outcome.head`` of the protocol ``linear`` or ``linear-sgd``.
         backbone: the one it was trained on.
         pixels: ``images 3 rows columns`` as the protocol decodes them, uint8 or in [0, 1].
         batch_size: images per forward pass; found out by default.
@@ -39,7 +39,7 @@ def predict_masks(
     """
     if not isinstance(head, PatchHead):
         raise InputError(
-            "only a head of the protocol linear or quick-linear draws masks: probe with one of them"
+            "only a head of the protocol linear or linear-sgd draws masks: probe with one of them"
         )
     found = extract(backbone, pixels, batch_size=batch_size, device=device, precision=precision)
     dim = found.patches[-1].shape[2]

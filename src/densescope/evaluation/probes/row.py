@@ -51,6 +51,18 @@ def measured(counts: Sequence[PixelCounts], details: Mapping[str, Any], head: An
     return Found(values, {**details, **measures}, head, tuple(counts))
 
 
+def edge_note(what: str, chosen: Sequence[float], tried: Sequence[float]) -> dict[str, str]:
+    """The detail ``note`` where a value was chosen at the edge of a grid that a protocol fixes."""
+    low, high = min(tried), max(tried)
+    # One neighbor is the fewest there are, and no edge that a wider grid would move.
+    at_edge = sorted({value for value in chosen if value in (low, high)} - {1})
+    if not at_edge or low == high:
+        return {}
+    listed = " and ".join(f"{value:.3g}" for value in at_edge)
+    grid = f"the edge of the protocol's grid, {low:.3g} to {high:.3g}"
+    return {"note": f"the chosen {what} {listed} is at {grid}"}
+
+
 @dataclass(frozen=True)
 class ProbeProtocol:
     """One way of asking what features are worth; numbers of two rows never compare.

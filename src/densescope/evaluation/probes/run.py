@@ -149,7 +149,7 @@ def run_protocol(
         workers=workers,
     )
     found = row.engine(task)
-    notes = [*data.notes, *_change_notes(row), *_note(found.details)]
+    notes = [*_note(found.details), *data.notes, *_change_notes(row)]
     details = {**found.details, "notes": notes}
     details.pop("note", None)
     return ProbeOutcome(

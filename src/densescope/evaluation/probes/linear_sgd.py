@@ -1,10 +1,10 @@
-"""The quick linear probe on frozen patch features: what a supervised reader can make of them."""
+"""A linear probe trained by steps of AdamW: what a trained reader reaches of what is there."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,14 +22,21 @@ from densescope.evaluation.probes.sources import (
 )
 
 LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
+FACTOR = 10**0.5
+SMALLEST, LARGEST = 1e-6, 30.0
+UNDER_TRAINED = (
+    "under-trained: the chosen learning rate {rate:g} is at the edge of all that were tried, so "
+    "this number says more of the training than of the features; use the protocol linear"
+)
 
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """The protocol "quick-linear"; numbers of unlike settings must not be compared.
+    """The protocol "linear-sgd"; numbers of unlike settings must not be compared.
 
     Attributes:
-        learning_rates: rates to choose from, all trained at once.
+        learning_rates: rates to choose from, all trained at once. Where the best of several is the
+            smallest or largest, further ones are trained until it lies inside.
         seeds: each draws its own held-out images, start and order of patches.
         held_out_fraction: part of the training images on which the rate is chosen.
         epochs: passes over the patches, with a cosine decay of the rate to zero.
@@ -56,8 +63,9 @@ class ProbeResult:
         seed_iou: mIoU of each seed.
         pixel_accuracy: mean over the seeds.
         learning_rate: the chosen one.
-        held_out_iou: mean over seeds of the mIoU on held-out training images, per rate.
-        note: set when the chosen rate is the smallest or largest of those tried.
+        held_out_iou: rate -> mean over seeds of the mIoU on held-out training images.
+        under_trained: the chosen rate is the smallest or largest that was tried.
+        note: set where it is under-trained.
     """
 
     mean_iou: float
@@ -66,11 +74,12 @@ class ProbeResult:
     seed_iou: tuple[float, ...]
     pixel_accuracy: float
     learning_rate: float
-    held_out_iou: tuple[float, ...]
+    held_out_iou: Mapping[float, float]
+    under_trained: bool = False
     note: str | None = None
 
 
-def quick_linear_probe(
+def linear_sgd_probe(
     train_features: Tensor,
     train_labels: Tensor,
     test_features: Tensor,
@@ -98,7 +107,7 @@ def quick_linear_probe(
         classes: number of classes, at least 2.
         grid: rows and columns of patches.
         ignore: label of pixels that count for nothing.
-        settings: the protocol's numbers; the default is "quick-linear".
+        settings: the protocol's numbers; the default is "linear-sgd".
 
     Returns:
         The result. Deterministic for given inputs, settings and number of threads.
@@ -112,7 +121,7 @@ def quick_linear_probe(
     """
     _check(train_features, train_labels, grid, classes, "train")
     _check(test_features, test_labels, grid, classes, "test")
-    fit = fit_quick_linear(
+    fit = fit_linear_sgd(
         train_features,
         train_labels,
         classes=classes,
@@ -122,25 +131,25 @@ def quick_linear_probe(
     )
     source = patch_source(test_features)
     found = [measure_head(head, source, test_labels, grid, ignore) for head in fit.heads]
-    return quick_result(found, fit, settings or ProbeSettings())
+    return sgd_result(found, fit)
 
 
 @dataclass(frozen=True)
-class QuickFit:
+class SGDFit:
     """What training found, before any test image is looked at.
 
     Attributes:
         heads: one per seed, trained on all training images with the chosen rate.
         learning_rate: the chosen one.
-        held_out_iou: mean over seeds of the mIoU on held-out training images, per rate.
+        held_out_iou: rate -> mean over seeds of the mIoU on held-out training images.
     """
 
     heads: tuple[PatchHead, ...]
     learning_rate: float
-    held_out_iou: tuple[float, ...]
+    held_out_iou: Mapping[float, float]
 
 
-def fit_quick_linear(
+def fit_linear_sgd(
     train_features: Tensor | StoredArray,
     train_labels: Tensor,
     *,
@@ -148,8 +157,8 @@ def fit_quick_linear(
     grid: tuple[int, int],
     ignore: int | None,
     settings: ProbeSettings,
-) -> QuickFit:
-    """The training half of :func:`quick_linear_probe`; features may lie in the cache.
+) -> SGDFit:
+    """The training half of :func:`linear_sgd_probe`; features may lie in the cache.
 
     Raises:
         InputError: settings are impossible.
@@ -163,12 +172,11 @@ def fit_quick_linear(
     source = patch_source(train_features)
     part = _Training(source, standardization(source, counted), targets, settings)
     held_out = _choose(part, train_labels, grid, ignore)
-    best = max(range(len(held_out)), key=held_out.__getitem__)
-    rate = settings.learning_rates[best]
+    rate = max(held_out, key=held_out.__getitem__)
     everything = [torch.arange(source.images)] * len(settings.seeds)
     weights = _train(part, everything, (rate,))
     heads = tuple(PatchHead(weight[0], part.standardize) for weight in weights)
-    return QuickFit(heads, rate, held_out)
+    return SGDFit(heads, rate, held_out)
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,8 @@ class _Training:
 
 def _choose(
     part: _Training, labels: Tensor, grid: tuple[int, int], ignore: int | None
-) -> tuple[float, ...]:
+) -> dict[float, float]:
+    """Held-out mIoU of each rate."""
     settings, images = part.settings, part.source.images
     count = max(round(settings.held_out_fraction * images), 1)
     orders = [
@@ -189,14 +198,37 @@ def _choose(
         for seed in settings.seeds
     ]
     kept = [order[count:] for order in orders]
-    weights = _train(part, kept, settings.learning_rates)
-    scores = []
-    for rates, order in zip(weights, orders, strict=True):
-        out = order[:count]
-        heads = [PatchHead(weight, part.standardize) for weight in rates]
-        found = [measure_head(head, part.source, labels, grid, ignore, out) for head in heads]
-        scores.append([matrix.mean_iou for matrix in found])
-    return tuple(statistics.fmean(column) for column in zip(*scores, strict=True))
+
+    def held_out(rates: tuple[float, ...]) -> dict[float, float]:
+        scores = []
+        for weights, order in zip(_train(part, kept, rates), orders, strict=True):
+            out = order[:count]
+            heads = [PatchHead(weight, part.standardize) for weight in weights]
+            found = [measure_head(head, part.source, labels, grid, ignore, out) for head in heads]
+            scores.append([matrix.mean_iou for matrix in found])
+        means = (statistics.fmean(column) for column in zip(*scores, strict=True))
+        return dict(zip(rates, means, strict=True))
+
+    return widened(settings.learning_rates, held_out)
+
+
+def widened(
+    rates: tuple[float, ...], held_out: Callable[[tuple[float, ...]], dict[float, float]]
+) -> dict[float, float]:
+    """Held-out scores of rates, and of further ones until the best of them lies inside.
+
+    One rate alone was meant and stays alone.
+    """
+    scores = held_out(rates)
+    while len(rates) > 1:
+        best = max(scores, key=scores.__getitem__)
+        if best not in (min(scores), max(scores)):
+            break
+        further = best * FACTOR if best == max(scores) else best / FACTOR
+        if not SMALLEST <= further <= LARGEST:
+            break
+        scores |= held_out((further,))
+    return scores
 
 
 def _train(part: _Training, images: Sequence[Tensor], rates: tuple[float, ...]) -> Tensor:
@@ -234,15 +266,12 @@ def _train(part: _Training, images: Sequence[Tensor], rates: tuple[float, ...]) 
     return torch.stack(heads, dim=1)
 
 
-def quick_result(
-    found: Sequence[PixelCounts], fit: QuickFit, settings: ProbeSettings
-) -> ProbeResult:
+def sgd_result(found: Sequence[PixelCounts], fit: SGDFit) -> ProbeResult:
     """The numbers of one probe from the confusion matrix of each seed."""
     seed_iou = tuple(matrix.mean_iou for matrix in found)
-    rate, note = fit.learning_rate, None
-    edges = (min(settings.learning_rates), max(settings.learning_rates))
-    if len(fit.held_out_iou) > 1 and rate in edges:
-        note = f"the chosen learning rate {rate:g} is at the edge of those tried"
+    rate = fit.learning_rate
+    edges = (min(fit.held_out_iou), max(fit.held_out_iou))
+    under_trained = len(fit.held_out_iou) > 1 and rate in edges
     return ProbeResult(
         mean_iou=statistics.fmean(seed_iou),
         spread=statistics.stdev(seed_iou) if len(seed_iou) > 1 else None,
@@ -251,7 +280,8 @@ def quick_result(
         pixel_accuracy=statistics.fmean(matrix.pixel_accuracy for matrix in found),
         learning_rate=rate,
         held_out_iou=fit.held_out_iou,
-        note=note,
+        under_trained=under_trained,
+        note=UNDER_TRAINED.format(rate=rate) if under_trained else None,
     )
 
 
