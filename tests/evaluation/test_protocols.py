@@ -208,7 +208,9 @@ def test_settings_are_known_beforehand_and_say_what_was_changed(blocks: ProbeDat
     assert outcome.settings == expected
     assert outcome.settings["changes"]["epochs"] == [15, 30]
     assert outcome.settings["data"]["test"] == blocks.fingerprints["test"]
-    assert any(note.startswith("epochs is 30 where quick") for note in outcome.details["notes"])
+    assert any(
+        note.startswith("epochs is 30 where linear-sgd") for note in outcome.details["notes"]
+    )
     assert protocol_settings("linear-sgd", blocks)["changes"] == {}
 
 
