@@ -151,3 +151,9 @@ def test_public_layouts(name: str, tmp_path: Path, generator: torch.Generator) -
     facts = training_facts(content)
     json.dumps(facts)
     assert facts["learning_rate"] in (0.5, 0.25)
+
+
+def test_parameters_of_an_optimizer_are_not_settings() -> None:
+    optimizer = {"param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
+    facts = training_facts({"densescope": {"optimizer": optimizer, "settings": {"steps": 3}}})
+    assert facts == {"learning_rate": 0.1, "settings": {"densescope.settings.steps": 3}}

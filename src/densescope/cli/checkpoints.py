@@ -78,6 +78,9 @@ def _coverage(document: dict[str, object]) -> Table:
     made = table("what was used", ["", ""], 9)
     coverage = document.pop("coverage")
     assert isinstance(coverage, dict)
+    training = document.get("training")
+    if isinstance(training, dict) and "settings" in training:
+        training["settings"] = f"{len(training['settings'])} values"
     for key, value in {**document, **coverage}.items():
         if value not in (None, "", (), [], {}):
             made.add_row(key.replace("_", " "), Text(_words(value)))

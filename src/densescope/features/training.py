@@ -160,6 +160,8 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
             continue
         seen.add(id(here))
         for key, child in _opened(here).items():
+            if key == "param_groups":  # of an optimizer; `_groups` reads them
+                continue
             visited += 1
             path = key if not name else f"{name}.{key}"
             plain = _plain(child)
