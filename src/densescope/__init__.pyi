@@ -6,6 +6,7 @@ from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError
 from .errors import DensescopeError as DensescopeError
 from .errors import InputError as InputError
+from .errors import OptionError as OptionError
 from .errors import RecordError as RecordError
 from .estimate import Estimate as Estimate
 from .features.backbones import Backbone as Backbone

@@ -105,7 +105,7 @@ class BackboneOptions:
     ] = None
     loader: Annotated[
         Path | None,
-        file("Python file with a function load_backbone, for --format custom."),
+        file("Python file with a function load_backbone, for a network of your own."),
     ] = None
 
     @from_options

@@ -20,6 +20,7 @@ from densescope.cli.parsing import (
     COMPUTE,
     LABELS,
     MAIN,
+    ONE_FILE,
     PROBE,
     ConfigOption,
     Only,
@@ -187,7 +188,7 @@ def probe(
         Literal["all", "shortlist"],
         option("Checkpoints of a scored run: all, or the shortlist and the last.", MAIN),
     ] = "all",
-    backbone: o.BackboneOptions = o.BackboneOptions(),
+    backbone: Annotated[o.BackboneOptions, Parameter(group=ONE_FILE)] = o.BackboneOptions(),
     config: ConfigOption = None,
 ) -> int:
     """Measure with labels what features are worth."""

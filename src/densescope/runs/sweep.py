@@ -92,6 +92,7 @@ def sweep(
             that were scored have changed.
         InputError: an argument of another kind, a race in parts, or images or settings that do not
             make one.
+        OptionError: layers, an image size or weights that no checkpoint of the run has.
     """
     _check_kinds(
         run_folder=run_folder,
