@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +19,7 @@ from densescope.pretraining.recorder import Progress
 from densescope.pretraining.resume import KEY
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import Start, pretrain
-from tests.conftest import ROOT
+from tests.cli.running import ENVIRONMENT
 from tests.pretraining.tiny import content, images, same, tiny
 
 pytest.importorskip("lightly")
@@ -174,34 +173,28 @@ def test_a_checkpoint_of_another_network_does_not_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_batch(tiny_images: Path, tmp_path: Path) -> None:
+def test_two_processes_share_a_batch_end_with_the_same_weights_and_one_of_them_writes(
+    tiny_images: Path, tmp_path: Path
+) -> None:
     words = [
-        *("pretrain", "--method", "mocov3", "--images", tiny_images, "--output", tmp_path / "run"),
-        *("--architecture", "vit_tiny_patch16_224", "--image-size", "16", "--device", "cpu"),
-        *("--architecture-option", "patch_size=8,embed_dim=16,depth=1,num_heads=2"),
-        *("--steps", 3, "--batch-size", 8, "--checkpoint-every", 2, "--devices", 2),
-        *("--set", "head_dim=32", "--set", "output_dim=16"),
+        *("pretrain", "--method", "dino", "--images", tiny_images, "--output", tmp_path / "run"),
+        *("--architecture", "vit_tiny_patch16_224", "--image-size", 16, "--device", "cpu"),
+        *("--architecture-option", "patch_size=4,embed_dim=16,depth=2,num_heads=2"),
+        *("--steps", 5, "--batch-size", 8, "--checkpoint-every", 2, "--devices", 2),
+        *("--set", "head_dim=32", "--set", "prototypes=32", "--set", "local_count=0"),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "densescope", *map(str, words)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert run.returncode == 0, run.stderr
-    for line in ("training on 32 images", "2 checkpoints in", "next: densescope sweep"):
-        assert run.stdout.count(line) == 1
-    names = [path.name for path in sorted((tmp_path / "run").glob("*.tar"))]
-    assert names == ["checkpoint_0000.pth.tar", "checkpoint_0001.pth.tar"]
-    assert len((tmp_path / "run" / "log.txt").read_text().splitlines()) == 2
-
-
-@pytest.mark.slow
-def test_two_processes_end_with_the_same_weights_and_one_of_them_writes(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, str(script), str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**ENVIRONMENT, "LEFT": str(tmp_path)}
+    command = [sys.executable, str(script), *map(str, words)]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
+    for line in ("training on 32 images", "3 checkpoints in", "next: densescope sweep"):
+        assert run.stdout.count(line) == 1
+    names = [path.name for path in sorted((tmp_path / "run").glob("*.pth"))]
+    assert names == [f"checkpoint000{number}.pth" for number in range(3)]
+    assert len((tmp_path / "run" / "log.txt").read_text().splitlines()) == 3
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
-    assert first["written"] == [f"checkpoint000{number}.pth" for number in range(3)]
+    assert first["written"] == names
     assert second["written"] == []
     assert len(first["losses"]) == 5
     # each has images of its own, and both take the same steps

@@ -1,12 +1,11 @@
-"""Pretrain with DINO in two processes: ``two_processes.py FOLDER``; each leaves what it ended with.
+"""The command, whose trainings in two processes leave in ``$LEFT`` what each ended with.
 
-Lightning starts this file again as the second process.
+Lightning starts this file again, with the same words, as the second process.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +31,27 @@ class Remembering:
 
 
 def main(folder: Path) -> None:
-    from densescope.pretraining import journal
-    from densescope.pretraining.trainer import pretrain
-    from tests.pretraining.tiny import images, tiny
+    from densescope import cli
+    from densescope.pretraining import recorder, trainer
 
-    written: list[str] = []
-    write = journal.write_checkpoint
+    seen, written = Remembering(), []
+    pretrain, write = trainer.pretrain, recorder.write_checkpoint
+
+    def remembered(*given: Any, callbacks: Any, **more: Any) -> Any:
+        return pretrain(*given, callbacks=[*callbacks, seen], **more)
 
     def noted(content: dict[str, Any], path: Path) -> None:
         written.append(path.name)
         write(content, path)
 
-    journal.write_checkpoint = noted
-    seen = Remembering()
-    pretrain(tiny("dino", devices=2), images(), folder / "run", callbacks=[seen])
-    left = {**vars(seen), "written": written}
-    torch.save(left, folder / f"rank{os.environ.get('LOCAL_RANK', '0')}.pt")
+    trainer.pretrain, recorder.write_checkpoint = remembered, noted
+    try:
+        cli.main()
+    finally:
+        left = {**vars(seen), "written": written}
+        torch.save(left, folder / f"rank{os.environ.get('LOCAL_RANK', '0')}.pt")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    root = Path(__file__).resolve().parents[2]
-    sys.path[:0] = [str(root), str(root / "src")]
-    main(Path(sys.argv[1]))
+    main(Path(os.environ["LEFT"]))

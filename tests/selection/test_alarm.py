@@ -89,7 +89,7 @@ def test_a_collapse_of_features_is_seen_within_two_checkpoints(kind: str) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", COLLAPSING)
 def test_every_collapse_of_features_is_seen_within_two_checkpoints(kind: str) -> None:
-    check_collapse(kind, range(2, 22))
+    check_collapse(kind, range(2, 12))
 
 
 @pytest.mark.parametrize("kind", HEALTHY)
@@ -100,7 +100,7 @@ def test_sound_features_raise_no_alarm(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", HEALTHY)
 def test_no_stream_of_sound_features_raises_an_alarm(kind: str) -> None:
-    assert [first_alarm(healthy(kind, seed)) for seed in range(2, 22)] == [None] * 20
+    assert [first_alarm(healthy(kind, seed)) for seed in range(2, 12)] == [None] * 10
 
 
 def test_the_alarm_says_what_fell_since_when_and_where_to_go_back() -> None:
