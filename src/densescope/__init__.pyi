@@ -40,7 +40,7 @@ from .records import ScoreRecord as ScoreRecord
 from .report.run import report_run as report_run
 from .runs.cluster import Ray as Ray
 from .runs.executors import Processes as Processes
-from .runs.reading import read_run as read_run
+from .runs.run import read_run as read_run
 from .runs.scorer import Compute as Compute
 from .runs.sweep import Shard as Shard
 from .runs.sweep import score_checkpoint as score_checkpoint

@@ -8,7 +8,11 @@ import torch
 
 from densescope.errors import DataError
 from densescope.evaluation.datasets import DATASETS, IGNORE_INDEX, DatasetRow, open_dataset
-from densescope.evaluation.datasets.coco import LABELS, REMOVED, SUPER_CLASSES
+from densescope.evaluation.datasets.published_classes import (
+    COCO_LABELS,
+    COCO_REMOVED,
+    COCO_SUPER_CLASSES,
+)
 from tests.evaluation_datasets.trees import CASES, Case, write_tree
 
 BY_ID = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.row}-{case.split}")
@@ -108,9 +112,9 @@ def test_cityscapes_train_ids_are_the_benchmarks() -> None:
 
 
 def test_coco_has_80_things_and_91_stuff_classes() -> None:
-    assert list(LABELS) == list(range(1, 183))
-    assert len([label for label in LABELS if label <= 91 and label not in REMOVED]) == 80
-    assert len(SUPER_CLASSES) == 27
+    assert list(COCO_LABELS) == list(range(1, 183))
+    assert len([label for label in COCO_LABELS if label <= 91 and label not in COCO_REMOVED]) == 80
+    assert len(COCO_SUPER_CLASSES) == 27
     names = DATASETS["coco-stuff-171"].classes
     assert (names[0], names[79], names[80], names[170]) == (
         "person",

@@ -15,7 +15,7 @@ from densescope.features.architectures import parse_architecture_options
 from densescope.features.backbones import Backbone, load_backbone
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
-from densescope.features.stored import identity
+from densescope.features.stored import tensors_sha256
 from tests.features.plain_models import (
     DIM,
     RESNET_OPTIONS,
@@ -83,7 +83,7 @@ def test_provenance_is_plain(file: Path) -> None:
     document = load(file).to_json()
     assert json.loads(json.dumps(document)) is not None
     state = load(file).backbone.model.state_dict()  # type: ignore[attr-defined]
-    assert (document["sha256"], document["hashed"]) == (identity(state), "tensors")
+    assert (document["sha256"], document["hashed"]) == (tensors_sha256(state), "tensors")
     assert document["bytes"] == file.stat().st_size
     assert document["options"]["num_heads"] == 4
     assert document["coverage"]["prefix"] == "backbone."

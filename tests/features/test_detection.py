@@ -18,7 +18,7 @@ from densescope.errors import CheckpointError
 from densescope.features.architectures import parse_architecture_options
 from densescope.features.backbones import load_backbone
 from densescope.features.checking import check_checkpoint
-from densescope.features.detection import determine
+from densescope.features.detection import resolve_spec
 from densescope.features.formats import FORMATS
 from densescope.features.spec import BackboneSpec
 from tests.features.plain_models import (
@@ -166,10 +166,10 @@ def test_a_part_that_only_one_code_writes_tells_its_normalization(
     model = prefixed("module.backbone.", resnet_weights(generator))
     spec = BackboneSpec(architecture="resnet18", architecture_options=RESNET_OPTIONS)
     torch.save({"model": model}, tmp_path / "model.pth")
-    assert determine(tmp_path / "model.pth", spec).spec.format == "vicreg"
+    assert resolve_spec(tmp_path / "model.pth", spec).spec.format == "vicreg"
     classifier = {"module.classifier.weight": torch.ones(2, 2)}
     torch.save({"model": {**model, **classifier}}, tmp_path / "model.pth")
-    assert determine(tmp_path / "model.pth", spec).spec.format == "vicregl"
+    assert resolve_spec(tmp_path / "model.pth", spec).spec.format == "vicregl"
 
 
 def test_a_width_of_ones_own_is_told_what_is_missing(
@@ -318,11 +318,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_file_of_tensors_is_told_by_what_it_is(tmp_path: Path) -> None:
     config = {"model_type": "vit"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert determine(tmp_path, BackboneSpec()).spec.format == "huggingface"
-    assert determine("timm:vit_small_patch16_224.dino", BackboneSpec()).spec.format == "released"
-    assert determine("hf-hub:timm/some", BackboneSpec()).spec.format == "released"
+    assert resolve_spec(tmp_path, BackboneSpec()).spec.format == "huggingface"
+    assert resolve_spec("timm:vit_small_patch16_224.dino", BackboneSpec()).spec.format == "released"
+    assert resolve_spec("hf-hub:timm/some", BackboneSpec()).spec.format == "released"
     spec = BackboneSpec(loader=tmp_path / "loader.py")
-    assert determine(tmp_path / "a.pth", spec).spec.format == "custom"
+    assert resolve_spec(tmp_path / "a.pth", spec).spec.format == "custom"
 
 
 def test_a_folder_of_timm_is_read_as_the_model_it_names(tmp_path: Path, weights: Weights) -> None:

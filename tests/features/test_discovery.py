@@ -11,10 +11,10 @@ import pytest
 
 from densescope.errors import DataError, InputError
 from densescope.features.discovery import RunFiles, find_checkpoints, position_of
-from densescope.features.format_words import format_lines
+from densescope.features.folder_remarks import folder_remarks
 from densescope.features.formats import FORMATS
+from densescope.features.formats.descriptions import format_lines
 from densescope.features.names import CheckpointNames, pattern_of, read_numbers
-from densescope.features.surroundings import found_in_words
 
 
 def files(folder: Path, *names: str) -> Path:
@@ -179,7 +179,7 @@ def test_names_of_the_format_come_first_and_others_are_left_out_by_name(tmp_path
     found = find_checkpoints(tmp_path, "dino")
     assert places(found) == [("checkpoint0020.pth", 20)]
     assert found.left_out == ("step_1000.pt",)
-    losses = [one.text for one in found_in_words(found, tmp_path, FORMATS["dino"]) if one.is_loss]
+    losses = [one.text for one in folder_remarks(found, tmp_path, FORMATS["dino"]) if one.is_loss]
     assert len(losses) == 1
     assert "step_1000.pt" in losses[0]
     assert "checkpoint.pth" not in losses[0]
@@ -188,7 +188,7 @@ def test_names_of_the_format_come_first_and_others_are_left_out_by_name(tmp_path
 def test_other_numbered_names_are_taken_where_the_format_has_none_there(tmp_path: Path) -> None:
     found = find_checkpoints(files(tmp_path, "checkpoint0000.pth", "checkpoint0001.pth"), "mae")
     assert (found.rule, places(found)[-1]) == ("general", ("checkpoint0001.pth", 1))
-    (remark,) = found_in_words(found, tmp_path, FORMATS["mae"])
+    (remark,) = folder_remarks(found, tmp_path, FORMATS["mae"])
     assert "no name is one that mae writes (checkpoint-7.pth)" in remark.text
     assert "names of these formats: dino, ibot" in remark.text
     assert not remark.is_loss
@@ -247,7 +247,7 @@ def test_one_overwritten_file_does_not_hide_a_sub_folder_of_checkpoints(tmp_path
     files(tmp_path, "last.ckpt", "checkpoints/epoch=3.ckpt", "checkpoints/epoch=4.ckpt")
     found = find_checkpoints(tmp_path, "lightning")
     assert found.rule == "overwritten"
-    (remark,) = found_in_words(found, tmp_path, FORMATS["lightning"])
+    (remark,) = folder_remarks(found, tmp_path, FORMATS["lightning"])
     assert remark.is_loss
     assert "last.ckpt has no number, and is all that is scored" in remark.text
     assert "sub-folders hold some: checkpoints/ (2); give one of them" in remark.text

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from densescope.features.filling import Filling
+from densescope.features.prefetched import PrefetchedTensor
 
 PATIENCE_SECONDS = 60.0
 
@@ -25,7 +25,7 @@ def test_a_slice_waits_for_its_own_rows_alone() -> None:
             assert wanted.wait(PATIENCE_SECONDS)
         rows[part] = numbered(part)
 
-    filling = Filling(rows, fill, step=3, workers=2)
+    filling = PrefetchedTensor(rows, fill, step=3, workers=2)
     assert filling[:3].tolist() == [0, 1, 2]
     assert filling[3:3].tolist() == []
     assert rows[3:].tolist() == [-1] * 4
@@ -39,7 +39,7 @@ def test_a_slice_waits_for_its_own_rows_alone() -> None:
 
 def test_one_worker_makes_pieces_in_order_and_the_last_may_be_short() -> None:
     made: list[slice] = []
-    Filling(torch.empty(5), made.append, step=2)[:]
+    PrefetchedTensor(torch.empty(5), made.append, step=2)[:]
     assert made == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
@@ -51,7 +51,7 @@ def test_what_a_piece_raises_every_slice_that_needs_it_raises() -> None:
             raise ValueError("row 2")
         rows[part] = numbered(part)
 
-    filling = Filling(rows, fill)
+    filling = PrefetchedTensor(rows, fill)
     assert filling[:2].tolist() == [0, 1]
     for part in (slice(None), slice(1, 3), slice(2, 3)):
         with pytest.raises(ValueError, match="row 2"):
@@ -69,7 +69,7 @@ def test_nothing_is_made_or_given_out_after_the_end() -> None:
         assert ended.wait(PATIENCE_SECONDS)
 
     before = threading.active_count()
-    filling = Filling(torch.zeros(100), fill)
+    filling = PrefetchedTensor(torch.zeros(100), fill)
     assert begun.wait(PATIENCE_SECONDS)
     ending = threading.Thread(target=filling.close)
     ending.start()

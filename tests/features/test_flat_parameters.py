@@ -14,11 +14,11 @@ from densescope.features.architectures import build_architecture
 from densescope.features.checkpoints import Container
 from densescope.features.conversions import dinov2_registration
 from densescope.features.flat_parameters import unflatten
-from densescope.features.format_row import Format, Weights
 from densescope.features.formats import FORMATS
+from densescope.features.formats.row import Format, Weights
 from densescope.features.inert import Inert, InertTensor
 from densescope.features.layouts import StepError
-from densescope.features.ranks import join, rank_files, shard_of
+from densescope.features.ranks import join_shards, rank_files, shard_of
 from tests.features import fsdp_writer
 
 
@@ -66,13 +66,13 @@ def test_shards_are_joined_in_their_order() -> None:
     for world in (1, 2, 3, 4, 7):  # of seven ranks, the last two hold padding only
         shards = [shard_of("x", thing) for thing in spread(whole, world)]
         assert [shard.rank for shard in shards] == list(range(world))
-        assert torch.equal(join("x", shards[::-1]), whole)
+        assert torch.equal(join_shards("x", shards[::-1]), whole)
 
 
 def test_a_shard_can_be_a_parameter() -> None:
     """Before torch 2.0, a shard without padding was the flat parameter itself."""
     piece = nn.Parameter(torch.arange(3.0))
-    whole = join("x", [shard_of("x", sharded([(0, piece)], 3))])
+    whole = join_shards("x", [shard_of("x", sharded([(0, piece)], 3))])
     assert whole.tolist() == [0, 1, 2]
     assert not whole.requires_grad
 
@@ -83,13 +83,13 @@ def test_replicas_of_a_hybrid_run_are_joined_once() -> None:
         sharded([(3 * (rank % 2), whole[3 * (rank % 2) :][:3])], 6, rank=rank, world=4, group=2)
         for rank in range(4)
     ]
-    assert torch.equal(join("x", [shard_of("x", thing) for thing in things]), whole)
+    assert torch.equal(join_shards("x", [shard_of("x", thing) for thing in things]), whole)
 
 
 def test_shards_that_leave_a_gap_are_refused() -> None:
     first, _, third = (shard_of("x", thing) for thing in spread(torch.arange(9.0), 3))
     with pytest.raises(CheckpointError, match="do not make up x: 3 of its 9 values are there"):
-        join("x", [first, third])
+        join_shards("x", [first, third])
 
 
 def test_what_is_no_row_of_values_is_refused() -> None:

@@ -16,7 +16,6 @@ from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.discovery import find_checkpoints, number_of
 from densescope.features.fitting import fitting_formats
-from densescope.features.format_words import format_lines
 from densescope.features.formats import (
     FORMATS,
     Format,
@@ -24,8 +23,9 @@ from densescope.features.formats import (
     find_format,
     formats_table,
 )
+from densescope.features.formats.descriptions import format_lines
 from densescope.features.spec import BackboneSpec
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Method
 from densescope.pretraining.methods import METHODS
 from tests.every import failures
 from tests.features.plain_models import (

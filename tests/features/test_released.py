@@ -15,7 +15,7 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.backbones import BackboneSpec, load_backbone
-from densescope.features.stored import identity
+from densescope.features.stored import tensors_sha256
 from densescope.runs.sweep import score_checkpoint
 from tests.tiny_run import SETTINGS, write_images
 
@@ -59,7 +59,7 @@ def test_a_name_of_timm_is_loaded_from_its_cache(cache: Path) -> None:
     assert (loaded.backbone.image_size, loaded.backbone.mean) == (160, (0.5, 0.5, 0.5))
     assert (loaded.format, loaded.architecture) == ("released", NAME)
     backbone = {name: value for name, value in tensors.items() if not name.startswith("head.")}
-    assert loaded.sha256 == identity(backbone)
+    assert loaded.sha256 == tensors_sha256(backbone)
     assert loaded.coverage.matched == len(backbone)
     images = torch.randn(2, 3, 160, 160)
     with torch.no_grad():

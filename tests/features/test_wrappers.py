@@ -17,7 +17,7 @@ from densescope.features.checking import check_checkpoint
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.fitting import fitting_formats
 from densescope.features.spec import BackboneSpec
-from densescope.features.wrappers import as_named, unwrap, unwrapped
+from densescope.features.wrappers import as_named, keys_without_wrappers, without_wrappers
 from tests.features.plain_models import random_images, vit_weights
 from tests.features.written_layouts import (
     SMALL_VIT,
@@ -85,7 +85,7 @@ def test_torch_inserts_these_components() -> None:
         *AveragedModel(model).state_dict(),
         *torch.compile(nn.DataParallel(model)).state_dict(),
     ]
-    assert {unwrapped(name) for name in names} == {"n_averaged", "norm.weight", "norm.bias"}
+    assert {without_wrappers(name) for name in names} == {"n_averaged", "norm.weight", "norm.bias"}
 
 
 def test_a_part_that_is_called_like_a_wrapper_keeps_its_name(
@@ -94,7 +94,7 @@ def test_a_part_that_is_called_like_a_wrapper_keeps_its_name(
     model = timm.create_model("iformer_t", num_classes=0).eval()
     names = list(model.state_dict())
     assert any(".module." in name for name in names)
-    assert list(as_named(unwrap(model.state_dict()), names)) == names
+    assert list(as_named(keys_without_wrappers(model.state_dict()), names)) == names
     torch.save(prefixed("module.", model.state_dict()), tmp_path / "a.pth")
     loaded = load(tmp_path / "a.pth", format="timm", architecture="iformer_t")
     images = random_images(generator, 64)
@@ -190,7 +190,7 @@ def test_other_formats_keep_their_meaning(tmp_path: Path, generator: torch.Gener
     written = swav(tmp_path, generator)
     assert "swav" in fitting_formats(read_checkpoint(written.path))
     content = torch.load(written.path, weights_only=False)
-    content["state_dict"] = unwrap(content["state_dict"])
+    content["state_dict"] = keys_without_wrappers(content["state_dict"])
     torch.save(content, written.path)
     assert "swav" not in fitting_formats(read_checkpoint(written.path))
     loaded = load(

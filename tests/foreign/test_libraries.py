@@ -125,12 +125,12 @@ def test_fully_sharded_names_are_those_that_torch_writes(
     """FSDP's full state under the names of what it wraps, as read off its own prefix function."""
     from torch.distributed.fsdp._common_utils import clean_tensor_name
 
-    from densescope.features.wrappers import unwrapped
+    from densescope.features.wrappers import without_wrappers
 
     name = (
         "_fsdp_wrapped_module.blocks.0._checkpoint_wrapped_module._fsdp_wrapped_module.norm1.bias"
     )
-    assert unwrapped(name) == clean_tensor_name(name) == "blocks.0.norm1.bias"
+    assert without_wrappers(name) == clean_tensor_name(name) == "blocks.0.norm1.bias"
 
 
 @pytest.mark.parametrize("under", [(), ("model",), ("lightly_train", "models", "wrapped_model")])

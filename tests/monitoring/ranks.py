@@ -122,8 +122,8 @@ def masked() -> Any:
     )
     look = monitor.observe(Masking(), step=1)
     assert look is not None
-    assert look.reading is not None
-    return look.reading.to_json()
+    assert look.values is not None
+    return look.values.to_json()
 
 
 def watched(rank: int, folder: Path) -> dict[str, Any]:
@@ -141,13 +141,13 @@ def watched(rank: int, folder: Path) -> dict[str, Any]:
     bad = monitor.observe(Spoiled() if rank == 1 else model, step=2)
     again = monitor.observe(model, step=3)
     assert good is not None
-    assert good.reading is not None
+    assert good.values is not None
     assert bad is not None
     assert again is not None
     return {
-        "reading": good.reading.to_json(),
+        "reading": good.values.to_json(),
         "masked": masked(),
-        "same": again.reading == good.reading,
+        "same": again.values == good.values,
         "problems": bad.problems,
         "logged": lines,
         "numbers": sorted(good.numbers),

@@ -8,7 +8,7 @@ import pytest
 
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.monitor import DenseMonitor
-from densescope.monitoring.reading import DenseReading
+from densescope.monitoring.observation import MetricValues
 from tests.monitoring import ranks
 from tests.monitoring.scenes import SETTINGS, features, pixels, vit
 
@@ -43,7 +43,7 @@ def test_any_share_gives_the_numbers_of_one_process(
     "name", ["unequal", "copies", "nothing on the second", "nothing on the first"]
 )
 def test_torchmetrics_agrees(shares: list[dict[str, Any]], single: Any, name: str) -> None:
-    expected = DenseReading.from_json(single).numbers()
+    expected = MetricValues.from_json(single).numbers()
     for answers in shares:
         assert answers["torchmetrics"][name] == pytest.approx(expected, rel=1e-6, abs=1e-7)
         assert "call update() first" in answers["torchmetrics"]["nothing at all"]
@@ -65,9 +65,9 @@ def test_a_model_in_ddp_is_watched_by_all_ranks(answers: list[dict[str, Any]]) -
     alone = DenseMonitor(pixels(36), settings=SETTINGS, batch_size=8)
     expected = alone.observe(vit(), step=1)
     assert expected is not None
-    assert expected.reading is not None
+    assert expected.values is not None
     for mine in (first, second):
-        assert mine["reading"] == expected.reading.to_json()
+        assert mine["reading"] == expected.values.to_json()
         assert mine["same"]
         assert mine["masked"] == ranks.masked()
         assert mine["problems"] == ["rank 1: RuntimeError: the device is lost"]

@@ -15,7 +15,7 @@ from densescope.errors import InputError
 from densescope.metrics import ScoreSettings
 from densescope.monitoring.lightning import DenseCallback
 from densescope.monitoring.monitor import DenseMonitor
-from densescope.monitoring.stable_pretraining import DenseStructure
+from densescope.monitoring.stable_pretraining import DenseStructureCallback
 from tests.monitoring.scenes import NUMBERS, SETTINGS, pixels, vit
 from tests.tiny_run import SETTINGS as PLAIN
 
@@ -203,7 +203,9 @@ def test_stable_pretraining_configures_it_by_plain_values(
     )
     learner.teacher = learner.encoder.teacher.vit
     document = json.loads(json.dumps({"settings": {**PLAIN, "lidar_views": 2}, "image_size": 32}))
-    callback = DenseStructure(tiny_images, count=16, output=str(tmp_path / "out"), **document)
+    callback = DenseStructureCallback(
+        tiny_images, count=16, output=str(tmp_path / "out"), **document
+    )
     trainer(lightning, tmp_path, callback).fit(learner, loader())
     assert callback.monitor.settings == ScoreSettings(
         global_clusters=6, lidar_images=0, lidar_views=2

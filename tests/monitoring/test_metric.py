@@ -16,7 +16,7 @@ from densescope.features.extraction import extract
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.metrics import METRICS, ScoreSettings
 from densescope.monitoring.metric import DenseMetric
-from densescope.monitoring.reading import DenseReading
+from densescope.monitoring.observation import MetricValues
 from densescope.numerics.intervals import estimate_structure
 from densescope.numerics.structure import dense_structure
 from tests.monitoring.scenes import SETTINGS, features, pixels, vit
@@ -24,7 +24,7 @@ from tests.monitoring.scenes import SETTINGS, features, pixels, vit
 WITHOUT_VIEWS = {m.name for m in METRICS.values() if m.is_stored and m.reads != ("views",)}
 
 
-def read(metric: DenseMetric | None = None, **more: object) -> DenseReading:
+def read(metric: DenseMetric | None = None, **more: object) -> MetricValues:
     metric = metric or DenseMetric(SETTINGS)
     metric.update(features(), range(32), features()[:, 0])
     return metric.compute()
@@ -147,11 +147,13 @@ def test_features_of_two_moments_are_not_mixed() -> None:
 
 
 def test_a_reading_comes_back_from_json() -> None:
-    assert DenseReading.from_json(read().to_json()) == read()
+    assert MetricValues.from_json(read().to_json()) == read()
 
 
 def test_a_number_that_was_not_read_is_named() -> None:
-    with pytest.raises(RecordError, match="this reading has no lidar at layer -1; it has: alpha"):
+    with pytest.raises(
+        RecordError, match="this observation has no lidar at layer -1; it has: alpha"
+    ):
         read().estimate("lidar")
 
 

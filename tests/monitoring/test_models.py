@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from densescope.errors import InputError
-from densescope.monitoring.models import at_rest, draw_from, find_backbone, still
+from densescope.monitoring.models import (
+    evaluation_mode,
+    find_backbone,
+    read_only_backbone,
+    seed_evaluation,
+)
 from tests.monitoring.scenes import vit
 
 
@@ -105,7 +110,7 @@ def test_everything_is_put_back() -> None:
     before = torch.get_rng_state()
 
     def look() -> None:
-        with at_rest(model):
+        with evaluation_mode(model):
             assert not any(module.training for module in model.modules())
             assert not torch.is_grad_enabled()
             torch.rand(3)
@@ -122,8 +127,8 @@ def test_chance_of_a_model_is_the_same_each_time() -> None:
     drawn = []
     for _ in range(2):
         torch.rand(1)
-        with at_rest(nn.Identity()):
-            draw_from(nn.Identity(), 0)
+        with evaluation_mode(nn.Identity()):
+            seed_evaluation(nn.Identity(), 0)
             drawn.append(torch.rand(3))
     assert torch.equal(*drawn)
 
@@ -137,20 +142,20 @@ def test_a_module_that_acts_on_its_mode_is_switched_by_its_own_method() -> None:
             return super().train(mode)
 
     model = Merging(2, 2)
-    with at_rest(model):
+    with evaluation_mode(model):
         assert model.merged
     assert not model.merged
 
 
 def test_precision_is_its_own() -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16), at_rest(nn.Linear(2, 2)):
+    with torch.autocast("cpu", dtype=torch.bfloat16), evaluation_mode(nn.Linear(2, 2)):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_weights_in_half_precision_are_read_and_not_moved() -> None:
     model = vit().bfloat16()
-    reader = still(model, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    reader = read_only_backbone(model, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     assert not hasattr(reader, "to")
     assert not hasattr(reader, "eval")
-    with at_rest(model):
+    with evaluation_mode(model):
         assert reader.features(torch.zeros(1, 3, 32, 32)).patches[0].dtype == torch.bfloat16

@@ -71,8 +71,8 @@ def test_the_numbers_are_those_of_a_sweep() -> None:
     backbone = TimmBackbone(model.eval(), image_size=32, mean=MEAN, std=STD)
     images = ScoringImages(pixels())
     expected = score_backbone(backbone, images, settings, batch_size=8, device="cpu")
-    assert look.reading is not None
-    assert look.reading.scores == expected.scores
+    assert look.values is not None
+    assert look.values.scores == expected.scores
 
 
 def test_a_look_prints_as_one_line() -> None:
@@ -124,7 +124,7 @@ def test_what_it_writes_is_a_run(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "out")
     assert store.records() == monitor.records
     assert [record.scores for record in store.records()] == [
-        look.reading.scores for look in looks if look.reading
+        look.values.scores for look in looks if look.values
     ]
     assert select_checkpoints(store.records()).last == "step 3"
     assert report_run(tmp_path / "out").stat().st_size > 10_000
@@ -213,7 +213,7 @@ def test_a_loop_may_bring_its_own_features(tmp_path: Path) -> None:
     for step in range(3):
         monitor.update(features(seed=step), range(32), features(seed=step)[:, 0])
         reading = monitor.compute()
-        assert monitor.conclude(step).reading == reading
+        assert monitor.conclude(step).values == reading
     assert len(RunStore(tmp_path).records()) == 3
     monitor.update(features(24), range(24))
     assert "differ in their set of images" in monitor.conclude(3).problems[0]
@@ -292,7 +292,7 @@ def test_what_fails_is_a_sentence_and_the_training_goes_on(
         model.mode = name
     monitor = DenseMonitor(pixels(), settings=SETTINGS, batch_size=8, output=tmp_path)
     look = only(monitor.observe(model, step=7))
-    assert look.reading is None
+    assert look.values is None
     assert look.numbers == {}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.text.rstrip().endswith("the training goes on")
@@ -344,7 +344,7 @@ def test_a_full_disk_leaves_the_history_in_memory(
     monkeypatch.setattr(RunStore, "write", full)
     (look,) = watch(monitor, range(1))
     assert look.problems[0].startswith("the record was not kept: OSError")
-    assert look.reading is not None
+    assert look.values is not None
     assert len(monitor.records) == 1
 
 
@@ -357,8 +357,8 @@ def test_the_best_states_are_kept(tmp_path: Path) -> None:
         shake(model, step)
         state["step"] = step
         look = only(monitor.observe(model, step=step))
-        assert look.reading is not None
-        values.append(look.reading.dse)
+        assert look.values is not None
+        values.append(look.values.dse)
     best = sorted(range(5), key=lambda step: -values[step])[:2]
     assert [kept.step for kept in keeper.kept] == best
     for step in best:

@@ -61,8 +61,8 @@ def test_watching_changes_no_bit_of_the_run(tmp_path: Path) -> None:
     seen = pretrain(tiny("byol"), images(), tmp_path / "seen", callbacks=[callback])
     alone = pretrain(tiny("byol"), images(), tmp_path / "alone")
     assert same(content(seen[-1])["model"], content(alone[-1])["model"])
-    assert callback.seen is not None
-    assert callback.seen.step == 5
+    assert callback.observation is not None
+    assert callback.observation.step == 5
     assert [r.step for r in RunStore(tmp_path / "monitor").records()] == [0, 1, 2, 3, 4, 5]
 
 
@@ -94,7 +94,7 @@ def test_a_look_at_a_step_that_has_a_checkpoint_now_takes_its_name(tmp_path: Pat
     def tokens(backbone: nn.Module, pixels: Tensor) -> Tensor:
         return backbone(pixels).flatten(2).mT  # type: ignore[no-any-return]
 
-    monitor.viewer = replace(monitor.viewer, tokens=tokens)
+    monitor.model_reader = replace(monitor.model_reader, tokens=tokens)
     for checkpoint in (None, tmp_path / "checkpoint-7.pth"):
         seen = monitor.observe(model, step=4, checkpoint=checkpoint)
         assert seen is not None
@@ -107,7 +107,7 @@ def test_a_look_at_a_step_that_has_a_checkpoint_now_takes_its_name(tmp_path: Pat
 def test_every_look_is_told_also_the_one_that_stops_the_run(tmp_path: Path) -> None:
     told: list[Observation] = []
     monitor = DenseMonitor(HELD_OUT, settings=SETTINGS, device="cpu", stop_on_alarm=True)
-    callback = Dying(monitor, every=1, on_look=told.append)
+    callback = Dying(monitor, every=1, on_observation=told.append)
     with pytest.raises(TrainingStopped):
         pretrain(tiny("simsiam", "vit"), images(), tmp_path, callbacks=[callback])
     files = [path.name for path in sorted(tmp_path.iterdir()) if path.suffix == ".tar"]
@@ -120,11 +120,11 @@ def test_every_look_is_told_also_the_one_that_stops_the_run(tmp_path: Path) -> N
 class Dying(PretrainingMonitor):
     """Looks at a network that has become all zeros at step 4."""
 
-    def _look(self, learner: Learner[Any], step: int, checkpoint: Path | None = None) -> None:
+    def _observe(self, learner: Learner[Any], step: int, checkpoint: Path | None = None) -> None:
         if step == 4:
             for parameter in next(iter(learner.backbones().values())).parameters():
                 parameter.data.zero_()
-        super()._look(learner, step, checkpoint)
+        super()._observe(learner, step, checkpoint)
 
 
 def test_an_alarm_stops_the_run_only_if_asked(tmp_path: Path) -> None:

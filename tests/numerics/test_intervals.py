@@ -16,7 +16,7 @@ from densescope.numerics.intervals import (
     estimate_baseline,
     estimate_structure,
 )
-from densescope.numerics.replicates import settled, spreads
+from densescope.numerics.replicates import shrunk_changes, spreads
 from densescope.numerics.structure import dense_structure
 
 SMALL: dict[str, Any] = {"local_clusters": 2, "global_clusters": 5, "group_size": 4}
@@ -177,12 +177,12 @@ def test_settled_changes_have_the_variance_of_all_positions() -> None:
     generator = seeded()
     truth = torch.randn(400, 1, generator=generator, dtype=torch.float64)
     table = truth + 3 * torch.randn(400, 8, generator=generator, dtype=torch.float64)
-    found = settled(table, 10_000)
+    found = shrunk_changes(table, 10_000)
     assert table.mean(1).var() > 1.8
     assert found.var().item() == pytest.approx(1, abs=0.3)
     assert found.mean().item() == pytest.approx(table.mean().item())
-    assert torch.equal(settled(table, 8), table.mean(1))
-    assert torch.equal(settled(torch.ones(5, 4), 9), torch.ones(5))
+    assert torch.equal(shrunk_changes(table, 8), table.mean(1))
+    assert torch.equal(shrunk_changes(torch.ones(5, 4), 9), torch.ones(5))
 
 
 @pytest.mark.parametrize("name", [name for name in BASELINE_NAMES if name != "lidar"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from densescope.numerics import workers
-from densescope.numerics.workers import walk
+from densescope.numerics.workers import map_pieces
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_small_work_gets_one_core_and_leaves_the_setting_alone() -> None:
     torch.set_num_threads(2)
     try:
-        seen = walk(lambda item: torch.get_num_threads(), [0, 1], torch.zeros(4))
+        seen = map_pieces(lambda item: torch.get_num_threads(), [0, 1], torch.zeros(4))
         assert seen == [1, 1]
         assert torch.get_num_threads() == 2
     finally:
@@ -35,7 +35,7 @@ def test_results_come_in_order_and_in_memory_of_their_own() -> None:
         made[item] = torch.full((3,), float(item))
         return made[item], [made[item] + 1]
 
-    found = walk(one, range(5), torch.zeros(4))
+    found = map_pieces(one, range(5), torch.zeros(4))
     for item, (first, rest) in enumerate(found):
         assert first.tolist() == [item] * 3
         assert rest[0].tolist() == [item + 1] * 3
@@ -44,17 +44,19 @@ def test_results_come_in_order_and_in_memory_of_their_own() -> None:
 
 @pytest.mark.usefixtures("two_cores")
 def test_threads_stay_for_the_next_call() -> None:
-    names = [set(walk(lambda _: current_thread().name, range(8), torch.zeros(4))) for _ in "ab"]
+    names = [
+        set(map_pieces(lambda _: current_thread().name, range(8), torch.zeros(4))) for _ in "ab"
+    ]
     assert names[0] <= names[1] or names[1] <= names[0]
     assert all(name.startswith("densescope") for name in names[0])
 
 
 @pytest.mark.usefixtures("two_cores")
 def test_a_forked_process_has_threads_of_its_own() -> None:
-    walk(torch.neg, [torch.ones(1)] * 2, torch.zeros(4))
+    map_pieces(torch.neg, [torch.ones(1)] * 2, torch.zeros(4))
     child = os.fork()
     if child == 0:
-        found = walk(torch.neg, [torch.ones(1)] * 2, torch.zeros(4))
+        found = map_pieces(torch.neg, [torch.ones(1)] * 2, torch.zeros(4))
         os._exit(0 if [float(part) for part in found] == [-1.0, -1.0] else 1)
     deadline = time.monotonic() + 20
     ended, status = os.waitpid(child, os.WNOHANG)

@@ -22,7 +22,7 @@ from densescope.pretraining.learners.swav import Swav
 from densescope.pretraining.learners.vicreg import Vicreg
 from densescope.pretraining.learners.vicregl import Vicregl
 from densescope.pretraining.methods import METHODS
-from densescope.pretraining.optimizers import build_optimizer, set_rates
+from densescope.pretraining.optimizers import recipe_optimizer, set_rates
 from densescope.pretraining.trainer import pretrain
 from tests.pretraining.numeric import array, log_softmax, sinkhorn, unit, vicreg
 from tests.pretraining.tiny import content, images, learner_of, tiny
@@ -63,7 +63,7 @@ def test_barlow_twins_is_nearly_0_for_equal_views_without_redundancy() -> None:
 
 def test_barlow_twins_has_a_rate_for_biases_and_norms() -> None:
     learner = learner_of("barlowtwins", BarlowTwins, vector_rate=0.1, warmup=0.0)
-    optimizer = build_optimizer(learner.parameter_groups(), learner.recipe)
+    optimizer = recipe_optimizer(learner.parameter_groups(), learner.recipe)
     rate = set_rates(optimizer, learner.settings, learner.recipe, 0)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, 0.1 * rate])
     assert all(p.ndim == 1 for p in optimizer.param_groups[1]["params"])

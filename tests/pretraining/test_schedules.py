@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from densescope.pretraining.schedules import cosine, ramp
+from densescope.pretraining.optimizers import cosine, ramp
 
 
 def test_cosine_rises_then_falls_and_ends_where_it_should() -> None:

@@ -14,7 +14,7 @@ from densescope.pretraining.encoders import build_encoder, family_of, fit_to_ima
 from densescope.pretraining.learners.dino import SMALL_DINO, DinoRecipe
 from densescope.pretraining.learners.mocov3 import MocoV3Recipe
 from densescope.pretraining.methods import METHODS, find_method, resolve_settings
-from densescope.pretraining.optimizers import build_optimizer, set_rates
+from densescope.pretraining.optimizers import recipe_optimizer, set_rates
 from densescope.pretraining.recipe import Recipe, change_recipe
 from densescope.pretraining.sampling import Batches, generator_from
 from densescope.pretraining.settings import (
@@ -127,7 +127,7 @@ def test_rates_and_decay_of_a_step() -> None:
         {"params": weights[:1], "decays": True},
         {"params": weights[1:], "decays": False, "scheduled": False},
     ]
-    optimizer = build_optimizer(groups, recipe)
+    optimizer = recipe_optimizer(groups, recipe)
     assert set_rates(optimizer, settings, recipe, 0) == 0.5
     rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert rates == [(0.5, pytest.approx(0.1)), (1.0, 0.0)]

@@ -23,7 +23,7 @@ def test_the_faster_number_of_threads_stays(
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert environment.settle_threads() == kept
+        assert environment.choose_thread_count() == kept
     finally:
         torch.set_num_threads(before)
 
@@ -31,4 +31,4 @@ def test_the_faster_number_of_threads_stays(
 def test_the_users_choice_of_threads_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(environment, "_products", lambda _: pytest.fail("nothing to time"))
-    assert environment.settle_threads() == torch.get_num_threads()
+    assert environment.choose_thread_count() == torch.get_num_threads()

@@ -25,7 +25,7 @@ from densescope.locks import exclusive
 from densescope.metrics import ScoreSettings
 from densescope.runs import executors
 from densescope.runs.cluster import Ray
-from densescope.runs.executors import Executor, Here, Processes
+from densescope.runs.executors import Executor, InProcess, Processes
 from densescope.runs.scorer import Compute
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import Shard, SweepEvent, sweep
@@ -77,7 +77,7 @@ def test_processes_make_the_records_of_one_process(
     run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     events = []
-    alone = swept(run, tiny_images, tmp_path / "one", Here())
+    alone = swept(run, tiny_images, tmp_path / "one", InProcess())
     beside = swept(
         run, tiny_images, tmp_path / "two", Processes(2), on_event=lambda e: events.append(e.kind)
     )
@@ -107,12 +107,12 @@ def test_what_a_dead_process_was_at_work_on_is_scored_again(
 ) -> None:
     again: list[str] = []
 
-    def told(event: SweepEvent) -> None:
+    def report(event: SweepEvent) -> None:
         if event.kind == "again":
             again.append(event.name)
 
     given = deadly(tmp_path, "x.once")
-    records = swept(run, tiny_images, tmp_path / "out", Processes(2), spec=given, on_event=told)
+    records = swept(run, tiny_images, tmp_path / "out", Processes(2), spec=given, on_event=report)
     assert (tmp_path / "x.once").exists()
     assert [record.status for record in records] == ["scored"] * 4
     assert "checkpoint0001.pth" in again
@@ -214,7 +214,7 @@ def test_a_cluster_of_two_nodes_loses_a_worker_and_no_record(
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2] / 'src'}")
-    alone = swept(run, tiny_images, tmp_path / "one", Here())
+    alone = swept(run, tiny_images, tmp_path / "one", InProcess())
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     import ray
 

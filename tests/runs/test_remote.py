@@ -25,7 +25,7 @@ from densescope.report.run import report_run
 from densescope.runs.executors import Plan, Processes, shared_images
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest, probe_run
-from densescope.runs.reading import read_run
+from densescope.runs.run import read_run
 from densescope.runs.scorer import Compute
 from densescope.runs.sweep import SweepEvent, sweep
 from densescope.runs.watch import watch_run

@@ -20,8 +20,7 @@ from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
 from densescope.runs.alarms import ALARMS, AlarmLog, Command, Webhook, tell
-from densescope.runs.arrivals import Arrivals
-from densescope.runs.folder_news import REPEAT_SECONDS, FolderNews
+from densescope.runs.arrivals import REPEAT_SECONDS, Arrivals, FolderNotes
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
 from densescope.runs.watch import TABLE, watch_run
@@ -101,63 +100,63 @@ def names(found: list[Any]) -> list[str]:
 def test_a_file_is_whole_when_it_has_not_changed_for_a_while(tmp_path: Path) -> None:
     file = tmp_path / NAMES[0]
     file.write_bytes(b"half")
-    looks, clock = arrivals(tmp_path)
-    assert names(looks.look()[1]) == [NAMES[0]]
+    watched, clock = arrivals(tmp_path)
+    assert names(watched.scan()[1]) == [NAMES[0]]
     clock.now = 9.0
     file.write_bytes(b"half and whole")
-    assert looks.look()[0] == []
+    assert watched.scan()[0] == []
     clock.now = 18.9
-    assert looks.look()[0] == []
+    assert watched.scan()[0] == []
     clock.now = 19.0
-    assert names(looks.look()[0]) == [NAMES[0]]
-    arrival = looks.look()[0][0]
-    assert looks.is_unchanged(arrival)
+    assert names(watched.scan()[0]) == [NAMES[0]]
+    arrival = watched.scan()[0][0]
+    assert watched.is_unchanged(arrival)
     file.write_bytes(b"rewritten")
-    assert not looks.is_unchanged(arrival)
-    assert looks.look()[0] == []
+    assert not watched.is_unchanged(arrival)
+    assert watched.scan()[0] == []
 
 
 def test_a_file_written_long_ago_is_whole_at_once(tmp_path: Path) -> None:
     (tmp_path / NAMES[0]).write_bytes(b"whole")
-    looks, _ = arrivals(tmp_path, wall=time.time() + 3600)
-    assert names(looks.look()[0]) == [NAMES[0]]
+    watched, _ = arrivals(tmp_path, wall=time.time() + 3600)
+    assert names(watched.scan()[0]) == [NAMES[0]]
 
 
 def test_a_clock_of_the_file_server_that_is_ahead_only_waits(tmp_path: Path) -> None:
     (tmp_path / NAMES[0]).write_bytes(b"whole")
-    looks, clock = arrivals(tmp_path, wall=0.0)
-    assert looks.look()[0] == []
+    watched, clock = arrivals(tmp_path, wall=0.0)
+    assert watched.scan()[0] == []
     clock.now = 10.0
-    assert names(looks.look()[0]) == [NAMES[0]]
+    assert names(watched.scan()[0]) == [NAMES[0]]
 
 
 def test_files_of_all_ranks_are_one_arrival(tmp_path: Path) -> None:
     for rank in range(2):
         (tmp_path / f"model_0000009.rank_{rank}.pth").write_bytes(b"whole")
     clock = Clocks()
-    looks = Arrivals(tmp_path, "dinov2", 10.0, clock=clock, wall_clock=lambda: 0.0)
-    looks.look()
+    watched = Arrivals(tmp_path, "dinov2", 10.0, clock=clock, wall_clock=lambda: 0.0)
+    watched.scan()
     clock.now = 9.0
     (tmp_path / "model_0000009.rank_2.pth").write_bytes(b"whole")
-    looks.look()
+    watched.scan()
     clock.now = 12.0
-    assert looks.look()[0] == []
+    assert watched.scan()[0] == []
     clock.now = 19.0
-    assert [len(arrival.signature) for arrival in looks.look()[0]] == [3]
+    assert [len(arrival.signature) for arrival in watched.scan()[0]] == [3]
 
 
 def test_a_folder_that_is_not_there_yet_has_no_arrivals(tmp_path: Path) -> None:
-    assert Arrivals(tmp_path / "later", "dino", 1.0).look() == ([], [])
+    assert Arrivals(tmp_path / "later", "dino", 1.0).scan() == ([], [])
 
 
 def test_that_there_is_nothing_to_score_is_said_again_after_a_while(tmp_path: Path) -> None:
-    looks, clock = Arrivals(tmp_path, "dino", 0.0), Clocks()
-    news = FolderNews(clock)
+    arrivals, clock = Arrivals(tmp_path, "dino", 0.0), Clocks()
+    news = FolderNotes(clock)
 
     def said(at: float) -> list[str]:
         clock.now = at
-        looks.look()
-        return news.of(looks)
+        arrivals.scan()
+        return news.of(arrivals)
 
     assert len(said(0.0)) == 1
     assert said(REPEAT_SECONDS - 1) == []
@@ -284,7 +283,7 @@ def test_a_run_that_diverges_raises_an_alarm_that_is_told_once(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    told = Told()
+    told = Report()
     run_watch(tiny_run, tiny_images, output, channels=[told])
     for epoch in (3, 4, 5):
         spoiled(tiny_run / f"checkpoint{epoch:04d}.pth")
@@ -315,7 +314,7 @@ def test_a_run_that_diverges_raises_an_alarm_that_is_told_once(
     assert [json.loads(line)["event"] for line in lines] == ["begun", "ended"]
 
 
-class Told:
+class Report:
     """A channel that remembers."""
 
     def __init__(self) -> None:

@@ -25,8 +25,8 @@ def formats(
     /,
 ) -> None:
     """List the checkpoint layouts that can be read."""
-    from densescope.features.format_words import format_lines
     from densescope.features.formats import FORMATS, find_format
+    from densescope.features.formats.descriptions import format_lines
 
     console = make_console()
     if name is not None:

@@ -25,10 +25,10 @@ def demo(
 
     from densescope.cli.progress import SweepProgress, TrainingProgress
     from densescope.demo import DemoSettings, probe_sentences, run_demo
-    from densescope.runs.environment import settle_threads
+    from densescope.runs.environment import choose_thread_count
 
     console = make_console()
-    console.print(f"working with {settle_threads()} thread(s)")
+    console.print(f"working with {choose_thread_count()} thread(s)")
     default = DemoSettings()
     every = max(steps // 22, 1)
     settings = replace(

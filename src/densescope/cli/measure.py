@@ -185,7 +185,7 @@ def select(
     config: ConfigOption = None,
 ) -> None:
     """Choose among the scored checkpoints."""
-    from densescope.runs.reading import read_run
+    from densescope.runs.run import read_run
     from densescope.selection import AlarmSettings, find_alarm, write_table
     from densescope.selection.table import check_suffix
 

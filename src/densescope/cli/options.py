@@ -305,9 +305,9 @@ class ExecutorOptions(ClusterOptions):
     @from_options
     def chosen(self) -> Executor:
         """The executor these options stand for."""
-        from densescope.runs.executors import Here, Processes
+        from densescope.runs.executors import InProcess, Processes
 
-        beside = Here() if self.processes == 1 else Processes(self.processes)
+        beside = InProcess() if self.processes == 1 else Processes(self.processes)
         return self.ray() or beside
 
     @from_options

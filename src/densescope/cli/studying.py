@@ -29,7 +29,7 @@ def study(
 ) -> None:
     """Train, score and probe many runs, and compare them."""
     from densescope.records import write_json
-    from densescope.runs.environment import settle_threads
+    from densescope.runs.environment import choose_thread_count
     from densescope.runs.scorer import Compute
     from densescope.study.figure import write_figure
     from densescope.study.run import StudyEvent, run_study
@@ -43,7 +43,7 @@ def study(
         console.print(f"[{event.index}/{event.total}] {event.cell}: {event.stage}")
 
     if not summary_only:
-        settle_threads()
+        choose_thread_count()
         compute = Compute(o.device_name(device), o.images_at_once(batch_size), workers)
         run_study(read, output, compute=compute, ray=cluster.ray(), on_event=told)
     found = summarize(read, output)

@@ -235,7 +235,7 @@ class MonitorOptions:
             stop_on_alarm=self.stop_on_alarm,
         )
         callback = PretrainingMonitor(made, self.monitor_every, resumed=resumed)
-        callback.on_look = lambda seen: say(observation_line(len(made.records), seen))
+        callback.on_observation = lambda seen: say(observation_line(len(made.records), seen))
         return [callback]
 
 
@@ -243,10 +243,10 @@ def observation_line(number: int, seen: Observation) -> str:
     """One observation of a monitor: its number and place, DSE and its parts, and the alarm."""
     at = f"step {seen.step}"
     where = at if seen.name == at else f"{at} ({seen.name})"
-    if seen.reading is None:
+    if seen.values is None:
         said = f"no numbers: {'; '.join(seen.problems)}"
     else:
-        said = parts_line(seen.reading.scores["-1"])
+        said = parts_line(seen.values.scores["-1"])
     alarm = "no alarm" if seen.alarm is None else f"ALARM since {seen.alarm.since}"
     return f"observation {number} at {where}: {said}; {alarm}"
 
@@ -282,7 +282,7 @@ def pretrain(
     from densescope.pretraining.resume import newest_state
     from densescope.pretraining.trainer import Start, check_folder, is_first_process
     from densescope.pretraining.trainer import pretrain as run_pretraining
-    from densescope.runs.environment import settle_threads
+    from densescope.runs.environment import choose_thread_count
 
     console = make_console()
     console.quiet = not is_first_process()
@@ -296,7 +296,7 @@ def pretrain(
             console.print(f"already finished: {output} has done its {settings.steps:,} steps")
             _finish(console, settings.method, output, monitoring)
             return 0
-    console.print(f"working with {settle_threads()} thread(s)")
+    console.print(f"working with {choose_thread_count()} thread(s)")
     size = settings.backbone.image_size
     subset = draw_subset(open_images(images), run.images_count, run.seed)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
@@ -329,8 +329,8 @@ def pretrain(
 
 def _finish(console: Console, method: str, output: Path, monitoring: MonitorOptions) -> None:
     from densescope.features.discovery import find_checkpoints
-    from densescope.features.format_words import sweep_command
     from densescope.features.formats import find_format
+    from densescope.features.formats.descriptions import sweep_command
 
     console.print(f"{len(find_checkpoints(output, method).checkpoints)} checkpoints in {output}")
     if monitoring.monitor is not None:

@@ -19,7 +19,7 @@ from densescope.features.extraction import (
     extract_image_vectors,
     resolve_device,
 )
-from densescope.features.filling import Filling, Images
+from densescope.features.prefetched import Images, PrefetchedTensor
 from densescope.metrics import ScoreSettings, compute_metrics
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class ScoringImages:
         for part in self._filling():
             part.close()
 
-    def _filling(self) -> list[Filling]:
-        return [part for part in (self.pixels, self.views) if isinstance(part, Filling)]
+    def _filling(self) -> list[PrefetchedTensor]:
+        return [part for part in (self.pixels, self.views) if isinstance(part, PrefetchedTensor)]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from densescope.evaluation.backbone import ScoringImages
 from densescope.evaluation.cache import FeatureCache
 from densescope.features.augmentation import AugmentationSettings, random_views
-from densescope.features.filling import Filling
 from densescope.features.images import ImageSubset, decoding
+from densescope.features.prefetched import PrefetchedTensor
 from densescope.locks import exclusive
 from densescope.metrics import ScoreSettings
 
@@ -86,7 +86,7 @@ def _decoding(
         views[rows] = drawn.mul_(255).round_().flatten(0, 1)
 
     # one thread, so that chunks draw from the generator in their order
-    drawing = Filling(views, draw, step=VIEW_CHUNK * settings.lidar_views)
+    drawing = PrefetchedTensor(views, draw, step=VIEW_CHUNK * settings.lidar_views)
     return ScoringImages(pixels, drawing, sample_ids)
 
 
@@ -117,7 +117,9 @@ def _kept(
     cache: FeatureCache, subset: ImageSubset, image_size: int, settings: ScoreSettings
 ) -> ScoringImages | None:
     found = {name: cache.find(key) for name, key in _keys(subset, image_size, settings).items()}
-    arrays = {name: Filling(array.mapped()) for name, array in found.items() if array is not None}
+    arrays = {
+        name: PrefetchedTensor(array.mapped()) for name, array in found.items() if array is not None
+    }
     if len(arrays) < len(found):
         return None
     if "views" not in arrays:

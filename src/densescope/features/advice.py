@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from densescope.features.architectures import visible_options
-from densescope.features.format_row import Format
+from densescope.features.architectures import options_from_shapes
+from densescope.features.conversions import mocov3_heads
+from densescope.features.formats.row import Format
 from densescope.features.layouts import StepError, prefix_in_the_way
-from densescope.features.places import places
-from densescope.features.positions import mocov3_heads
+from densescope.features.network_prefixes import network_prefixes
 from densescope.features.shapes import Shaped, architectures_of
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenOptions:
     """What a command has besides the options that the shapes ask for.
 
     Attributes:
@@ -37,7 +37,7 @@ def prefix_hint(unexpected: Collection[str], missing: Collection[str], taken: st
         unexpected, missing: names of tensors.
         taken: what was taken off the beginning of the names already.
     """
-    begun = [place for place in places(unexpected) if place]
+    begun = [place for place in network_prefixes(unexpected) if place]
     prefix = prefix_in_the_way(unexpected, missing) or next(iter(begun), "")
     if not prefix:
         return ""
@@ -46,7 +46,7 @@ def prefix_hint(unexpected: Collection[str], missing: Collection[str], taken: st
 
 
 def shape_hint(
-    tensors: Mapping[str, Tensor], row: Format, wanted: Mapping[str, Tensor], given: Given
+    tensors: Mapping[str, Tensor], row: Format, wanted: Mapping[str, Tensor], given: GivenOptions
 ) -> str:
     """The architecture that has these shapes, heads included.
 
@@ -61,23 +61,22 @@ def shape_hint(
     if len(found) == 1 and heads not in (None, found[0].facts.get("heads")):
         return _of_mocov3(found[0], heads, given)
     if len(found) == 1:
-        return (
-            f". By its shapes it is {in_words(found[0])}: give {given.layout}{found[0].arguments}"
-        )
+        network = describe_network(found[0])
+        return f". By its shapes it is {network}: give {given.layout}{found[0].arguments}"
     if found:
         return (
-            f". By its shapes it is one of {'; '.join(map(in_words, found))}, which compute "
-            "different features: name the one that was trained with --architecture"
+            f". By its shapes it is one of {'; '.join(map(describe_network, found))}, which "
+            "compute different features: name the one that was trained with --architecture"
         )
-    return _options_hint(visible_options(tensors), visible_options(wanted), row, given)
+    return _options_hint(options_from_shapes(tensors), options_from_shapes(wanted), row, given)
 
 
-def in_words(shaped: Shaped) -> str:
+def describe_network(shaped: Shaped) -> str:
     """``vit_small_patch16_224 (heads 6, depth 12, width 384, patch size 16, norm eps 1e-06)``."""
-    return f"{shaped.name} ({facts_in_words(shaped.facts)})"
+    return f"{shaped.name} ({describe_facts(shaped.facts)})"
 
 
-def facts_in_words(facts: Mapping[str, Any]) -> str:
+def describe_facts(facts: Mapping[str, Any]) -> str:
     """``heads 6, depth 12, width 384``."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
 
@@ -107,7 +106,7 @@ def refuse_other_heads(
     )
 
 
-def _of_mocov3(shaped: Shaped, heads: int | None, given: Given) -> str:
+def _of_mocov3(shaped: Shaped, heads: int | None, given: GivenOptions) -> str:
     usual = shaped.facts.get("heads")
     arguments = Shaped(
         shaped.name, {**shaped.options, "num_heads": heads}, shaped.network, shaped.facts
@@ -120,7 +119,7 @@ def _of_mocov3(shaped: Shaped, heads: int | None, given: Given) -> str:
 
 
 def _options_hint(
-    seen: Mapping[str, Any], built: Mapping[str, Any], row: Format, given: Given
+    seen: Mapping[str, Any], built: Mapping[str, Any], row: Format, given: GivenOptions
 ) -> str:
     other = {key: value for key, value in seen.items() if built and built.get(key) != value}
     if not other:

@@ -130,7 +130,7 @@ def build_architecture(
     if not name:
         raise StepError("architecture", _NO_ARCHITECTURE)
     if not timm.is_model(name):
-        close = alike(name, timm.list_models())
+        close = closest_names(name, timm.list_models())
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise StepError("architecture", f"timm has no architecture {name!r}{hint}")
     forbidden = sorted(_FORBIDDEN & set(options))
@@ -184,7 +184,7 @@ def architecture_normalization(name: str) -> Normalization:
     return of_architecture(timm.models.get_pretrained_cfg(name).to_dict())
 
 
-def alike(name: str, known: Sequence[str]) -> list[str]:
+def closest_names(name: str, known: Sequence[str]) -> list[str]:
     """Up to three names near a wrong one: its family first, then the usual size, the shortest."""
     words = name.split("_")
 
@@ -232,7 +232,7 @@ def resize(model: Any, trained_size: int, size: int, architecture: str) -> bool:
     return any(value.shape != before[name] for name, value in model.state_dict().items())
 
 
-def visible_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def options_from_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the shapes of a file say of its vision transformer; head counts cannot be seen.
 
     Returns:

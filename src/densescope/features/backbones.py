@@ -10,29 +10,28 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from densescope.errors import NOT_FINITE
-from densescope.features.advice import Given, prefix_hint, refuse_other_heads, shape_hint
+from densescope.features.advice import GivenOptions, prefix_hint, refuse_other_heads, shape_hint
 from densescope.features.architectures import build_architecture, resize
 from densescope.features.checkpoints import Container, read_checkpoint, size_of
-from densescope.features.detection import determine, layout_advice
+from densescope.features.detection import layout_advice, resolve_spec
 from densescope.features.fitting import for_network
 from densescope.features.flat_parameters import unflatten
-from densescope.features.format_row import is_released
 from densescope.features.formats import Format, Weights
+from densescope.features.formats.row import is_released
+from densescope.features.interpretations import stored_architecture, stored_normalization
 from densescope.features.layouts import (
     StepError,
     listing,
     unpack,
     with_positions,
 )
-from densescope.features.loaded import LoadedBackbone
+from densescope.features.loaded import LoadedBackbone, network_facts
 from densescope.features.names import counts_steps
-from densescope.features.network import network_facts
-from densescope.features.noted import noted_architecture, noted_normalization
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
 from densescope.features.sharded import settings_of, timm_model_of
 from densescope.features.spec import BackboneSpec as BackboneSpec
-from densescope.features.stored import identity, in_memory
+from densescope.features.stored import in_memory, tensors_sha256
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.training import training_facts
 from densescope.features.wrappers import as_named
@@ -58,7 +57,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
             sentence says which step failed, what was found, and which formats would fit.
     """
     path = location(path)
-    spec = determine(path, spec).spec
+    spec = resolve_spec(path, spec).spec
     row = spec.row
     if row.reader == "custom":
         from densescope.features.custom import load_custom
@@ -82,7 +81,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         row = for_network(container, row, chosen, spec.architecture)
         name, options = row.architecture, {**row.options, **spec.architecture_options}
         if spec.architecture is None and not spec.architecture_options:
-            name, options = noted_architecture(container) or (name, options)
+            name, options = stored_architecture(container) or (name, options)
         return _load(container, row, chosen, name, options, spec)
     except StepError as error:
         raise error.with_advice(layout_advice(error, container, spec)) from error
@@ -110,7 +109,7 @@ def _load(
 
     def hint(unexpected: list[str], missing: list[str]) -> str:
         prefix = prefix_hint(unexpected, missing, coverage.beginning_of(row))
-        given = Given(spec.architecture_options)
+        given = GivenOptions(spec.architecture_options)
         return prefix or shape_hint(held, row, model.state_dict(), given)
 
     tensors = _fill(model, tensors, container, architecture, hint)
@@ -118,15 +117,15 @@ def _load(
     size = spec.image_size or trained_size
     if resize(model, trained_size, size, architecture):
         coverage = with_positions(coverage, trained_size, size)
-    normalization = spec.normalization_of(architecture, noted_normalization(container))
+    normalization = spec.normalization_of(architecture, stored_normalization(container))
     backbone = TimmBackbone(model, image_size=size, mean=normalization.mean, std=normalization.std)
-    given = options if noted_architecture(container) else spec.architecture_options
+    given = options if stored_architecture(container) else spec.architecture_options
     refuse_other_heads(held, network_facts(backbone), given, container.path)
     inside = _counter(container, row)
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=coverage,
-        sha256=identity(tensors),
+        sha256=tensors_sha256(tensors),
         bytes=size_of(container.path),
         epoch_inside=inside,
         format=row.name,

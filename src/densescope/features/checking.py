@@ -8,10 +8,10 @@ from pathlib import Path
 from densescope.errors import CheckpointError
 from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
-from densescope.features.detection import determine, fits_in_words
+from densescope.features.detection import describe_fits, resolve_spec
 from densescope.features.fitting import Fit, fits_of
-from densescope.features.format_row import EMA
 from densescope.features.formats import FORMATS, find_format
+from densescope.features.formats.row import EMA
 from densescope.features.layouts import LAYOUT_STEPS
 from densescope.features.layouts import STEPS as STEPS
 from densescope.features.loaded import LoadedBackbone
@@ -66,7 +66,7 @@ def check_checkpoint(path: str | Path, spec: BackboneSpec) -> CheckReport:
     if format != AUTO:
         find_format(format)
     try:
-        found = determine(path, spec)
+        found = resolve_spec(path, spec)
         loaded = load_backbone(path, found.spec)
     except CheckpointError as error:
         step = getattr(error, "step", "read")
@@ -88,7 +88,7 @@ def _fitting(path: Path, spec: BackboneSpec, loaded: str = "") -> tuple[tuple[st
     row = FORMATS.get(loaded)
     if row is not None and row.reader == "weights" and loaded not in [fit.format for fit in fits]:
         fits.append(Fit(loaded, tuple(filter(None, [spec.weights]))))
-    automatic, listed = fits_in_words(container, spec, fits)
+    automatic, listed = describe_fits(container, spec, fits)
     known = f"{automatic}. " if automatic and spec.format != AUTO else ""
     return names, f"{known}Formats whose layout fits this file: {listed}"
 

@@ -25,7 +25,7 @@ import torch
 
 from densescope.errors import CheckpointError
 from densescope.features.archives import TorchArchive, read_safetensors
-from densescope.features.format_row import is_released
+from densescope.features.formats.row import is_released
 from densescope.features.inert import (
     Inert,
     InertAttribute,

@@ -16,14 +16,19 @@ from typing import Any
 import torch
 
 from densescope.errors import CheckpointError
-from densescope.features.advice import Given, facts_in_words, shape_hint
+from densescope.features.advice import GivenOptions, describe_facts, shape_hint
 from densescope.features.architectures import build_architecture
 from densescope.features.checkpoints import Container, read_checkpoint
 from densescope.features.fitting import Fit, fits_by_name, fits_of, for_network
-from densescope.features.format_row import Format, is_released
 from densescope.features.formats import FORMATS
+from densescope.features.formats.row import Format, is_released
+from densescope.features.interpretations import (
+    Interpretation,
+    interpretations_by_name,
+    interpretations_in,
+    interpretations_of,
+)
 from densescope.features.layouts import LAYOUT_STEPS, StepError, unpack
-from densescope.features.readings import Reading, readings_by_name, readings_in, readings_of
 from densescope.features.shapes import try_architecture
 from densescope.features.spec import AUTO, BackboneSpec
 from densescope.files import location
@@ -36,7 +41,7 @@ _OWN_FILE = (
 
 
 @dataclass(frozen=True)
-class Determined:
+class ResolvedSpec:
     """What a file was found to be.
 
     Attributes:
@@ -48,7 +53,7 @@ class Determined:
     sentence: str = ""
 
 
-def is_open(spec: BackboneSpec) -> bool:
+def needs_resolving(spec: BackboneSpec) -> bool:
     """Whether a file has to be looked at to know its format or its architecture."""
     if spec.format == AUTO:
         return True
@@ -56,7 +61,7 @@ def is_open(spec: BackboneSpec) -> bool:
     return row.reader == "weights" and not (row.architecture or spec.architecture)
 
 
-def determine(path: Path | str, spec: BackboneSpec) -> Determined:
+def resolve_spec(path: Path | str, spec: BackboneSpec) -> ResolvedSpec:
     """Find the format and the architecture of a file where the spec leaves them open.
 
     Raises:
@@ -64,27 +69,29 @@ def determine(path: Path | str, spec: BackboneSpec) -> Determined:
             features do; the sentence names them.
     """
     spec.check()
-    if not is_open(spec):
-        return Determined(spec)
+    if not needs_resolving(spec):
+        return ResolvedSpec(spec)
     path = location(path)
     elsewhere = _not_of_weights(path, spec)
     if elsewhere is not None:
-        return Determined(replace(spec, format=elsewhere), f"format auto: read as {elsewhere}")
+        return ResolvedSpec(replace(spec, format=elsewhere), f"format auto: read as {elsewhere}")
     container = read_checkpoint(path)
     if container.ranks:
         return _of_ranks(container, spec)
     if spec.format != AUTO:
         _check_layout(container, spec)
     chosen, found = _chosen(container, spec)
-    return Determined(chosen.spec, _sentence(chosen, found, spec))
+    return ResolvedSpec(chosen.spec, _sentence(chosen, found, spec))
 
 
-def _chosen(container: Container, spec: BackboneSpec) -> tuple[Reading, list[Reading]]:
+def _chosen(
+    container: Container, spec: BackboneSpec
+) -> tuple[Interpretation, list[Interpretation]]:
     rows = [row for row in FORMATS.values() if spec.format in (AUTO, row.name)]
     rows = [row for row in rows if row.reader == "weights"]
-    found = list(readings_in(container, rows, spec))
+    found = list(interpretations_in(container, rows, spec))
     if not found and spec.weights is None:
-        found = list(readings_by_name(container, rows, spec))
+        found = list(interpretations_by_name(container, rows, spec))
     if not found:
         _refuse_weights(container, rows, spec)
         raise StepError("load", _nothing(container, spec))
@@ -97,7 +104,7 @@ def _chosen(container: Container, spec: BackboneSpec) -> tuple[Reading, list[Rea
 
 def _refuse_weights(container: Container, rows: Sequence[Format], spec: BackboneSpec) -> None:
     """Refuse weights that the file does not have, where it can be read without naming any."""
-    fits = next(readings_in(container, rows, replace(spec, weights=None)), None)
+    fits = next(interpretations_in(container, rows, replace(spec, weights=None)), None)
     if spec.weights is not None and fits is not None:
         raise StepError(
             "prefix",
@@ -128,22 +135,22 @@ def _not_of_weights(path: Path, spec: BackboneSpec) -> str | None:
     return "huggingface" if "model_type" in json.loads(config.read_text("utf-8")) else None
 
 
-def _of_ranks(container: Container, spec: BackboneSpec) -> Determined:
+def _of_ranks(container: Container, spec: BackboneSpec) -> ResolvedSpec:
     rows = [row.name for row in FORMATS.values() if row.registration is not None]
     fits = [fit.format for fit in fits_of(container) if str(fit) in rows]
     if spec.format != AUTO or len(fits) != 1:
         raise StepError("load", _nothing(container, spec))
-    return Determined(replace(spec, format=fits[0]), f"format auto: read as {fits[0]}")
+    return ResolvedSpec(replace(spec, format=fits[0]), f"format auto: read as {fits[0]}")
 
 
-def _decided(found: Sequence[Reading]) -> list[Reading]:
+def _decided(found: Sequence[Interpretation]) -> list[Interpretation]:
     """Without rows of which others know more.
 
     That is, rows that know only one of the networks that another fitting row chooses from, and rows
     of other codes where a part of the file is evidence of one.
     """
 
-    def knows_less(reading: Reading) -> bool:
+    def knows_less(reading: Interpretation) -> bool:
         return any(
             other.tensors == reading.tensors and other.evident and not reading.evident
             for other in found
@@ -167,7 +174,7 @@ def _rank(path: Path, row: Format) -> tuple[int, bool, int]:
     return fit, bool(row.architecture), list(FORMATS).index(row.name)
 
 
-def _sentence(chosen: Reading, found: Sequence[Reading], spec: BackboneSpec) -> str:
+def _sentence(chosen: Interpretation, found: Sequence[Interpretation], spec: BackboneSpec) -> str:
     others = [name for name in _formats(found) if name != chosen.spec.format]
     same = f" ({', '.join(others)} would give the same features)" if others else ""
     how = f"format auto: read as {chosen.spec.format}{same}; " if spec.format == AUTO else ""
@@ -175,12 +182,12 @@ def _sentence(chosen: Reading, found: Sequence[Reading], spec: BackboneSpec) -> 
     return f"{how}architecture {chosen.shaped.name}{weights}"
 
 
-def _formats(found: Sequence[Reading]) -> list[str]:
+def _formats(found: Sequence[Interpretation]) -> list[str]:
     return list(dict.fromkeys(reading.spec.format for reading in found))
 
 
-def _several(container: Container, found: Sequence[Reading]) -> str:
-    groups: dict[Any, list[Reading]] = {}
+def _several(container: Container, found: Sequence[Interpretation]) -> str:
+    groups: dict[Any, list[Interpretation]] = {}
     for reading in found:
         groups.setdefault(reading.features, []).append(reading)
     ways = []
@@ -189,7 +196,7 @@ def _several(container: Container, found: Sequence[Reading]) -> str:
         others = [name for name in _formats(group) if name != best.spec.format]
         same = f" (the same as {', '.join(others)})" if others else ""
         ways.append(
-            f"{best.arguments}{same}: {best.shaped.name} with {facts_in_words(best.shaped.facts)}, "
+            f"{best.arguments}{same}: {best.shaped.name} with {describe_facts(best.shaped.facts)}, "
             f"images by {best.normalization}"
         )
     return (
@@ -205,11 +212,11 @@ def layout_advice(error: StepError, container: Container, spec: BackboneSpec) ->
     fits = fits_of(container) or fits_by_name(container, spec.row)
     if not fits:
         return f". {_OWN_FILE}"
-    automatic, listed = fits_in_words(container, spec, fits)
+    automatic, listed = describe_fits(container, spec, fits)
     return f"{automatic and f'. {automatic}'}. Formats that would fit: {listed}"
 
 
-def fits_in_words(container: Container, spec: BackboneSpec, fits: Sequence[Fit]) -> tuple[str, str]:
+def describe_fits(container: Container, spec: BackboneSpec, fits: Sequence[Fit]) -> tuple[str, str]:
     """Formats that fit a file, told apart where they do not give the same features.
 
     Args:
@@ -242,7 +249,7 @@ def fits_in_words(container: Container, spec: BackboneSpec, fits: Sequence[Fit])
     return f"--format {AUTO} reads it as {read_as} with {taken.shaped.name}", listed
 
 
-def _automatic(container: Container, spec: BackboneSpec) -> Reading | None:
+def _automatic(container: Container, spec: BackboneSpec) -> Interpretation | None:
     asked = replace(spec, format=AUTO)
     if container.ranks or _not_of_weights(container.path, asked) is not None:
         return None
@@ -252,15 +259,17 @@ def _automatic(container: Container, spec: BackboneSpec) -> Reading | None:
         return None
 
 
-def _readings_of_fit(container: Container, fit: Fit, spec: BackboneSpec) -> Iterator[Reading]:
+def _readings_of_fit(
+    container: Container, fit: Fit, spec: BackboneSpec
+) -> Iterator[Interpretation]:
     asked = replace(spec, format=fit.format, weights=fit.first or spec.weights)
-    return readings_of(container, FORMATS[fit.format], asked, unasked=False)
+    return interpretations_of(container, FORMATS[fit.format], asked, unasked=False)
 
 
-def _difference(reading: Reading, known: Reading) -> str:
+def _difference(reading: Interpretation, known: Interpretation) -> str:
     facts = reading.shaped.facts
     other = {name: value for name, value in facts.items() if known.shaped.facts.get(name) != value}
-    said = [facts_in_words(other)] if other else []
+    said = [describe_facts(other)] if other else []
     if not other and reading.shaped.network != known.shaped.network:
         said.append(f"the network {reading.shaped.name}")
     if reading.normalization != known.normalization:
@@ -301,7 +310,9 @@ def _completed(container: Container, fit: Fit, spec: BackboneSpec) -> str:
         options = {**row.of(name).options, **spec.architecture_options}
         with torch.device("meta"):
             wanted = build_architecture(name, options)[0].state_dict()
-        given = Given(spec.architecture_options, f"{fit.arguments} ", f"--architecture {name} ")
+        given = GivenOptions(
+            spec.architecture_options, f"{fit.arguments} ", f"--architecture {name} "
+        )
         if hint := shape_hint(tensors, row, wanted, given):
             return hint
     return ""

@@ -7,22 +7,23 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from densescope.errors import DataError
-from densescope.features.format_row import Format
+from densescope.features.folder_remarks import nothing_found
 from densescope.features.formats import FORMATS, find_format
+from densescope.features.formats.row import Format
 from densescope.features.names import (
     ENDINGS,
     UNITS,
     CheckpointNames,
     Numbers,
+    OrderedName,
     looks_like_checkpoint,
+    order_names,
     read_numbers,
 )
-from densescope.features.order import Placed, placed
 from densescope.features.ranks import rank_files
 from densescope.features.run_files import RunCheckpoint as RunCheckpoint
 from densescope.features.run_files import RunFiles as RunFiles
-from densescope.features.surroundings import nothing_found
-from densescope.features.walking import below, walk
+from densescope.features.run_files import finished_paths, name_below
 from densescope.files import fresh, location
 
 
@@ -64,7 +65,7 @@ def find_checkpoints(
     folder, names = fresh(location(folder)), names or CheckpointNames()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    there = {below(folder, path): path for path in _candidates(folder, row, names)}
+    there = {name_below(folder, path): path for path in _candidates(folder, row, names)}
     seen = {**{name: folder / name for name in gone}, **there}
     numbers, rule = _numbered(seen, row, names)
     if not numbers.keys() & there.keys():
@@ -73,8 +74,8 @@ def find_checkpoints(
     if not numbers:
         raise DataError(nothing_found(folder, row, names))
     default = "step" if row is None else row.unit
-    ordered = placed(numbers, unit=names.unit, default=default, folder=folder)
-    groups: dict[int, list[Placed]] = {}
+    ordered = order_names(numbers, unit=names.unit, default=default, folder=folder)
+    groups: dict[int, list[OrderedName]] = {}
     for one in ordered:
         groups.setdefault(one.position, []).append(one)
     held = [
@@ -115,7 +116,7 @@ def _candidates(folder: Path, row: Format | None, names: CheckpointNames) -> Ite
         patterns = [names.pattern]
     deepest = max((pattern.count("/") for pattern in patterns), default=0)
     deepest = 1000 if names.recursive else deepest
-    for path in walk(folder, deepest, strict=names.recursive):
+    for path in finished_paths(folder, deepest, strict=names.recursive):
         if rank_files(path)[0] == path:
             yield path
 

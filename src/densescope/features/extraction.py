@@ -13,7 +13,7 @@ from torch import Tensor
 
 from densescope.errors import NOT_FINITE, InputError
 from densescope.features.batching import Batching
-from densescope.features.filling import Images
+from densescope.features.prefetched import Images
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone, Features
@@ -63,7 +63,7 @@ def extract(
             where it has ``eval`` it is set to evaluation, and where it has ``memory_format`` it is
             given images laid out like that.
         pixels: ``images 3 rows columns``, uint8 or floating point in [0, 1]; those of a
-            :class:`~densescope.features.filling.Filling` are waited for batch by batch.
+            :class:`~densescope.features.prefetched.PrefetchedTensor` are waited for batch by batch.
         layers: blocks to read, ``-1`` is the last.
         batch_size: images at once; found out where it is left out, and kept from call to call by
             a :class:`~densescope.features.batching.Batching`. Does not change the result beyond

@@ -10,13 +10,20 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
-from densescope.features.format_row import EMA
+from densescope.features.conversions import mocov3_heads
 from densescope.features.formats import FORMATS, Format, Weights
-from densescope.features.layouts import Coverage, StepError, find_prefix, found_at, unpack, walk
-from densescope.features.places import flattened, places
-from densescope.features.positions import mocov3_heads
+from densescope.features.formats.row import EMA
+from densescope.features.layouts import (
+    Coverage,
+    StepError,
+    find_prefix,
+    found_at,
+    tensors_at,
+    unpack,
+)
+from densescope.features.network_prefixes import flattened, network_prefixes
 from densescope.features.ranks import FLAT_NAMES
-from densescope.features.wrappers import unwrapped
+from densescope.features.wrappers import without_wrappers
 
 # Names that must occur, names that may occur: enough to tell families apart.
 _FAMILIES = {
@@ -127,10 +134,10 @@ def fits_by_name(container: Container, asked: Format) -> list[Fit]:
 def prefixes_of(container: Container, row: Format) -> list[str]:
     """Beginnings by which networks of a file can be named as sets of weights of a format."""
     try:
-        first = walk(container, row, row.weights[0])
+        first = tensors_at(container, row, row.weights[0])
     except StepError:
         first = {}
-    named = places(first) or places(flattened(container.content))
+    named = network_prefixes(first) or network_prefixes(flattened(container.content))
     return [name for name in named if name and _fits(container, row, row.choose(name))]
 
 
@@ -152,7 +159,7 @@ def for_network(
         row = row.of(architecture)
     if container.ranks or not (row.others or row.without):
         return row
-    found = walk(container, row, chosen)
+    found = tensors_at(container, row, chosen)
     prefix = find_prefix(found, container, row, chosen)
     for other in () if architecture else row.others:
         if prefix + _FAMILIES[_family(other.name)][0] in found:
@@ -198,7 +205,7 @@ def fixes_heads_of_anyone(row: Format, coverage: Coverage, tensors: Mapping[str,
 
 def _begins_as_written(container: Container, row: Format, chosen: Weights) -> bool:
     """Where a wrapper is all that a prefix consists of, a file without it is likelier another's."""
-    if not all(prefix and not unwrapped(prefix) for prefix in chosen.prefixes):
+    if not all(prefix and not without_wrappers(prefix) for prefix in chosen.prefixes):
         return True
     names = found_at(container, row, chosen)
     return any(name.startswith(chosen.prefixes) for name in names)

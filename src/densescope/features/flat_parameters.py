@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
-from densescope.features.format_row import Format, Weights
 from densescope.features.formats import FORMATS
+from densescope.features.formats.row import Format, Weights
 from densescope.features.inert import InertTensor
-from densescope.features.layouts import StepError, find_prefix, walk
-from densescope.features.ranks import FLAT_NAMES, join, shard_of
+from densescope.features.layouts import StepError, find_prefix, tensors_at
+from densescope.features.ranks import FLAT_NAMES, join_shards, shard_of
 
 _ALIGNMENTS = (1, 2, 4, 8, 16)  # values in 16 bytes; 1 is without alignment
 _PADDING = 42.0  # what torch fills gaps with
@@ -64,7 +64,9 @@ def unflatten(
             f"{container.path} holds flat parameters of FSDP, which do not say which weight is "
             f"where, and format {row.name} does not know it either; formats that do: {known}",
         )
-    ranks = [walk(replace(container, content=content), row, chosen) for content in container.ranks]
+    ranks = [
+        tensors_at(replace(container, content=content), row, chosen) for content in container.ranks
+    ]
     prefix = find_prefix(ranks[0], container, row, chosen)
     flat = _collect(ranks, prefix)
     if not flat.units:
@@ -109,7 +111,7 @@ def _collect(ranks: list[Mapping[str, Any]], prefix: str) -> _Flat:
         everywhere = tuple(rank.get(name) for rank in ranks)
         if isinstance(value, InertTensor) and last in FLAT_NAMES:
             shards = [shard_of(name, thing) for thing in everywhere]
-            units[unit] = join(name, shards)
+            units[unit] = join_shards(name, shards)
             group_size = shards[0].group_size
         elif all(_is_row(thing) for thing in everywhere):
             pieces[inside] = everywhere

@@ -22,7 +22,7 @@ from densescope.features.normalization import (
 )
 from densescope.features.protocol import Backbone
 from densescope.features.spec import BackboneSpec
-from densescope.features.stored import identity
+from densescope.features.stored import tensors_sha256
 from densescope.features.training import trainer_facts
 from densescope.features.transformers_backbone import TransformersBackbone, vision_tower
 from densescope.files import is_local
@@ -79,7 +79,7 @@ def load_huggingface(folder: Path, spec: BackboneSpec) -> LoadedBackbone:
     return LoadedBackbone(
         backbone=cast(Backbone, backbone.eval().requires_grad_(False)),
         coverage=Coverage("model", (), "", len(model.state_dict()) - len(report["missing_keys"])),
-        sha256=identity(_read(model, report["missing_keys"])),
+        sha256=tensors_sha256(_read(model, report["missing_keys"])),
         bytes=size_of(folder),
         epoch_inside=None,
         format=spec.format,

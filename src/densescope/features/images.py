@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError, InputError
-from densescope.features.filling import Filling
+from densescope.features.prefetched import PrefetchedTensor
 from densescope.features.sources import ImageSource as ImageSource
 from densescope.features.sources import open_images as open_images
 
@@ -130,7 +130,7 @@ def decoding(
     image_size: int,
     resize_size: int | None = None,
     workers: int | None = None,
-) -> Filling:
+) -> PrefetchedTensor:
     """:func:`decode_subset` in the background: a slice of the result waits for its images.
 
     Raises:
@@ -153,7 +153,7 @@ def decoding(
         array = _decode(subset.source, name, image_size, resize_size)
         pixels[row.start] = torch.from_numpy(array).permute(2, 0, 1)
 
-    return Filling(pixels, decode, workers=workers)
+    return PrefetchedTensor(pixels, decode, workers=workers)
 
 
 def _rank(seed: int, name: str) -> bytes:

@@ -84,7 +84,7 @@ def placeholder(name: str, base: type = Inert) -> type:
     return type(qualified, (base,), {"__module__": module})
 
 
-def fields(thing: Any) -> dict[str, Any]:
+def stored_fields(thing: Any) -> dict[str, Any]:
     """What a placeholder was given as its state: attributes, slots, or both."""
     state = thing.state if isinstance(thing, Inert) else None
     parts = state if isinstance(state, tuple) else (state,)
@@ -96,7 +96,7 @@ def module_state(thing: Any) -> dict[str, Any] | None:
 
     Its class is a placeholder, so nothing of it is run: names and tensors are read off its fields.
     """
-    state = fields(thing)
+    state = stored_fields(thing)
     if not {"_parameters", "_buffers", "_modules"} <= set(state):
         return None
     hidden = set(state.get("_non_persistent_buffers_set") or ())

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
-from densescope.features.format_row import EMA
 from densescope.features.formats import Format, Weights
+from densescope.features.formats.row import EMA
 from densescope.features.inert import module_state
-from densescope.features.places import flattened
-from densescope.features.wrappers import unwrap, unwrapped
+from densescope.features.network_prefixes import flattened
+from densescope.features.wrappers import keys_without_wrappers, without_wrappers
 
 _SHOWN = 4
 STEPS = ("read", "path", "prefix", "architecture", "load")
@@ -92,7 +92,7 @@ def unpack(
         StepError: a key of the path is missing, or no tensor has the prefix.
     """
     found, place = _descend(container, row, chosen)
-    found = unwrap(found)
+    found = keys_without_wrappers(found)
     tensors = _tensors(found)
     prefix = find_prefix(found, container, row, chosen)
     inside = {
@@ -146,13 +146,13 @@ def _averaged(container: Container) -> str:
     return next((key for key in EMA.nested if isinstance(content.get(key), Mapping)), "")
 
 
-def walk(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any]:
+def tensors_at(container: Container, row: Format, chosen: Weights) -> Mapping[str, Any]:
     """The dictionary that a set of weights lies in, under names without wrappers.
 
     Raises:
         StepError: a key of its path is missing, or something else lies there.
     """
-    return unwrap(found_at(container, row, chosen))
+    return keys_without_wrappers(found_at(container, row, chosen))
 
 
 def found_at(container: Container, row: Format, chosen: Weights) -> dict[str, Any]:
@@ -166,12 +166,12 @@ def _descend(
     """Where the prefix of a set of weights is looked for, and the keys that led there."""
     if not chosen.anywhere:
         return _at(container, row, chosen)
-    (prefix,) = map(unwrapped, chosen.prefixes)
+    (prefix,) = map(without_wrappers, chosen.prefixes)
     try:
         found, place = _at(container, row, chosen)
     except StepError:
         found, place = {}, ()
-    if any(unwrapped(name).startswith(prefix) for name in found):
+    if any(without_wrappers(name).startswith(prefix) for name in found):
         return found, place
     return flattened(container.content), ()
 
@@ -254,7 +254,7 @@ def find_prefix(
         StepError: there is none, or there are no tensors.
     """
     tensors = _tensors(found)
-    prefixes = list(dict.fromkeys(unwrapped(prefix) for prefix in chosen.prefixes))
+    prefixes = list(dict.fromkeys(without_wrappers(prefix) for prefix in chosen.prefixes))
     for prefix in prefixes:
         if any(name.startswith(prefix) for name in tensors):
             return prefix

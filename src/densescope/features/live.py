@@ -192,7 +192,7 @@ class TokenBackbone(nn.Module):
 
 
 @dataclass(frozen=True)
-class Reader:
+class TokenReader:
     """How models of one library are recognized, and what reads them."""
 
     reads: Callable[[Any], bool]
@@ -221,10 +221,10 @@ def _encoder(model: nn.Module, **about: Any) -> TokenBackbone:
 
 
 READERS = (
-    Reader(_is_timm, TimmBackbone),
-    Reader(_is_transformers, TransformersBackbone),
-    Reader(_is_encoder, _encoder),
-    Reader(lambda model: isinstance(model, nn.Module), TokenBackbone),
+    TokenReader(_is_timm, TimmBackbone),
+    TokenReader(_is_transformers, TransformersBackbone),
+    TokenReader(_is_encoder, _encoder),
+    TokenReader(lambda model: isinstance(model, nn.Module), TokenBackbone),
 )
 
 

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from densescope.errors import CheckpointError
-from densescope.features.inert import SHARDED, InertTensor, fields
-from densescope.features.wrappers import unwrapped
+from densescope.features.inert import SHARDED, InertTensor, stored_fields
+from densescope.features.wrappers import without_wrappers
 
 FLAT_NAMES = ("flat_param", "_flat_param")  # before and since torch 2.0
 _RANK = re.compile(r"(.+\.rank_)(\d+)(\.\w+)")
 
 
 @dataclass(frozen=True)
-class Shard:
+class RankShard:
     """One rank's piece of a flat parameter, and what it says of the whole.
 
     Attributes:
@@ -95,7 +95,7 @@ def read_ranks(path: Path, content: Any, read: Callable[[Path], Any]) -> tuple[A
     return tuple(_without_wrappers(other) for other in contents)
 
 
-def shard_of(name: str, thing: Any) -> Shard:
+def shard_of(name: str, thing: Any) -> RankShard:
     """What a placeholder of a ``ShardedTensor`` holds.
 
     Raises:
@@ -103,14 +103,14 @@ def shard_of(name: str, thing: Any) -> Shard:
     """
     try:
         local, metadata, group = thing.state[:3]
-        place = fields(group)
-        (size,) = fields(metadata)["size"]
+        place = stored_fields(group)
+        (size,) = stored_fields(metadata)["size"]
         pieces = []
         for shard in local:
-            stored = fields(shard)
-            (start,) = fields(stored["metadata"])["shard_offsets"]
+            stored = stored_fields(shard)
+            (start,) = stored_fields(stored["metadata"])["shard_offsets"]
             pieces.append((int(start), _plain(stored["tensor"])))
-        return Shard(
+        return RankShard(
             size=int(size),
             pieces=tuple(pieces),
             rank=int(place["global_rank"]),
@@ -124,7 +124,7 @@ def shard_of(name: str, thing: Any) -> Shard:
         ) from cause
 
 
-def join(name: str, shards: list[Shard]) -> Tensor:
+def join_shards(name: str, shards: list[RankShard]) -> Tensor:
     """The whole flat parameter, without the padding that made shards equally long.
 
     Raises:
@@ -149,7 +149,7 @@ def _plain(tensor: Any) -> Tensor:
     return tensor.detach()
 
 
-def _first_shard(path: Path, content: Any) -> Shard:
+def _first_shard(path: Path, content: Any) -> RankShard:
     parts = content.values() if isinstance(content, Mapping) else ()
     for part in (content, *parts):
         for name, value in part.items() if isinstance(part, Mapping) else ():
@@ -180,6 +180,6 @@ def _without_wrappers(content: Any) -> Any:
     if not isinstance(content, Mapping):
         return content
     return {
-        unwrapped(key) if isinstance(key, str) else key: _without_wrappers(value)
+        without_wrappers(key) if isinstance(key, str) else key: _without_wrappers(value)
         for key, value in content.items()
     }

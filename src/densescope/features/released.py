@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import torch
 
-from densescope.features.architectures import alike, resize
-from densescope.features.format_row import RELEASED, is_released
+from densescope.features.architectures import closest_names, resize
+from densescope.features.formats.row import RELEASED, is_released
 from densescope.features.layouts import Coverage, StepError, with_positions
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.normalization import of_architecture
 from densescope.features.protocol import Backbone
 from densescope.features.spec import BackboneSpec
-from densescope.features.stored import identity
+from densescope.features.stored import tensors_sha256
 from densescope.features.timm_backbone import TimmBackbone
 
 _TIMM, _HUB = RELEASED
@@ -47,7 +47,7 @@ def load_released(location: str, spec: BackboneSpec) -> LoadedBackbone:
     trained_size = int(config["input_size"][-1])
     size = spec.image_size or trained_size
     tensors = model.state_dict()
-    sha256, held = identity(tensors), sum(value.nbytes for value in tensors.values())
+    sha256, held = tensors_sha256(tensors), sum(value.nbytes for value in tensors.values())
     coverage = Coverage("model", (), "", len(tensors))
     if resize(model, trained_size, size, name):
         coverage = with_positions(coverage, trained_size, size)
@@ -89,7 +89,7 @@ def _name(location: str, format: str) -> str:
     name = location.removeprefix(_TIMM)
     if not timm.models.is_model_pretrained(name):
         what = "no released weights" if timm.is_model(name) else "no model"
-        close = alike(name, timm.list_pretrained())
+        close = closest_names(name, timm.list_pretrained())
         hint = f"; did you mean {' or '.join(_TIMM + other for other in close)}?" if close else ""
         raise StepError("read", f"timm has {what} of the name {name!r}{hint}")
     return name

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from densescope.errors import CheckpointError
 from densescope.features.architectures import build_architecture
-from densescope.features.format_row import Format
-from densescope.features.network import fingerprint_of, network_facts
+from densescope.features.formats.row import Format
+from densescope.features.loaded import model_fingerprint, network_facts
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.wrappers import as_named
 
@@ -137,7 +137,7 @@ def try_architecture(
         if own.conversion is not None:
             model = deepcopy(model)  # a conversion may add to it
             tensors = own.conversion(tensors, model)
-            network = fingerprint_of(model)
+            network = model_fingerprint(model)
         tensors = as_named(tensors, model.state_dict())
     except (CheckpointError, AttributeError, KeyError):  # a conversion that is for other networks
         return None
@@ -154,7 +154,7 @@ def _built(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[nn.Module, 
     backbone: Any = model
     if hasattr(model, "feature_info"):
         backbone = TimmBackbone(model, image_size=size, mean=(), std=())
-    return model, network_facts(backbone), fingerprint_of(model)
+    return model, network_facts(backbone), model_fingerprint(model)
 
 
 def _frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from densescope.errors import CheckpointError
 from densescope.features.architectures import architecture_normalization, build_architecture
-from densescope.features.format_row import Format
 from densescope.features.formats import find_format
+from densescope.features.formats.row import Format
 from densescope.features.normalization import IMAGENET, Normalization, parse_normalization
 
 AUTO = "auto"  # in the place of a row of FORMATS: the file decides

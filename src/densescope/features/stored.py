@@ -156,7 +156,7 @@ def span(size: Sequence[int], stride: Sequence[int]) -> int:
     return 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
 
 
-def identity(tensors: Mapping[str, Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names, dtypes, shapes and values of tensors, in the order of their names."""
     import hashlib
 

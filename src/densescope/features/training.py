@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from densescope.features.inert import Inert, fields
+from densescope.features.inert import Inert, stored_fields
 
 MOST_SETTINGS = 256
 MOST_VISITED = 20_000  # values of a file that are looked at
@@ -184,14 +184,14 @@ def _opened(value: Any) -> Mapping[str, Any]:
 
 
 def _unwrapped(value: Any) -> Any:
-    inside = fields(value) if isinstance(value, Inert) else {}
+    inside = stored_fields(value) if isinstance(value, Inert) else {}
     return inside.get("_val", value)
 
 
 def _items(value: Any) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return {str(key): child for key, child in islice(value.items(), MOST_ITEMS)}
-    return fields(value)
+    return stored_fields(value)
 
 
 def _is_container(value: Any) -> bool:

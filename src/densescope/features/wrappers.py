@@ -26,7 +26,7 @@ WRAPPERS = frozenset(
 )
 
 
-def unwrapped(name: str) -> str:
+def without_wrappers(name: str) -> str:
     """A tensor's name, or the beginning of one, without the components that wrappers insert.
 
     Only whole components are taken out, never a part of one, and never the last.
@@ -41,7 +41,7 @@ def unwrapped(name: str) -> str:
     return ".".join([*(part for part in parts if part not in WRAPPERS), last])
 
 
-def unwrap(values: Mapping[str, Value]) -> dict[str, Value]:
+def keys_without_wrappers(values: Mapping[str, Value]) -> dict[str, Value]:
     """Values under the names that they have without wrappers.
 
     Raises:
@@ -50,7 +50,7 @@ def unwrap(values: Mapping[str, Value]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     whose: dict[str, str] = {}
     for name, value in values.items():
-        plain = unwrapped(name)
+        plain = without_wrappers(name)
         if plain in found:
             raise CheckpointError(
                 f"{whose[plain]} and {name} are both named {plain} without their wrappers, so it "
@@ -65,5 +65,5 @@ def as_named(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, Val
 
     A few architectures have a part of their own that is called like a wrapper (timm's iFormer).
     """
-    own = {unwrapped(name): name for name in names}
+    own = {without_wrappers(name): name for name in names}
     return {own.get(name, name): value for name, value in values.items()}

@@ -8,6 +8,6 @@ from densescope.monitoring.loggers import TensorBoard as TensorBoard
 from densescope.monitoring.loggers import WeightsAndBiases as WeightsAndBiases
 from densescope.monitoring.metric import DenseMetric as DenseMetric
 from densescope.monitoring.monitor import DenseMonitor as DenseMonitor
+from densescope.monitoring.observation import MetricValues as MetricValues
 from densescope.monitoring.observation import Observation as Observation
 from densescope.monitoring.observation import TrainingStopped as TrainingStopped
-from densescope.monitoring.reading import DenseReading as DenseReading

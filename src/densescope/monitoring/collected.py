@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.numerics.checks import floating, shaped
+from densescope.numerics.checks import check_floating, check_shape
 
 SAME_FEATURES = 0.05  # as a fraction; half precision on two devices differs by less
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectedFeatures:
     """Features of some images, float32 on the CPU.
 
     Attributes:
@@ -39,16 +39,16 @@ class Collected:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the ids: whether two readings are of the same images."""
+        """sha256 of the ids: whether two observations are of the same images."""
         return hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
 
 
-def collected(
+def collect_features(
     features: Tensor | Sequence[Tensor],
     sample_ids: Tensor | Sequence[int],
     image_vectors: Tensor | None,
     layers: int,
-) -> Collected:
+) -> CollectedFeatures:
     """Features as they came in, checked.
 
     Raises:
@@ -63,15 +63,15 @@ def collected(
         *((grid, "images patches dim", "features") for grid in patches),
         *(((image, "images dim", "image_vectors"),) if image_vectors is not None else ()),
     ):
-        floating(tensor, name)
+        check_floating(tensor, name)
         if len(ids):
-            shaped(tensor, axes, name)
+            check_shape(tensor, axes, name)
         if len(tensor) != len(ids):
             raise InputError(f"{name} has {len(tensor)} images for {len(ids)} sample_ids")
-    return Collected(ids, tuple(_still(grid) for grid in patches), _still(image))
+    return CollectedFeatures(ids, tuple(_still(grid) for grid in patches), _still(image))
 
 
-def joined(parts: Sequence[Collected], layers: int) -> Collected:
+def concatenated(parts: Sequence[CollectedFeatures], layers: int) -> CollectedFeatures:
     """Several batches as one; without any, tensors of no images.
 
     Raises:
@@ -79,7 +79,7 @@ def joined(parts: Sequence[Collected], layers: int) -> Collected:
     """
     parts = [part for part in parts if len(part)]
     if not parts:
-        return empty(layers)
+        return no_features(layers)
     if len(parts) == 1:
         return parts[0]
     for position, first in enumerate(parts[0].tensors):
@@ -91,18 +91,18 @@ def joined(parts: Sequence[Collected], layers: int) -> Collected:
                     "another: give all held-out images one size, or reset() after compute()"
                 )
     patches = tuple(torch.cat(grids) for grids in zip(*(p.patches for p in parts), strict=True))
-    return Collected(
+    return CollectedFeatures(
         torch.cat([part.ids for part in parts]), patches, torch.cat([part.image for part in parts])
     )
 
 
-def empty(layers: int) -> Collected:
+def no_features(layers: int) -> CollectedFeatures:
     """No images at all."""
     none = torch.empty(0, 0, 0)
-    return Collected(torch.empty(0, dtype=torch.int64), (none,) * layers, torch.empty(0, 0))
+    return CollectedFeatures(torch.empty(0, dtype=torch.int64), (none,) * layers, torch.empty(0, 0))
 
 
-def in_order(everything: Collected) -> Collected:
+def in_order(everything: CollectedFeatures) -> CollectedFeatures:
     """Images in order of their ids, each once.
 
     Raises:
@@ -116,7 +116,7 @@ def in_order(everything: Collected) -> Collected:
     for tensor in everything.tensors:
         _check_twins(tensor, ids, order, again)
     kept = order[~again]
-    return Collected(
+    return CollectedFeatures(
         ids[~again], tuple(grid[kept] for grid in everything.patches), everything.image[kept]
     )
 

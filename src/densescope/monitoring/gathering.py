@@ -11,7 +11,7 @@ import torch.distributed as distributed
 from torch import Tensor
 
 from densescope.errors import DensescopeError, InputError
-from densescope.monitoring.collected import Collected, joined
+from densescope.monitoring.collected import CollectedFeatures, concatenated
 
 Answer = dict[str, Any]
 
@@ -46,9 +46,12 @@ class Ranks:
         return distributed.get_rank(self.group) if self.together else 0
 
     def ask_first(
-        self, mine: Collected, problem: str | None, answer: Callable[[Collected], Answer]
+        self,
+        mine: CollectedFeatures,
+        problem: str | None,
+        answer: Callable[[CollectedFeatures], Answer],
     ) -> Answer:
-        """Let the first rank work on the features of all, and tell everyone what it found.
+        """Let the first rank work on the features of all, and send its answer to all.
 
         Every rank takes part, also one without images and one that failed; so all of them
         return, or all raise.
@@ -72,23 +75,23 @@ class Ranks:
             raise InputError(f"rank {troubled[0]}: {text}")
         _check_agree(headers)
         everything = self._bring(mine, headers)
-        said = self.tell(_answer_or_reason(everything, answer) if self.rank == 0 else None)
-        if "reason" in said:
-            raise InputError(said["reason"])
-        return dict(said["answer"])
+        message = self.broadcast(_answer_or_reason(everything, answer) if self.rank == 0 else None)
+        if "reason" in message:
+            raise InputError(message["reason"])
+        return dict(message["answer"])
 
-    def tell(self, said: Answer | None) -> Answer:
-        """What the first rank says (plain JSON values), on every rank.
+    def broadcast(self, message: Answer | None) -> Answer:
+        """The message of the first rank (plain JSON values), on every rank.
 
         Args:
-            said: on the first rank what to say; not looked at elsewhere.
+            message: of the first rank; ignored on the others.
         """
         if not self.together:
-            return said or {}
-        text = json.dumps(said or {}) if self.rank == 0 else ""
+            return message or {}
+        text = json.dumps(message or {}) if self.rank == 0 else ""
         return dict(json.loads(self._spread(text, 0)))
 
-    def _headers(self, mine: Collected, failed: bool) -> Tensor:
+    def _headers(self, mine: CollectedFeatures, failed: bool) -> Tensor:
         """One row per rank: failed, images, and the shape of one image in each tensor."""
         shapes = [size for tensor in mine.tensors for size in tensor.shape[1:]]
         row = torch.tensor([int(failed), len(mine), *shapes], device=self._device)
@@ -96,7 +99,7 @@ class Ranks:
         distributed.all_gather(rows, row, group=self.group)
         return torch.stack(rows).cpu()
 
-    def _bring(self, mine: Collected, headers: Tensor) -> Collected:
+    def _bring(self, mine: CollectedFeatures, headers: Tensor) -> CollectedFeatures:
         if self.rank != 0:
             if len(mine):
                 for tensor in (mine.ids, *mine.tensors):
@@ -112,8 +115,8 @@ class Ranks:
             sizes = [(images, *shapes[2 * i : 2 * i + 2]) for i in range(layers)]
             patches = tuple(self._receive(size, torch.float32, rank) for size in sizes)
             image = self._receive((images, shapes[-1]), torch.float32, rank)
-            parts.append(Collected(ids, patches, image))
-        return joined(parts, layers)
+            parts.append(CollectedFeatures(ids, patches, image))
+        return concatenated(parts, layers)
 
     def _send(self, tensor: Tensor) -> None:
         if tensor.numel():
@@ -122,13 +125,13 @@ class Ranks:
             )
 
     def _receive(self, shape: tuple[int, ...], dtype: torch.dtype, rank: int) -> Tensor:
-        room = torch.empty(shape, dtype=dtype, device=self._device)
-        if room.numel():
-            distributed.recv(room, self._global(rank), group=self.group)
-        return room.cpu()
+        received = torch.empty(shape, dtype=dtype, device=self._device)
+        if received.numel():
+            distributed.recv(received, self._global(rank), group=self.group)
+        return received.cpu()
 
     def _spread(self, text: str, source: int) -> str:
-        """A text of one rank, told to all."""
+        """A text of one rank, on every rank."""
         encoded = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self._device)
         length = torch.tensor([len(encoded)], device=self._device)
         distributed.broadcast(length, self._global(source), group=self.group)
@@ -148,11 +151,13 @@ class Ranks:
         return torch.device("cuda", torch.cuda.current_device())
 
 
-def _answer_or_reason(everything: Collected, answer: Callable[[Collected], Answer]) -> Answer:
+def _answer_or_reason(
+    everything: CollectedFeatures, answer: Callable[[CollectedFeatures], Answer]
+) -> Answer:
     try:
         return {"answer": answer(everything)}
     except Exception as cause:  # the other ranks wait for an answer
-        return {"reason": sentence(cause)}
+        return {"reason": error_sentence(cause)}
 
 
 def _check_agree(headers: Tensor) -> None:
@@ -164,7 +169,7 @@ def _check_agree(headers: Tensor) -> None:
         )
 
 
-def sentence(cause: BaseException) -> str:
+def error_sentence(cause: BaseException) -> str:
     """An error in one sentence; that of a foreign error begins with its kind."""
     known = isinstance(cause, DensescopeError)
     return str(cause) if known else f"{type(cause).__name__}: {cause}"

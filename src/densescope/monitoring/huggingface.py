@@ -17,7 +17,7 @@ class DenseTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     After every ``every_n_steps``-th step, or at every evaluation. The numbers of the step join the
     metrics of an evaluation as ``eval_densescope/...``: ``metric_for_best_model="densescope/dse"``
-    decides which checkpoint is the best. A look that failed counts as minus infinity there.
+    decides which checkpoint is the best. A failed observation counts as minus infinity there.
     The Trainer's own reporters get nothing from a callback: give the monitor its loggers. An alarm
     of a monitor with ``stop_on_alarm`` sets ``control.should_training_stop``.
 

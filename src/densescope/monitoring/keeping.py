@@ -33,9 +33,9 @@ class Kept:
 class DenseCheckpoint:
     """The checkpoints with the highest DSE so far, by a save function of the user's.
 
-    DSE is that of the released definition with lambda = 1, as it is logged: lambda of a run is
+    DSE is that of the released definition with lambda = 1, as it is logged: the lambda of a run is
     known only at its end, when a checkpoint that was let go cannot be brought back.
-    ``densescope select`` on the monitor's records uses lambda of the run. A file appears whole or
+    ``densescope select`` on the monitor's records uses the run's lambda. A file appears whole or
     not at all, and the fallen one is removed only after the new one is there. A restarted job goes
     on from ``kept.json``; a step that comes again replaces its file.
 

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from densescope.errors import InputError
-from densescope.monitoring.journal import LOG
 from densescope.monitoring.monitor import DenseMonitor
 from densescope.monitoring.observation import TrainingStopped
+from densescope.monitoring.recording import LOG
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -31,8 +31,8 @@ class DenseCallback(_callback_class()):  # type: ignore[misc]
     step; never in the sanity check or in validation. The numbers are logged by the module: all
     loggers of the trainer get them, and ``ModelCheckpoint(monitor="densescope/dse", mode="max")``
     keeps the best; give it the same ``every_n_epochs`` or ``every_n_train_steps``, as Lightning
-    remembers the last number for checkpoints that fall between two observations. A look that
-    failed logs NaN, which ``ModelCheckpoint`` takes for the worst. An alarm of a monitor with
+    remembers the last number for checkpoints that fall between two observations. A failed
+    observation logs NaN, which ``ModelCheckpoint`` takes for the worst. An alarm of a monitor with
     ``stop_on_alarm`` sets ``trainer.should_stop``.
 
     Args:
@@ -71,7 +71,7 @@ class DenseCallback(_callback_class()):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """The history, where no folder keeps it."""
-        kept = self.monitor.journal.history.store is not None
+        kept = self.monitor.recorder.history.store is not None
         return {} if kept else self.monitor.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -85,12 +85,12 @@ class DenseCallback(_callback_class()):  # type: ignore[misc]
     def _observe(self, trainer: Any, pl_module: Any) -> None:
         self._last = trainer.global_step
         try:
-            seen = self.monitor.observe(pl_module, step=trainer.global_step)
+            observation = self.monitor.observe(pl_module, step=trainer.global_step)
         except TrainingStopped as stop:
-            seen = stop.observation
+            observation = stop.observation
             trainer.should_stop = True
-        if seen is not None:
+        if observation is not None:
             try:
-                pl_module.log_dict(seen.for_checkpoints)
+                pl_module.log_dict(observation.for_checkpoints)
             except Exception as cause:  # the training goes on
                 LOG.warning("Lightning did not take the numbers: %s; the training goes on", cause)

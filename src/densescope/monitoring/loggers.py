@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from densescope.errors import InputError
-from densescope.monitoring.reading import PREFIX
+from densescope.monitoring.observation import PREFIX
 from densescope.records import plain
 
 Numbers = Mapping[str, float]

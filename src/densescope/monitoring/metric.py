@@ -11,10 +11,16 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.features.extraction import resolve_device
-from densescope.metrics import ScoreSettings
-from densescope.monitoring.collected import Collected, collected, empty, in_order, joined
-from densescope.monitoring.gathering import Answer, Ranks, sentence
-from densescope.monitoring.reading import DenseReading, read_features
+from densescope.metrics import ScoreSettings, compute_metrics
+from densescope.monitoring.collected import (
+    CollectedFeatures,
+    collect_features,
+    concatenated,
+    in_order,
+    no_features,
+)
+from densescope.monitoring.gathering import Answer, Ranks, error_sentence
+from densescope.monitoring.observation import MetricValues
 
 
 class DenseMetric:
@@ -53,7 +59,7 @@ class DenseMetric:
         self.settings = without_views(settings or ScoreSettings())
         self.device = device
         self.ranks = Ranks(group, alone=not distributed)
-        self._parts: list[Collected] = []
+        self._parts: list[CollectedFeatures] = []
 
     def update(
         self,
@@ -73,60 +79,65 @@ class DenseMetric:
             InputError: shapes that do not fit each other, or features that are NaN or infinite.
         """
         layers = len(self.settings.layers)
-        self._parts.append(collected(features, sample_ids, image_vectors, layers))
+        self._parts.append(collect_features(features, sample_ids, image_vectors, layers))
 
-    def compute(self) -> DenseReading:
+    def compute(self) -> MetricValues:
         """The numbers of all images of all ranks; every rank must call this, and gets the same.
 
         Raises:
             InputError: no images at all, an id with two different features, or too few patches
                 for the clusters.
         """
-        return DenseReading.from_json(self.ask(None)["reading"])
+        return MetricValues.from_json(self.ask(None)["values"])
 
     def reset(self) -> None:
         """Forget the features; to be called before the model's next weights are read."""
         self._parts.clear()
 
-    def ask(self, problem: str | None, look: Callable[[Collected], None] | None = None) -> Answer:
+    def ask(
+        self, problem: str | None, inspect: Callable[[CollectedFeatures], None] | None = None
+    ) -> Answer:
         """Like :meth:`compute`, for those who have more to say.
 
         Args:
             problem: why this rank has no features, where something went wrong; all ranks raise.
-            look: called on the first rank with all images in order of their ids.
+            inspect: called on the first rank with all images in order of their ids.
 
         Returns:
-            ``"reading"``: the JSON document of a :class:`DenseReading`; ``"images"``: count and
+            ``"values"``: the JSON document of a :class:`MetricValues`; ``"images"``: count and
             fingerprint of the ids.
         """
         layers = len(self.settings.layers)
-        mine = empty(layers)
+        mine = no_features(layers)
         if problem is None:
             try:
-                mine = joined(self._parts, layers)
+                mine = concatenated(self._parts, layers)
             except InputError as cause:
-                problem = sentence(cause)
+                problem = error_sentence(cause)
 
-        def answer(everything: Collected) -> Answer:
+        def answer(everything: CollectedFeatures) -> Answer:
             ordered = in_order(everything)
-            if look is not None:
-                look(ordered)
-            reading = read_ordered(ordered, self.settings, resolve_device(self.device))
-            return {"reading": reading.to_json(), "images": ordered.fingerprint}
+            if inspect is not None:
+                inspect(ordered)
+            values = values_in_order(ordered, self.settings, resolve_device(self.device))
+            return {"values": values.to_json(), "images": ordered.fingerprint}
 
         return self.ranks.ask_first(mine, problem, answer)
 
 
-def read_ordered(ordered: Collected, settings: ScoreSettings, device: torch.device) -> DenseReading:
+def values_in_order(
+    ordered: CollectedFeatures, settings: ScoreSettings, device: torch.device
+) -> MetricValues:
     """The numbers of images in order of their ids.
 
     Raises:
-        InputError: no images, or as :func:`~densescope.monitoring.reading.read_features` does.
+        InputError: no images, or as :func:`~densescope.metrics.compute_metrics` does.
     """
     if not len(ordered):
         raise InputError("there are no features to compute from: call update() first")
     image = ordered.image if ordered.image.shape[1] else None
-    return read_features(ordered.patches, image, settings, device)
+    scores = compute_metrics(ordered.patches, image, settings, device=device)
+    return MetricValues(scores, len(ordered))
 
 
 def without_views(settings: ScoreSettings) -> ScoreSettings:

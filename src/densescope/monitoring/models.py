@@ -1,4 +1,4 @@
-"""Which part of a model in training to look at, and how to look without leaving a trace."""
+"""Which part of a model in training is read, and how to read it without leaving a trace."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAIN = ("teacher.backbone", "teacher_backbone", "backbone_momentum", "teacher",
 
 
 def find_backbone(model: Any, where: Where = None) -> tuple[Any, str]:
-    """The backbone to look at within a model, and the path it was found under.
+    """The backbone to read within a model, and the path it was found under.
 
     Without ``where``: of all parts of the model that are of a known kind (timm, Transformers,
     lightly, or a :class:`~densescope.features.protocol.Backbone`), those of a slow copy (whose path
@@ -75,7 +75,7 @@ def unwrapped(model: Any) -> Any:
             return model
 
 
-class Tokens(nn.Module):
+class TokenModule(nn.Module):
     """A module whose patch tokens a function of the user's reads."""
 
     def __init__(self, module: nn.Module, read: ReadTokens) -> None:
@@ -116,7 +116,7 @@ def _at(model: Any, path: str) -> Any:
 
 
 @dataclass
-class StillBackbone:
+class ReadOnlyBackbone:
     """A live backbone without ``to`` and ``eval``: it is read where it is, as it is."""
 
     backbone: Backbone
@@ -131,9 +131,9 @@ class StillBackbone:
         return self.backbone.features(images.to(self.dtype), layers=layers)
 
 
-def still(
+def read_only_backbone(
     part: Any, *, image_size: int, mean: Sequence[float], std: Sequence[float]
-) -> StillBackbone:
+) -> ReadOnlyBackbone:
     """A live model as a backbone that nothing will move or switch.
 
     Raises:
@@ -142,7 +142,7 @@ def still(
     # The size of a cell, which some modules do not say, is of no use here.
     backbone = live_backbone(part, image_size=image_size, mean=mean, std=std, patch_size=1)
     weight = _weight(part)
-    return StillBackbone(
+    return ReadOnlyBackbone(
         backbone,
         torch.float32 if weight is None else weight.dtype,
         tuple(backbone.mean),
@@ -164,10 +164,10 @@ def _weight(part: Any) -> Tensor | None:
     return next((p for p in part.parameters() if p.is_floating_point()), None)
 
 
-def draw_from(part: Any, seed: int) -> None:
+def seed_evaluation(part: Any, seed: int) -> None:
     """Let what a model draws in evaluation mode (random masks) follow from a seed.
 
-    To be called within :func:`at_rest`, which puts the states back that this sets.
+    To be called within :func:`evaluation_mode`, which puts the states back that this sets.
     """
     device = device_of(part)
     torch.default_generator.manual_seed(seed)
@@ -176,11 +176,12 @@ def draw_from(part: Any, seed: int) -> None:
 
 
 @contextmanager
-def at_rest(part: Any) -> Iterator[None]:
-    """Evaluation mode, no gradients, full precision and chance of its own; all undone afterwards.
+def evaluation_mode(part: Any) -> Iterator[None]:
+    """Evaluation mode, no gradients, full precision and a random state of its own.
 
-    The mode of every submodule comes back as it was, also where some were in evaluation mode within
-    a model in training; the global random states of the CPU and of the model's device stay.
+    All of it is undone afterwards. The mode of every submodule comes back as it was, also where
+    some were in evaluation mode within a model in training; the global random states of the CPU and
+    of the model's device stay.
     """
     modules = list(part.modules()) if isinstance(part, nn.Module) else []
     modes = [module.training for module in modules]

@@ -18,17 +18,15 @@ from densescope.features.images import ImageSubset
 from densescope.features.normalization import IMAGENET, Normalization
 from densescope.files import location, on_disk
 from densescope.metrics import ScoreSettings
-from densescope.monitoring.collected import Collected
-from densescope.monitoring.gathering import sentence
-from densescope.monitoring.held_out import HeldOut, held_out
-from densescope.monitoring.journal import LOG, Journal, Listener, Look
+from densescope.monitoring.collected import CollectedFeatures
+from densescope.monitoring.gathering import error_sentence
 from densescope.monitoring.keeping import DenseCheckpoint
 from densescope.monitoring.loggers import LogFunction, Logger
 from densescope.monitoring.metric import DenseMetric, without_views
+from densescope.monitoring.model_reader import HeldOut, ModelReader, load_held_out, share_of_batches
 from densescope.monitoring.models import ReadTokens, Where
-from densescope.monitoring.observation import Observation, TrainingStopped
-from densescope.monitoring.reading import DenseReading
-from densescope.monitoring.viewing import Viewer, share_of_batches
+from densescope.monitoring.observation import MetricValues, Observation, TrainingStopped
+from densescope.monitoring.recording import LOG, Listener, ObservationDetails, ObservationRecorder
 from densescope.records import ScoreRecord
 from densescope.selection import Alarm, AlarmSettings
 
@@ -49,8 +47,8 @@ class DenseMonitor:
     ``output`` then holds what a sweep writes: ``densescope select`` and ``densescope report`` read
     it, during the run and after it. A restarted job goes on from it.
 
-    Looking leaves no trace in the training: mode of every submodule, gradients, precision and the
-    global random states are put back, and the model is not moved.
+    An observation leaves no trace in the training: mode of every submodule, gradients, precision
+    and the global random states are put back, and the model is not moved.
     **What fails never stops the training**: features that are NaN, a model that cannot be read, no
     memory, a logger that is down or a full disk become one sentence in the log
     ``densescope.monitoring`` and in ``Observation.problems``. Only wrong arguments raise, here,
@@ -61,7 +59,8 @@ class DenseMonitor:
         images: a folder, tar shards or Hugging Face image set to draw ``count`` images from, a
             subset drawn before, or a uint8 tensor ``images 3 rows columns``. Left out where the
             loop calls :meth:`update` itself.
-        count: images to draw. ``dim`` depends on it: numbers of different counts do not compare.
+        count: images to draw. ``effective_rank`` depends on it: numbers of different
+            counts do not compare.
         image_size: pixels of the square that images are cropped to; a tensor has its own size.
         mean: mean of the images the model was trained with, per channel.
         std: their standard deviation, per channel.
@@ -123,7 +122,7 @@ class DenseMonitor:
         self.settings = without_views(settings or ScoreSettings())
         self.every = every
         self.batch_size = batch_size
-        self.viewer = Viewer(tuple(mean), tuple(std), backbone, tokens)
+        self.model_reader = ModelReader(tuple(mean), tuple(std), backbone, tokens)
         self.stop_on_alarm = stop_on_alarm
         self.on_error = on_error
         self.metric = DenseMetric(
@@ -132,9 +131,9 @@ class DenseMonitor:
             group=group,
             distributed=distributed,
         )
-        self.journal = Journal(
+        self.recorder = ObservationRecorder(
             self.settings,
-            normalization=Normalization(self.viewer.mean, self.viewer.std),
+            normalization=Normalization(self.model_reader.mean, self.model_reader.std),
             folder=None if output is None else on_disk(location(output), "output of a monitor"),
             unit=unit,
             loggers=loggers,
@@ -145,30 +144,31 @@ class DenseMonitor:
         self.held_out: HeldOut | None = None
         if images is not None:
             seed = self.settings.seed
-            self.held_out = held_out(images, count=count, seed=seed, image_size=image_size)
+            self.held_out = load_held_out(images, count=count, seed=seed, image_size=image_size)
             if self.metric.ranks.rank == 0:
-                self.journal.open(self.held_out.to_json(), self.held_out.image_size)
+                self.recorder.open(self.held_out.to_json(), self.held_out.image_size)
         self._problem: str | None = None
         self._about: dict[str, Any] = {}
 
     def observe(
         self, model: Any, *, step: int, checkpoint: str | os.PathLike[str] | None = None
     ) -> Observation | None:
-        """Look at the model, if it is time to; every rank of the group must call this.
+        """Compute the metrics of the model if ``step`` is due.
 
-        The images go through the model in batches that do not depend on the number of ranks, each
-        rank taking its share of the batches: the numbers are those of one process.
+        Every rank of the group must call this. The images go through the model in batches that do
+        not depend on the number of ranks, each rank taking its share of the batches: the numbers
+        are those of one process.
 
         Args:
-            model: a network in training, on any device, wrapped or not; what is looked at in
-                it is up to ``backbone``.
+            model: a network in training, on any device, wrapped or not; ``backbone`` says
+                which part of it is read.
             step: where the run is; decides whether anything is done.
             checkpoint: the file that holds this state, where one was written. The record bears its
                 name, so that a choice or an alarm names a file to go back to; other records are
                 called ``step 15``.
 
         Returns:
-            What was seen, or ``None`` where ``step`` is not a multiple of ``every``.
+            The observation, or ``None`` where ``step`` is not a multiple of ``every``.
 
         Raises:
             TrainingStopped, InputError: only if asked for.
@@ -178,9 +178,9 @@ class DenseMonitor:
         started = time.perf_counter()
         self.reset()
         try:
-            self._look(model)
+            self._read_model(model)
         except Exception as cause:  # the training goes on; the other ranks wait for this one
-            self._problem = sentence(cause)
+            self._problem = error_sentence(cause)
         observation = self._conclude(step, started, checkpoint)
         self.reset()
         return observation
@@ -198,9 +198,9 @@ class DenseMonitor:
         try:
             self.metric.update(features, sample_ids, image_vectors)
         except Exception as cause:
-            self._problem = self._problem or sentence(cause)
+            self._problem = self._problem or error_sentence(cause)
 
-    def compute(self) -> DenseReading | None:
+    def compute(self) -> MetricValues | None:
         """The numbers of what :meth:`update` took up, or ``None`` where they cannot be had.
 
         Nothing is recorded or logged: :meth:`conclude` does that. Every rank must call it.
@@ -209,9 +209,9 @@ class DenseMonitor:
             InputError: only with ``on_error="raise"``.
         """
         try:
-            return DenseReading.from_json(self.metric.ask(self._problem)["reading"])
+            return MetricValues.from_json(self.metric.ask(self._problem)["values"])
         except Exception as cause:
-            self._complain([sentence(cause)])
+            self._complain([error_sentence(cause)])
             return None
 
     def reset(self) -> None:
@@ -234,11 +234,11 @@ class DenseMonitor:
     @property
     def records(self) -> list[ScoreRecord]:
         """The history in order of step; kept by the first rank."""
-        return self.journal.history.records
+        return self.recorder.history.records
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain values, for jobs without ``output``."""
-        return self.journal.history.to_json()
+        return self.recorder.history.to_json()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`; records that are here already stay.
@@ -246,55 +246,59 @@ class DenseMonitor:
         Raises:
             RecordError: it is not such a state.
         """
-        self.journal.history.take_json(state)
+        self.recorder.history.take_json(state)
 
-    def _look(self, model: Any) -> None:
+    def _read_model(self, model: Any) -> None:
         """This rank's share of the images, through the model, into the metric."""
         if self.held_out is None:
             raise InputError("this monitor has no images to show a model: DenseMonitor(images)")
         pixels, ranks = self.held_out.pixels, self.metric.ranks
         batches = share_of_batches(len(pixels), self.batch_size, ranks.rank, ranks.count)
-        self._about = self.viewer.look(model, pixels, batches, self.metric)
+        self._about = self.model_reader.read(model, pixels, batches, self.metric)
 
     def _conclude(
         self, step: int, began: float, checkpoint: str | os.PathLike[str] | None = None
     ) -> Observation:
-        unit = self.journal.unit
+        unit = self.recorder.unit
         name = f"{unit} {step}" if checkpoint is None else Path(checkpoint).name
-        reading: DenseReading | None = None
+        values: MetricValues | None = None
         problem: str | None = None
         first: list[Tensor] = []
         fingerprint: str | None = None
 
-        def look(ordered: Collected) -> None:
+        def keep_first(ordered: CollectedFeatures) -> None:
             first.append(ordered.patches[-1][:PREVIEW_IMAGES].clone())
 
         try:
-            answer = self.metric.ask(self._problem, look)
-            reading, fingerprint = DenseReading.from_json(answer["reading"]), answer["images"]
+            answer = self.metric.ask(self._problem, keep_first)
+            values, fingerprint = MetricValues.from_json(answer["values"]), answer["images"]
         except Exception as cause:
-            problem = sentence(cause)
-        said: dict[str, Any] | None = None
+            problem = error_sentence(cause)
+        message: dict[str, Any] | None = None
         if self.metric.ranks.rank == 0:
-            seen = replace(self._seen(reading, fingerprint, first), name=name)
-            said = self.journal.enter(step, reading, problem, seen, began)
-        said = self.metric.ranks.tell(said)
-        alarm = None if said["alarm"] is None else Alarm.from_json(said["alarm"])
-        problems = [*([] if problem is None else [problem]), *said["problems"]]
+            details = replace(self._details(values, fingerprint, first), name=name)
+            message = self.recorder.add(step, values, problem, details, began)
+        answer = self.metric.ranks.broadcast(message)
+        alarm = None if answer["alarm"] is None else Alarm.from_json(answer["alarm"])
+        problems = [*([] if problem is None else [problem]), *answer["problems"]]
         self._complain([f"{unit} {step}: {problem}" for problem in problems])
-        observation = Observation(step, reading, alarm, tuple(problems), said["numbers"], name)
+        observation = Observation(step, values, alarm, tuple(problems), answer["numbers"], name)
         if alarm is not None and self.stop_on_alarm:
             raise TrainingStopped(observation)
         return observation
 
-    def _seen(
-        self, reading: DenseReading | None, fingerprint: str | None, first: list[Tensor]
-    ) -> Look:
+    def _details(
+        self, values: MetricValues | None, fingerprint: str | None, first: list[Tensor]
+    ) -> ObservationDetails:
         if self.held_out is None:
-            count = None if reading is None else reading.images
-            return Look({"source": "update", "count": count, "fingerprint": fingerprint})
+            count = None if values is None else values.images
+            return ObservationDetails(
+                {"source": "update", "count": count, "fingerprint": fingerprint}
+            )
         pixels = self.held_out.pixels[:PREVIEW_IMAGES]
-        return Look(self.held_out.to_json(), self._about, pixels, first[0] if first else None)
+        return ObservationDetails(
+            self.held_out.to_json(), self._about, pixels, first[0] if first else None
+        )
 
     def _complain(self, problems: Sequence[str]) -> None:
         if problems and self.on_error == "raise":

@@ -19,47 +19,47 @@ class PretrainingMonitor:
 
     Attributes:
         monitor: with held-out images.
-        every: steps between two looks; at every checkpoint by default.
-        seen: the last observation, or ``None`` before the first.
-        on_look: told of every observation, on the first rank.
-        resumed: the checkpoint that the run goes on from, whose name the first look bears.
+        every: steps between two observations; at every checkpoint by default.
+        observation: the last one, or ``None`` before the first.
+        on_observation: called with every observation, on the first rank.
+        resumed: the checkpoint that the run goes on from, whose name the first observation gets.
     """
 
     monitor: DenseMonitor
     every: int | None = None
-    seen: Observation | None = None
-    on_look: Callable[[Observation], None] | None = None
+    observation: Observation | None = None
+    on_observation: Callable[[Observation], None] | None = None
     resumed: Path | None = None
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
-        """Look at the weights a run begins or goes on with, unless that was done before."""
+        """Observe the weights a run begins or goes on with, unless that was done before."""
         if step not in {record.step for record in self.monitor.records}:
-            self._look(learner, step, self.resumed)
+            self._observe(learner, step, self.resumed)
 
     def after_step(self, learner: Learner[Any], progress: Progress) -> None:
-        """Look when it is time."""
+        """Observe when the step is due."""
         due = (
             progress.checkpoint is not None
             if self.every is None
             else not (progress.step % self.every)
         )
         if due:
-            self._look(learner, progress.step, progress.checkpoint)
+            self._observe(learner, progress.step, progress.checkpoint)
 
     def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
-        """Nothing: a look follows the step."""
+        """Nothing: the observation follows the step."""
 
-    def _look(self, learner: Learner[Any], step: int, checkpoint: Path | None = None) -> None:
+    def _observe(self, learner: Learner[Any], step: int, checkpoint: Path | None = None) -> None:
         network = next(iter(learner.backbones().values())).model
         try:
-            seen = self.monitor.observe(network, step=step, checkpoint=checkpoint)
+            observation = self.monitor.observe(network, step=step, checkpoint=checkpoint)
         except TrainingStopped as stopped:
             self._take(stopped.observation)
             raise
-        if seen is not None:
-            self._take(seen)
+        if observation is not None:
+            self._take(observation)
 
-    def _take(self, seen: Observation) -> None:
-        self.seen = seen
-        if self.on_look is not None and self.monitor.metric.ranks.rank == 0:
-            self.on_look(seen)
+    def _take(self, observation: Observation) -> None:
+        self.observation = observation
+        if self.on_observation is not None and self.monitor.metric.ranks.rank == 0:
+            self.on_observation(observation)

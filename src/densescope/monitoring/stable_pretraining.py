@@ -10,7 +10,7 @@ from densescope.monitoring.lightning import DenseCallback
 from densescope.monitoring.monitor import DenseMonitor
 
 
-class DenseStructure(DenseCallback):
+class DenseStructureCallback(DenseCallback):
     """A :class:`DenseMonitor` and its callback in one, for a list of callbacks or a YAML file.
 
     stable-pretraining's modules hold their network as ``backbone`` or ``encoder``, alone or as a

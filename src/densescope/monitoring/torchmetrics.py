@@ -12,8 +12,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from densescope.errors import InputError
 from densescope.metrics import ScoreSettings
-from densescope.monitoring.collected import Collected, collected, in_order
-from densescope.monitoring.metric import read_ordered, without_views
+from densescope.monitoring.collected import CollectedFeatures, collect_features, in_order
+from densescope.monitoring.metric import values_in_order, without_views
 
 STATES = ("ids", "values", "image_values")
 
@@ -56,7 +56,7 @@ class DenseStructureMetric(Metric):  # type: ignore[misc]
         image_vectors: Tensor | None = None,
     ) -> None:
         """Take up a batch, as :meth:`~densescope.monitoring.metric.DenseMetric.update`."""
-        part = collected(features, sample_ids, image_vectors, len(self.settings.layers))
+        part = collect_features(features, sample_ids, image_vectors, len(self.settings.layers))
         if not len(part):
             return
         sizes = [size for tensor in part.tensors for size in tensor.shape[1:]]
@@ -75,7 +75,7 @@ class DenseStructureMetric(Metric):  # type: ignore[misc]
     def compute(self) -> dict[str, Tensor]:
         """Name -> number, under the names that all loggers use."""
         device = torch.device(self.device)
-        numbers = read_ordered(in_order(self._everything()), self.settings, device).numbers()
+        numbers = values_in_order(in_order(self._everything()), self.settings, device).numbers()
         return {name: torch.tensor(value, device=device) for name, value in numbers.items()}
 
     def forward(self, *arguments: Any, **named: Any) -> None:
@@ -90,7 +90,7 @@ class DenseStructureMetric(Metric):  # type: ignore[misc]
             self.image_values.append(torch.empty(0, device=self.device))
         super().sync(*arguments, **named)
 
-    def _everything(self) -> Collected:
+    def _everything(self) -> CollectedFeatures:
         if not len(self.ids):
             raise InputError("there are no features to compute from: call update() first")
         ids, values, image = (dim_zero_cat(getattr(self, name)).cpu() for name in STATES)
@@ -101,4 +101,4 @@ class DenseStructureMetric(Metric):  # type: ignore[misc]
             raise InputError("the features of one image have different shapes on different ranks")
         grids = values.view(len(ids), sum(each)).split(each, 1)
         patches = tuple(grid.unflatten(1, layer) for grid, layer in zip(grids, layers, strict=True))
-        return Collected(ids, patches, image.view(len(ids), width))
+        return CollectedFeatures(ids, patches, image.view(len(ids), width))

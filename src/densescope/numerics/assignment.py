@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densescope.numerics import clustering
 from densescope.numerics.checks import full_precision
-from densescope.numerics.workers import walk, worker_count
+from densescope.numerics.workers import map_pieces, worker_count
 
 # Numbers that are worked on at once: small enough for the caches of a CPU (2**21 took twice the
 # memory and was no faster there), large enough to fill an accelerator.
@@ -55,7 +55,9 @@ def numbers_at_once(device: torch.device) -> int:
     return CHUNK_NUMBERS if device.type == "cpu" else ACCELERATOR_CHUNK_NUMBERS
 
 
-def pieces(features: Tensor, group_size: int, factor: float = 1.0) -> list[tuple[slice, slice]]:
+def group_slices(
+    features: Tensor, group_size: int, factor: float = 1.0
+) -> list[tuple[slice, slice]]:
     """Runs of (images, groups) that are worked on together: equal groups, bounded memory.
 
     ``factor`` times as many numbers as usual stand in one.
@@ -114,7 +116,7 @@ def assign(
             local = clustering.cluster(points, local_draws[here], in_place=normalize)
         return local.labels, wide.labels.reshape(-1, patches), wide.centroids
 
-    found = walk(piece, pieces(features, group_size, CLUSTERED), features)
+    found = map_pieces(piece, group_slices(features, group_size, CLUSTERED), features)
     local_labels, global_labels, centroids = (torch.cat(part) for part in zip(*found, strict=True))
     permutations = permute(images, patches, generator).to(device)
     return Assignment(

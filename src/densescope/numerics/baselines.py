@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import InputError
-from densescope.numerics.checks import at_least, floating, shaped
+from densescope.numerics.checks import check_at_least, check_floating, check_shape
 from densescope.numerics.spectrum import effective_rank, entropy_rank, gram_values
 
 RANKME_EPSILON = 1e-7
@@ -47,8 +47,8 @@ def rankme(vectors: Tensor, *, epsilon: float = RANKME_EPSILON) -> Tensor:
         >>> round(rankme(torch.eye(8)).item(), 3)
         8.0
     """
-    vectors = floating(vectors, "vectors")
-    shaped(vectors, "images dim", "vectors")
+    vectors = check_floating(vectors, "vectors")
+    check_shape(vectors, "images dim", "vectors")
     return effective_rank(vectors, epsilon=epsilon)
 
 
@@ -72,8 +72,8 @@ def dense_rankme(features: Tensor, *, epsilon: float = RANKME_EPSILON) -> Tensor
         >>> round(dense_rankme(torch.eye(8).reshape(2, 4, 8)).item(), 3)
         8.0
     """
-    features = floating(features, "features")
-    shaped(features, "images patches dim", "features")
+    features = check_floating(features, "features")
+    check_shape(features, "images patches dim", "features")
     return rank_of([moments(features.flatten(0, 1))], epsilon)
 
 
@@ -113,9 +113,9 @@ def alpha_req(
         >>> round(alpha_req(decaying, center=False, ranks=(1, 64)).item(), 6)
         1.0
     """
-    vectors = floating(vectors, "vectors")
-    shaped(vectors, "images dim", "vectors")
-    at_least(len(vectors), 3, "the number of images")
+    vectors = check_floating(vectors, "vectors")
+    check_shape(vectors, "images dim", "vectors")
+    check_at_least(len(vectors), 3, "the number of images")
     if not 1 <= ranks[0] < ranks[1]:
         raise InputError(f"ranks is {ranks}; it must be an increasing pair starting at 1 or later")
     return alpha_of([moments(vectors)], center, ranks, weighted)
@@ -195,8 +195,8 @@ def outlier_fraction(features: Tensor, *, factor: float = OUTLIER_FACTOR) -> Ten
         >>> outlier_fraction(tokens).item()
         0.02
     """
-    features = floating(features, "features")
-    shaped(features, "images patches dim", "features")
+    features = check_floating(features, "features")
+    check_shape(features, "images patches dim", "features")
     if factor <= 1:
         raise InputError(f"factor is {factor}; it must be above 1, the median itself")
     return outliers_of([torch.linalg.vector_norm(features, dim=-1).flatten()], factor)
@@ -272,16 +272,16 @@ def alpha_of(
 
 def checked_views(views: Tensor, sample_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Views and their integer sample ids, held to LiDAR's needs."""
-    views = floating(views, "views")
-    shaped(views, "views dim", "views")
+    views = check_floating(views, "views")
+    check_shape(views, "views dim", "views")
     if sample_ids.is_floating_point() or sample_ids.shape != views.shape[:1]:
         raise InputError(
             f"sample_ids is {sample_ids.dtype} of shape {tuple(sample_ids.shape)}; "
             f"expected one integer for each of {len(views)} views"
         )
     counts = torch.unique(sample_ids, return_counts=True)[1]
-    at_least(len(counts), 2, "the number of images with views")
-    at_least(int(counts.min()), 2, "the smallest number of views of an image")
+    check_at_least(len(counts), 2, "the number of images with views")
+    check_at_least(int(counts.min()), 2, "the smallest number of views of an image")
     return views, sample_ids.to(views.device)
 
 

@@ -10,7 +10,7 @@ from densescope.errors import InputError
 HALF = (torch.float16, torch.bfloat16)
 
 
-def floating(tensor: Tensor, name: str) -> Tensor:
+def check_floating(tensor: Tensor, name: str) -> Tensor:
     """The tensor in float32 or float64: half precision is upcast, other types are refused.
 
     Raises:
@@ -37,7 +37,7 @@ def _finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
-def shaped(tensor: Tensor, axes: str, name: str) -> None:
+def check_shape(tensor: Tensor, axes: str, name: str) -> None:
     """Hold a tensor to its named axes, e.g. ``"images patches dim"``; none may be empty.
 
     Raises:
@@ -67,7 +67,7 @@ def cpu_generator(generator: torch.Generator) -> torch.Generator:
     return generator
 
 
-def at_least(value: int, least: int, name: str) -> None:
+def check_at_least(value: int, least: int, name: str) -> None:
     """Hold a count to its lower bound.
 
     Raises:
@@ -77,7 +77,7 @@ def at_least(value: int, least: int, name: str) -> None:
         raise InputError(f"{name} is {value}; it must be at least {least}")
 
 
-def enough_rows(rows: int, clusters: int, what: str) -> None:
+def check_enough_rows(rows: int, clusters: int, what: str) -> None:
     """Refuse to make more clusters than there are rows.
 
     Raises:
@@ -90,7 +90,7 @@ def enough_rows(rows: int, clusters: int, what: str) -> None:
         )
 
 
-def labels_like(labels: Tensor, shape: tuple[int, ...], clusters: int, name: str) -> Tensor:
+def check_labels(labels: Tensor, shape: tuple[int, ...], clusters: int, name: str) -> Tensor:
     """Labels as int64 in ``[0, clusters)``, reshaped from a flat list where need be.
 
     Raises:

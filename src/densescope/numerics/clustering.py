@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from densescope.numerics.checks import (
-    at_least,
+    check_at_least,
+    check_enough_rows,
+    check_floating,
+    check_shape,
     cpu_generator,
-    enough_rows,
-    floating,
     full_precision,
-    shaped,
 )
 
 ITERATIONS = 20
@@ -75,11 +75,11 @@ def kmeans(
         >>> sorted(round(c, 2) for c in result.centroids.flatten().tolist())
         [0.05, 5.05]
     """
-    points = floating(points, "points").detach()
-    shaped(points, "batch points dim", "points")
-    at_least(clusters, 1, "clusters")
-    at_least(iterations, 1, "iterations")
-    enough_rows(points.shape[1], clusters, "an element of points")
+    points = check_floating(points, "points").detach()
+    check_shape(points, "batch points dim", "points")
+    check_at_least(clusters, 1, "clusters")
+    check_at_least(iterations, 1, "iterations")
+    check_enough_rows(points.shape[1], clusters, "an element of points")
     draws = seed_draws(points.shape[0], clusters, cpu_generator(generator)).to(points.device)
     with full_precision(points):
         return cluster(points, draws, iterations, tolerance)

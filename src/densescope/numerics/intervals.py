@@ -20,10 +20,10 @@ from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.numerics import baselines
 from densescope.numerics.assignment import group_count
-from densescope.numerics.checks import at_least, floating, shaped
+from densescope.numerics.checks import check_at_least, check_floating, check_shape
 from densescope.numerics.replicates import Numbers, batch_numbers
 from densescope.numerics.structure import check_features
-from densescope.numerics.workers import walk
+from densescope.numerics.workers import map_pieces
 
 Part = TypeVar("Part")
 SAME = "every patch is the same: the released definition divides by a spread of zero"
@@ -103,11 +103,11 @@ def estimate_structure(
         >>> len(result), len(result["released.dse_lambda_1"].replicates)
         (11, 3)
     """
-    features = floating(features, "features").detach()
+    features = check_floating(features, "features").detach()
     check_features(features, definitions, local_clusters, global_clusters, group_size)
     for name, value in (("seeds", len(seeds)), ("blocks", blocks)):
-        at_least(value, 1, name)
-    at_least(images_per_batch, group_size, "images_per_batch")
+        check_at_least(value, 1, name)
+    check_at_least(images_per_batch, group_size, "images_per_batch")
     parts = equal_batches(len(features), images_per_batch, group_size)
     block = _block_of_batches(parts, group_size, blocks)
     batches = [
@@ -188,7 +188,7 @@ def estimate_baseline(
         >>> len(estimate.replicates), 3 < estimate.value < 4
         (8, True)
     """
-    at_least(blocks, 1, "blocks")
+    check_at_least(blocks, 1, "blocks")
     if name not in BASELINE_NAMES:
         raise InputError(f"there is no baseline {name!r}; choose from {', '.join(BASELINE_NAMES)}")
     if (sample_ids is not None) != (name == "lidar"):
@@ -196,12 +196,12 @@ def estimate_baseline(
     if sample_ids is not None:
         return _lidar(features, sample_ids, images, blocks, group_size)
     row = BASELINES[name]
-    features = floating(features, "features").detach()
-    shaped(features, row.axes, "features")
-    at_least(len(features), 3, "the number of images")
+    features = check_floating(features, "features").detach()
+    check_shape(features, row.axes, "features")
+    check_at_least(len(features), 3, "the number of images")
     block = block_of_images(len(features), group_size, blocks)
     places = range(int(block[-1]) + 1)
-    parts = walk(lambda place: row.part(features[block == place]), places, features)
+    parts = map_pieces(lambda place: row.part(features[block == place]), places, features)
     return _delete_one(parts, row.number, _few(name, len(features), features.shape[-1]), features)
 
 
@@ -213,7 +213,7 @@ def _lidar(
     if int(sample_ids.min()) < 0 or int(sample_ids.max()) >= count:
         raise InputError(f"sample_ids must be image indices from 0 to {count - 1}")
     block = block_of_images(count, group_size, blocks).to(views.device)[sample_ids]
-    parts = walk(
+    parts = map_pieces(
         lambda place: baselines.scatter(views[block == place], sample_ids[block == place]),
         torch.unique(block).tolist(),
         views,
@@ -238,7 +238,7 @@ def _delete_one(
     # One core for each spectrum: several cores that wait for each other within one of these spent
     # five times the time beside a sweep's forward passes, and ten times on a busy machine.
     sets = [parts, *(parts[:i] + parts[i + 1 :] for i in range(len(parts)))]
-    value, *rest = map(float, walk(number, sets, like))
+    value, *rest = map(float, map_pieces(number, sets, like))
     return Estimate(value, tuple(rest), note=note)
 
 

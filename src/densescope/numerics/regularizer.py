@@ -13,7 +13,12 @@ from torch.autograd.function import once_differentiable
 
 from densescope.errors import InputError
 from densescope.numerics.assignment import Assignment, assign, unit
-from densescope.numerics.checks import at_least, enough_rows, full_precision, shaped
+from densescope.numerics.checks import (
+    check_at_least,
+    check_enough_rows,
+    check_shape,
+    full_precision,
+)
 from densescope.numerics.structure import DenseStructure, structure_of
 from densescope.numerics.terms import spread
 
@@ -97,11 +102,11 @@ class DenseStructureLoss(nn.Module):
     ) -> None:
         super().__init__()
         _check_settings(beta, definition)
-        at_least(local_clusters, 1, "local_clusters")
-        at_least(global_clusters, 2, "global_clusters")
-        at_least(group_size, 1, "group_size")
-        at_least(2 if images is None else images, 2, "images")
-        at_least(every, 1, "every")
+        check_at_least(local_clusters, 1, "local_clusters")
+        check_at_least(global_clusters, 2, "global_clusters")
+        check_at_least(group_size, 1, "group_size")
+        check_at_least(2 if images is None else images, 2, "images")
+        check_at_least(every, 1, "every")
         self.beta, self.normalize = beta, normalize
         self.local_clusters, self.global_clusters = local_clusters, global_clusters
         self.group_size, self.images, self.every = group_size, images, every
@@ -197,11 +202,11 @@ class DenseStructureLoss(nn.Module):
                 f"features has shape {tuple(features.shape)}; a grid images dim rows columns "
                 "becomes tokens by features.flatten(2).mT"
             )
-        shaped(features, "images patches dim", "features")
+        check_shape(features, "images patches dim", "features")
         patches = features.shape[1]
-        enough_rows(patches, self.local_clusters, "an image")
+        check_enough_rows(patches, self.local_clusters, "an image")
         group = min(self.group_size, self.images or self.group_size)
-        enough_rows(group * patches, self.global_clusters, "a group")
+        check_enough_rows(group * patches, self.global_clusters, "a group")
 
     def get_extra_state(self) -> dict[str, Any]:
         """Part of ``state_dict``: the generator and the count of calls."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from densescope.definitions import DefinitionName
-from densescope.numerics.assignment import Assignment, assign, pieces, unit
+from densescope.numerics.assignment import Assignment, assign, group_slices, unit
 from densescope.numerics.checks import full_precision
 from densescope.numerics.single_precision import row_values
-from densescope.numerics.structure import classes, ranks
+from densescope.numerics.structure import class_components, effective_ranks
 from densescope.numerics.terms import (
     Terms,
     cluster_terms,
@@ -19,7 +19,7 @@ from densescope.numerics.terms import (
     position_runs,
     position_spectra,
 )
-from densescope.numerics.workers import walk
+from densescope.numerics.workers import map_pieces
 
 Numbers = dict[str, Tensor]
 REPLICATE_POSITIONS = 16
@@ -101,7 +101,9 @@ def class_numbers(
             columns.append(torch.full((3,), torch.nan, dtype=torch.float64, device=device))
             continue
         part = terms.subset(images.to(device), images[::group_size].to(device))
-        columns.append(torch.stack(classes(part, None if s is None else s[place + 1], dim)))
+        columns.append(
+            torch.stack(class_components(part, None if s is None else s[place + 1], dim))
+        )
     inter, image, batch = torch.stack(columns, 1)
     return inter, image, batch
 
@@ -114,16 +116,16 @@ def _effective_ranks(
     places: int,
 ) -> Tensor:
     """Effective rank of all images, then without each block: changes on some positions added."""
-    full = ranks(spectra, definition)
+    full = effective_ranks(spectra, definition)
     result = full.mean().repeat(places)
     if left:
-        changes = torch.stack([ranks(values, definition) for values in left.values()])
-        change = settled(changes - full[:positions], len(full))
+        changes = torch.stack([effective_ranks(values, definition) for values in left.values()])
+        change = shrunk_changes(changes - full[:positions], len(full))
         result[torch.tensor(list(left), device=result.device) + 1] += change
     return result
 
 
-def settled(changes: Tensor, population: int) -> Tensor:
+def shrunk_changes(changes: Tensor, population: int) -> Tensor:
     """Mean change of every block, ``blocks positions`` -> ``blocks``, with the right variance.
 
     The mean over a few of all positions varies more between blocks than the mean over all does.
@@ -158,7 +160,7 @@ def spectra_without(
         kept = [(block != b).nonzero().squeeze(1).to(rows.device) for b in present]
         return [row_values(rows.index_select(1, images)) for images in kept]
 
-    done = walk(piece, position_runs(features, positions), features)
+    done = map_pieces(piece, position_runs(features, positions), features)
     return {b: torch.cat([part[i] for part in done]) for i, b in enumerate(present)}
 
 
@@ -172,8 +174,8 @@ def spreads(
     )
     weight = keep.to(features.device, torch.float64)
     weight = weight / (weight.sum(1, keepdim=True) * patches)
-    runs = [here for here, _ in pieces(features, group_size)]
-    sums = walk(
+    runs = [here for here, _ in group_slices(features, group_size)]
+    sums = map_pieces(
         lambda here: unit(features[here], normalize).sum(1, dtype=torch.float64), runs, features
     )
     means = weight @ torch.cat(sums)
@@ -186,6 +188,6 @@ def spreads(
         squared = lengths - 2 * points @ shifts.T + shifts.square().sum(-1)
         return squared.clamp_min(0).sqrt().sum(1, dtype=torch.float64)
 
-    result = (weight @ torch.cat(walk(distances, runs, features))).diagonal()
+    result = (weight @ torch.cat(map_pieces(distances, runs, features))).diagonal()
     noise = 2 * torch.finfo(features.dtype).eps * center.norm()
     return torch.where(result <= noise, 0.0, result)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from densescope.errors import InputError
-from densescope.numerics.checks import at_least, floating
-from densescope.numerics.workers import walk
+from densescope.numerics.checks import check_at_least, check_floating
+from densescope.numerics.workers import map_pieces
 
 # On an H100 with 16 cores, milliseconds for a batch on the GPU and on the CPU: 1,536 matrices of
 # side 24 take 1.2 and 9.7, of side 66 take 749 and 55; 196 of side 384 take 635 and 270.
@@ -43,7 +43,7 @@ def singular_values(matrices: Tensor) -> Tensor:
         >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]])).tolist()
         [3.0, 4.0]
     """
-    matrices = floating(matrices, "matrices")
+    matrices = check_floating(matrices, "matrices")
     if matrices.ndim < 2:
         raise InputError(f"matrices has shape {tuple(matrices.shape)}; it must end in rows columns")
     return values_of(matrices)
@@ -93,12 +93,12 @@ def effective_rank(
         >>> effective_rank(torch.eye(4)).item()
         4.0
     """
-    features = floating(features, "features")
+    features = check_floating(features, "features")
     if features.ndim < 2:
         raise InputError(f"features has shape {tuple(features.shape)}; it must end in samples dim")
     samples, dim = features.shape[-2:]
-    at_least(samples, 2 if center else 1, "the number of samples")
-    at_least(dim, 1, "dim")
+    check_at_least(samples, 2 if center else 1, "the number of samples")
+    check_at_least(dim, 1, "dim")
     if epsilon < 0:
         raise InputError(f"epsilon is {epsilon}; it must not be negative")
     values = values_of(centered(features) if center else features)
@@ -161,7 +161,7 @@ def _eigen_on_host(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
     def of_piece(piece: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.linalg.eigh(piece)) if vectors else (torch.linalg.eigvalsh(piece),)
 
-    found = walk(of_piece, flat.chunk(torch.get_num_threads()), flat)
+    found = map_pieces(of_piece, flat.chunk(torch.get_num_threads()), flat)
     parts = (torch.cat(part).to(gram.device) for part in zip(*found, strict=True))
     return tuple(part.view(*shape, *part.shape[1:]) for part in parts)
 

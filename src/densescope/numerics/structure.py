@@ -12,13 +12,13 @@ from densescope.definitions import DefinitionName, check_definition
 from densescope.errors import InputError
 from densescope.numerics.assignment import Assignment, assign, group_count
 from densescope.numerics.checks import (
-    at_least,
+    check_at_least,
+    check_enough_rows,
+    check_floating,
+    check_labels,
+    check_shape,
     cpu_generator,
-    enough_rows,
-    floating,
     full_precision,
-    labels_like,
-    shaped,
 )
 from densescope.numerics.spectrum import entropy_rank
 from densescope.numerics.terms import Terms, cluster_terms, position_spectra, spread
@@ -130,7 +130,7 @@ def dense_structure(
         >>> bool(result.dse == result.inter - result.intra + result.effective_rank)
         True
     """
-    features = floating(features, "features")
+    features = check_floating(features, "features")
     check_features(features, (definition,), local_clusters, global_clusters, group_size)
     source = torch.Generator().manual_seed(0) if generator is None else cpu_generator(generator)
     given = _given(
@@ -153,7 +153,7 @@ def dense_structure(
     draws = patches if rank_draws is None else rank_draws
     rows = images if rank_patches is None else rank_patches
     for name, value, most in (("rank_draws", draws, patches), ("rank_patches", rows, images)):
-        at_least(value, 1, name)
+        check_at_least(value, 1, name)
         if value > most:
             raise InputError(f"{name} is {value}; there are only {most}")
     return structure_of(features, given, definition, draws=draws, rows=rows)
@@ -173,8 +173,8 @@ def structure_of(
         positions = features.shape[1] if draws is None else draws
         spectra = position_spectra(features[:rows], assignment, positions)
         s = spread(features, assignment) if definition == "released" else None
-        inter, intra_image, intra_batch = classes(terms, s, features.shape[-1])
-        effective_rank = ranks(spectra, definition).mean()
+        inter, intra_image, intra_batch = class_components(terms, s, features.shape[-1])
+        effective_rank = effective_ranks(spectra, definition).mean()
     numbers = (inter, intra_image, intra_batch, effective_rank)
     inter, intra_image, intra_batch, effective_rank = (
         number.to(features.dtype) for number in numbers
@@ -184,12 +184,12 @@ def structure_of(
     return DenseStructure(inter, intra, intra_image, intra_batch, effective_rank, dse)
 
 
-def classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def class_components(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """``inter, intra_image, intra_batch``: the paper's where ``s`` is ``None``, else released."""
     return _paper_classes(terms) if s is None else _released_classes(terms, s, dim)
 
 
-def ranks(spectra: Tensor, definition: DefinitionName) -> Tensor:
+def effective_ranks(spectra: Tensor, definition: DefinitionName) -> Tensor:
     """Effective rank of every matrix whose singular values are given, over the last axis."""
     if definition == "paper":
         return entropy_rank(spectra)
@@ -243,18 +243,20 @@ def check_features(
     Raises:
         InputError: see :func:`dense_structure`.
     """
-    at_least(len(definitions), 1, "the number of definitions")
+    check_at_least(len(definitions), 1, "the number of definitions")
     for definition in definitions:
         check_definition(definition)
-    shaped(features, "images patches dim", "features")
+    check_shape(features, "images patches dim", "features")
     images, patches, _ = features.shape
     if images < 2:
         raise InputError("features hold one image; the estimator compares at least two")
-    at_least(local_clusters, 1, "local_clusters")
-    at_least(global_clusters, 2, "global_clusters")
-    at_least(group_size, 1, "group_size")
-    enough_rows(patches, local_clusters, "an image")
-    enough_rows((images % group_size or group_size) * patches, global_clusters, "the last group")
+    check_at_least(local_clusters, 1, "local_clusters")
+    check_at_least(global_clusters, 2, "global_clusters")
+    check_at_least(group_size, 1, "group_size")
+    check_enough_rows(patches, local_clusters, "an image")
+    check_enough_rows(
+        (images % group_size or group_size) * patches, global_clusters, "the last group"
+    )
 
 
 def _given(
@@ -276,13 +278,13 @@ def _given(
     shape = (group_count(images, group_size), global_clusters, dim)
     if tuple(centroids.shape) != shape:
         raise InputError(f"global_centroids has shape {tuple(centroids.shape)}; expected {shape}")
-    order = labels_like(order, (images, patches), patches, "permutations")
+    order = check_labels(order, (images, patches), patches, "permutations")
     if not torch.equal(order.sort(1).values, torch.arange(patches).to(order).expand_as(order)):
         raise InputError("permutations must hold every patch position once per image")
     return Assignment(
-        labels_like(local, (images, patches), local_clusters, "local_labels"),
-        labels_like(wide, (images, patches), global_clusters, "global_labels"),
-        floating(centroids, "global_centroids").to(features.dtype),
+        check_labels(local, (images, patches), local_clusters, "local_labels"),
+        check_labels(wide, (images, patches), global_clusters, "global_labels"),
+        check_floating(centroids, "global_centroids").to(features.dtype),
         order,
         local_clusters,
         group_size,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densescope.numerics.assignment import Assignment, numbers_at_once, pieces, unit
+from densescope.numerics.assignment import Assignment, group_slices, numbers_at_once, unit
 from densescope.numerics.single_precision import centered_norms, row_values
-from densescope.numerics.workers import walk, worker_count
+from densescope.numerics.workers import map_pieces, worker_count
 
 PADDING = 1.12
 # On a CPU, clusters of unlike size are padded only to fill this part of what is worked on at once.
@@ -74,7 +74,7 @@ def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
         sums = torch.zeros(len(grouped), clusters, dtype=torch.float64, device=features.device)
         return sums.scatter_add(1, labels, distances.double())
 
-    reach = torch.cat(walk(piece, pieces(features, assignment.group_size), features))
+    reach = torch.cat(map_pieces(piece, group_slices(features, assignment.group_size), features))
     first, second = (images, assignment.local_clusters), (groups, clusters)
     return Terms(
         norms[:local].reshape(first),
@@ -106,7 +106,7 @@ def cell_norms(points: Tensor, cells: Tensor, count: int, normalize: bool) -> tu
     order = place[cells.flatten()].argsort(stable=True) % len(flat)
     runs = list(_like_sizes(sizes, points.shape[-1]))
 
-    def piece(run: Run) -> Tensor:
+    def piece(run: ClusterRun) -> Tensor:
         rows = unit(flat.index_select(0, order[run.rows]), normalize)
         held = sizes[run.clusters]
         if not run.padded:
@@ -117,13 +117,13 @@ def cell_norms(points: Tensor, cells: Tensor, count: int, normalize: bool) -> tu
 
     norms = torch.zeros(count, dtype=torch.float64, device=points.device)
     if runs:
-        found = torch.cat(walk(piece, runs, points))
+        found = torch.cat(map_pieces(piece, runs, points))
         norms = norms.index_put((ranked[: len(found)],), found)
     return norms, counts
 
 
 @dataclass(frozen=True)
-class Run:
+class ClusterRun:
     """Clusters that are decomposed together, and their rows, both in order of size."""
 
     clusters: slice
@@ -132,7 +132,7 @@ class Run:
     padded: bool
 
 
-def _like_sizes(sizes: Tensor, dim: int) -> Iterator[Run]:
+def _like_sizes(sizes: Tensor, dim: int) -> Iterator[ClusterRun]:
     """Runs over descending sizes down to two rows.
 
     The one place where the host waits for the device: the sizes decide the shapes.
@@ -151,7 +151,7 @@ def _like_sizes(sizes: Tensor, dim: int) -> Iterator[Run]:
                 break
             row += listed[last]
             last += 1
-        yield Run(slice(first, last), slice(start, row), width, width > listed[last - 1])
+        yield ClusterRun(slice(first, last), slice(start, row), width, width > listed[last - 1])
         first = last
 
 
@@ -172,20 +172,20 @@ def other_distances(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor
 
 def spread(features: Tensor, assignment: Assignment) -> Tensor:
     """Mean distance of a patch to the mean patch, ``s``; float64."""
-    runs = [here for here, _ in pieces(features, assignment.group_size)]
+    runs = [here for here, _ in group_slices(features, assignment.group_size)]
     total = features.shape[0] * features.shape[1]
 
     def summed(here: slice) -> Tensor:
         return unit(features[here], assignment.normalize).sum((0, 1), dtype=torch.float64)
 
-    mean = torch.stack(walk(summed, runs, features)).sum(0) / total
+    mean = torch.stack(map_pieces(summed, runs, features)).sum(0) / total
 
     def distance(here: slice) -> Tensor:
         offset = unit(features[here], assignment.normalize) - mean.to(features.dtype)
         length: Tensor = torch.linalg.vector_norm(offset, dim=-1)
         return length.sum(dtype=torch.float64)
 
-    result = torch.stack(walk(distance, runs, features)).sum() / total
+    result = torch.stack(map_pieces(distance, runs, features)).sum() / total
     noise = 2 * torch.finfo(features.dtype).eps * mean.norm()
     return torch.where(result <= noise, 0.0, result)
 
@@ -199,7 +199,7 @@ def position_spectra(features: Tensor, assignment: Assignment, positions: int) -
     def piece(run: range) -> Tensor:
         return row_values(position_rows(features, assignment, run))
 
-    return torch.cat(walk(piece, position_runs(features, positions), features))
+    return torch.cat(map_pieces(piece, position_runs(features, positions), features))
 
 
 def position_runs(features: Tensor, positions: int) -> list[range]:

@@ -27,7 +27,9 @@ def worker_count(tensor: Tensor) -> int:
     return torch.get_num_threads()
 
 
-def walk(function: Callable[[Item], Result], items: Sequence[Item], like: Tensor) -> list[Result]:
+def map_pieces(
+    function: Callable[[Item], Result], items: Sequence[Item], like: Tensor
+) -> list[Result]:
     """``[function(item) for item in items]``, side by side where ``like`` is on the CPU.
 
     Many small decompositions do not fill several cores one by one: LAPACK works on them with one

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from densescope.pretraining.learner import Learner
-from densescope.pretraining.optimizers import build_optimizer, set_rates
+from densescope.pretraining.optimizers import recipe_optimizer, set_rates
 from densescope.pretraining.regularizers import Regularizer
 from densescope.pretraining.sampling import Batches, generator_from, seed_global_generators
 from densescope.pretraining.settings import PretrainSettings
@@ -58,7 +58,7 @@ class TrainingLoop(lightning.LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The recipe's optimizer over the learner's groups, where it stood."""
-        optimizer = build_optimizer(self.learner.parameter_groups(), self.learner.recipe)
+        optimizer = recipe_optimizer(self.learner.parameter_groups(), self.learner.recipe)
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None

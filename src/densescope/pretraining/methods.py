@@ -8,6 +8,7 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.pretraining.encoders import FAMILY_TITLES, SMALL, family_of, fit_to_image_size
+from densescope.pretraining.learner import Method as Method
 from densescope.pretraining.learners import (
     barlowtwins,
     byol,
@@ -26,7 +27,6 @@ from densescope.pretraining.learners import (
     vicreg,
     vicregl,
 )
-from densescope.pretraining.method_row import Method as Method
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings, flat
 
 _MODULES = (

@@ -12,8 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from densescope.errors import InputError
-from densescope.pretraining.learner import Learner
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Learner, Method
 from densescope.pretraining.resume import KEY, RunState, write_checkpoint
 from densescope.pretraining.settings import PretrainSettings
 
@@ -64,7 +63,7 @@ class TrainingCallback(Protocol):
         ...
 
 
-class Journal:
+class RunRecorder:
     """Counts losses, writes checkpoints and the log, and tells the caller."""
 
     def __init__(

@@ -15,10 +15,9 @@ from densescope.errors import CheckpointError, InputError
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.discovery import find_checkpoints
 from densescope.features.layouts import StepError, unpack
-from densescope.features.stored import identity, in_memory
+from densescope.features.stored import in_memory, tensors_sha256
 from densescope.files import replacing
-from densescope.pretraining.learner import Learner
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Learner, Method
 from densescope.pretraining.settings import flat
 
 # Readers of the original files look at other keys and never at this one. Its tensors are those
@@ -136,7 +135,7 @@ def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
     else:
         taken = state.learner
         _fill(path, learner, taken)
-    return f"{what} of {path.name}, sha256 {identity(taken)}"
+    return f"{what} of {path.name}, sha256 {tensors_sha256(taken)}"
 
 
 def _fill_backbones(path: Path, learner: Learner[Any], method: Method) -> dict[str, Tensor]:

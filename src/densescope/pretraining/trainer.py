@@ -20,11 +20,10 @@ from torch import Tensor
 from densescope.errors import DataError, InputError
 from densescope.features.discovery import find_checkpoints
 from densescope.features.extraction import resolve_device
-from densescope.pretraining.learner import Learner
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Learner, Method
 from densescope.pretraining.methods import find_method, resolve_settings
-from densescope.pretraining.recorder import Journal, TrainingCallback
 from densescope.pretraining.recorder import Progress as Progress
+from densescope.pretraining.recorder import RunRecorder, TrainingCallback
 from densescope.pretraining.regularizers import Regularizer, build_regularizer
 from densescope.pretraining.resume import IMAGES, ORIGIN, RunState, newest_state, start_from
 from densescope.pretraining.settings import PRECISIONS, PretrainSettings
@@ -105,7 +104,7 @@ def pretrain(
             _restore(state, learner, regularizer)
             document = state.settings
         first = 0 if state is None else state.step
-        journal = Journal(method, settings, document, folder, progress, callbacks, first)
+        journal = RunRecorder(method, settings, document, folder, progress, callbacks, first)
         _fit(settings, images, learner, regularizer, state, journal, device, loggers)
     return tuple(one.path for one in find_checkpoints(folder, method.name).checkpoints)
 
@@ -140,7 +139,7 @@ def _fit(
     learner: Learner[Any],
     regularizer: Regularizer | None,
     state: RunState | None,
-    journal: Journal,
+    journal: RunRecorder,
     device: torch.device,
     loggers: Sequence[Any],
 ) -> None:

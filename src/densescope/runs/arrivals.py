@@ -1,4 +1,4 @@
-"""Which checkpoints of a folder are whole, while a training job goes on writing into it."""
+"""Which checkpoints of a folder are whole while a job writes into it, and what to say of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from densescope.errors import DataError
 from densescope.features.checkpoints import files_of
 from densescope.features.discovery import RunCheckpoint, RunFiles, find_checkpoints
-from densescope.features.names import CheckpointNames
-from densescope.features.order import OrderError
+from densescope.features.folder_remarks import folder_remarks
+from densescope.features.formats import find_format
+from densescope.features.names import CheckpointNames, OrderError
 from densescope.files import modified
 
 Signature = tuple[tuple[str, int, int], ...]
@@ -48,9 +49,9 @@ class Arrivals:
         settle_seconds: how long a file must have been left alone.
         names: what the user says of the names of checkpoints.
         recorded: names of checkpoints that have a record, whether their files are there or not.
-        files: what the last look found, or ``None``.
+        files: what the last scan found, or ``None``.
         left_out: names that look like checkpoints of the run and are not taken.
-        problem: why the last look found nothing, else empty.
+        problem: why the last scan found nothing, else empty.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Arrivals:
         self._wall_clock = wall_clock
         self._seen: dict[str, tuple[Signature, float]] = {}
 
-    def look(self) -> tuple[list[Arrival], list[Arrival]]:
+    def scan(self) -> tuple[list[Arrival], list[Arrival]]:
         """The settled checkpoints and the others, each in order of step."""
         settled: list[Arrival] = []
         moving: list[Arrival] = []
@@ -124,3 +125,41 @@ def signature_of(path: Path) -> Signature:
         return tuple((file.name, file.stat().st_size, modified(file)) for file in files_of(path))
     except FileNotFoundError:
         return ()
+
+
+REPEAT_SECONDS = 600.0  # between two times that nothing to score is said
+
+
+class FolderNotes:
+    """Sentences on a folder, each once; that there is nothing to score again and again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: set[str] = set()
+        self._problem_at = 0.0
+
+    def of(self, arrivals: Arrivals) -> list[str]:
+        """What is new since the last scan."""
+        if arrivals.files is None:
+            return self._of_problem(arrivals.problem)
+        new = [text for text in _sentences(arrivals, arrivals.files) if text not in self._said]
+        self._said |= set(new)
+        return new
+
+    def _of_problem(self, problem: str) -> list[str]:
+        now = self._clock()
+        if problem in self._said and now - self._problem_at < REPEAT_SECONDS:
+            return []
+        self._said.add(problem)
+        self._problem_at = now
+        return [f"nothing to score yet: {problem}"]
+
+
+def _sentences(arrivals: Arrivals, files: RunFiles) -> list[str]:
+    remarks = folder_remarks(files, arrivals.folder, find_format(arrivals.format))
+    sentences = [remark.text for remark in remarks]
+    try:
+        files.check_doubles()
+    except DataError as error:
+        sentences.append(f"{error}; until then the first of them stands for all")
+    return sentences

@@ -11,14 +11,14 @@ import torch
 from densescope.errors import DensescopeError, InputError
 from densescope.features.discovery import RunCheckpoint
 from densescope.records import ScoreRecord
-from densescope.runs.executors import TRIES, Plan, Told, given_up, score_job
+from densescope.runs.executors import TRIES, Plan, Report, failed_record, score_job
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Ray:
-    """Tasks of a Ray cluster, one per checkpoint; one is started here where none is found.
+    """Tasks of a Ray cluster, one per checkpoint; one is started where none is found.
 
     The nodes must see the checkpoints, the images and the folder of the records under the same
     paths, and have this package installed. A task whose worker or node is lost runs again.
@@ -34,13 +34,13 @@ class Ray:
     address: str | None = None
 
     def score(
-        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, report: Report
     ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
-        """As :meth:`Executor.score`; told of nothing."""
+        """As :meth:`Executor.score`; reports nothing."""
         there = replace(plan, output=plan.output.resolve())
         work = [(there, replace(job, path=job.path.resolve()), self.threads) for job in jobs]
         for index, record in self.each(score_task, work):
-            yield jobs[index], given_up(plan, jobs[index]) if record is None else record
+            yield jobs[index], failed_record(plan, jobs[index]) if record is None else record
 
     @property
     def threads(self) -> int:

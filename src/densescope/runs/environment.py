@@ -32,7 +32,7 @@ def device_name(device: torch.device) -> str:
     return device.type
 
 
-def settle_threads(seconds: float = 0.5) -> int:
+def choose_thread_count(seconds: float = 0.5) -> int:
     """Use as many threads of the CPU as help right now, and say how many.
 
     Small matrix products are handed to all threads at once, and one that has to wait for a busy

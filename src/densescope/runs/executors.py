@@ -1,4 +1,4 @@
-"""Where the checkpoints of a sweep are scored: here, or in processes beside this one."""
+"""Where the checkpoints of a sweep are scored: in this process, or in others beside it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from densescope.files import is_local
 from densescope.locks import exclusive
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
-from densescope.runs.ahead import Ahead
-from densescope.runs.scorer import CheckpointScorer, Compute, SeenCheckpoint
+from densescope.runs.prefetch import Prefetcher
+from densescope.runs.scorer import CheckpointScorer, Compute, ExtractedCheckpoint
 from densescope.runs.store import RunStore
 
-Told = Callable[[Literal["scoring", "again"], RunCheckpoint], None]
+Report = Callable[[Literal["scoring", "again"], RunCheckpoint], None]
 LOST_TWICE = (
     "the process that scored it died {count} times without a word: most likely it ran out of "
     "memory; try fewer processes or a smaller batch size"
@@ -79,21 +79,21 @@ class Executor(Protocol):
     """Scores checkpoints somewhere. Records are written where they are made, each at once."""
 
     def score(
-        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, report: Report
     ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
         """Every job with its record, in the order in which they are done.
 
         Args:
             jobs: what to score.
             plan: of the run.
-            told: ``"scoring"`` and a job when its work begins, where that is known; ``"again"``
-                when it begins again because the process died that did it.
+            report: called with ``"scoring"`` and a job when its work begins, where that is known;
+                ``"again"`` when it begins again because the process died that did it.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Here:
+class InProcess:
     """One checkpoint after the other, in this process.
 
     A thread reads the weights of the next one meanwhile. On an accelerator another one shows the
@@ -109,30 +109,30 @@ class Here:
     overlap: bool | None = None
 
     def score(
-        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, report: Report
     ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
         """As :meth:`Executor.score`, in the order of the jobs."""
         scorer = plan.scorer()
         after = {job.path: following.path for job, following in pairwise(jobs)}
 
-        def see(path: Path) -> SeenCheckpoint:
-            return scorer.see(path, partial(reading.take, path, after.get(path)))
+        def extract(path: Path) -> ExtractedCheckpoint:
+            return scorer.extract(path, partial(reader.take, path, after.get(path)))
 
         with (
-            Ahead(scorer.read, "read") as reading,
-            Ahead(see, "forward") as seeing,
+            Prefetcher(scorer.read, "read") as reader,
+            Prefetcher(extract, "forward") as extractor,
             closing(scorer),  # first of the three, so that work that is under way stops
         ):
             if jobs:
-                reading.begin(jobs[0].path)
+                reader.begin(jobs[0].path)
                 scorer.prepare()
             for job in jobs:
-                told("scoring", job)
+                report("scoring", job)
                 if self._overlaps(plan):
-                    seen = partial(seeing.take, job.path, after.get(job.path))
+                    extracted = partial(extractor.take, job.path, after.get(job.path))
                 else:
-                    seen = partial(see, job.path)
-                yield job, _scored(scorer, job, seen)
+                    extracted = partial(extract, job.path)
+                yield job, _scored(scorer, job, extracted)
 
     def _overlaps(self, plan: Plan) -> bool:
         if self.overlap is not None:
@@ -155,9 +155,9 @@ class Processes:
             raise InputError(f"{self.count} processes cannot score anything: use at least 1")
 
     def score(
-        self, jobs: Sequence[RunCheckpoint], plan: Plan, told: Told
+        self, jobs: Sequence[RunCheckpoint], plan: Plan, report: Report
     ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
-        """As :meth:`Executor.score`; told of nothing but what begins again.
+        """As :meth:`Executor.score`; reports only what begins again.
 
         When a process dies, what was in work then is scored again alone, so that only the
         checkpoint to blame is given up.
@@ -169,7 +169,7 @@ class Processes:
                 yield from _finished(futures, waiting)
             suspects, waiting = waiting[: self.count], waiting[self.count :]
             for job in suspects:
-                told("again", job)
+                report("again", job)
                 yield job, replace(self, count=1)._alone(job, plan)
 
     def _alone(self, job: RunCheckpoint, plan: Plan) -> ScoreRecord:
@@ -179,7 +179,7 @@ class Processes:
                     return pool.submit(score_job, plan, job).result()
                 except BrokenProcessPool:
                     continue
-        return given_up(plan, job)
+        return failed_record(plan, job)
 
     @contextmanager
     def _pool(self, plan: Plan) -> Iterator[ProcessPoolExecutor]:
@@ -207,7 +207,7 @@ class Processes:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started in here ignore Ctrl-C, which a terminal sends to all of them.
+    """Processes started in this block ignore Ctrl-C, which a terminal sends to all of them.
 
     It is for the first one to end the others, each of which would print a traceback.
     """
@@ -224,7 +224,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 @contextmanager
 def shared_images(plan: Plan, executor: Executor) -> Iterator[Plan]:
     """A plan whose processes decode each image once between them, unless one process does all."""
-    if isinstance(executor, Here) or plan.compute.image_cache is not None:
+    if isinstance(executor, InProcess) or plan.compute.image_cache is not None:
         yield plan
         return
     output = plan.output.resolve() if is_local(plan.output) else Path(tempfile.gettempdir())
@@ -266,9 +266,11 @@ def score_job(plan: Plan, job: RunCheckpoint) -> ScoreRecord:
 
 
 def _scored(
-    scorer: CheckpointScorer, job: RunCheckpoint, seen: Callable[[], SeenCheckpoint] | None = None
+    scorer: CheckpointScorer,
+    job: RunCheckpoint,
+    extracted: Callable[[], ExtractedCheckpoint] | None = None,
 ) -> ScoreRecord:
-    record = scorer.score(job, seen)
+    record = scorer.score(job, extracted)
     assert scorer.store is not None
     scorer.store.write(record)
     return record
@@ -308,7 +310,7 @@ def _finished(
         return
 
 
-def given_up(plan: Plan, job: RunCheckpoint) -> ScoreRecord:
+def failed_record(plan: Plan, job: RunCheckpoint) -> ScoreRecord:
     """The record of a checkpoint whose process died every time; it is written."""
     scorer = plan.scorer()
     record = scorer.failed(job, InputError(LOST_TWICE.format(count=TRIES)))

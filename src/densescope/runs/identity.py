@@ -1,8 +1,8 @@
-"""Whether records still speak of the files that lie in a run's folder now."""
+"""Whether records still speak of the files in a run's folder, and the positions they have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import size_of
 from densescope.features.discovery import RunCheckpoint
 from densescope.features.layouts import listing
+from densescope.features.names import counts_steps
 from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
-from densescope.runs.ahead import modified
+from densescope.runs.prefetch import checkpoint_modified
 from densescope.runs.store import RunStore
 
 
@@ -79,8 +80,8 @@ def check_files(
         if not has_same_hash(record, path, spec):
             changed.append(record.name)
         elif record.checkpoint.get("bytes") == size_of(path):
-            # so that the next look need not read it
-            timing = {**record.timing, "checkpoint_modified": modified(path)}
+            # so that the next check need not read it
+            timing = {**record.timing, "checkpoint_modified": checkpoint_modified(path)}
             store.write(replace(record, timing=timing))
     if not changed:
         return
@@ -101,8 +102,56 @@ def check_files(
 def _is_seen(record: ScoreRecord, path: Path) -> bool:
     """Whether size and time of change are those of the file that was scored."""
     seen = (record.checkpoint.get("bytes"), record.timing.get("checkpoint_modified"))
-    return seen == (size_of(path), modified(path))
+    return seen == (size_of(path), checkpoint_modified(path))
 
 
 def _is_comparable(record: ScoreRecord) -> bool:
     return record.status == "scored" and "hashed" in record.checkpoint
+
+
+def at_position(record: ScoreRecord, checkpoint: RunCheckpoint) -> ScoreRecord:
+    """A record at the position that the checkpoint's name tells.
+
+    A number of which neither the name nor the user says what it counts is taken for what the format
+    counts. Where that is epochs, and the file's own counter says that far fewer have passed
+    (number 10,000, epoch 4), the number counts steps.
+    """
+    unit, inside = checkpoint.unit, record.checkpoint.get("epoch_inside")
+    if not checkpoint.is_unit_known and isinstance(inside, int):
+        unit = "step" if counts_steps(checkpoint.step, inside) else unit
+    return replace(record, step=checkpoint.step, unit=unit)
+
+
+def renumber(
+    store: RunStore, checkpoints: Sequence[RunCheckpoint]
+) -> Callable[[ScoreRecord], ScoreRecord]:
+    """Bring the positions of a run's records in line with each other; no number changes.
+
+    More names or files may tell more of what all of them count: one that counts steps for sure
+    makes the others of its kind steps too.
+
+    Args:
+        store: holds the records.
+        checkpoints: of the run, also those whose files are gone.
+
+    Returns:
+        A function that puts a record of one of them at its position.
+    """
+    held = [(one, store.record(one.name)) for one in checkpoints]
+    old = [(one, record) for one, record in held if record is not None]
+    new = [at_position(record, one) for one, record in old]
+    if any(record.unit == "step" for record in new):
+        new = [
+            record if one.is_unit_known else replace(record, unit="step")
+            for record, (one, _) in zip(new, old, strict=True)
+        ]
+    for record, (_, before) in zip(new, old, strict=True):
+        if record != before:
+            store.write(record)
+    moved = {record.name: record for record in new}
+
+    def placed(record: ScoreRecord) -> ScoreRecord:
+        at = moved.get(record.name, record)
+        return replace(record, step=at.step, unit=at.unit)
+
+    return placed

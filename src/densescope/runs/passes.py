@@ -65,7 +65,7 @@ class Sweep:
         settings: what the numbers depend on.
         compute: device, batch size and threads.
         executor: where the work is done.
-        report: told of every step.
+        report: called with every event.
         moved: the run of the records may lie at another place than before.
     """
 
@@ -126,11 +126,11 @@ def score_pass(
         sweep.compute,
     )
 
-    def told(kind: Literal["scoring", "again"], job: RunCheckpoint) -> None:
+    def report(kind: Literal["scoring", "again"], job: RunCheckpoint) -> None:
         sweep.report(SweepEvent(kind, job.name, len(records), len(jobs)))
 
     with shared_images(plan, sweep.executor) as plan:
-        for job, record in sweep.executor.score(left, plan, told):
+        for job, record in sweep.executor.score(left, plan, report):
             records[job.name] = record
             sweep.report(SweepEvent(record.status, job.name, len(records), len(jobs), record))
     return records

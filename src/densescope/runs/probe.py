@@ -23,9 +23,9 @@ from densescope.evaluation.probes import (
 from densescope.evaluation.probes.patch_head import PatchHead
 from densescope.evaluation.probes.predict import predict_masks
 from densescope.features.backbones import load_backbone
-from densescope.features.detection import determine
+from densescope.features.detection import resolve_spec
 from densescope.features.extraction import resolve_device
-from densescope.features.format_words import sweep_command
+from densescope.features.formats.descriptions import sweep_command
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
 from densescope.files import location
@@ -96,7 +96,7 @@ def probe_file(
         InputError: no such protocol, or data and numbers do not fit it.
     """
     path = location(path)
-    found = determine(path, spec)
+    found = resolve_spec(path, spec)
     if found.sentence:
         say(found.sentence)
     spec, opened = found.spec, _open(data, request, say)

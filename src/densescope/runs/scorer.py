@@ -28,9 +28,9 @@ from densescope.features.images import ImageSubset
 from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
-from densescope.runs.ahead import ReadCheckpoint, read_checkpoint
 from densescope.runs.environment import device_name, versions
-from densescope.runs.positions import at_position
+from densescope.runs.identity import at_position
+from densescope.runs.prefetch import CheckpointInMemory, load_checkpoint
 from densescope.runs.store import RunStore
 
 
@@ -72,7 +72,7 @@ def without_images(spec: BackboneSpec, settings: ScoreSettings) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class SeenCheckpoint:
+class ExtractedCheckpoint:
     """A checkpoint that has been shown the images; its weights are no longer needed.
 
     Attributes:
@@ -117,9 +117,9 @@ class CheckpointScorer:
         self._batching = Batching(compute.batch_size)
         self._images: dict[int, ScoringImages] = {}
 
-    def read(self, path: Path) -> ReadCheckpoint:
+    def read(self, path: Path) -> CheckpointInMemory:
         """One checkpoint in memory."""
-        return read_checkpoint(path, lambda path: load_backbone(path, self.spec))
+        return load_checkpoint(path, lambda path: load_backbone(path, self.spec))
 
     def prepare(self) -> None:
         """Begin to decode the images where their size is known before any checkpoint is read."""
@@ -131,7 +131,9 @@ class CheckpointScorer:
         for images in self._images.values():
             images.close()
 
-    def see(self, path: Path, read: Callable[[], ReadCheckpoint] | None = None) -> SeenCheckpoint:
+    def extract(
+        self, path: Path, read: Callable[[], CheckpointInMemory] | None = None
+    ) -> ExtractedCheckpoint:
         """Show the images to one checkpoint.
 
         Args:
@@ -157,7 +159,7 @@ class CheckpointScorer:
         )
         seconds = {"load": checkpoint.seconds, "images": 0.0, **features.seconds}
         seconds["images"] += prepared
-        return SeenCheckpoint(
+        return ExtractedCheckpoint(
             replace(features, seconds=seconds),
             loaded.backbone.image_size,
             plain(loaded.to_json()),
@@ -166,20 +168,20 @@ class CheckpointScorer:
         )
 
     def score(
-        self, checkpoint: RunCheckpoint, seen: Callable[[], SeenCheckpoint] | None = None
+        self, checkpoint: RunCheckpoint, extracted: Callable[[], ExtractedCheckpoint] | None = None
     ) -> ScoreRecord:
         """The record of one checkpoint; one that cannot be scored gets a failed record.
 
         Args:
             checkpoint: its file, and its name and position in the record.
-            seen: gives what :meth:`see` makes of it where that is done elsewhere.
+            extracted: gives what :meth:`extract` makes of it where that is done elsewhere.
 
         Raises:
             DataError: the images cannot be read, which no other checkpoint would mend.
             OptionError: an option fits no checkpoint of the run.
         """
         try:
-            return self.score_or_raise(checkpoint, seen)
+            return self.score_or_raise(checkpoint, extracted)
         except DataError:
             raise
         except Exception as error:  # the rest of the run must go on; the reason is recorded
@@ -213,22 +215,27 @@ class CheckpointScorer:
         )
 
     def score_or_raise(
-        self, checkpoint: RunCheckpoint, seen: Callable[[], SeenCheckpoint] | None = None
+        self, checkpoint: RunCheckpoint, extracted: Callable[[], ExtractedCheckpoint] | None = None
     ) -> ScoreRecord:
         """Like :meth:`score`, but lets every error through."""
-        shown = self.see(checkpoint.path) if seen is None else seen()
-        score = score_features(shown.features, self.settings, device=self.compute.device)
-        self._keep_preview(checkpoint.name, self._images[shown.image_size], score)
+        extracted_checkpoint = self.extract(checkpoint.path) if extracted is None else extracted()
+        score = score_features(
+            extracted_checkpoint.features, self.settings, device=self.compute.device
+        )
+        self._keep_preview(checkpoint.name, self._images[extracted_checkpoint.image_size], score)
         record = ScoreRecord(
             name=checkpoint.name,
             step=checkpoint.step,
             scores=score.scores,
-            checkpoint=shown.checkpoint,
-            provenance={**self._provenance(shown.image_size), "grid": list(score.grid)},
+            checkpoint=extracted_checkpoint.checkpoint,
+            provenance={
+                **self._provenance(extracted_checkpoint.image_size),
+                "grid": list(score.grid),
+            },
             timing={
-                "checkpoint_modified": shown.modified,
+                "checkpoint_modified": extracted_checkpoint.modified,
                 "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "batch_size": shown.batch_size,
+                "batch_size": extracted_checkpoint.batch_size,
                 **{f"{stage}_seconds": round(value, 3) for stage, value in score.seconds.items()},
             },
         )

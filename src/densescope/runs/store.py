@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densescope.errors import RecordError
-from densescope.features.format_words import sweep_command
+from densescope.features.formats.descriptions import sweep_command
 from densescope.files import fresh, location, remove_folder, replacing
 from densescope.records import (
     ProbeRecord,
@@ -219,28 +219,28 @@ class RunStore:
             )
         return path
 
-    def probe(self, room: str, name: str) -> ProbeRecord | None:
+    def probe(self, probe_set: str, name: str) -> ProbeRecord | None:
         """The probe record of one checkpoint, or ``None``; a damaged one counts as none."""
-        path = self._path(f"probes/{room}", name, ".json")
+        path = self._path(f"probes/{probe_set}", name, ".json")
         return _probe_or_none(path) if path.is_file() else None
 
     def probes(self) -> dict[str, list[ProbeRecord]]:
-        """Probe records by room (``<dataset>-<protocol>``), in order of step, then name.
+        """Probe records by probe set (``<dataset>-<protocol>``), in order of step, then name.
 
         A damaged one counts as none, here as in :meth:`probe`: the next call probes it again.
         """
-        rooms = sorted(path for path in (self.folder / "probes").glob("*") if path.is_dir())
+        folders = sorted(path for path in (self.folder / "probes").glob("*") if path.is_dir())
         found: dict[str, list[ProbeRecord]] = {}
-        for room in rooms:
-            paths = [path for path in room.glob("*.json") if not path.name.startswith(".")]
+        for folder in folders:
+            paths = [path for path in folder.glob("*.json") if not path.name.startswith(".")]
             read = (_probe_or_none(path) for path in paths)
             records = [record for record in read if record is not None]
-            found[room.name] = sorted(records, key=lambda record: (record.step, record.name))
-        return {room: records for room, records in found.items() if records}
+            found[folder.name] = sorted(records, key=lambda record: (record.step, record.name))
+        return {probe_set: records for probe_set, records in found.items() if records}
 
-    def write_probe(self, room: str, record: ProbeRecord) -> None:
+    def write_probe(self, probe_set: str, record: ProbeRecord) -> None:
         """Store one probe record."""
-        write_json(record.to_json(), self._path(f"probes/{room}", record.name, ".json"))
+        write_json(record.to_json(), self._path(f"probes/{probe_set}", record.name, ".json"))
 
     def losses(self) -> dict[str, float] | None:
         """Training loss by checkpoint name as :meth:`write_losses` kept it, or ``None``."""
@@ -256,8 +256,8 @@ class RunStore:
         """Keep the training loss of each checkpoint, for the row that picks by loss."""
         write_json(losses, self.folder / LOSSES)
 
-    def _path(self, room: str, name: str, suffix: str) -> Path:
-        return self.folder / room / f"{file_stem(name)}{suffix}"
+    def _path(self, probe_set: str, name: str, suffix: str) -> Path:
+        return self.folder / probe_set / f"{file_stem(name)}{suffix}"
 
 
 def _record_or_none(path: Path) -> ScoreRecord | None:

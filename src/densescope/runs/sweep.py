@@ -11,23 +11,22 @@ from pathlib import Path
 from types import NoneType
 
 from densescope.errors import InputError
-from densescope.features.detection import determine
+from densescope.features.detection import resolve_spec
 from densescope.features.discovery import RunCheckpoint, find_checkpoints, position_of
-from densescope.features.format_row import is_released
+from densescope.features.folder_remarks import folder_remarks
+from densescope.features.formats.row import is_released
 from densescope.features.images import draw_subset, open_images
 from densescope.features.names import CheckpointNames as CheckpointNames
 from densescope.features.spec import BackboneSpec
-from densescope.features.surroundings import found_in_words
 from densescope.files import Remote, location
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
-from densescope.runs.determine import determine_run
-from densescope.runs.executors import Executor, Here
-from densescope.runs.identity import check_files
+from densescope.runs.executors import Executor, InProcess
+from densescope.runs.identity import check_files, renumber
 from densescope.runs.passes import Sweep, score_pass
 from densescope.runs.passes import SweepEvent as SweepEvent
-from densescope.runs.positions import renumber
 from densescope.runs.race import of_rounds, race_run
+from densescope.runs.resolve_spec import resolve_run_spec
 from densescope.runs.scorer import CheckpointScorer, Compute
 from densescope.runs.store import RunStore
 from densescope.selection.race import Race as Race
@@ -72,9 +71,9 @@ def sweep(
             checkpoints that no longer matter for the choice.
         settings: what the numbers depend on.
         compute: device, batch size and threads.
-        executor: where the work is done: :class:`~densescope.runs.executors.Here` (the default),
-            ``Processes`` or ``Ray``. The numbers are the same up to what the number of threads
-            does to their last digits.
+        executor: where the work is done: :class:`~densescope.runs.executors.InProcess` (the
+            default), ``Processes`` or ``Ray``. The numbers are the same up to what the number of
+            threads does to their last digits.
         shard: the part of the checkpoints this call scores; all of them by default.
         names: how checkpoints are named; what the format knows of it by default.
         moved: the records are of the same run, whose checkpoints lie elsewhere now; those that were
@@ -108,7 +107,7 @@ def sweep(
     )
     store = RunStore(output)
     store.expect_place(location(run_folder), moved=moved)
-    found = determine_run(location(run_folder), spec, names, store)
+    found = resolve_run_spec(location(run_folder), spec, names, store)
     spec = found.spec
     spec.check_architecture()
     run = Sweep(
@@ -116,7 +115,7 @@ def sweep(
         spec,
         settings or ScoreSettings(),
         compute or Compute(),
-        executor or Here(),
+        executor or InProcess(),
         on_event or (lambda event: None),
         moved,
     )
@@ -124,7 +123,7 @@ def sweep(
     files.check_doubles()
     if found.sentence:
         run.report(SweepEvent("note", found.sentence, 0, len(files.checkpoints)))
-    for remark in found_in_words(files, run.folder, spec.row):
+    for remark in folder_remarks(files, run.folder, spec.row):
         kind = "left out" if remark.is_loss else "note"
         run.report(SweepEvent(kind, remark.text, 0, len(files.checkpoints)))
     races = isinstance(images_count, Race)
@@ -188,7 +187,7 @@ def score_checkpoint(
     """
     _check_kinds(spec=spec, images=images, settings=settings, compute=compute)
     settings, path = settings or ScoreSettings(), location(path)
-    spec = determine(path, spec).spec
+    spec = resolve_spec(path, spec).spec
     subset = draw_subset(open_images(images), images_count, settings.seed)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
         one = position_of(path, spec.row)

@@ -18,11 +18,9 @@ from densescope.locks import exclusive
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
-from densescope.runs.arrivals import Arrival, Arrivals, Signature
-from densescope.runs.determine import await_run
-from densescope.runs.folder_news import FolderNews
-from densescope.runs.identity import check_files, is_current
-from densescope.runs.positions import renumber
+from densescope.runs.arrivals import Arrival, Arrivals, FolderNotes, Signature
+from densescope.runs.identity import check_files, is_current, renumber
+from densescope.runs.resolve_spec import wait_for_spec
 from densescope.runs.scorer import CheckpointScorer, Compute, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
 from densescope.runs.watch_events import Kind, WatchEvent, WatchResult, WatchSettings
@@ -80,10 +78,10 @@ def watch_run(
             two.
         moved: the records are of the same run, whose checkpoints lie elsewhere now.
         rescore: score checkpoints again that have changed before the watch began.
-        channels: told once of every alarm that begins.
+        channels: called once for every alarm that begins.
         publish: called with the store when records have changed, e.g. to write the report.
         on_event: called with a :class:`WatchEvent` as the work goes on.
-        sleep: waits between two looks.
+        sleep: waits between two scans of the folder.
 
     Returns:
         What there is when it ends.
@@ -108,7 +106,7 @@ def watch_run(
     report = on_event or (lambda event: None)
     store = RunStore(on_disk(location(output), "--output of a watch"))
     store.expect_place(folder, moved=moved)
-    found = await_run(folder, spec, names, store, watching, report, sleep)
+    found = wait_for_spec(folder, spec, names, store, watching, report, sleep)
     if found is None:
         return WatchResult((), (), None)
     spec, place = found, {PLACE: str(folder.resolve())}
@@ -163,8 +161,8 @@ class _Watch:
     _done: dict[str, Signature] = field(default_factory=dict)
     _tried: dict[str, _Tries] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
-    _news: FolderNews = field(default_factory=FolderNews)
-    _last_look: tuple[tuple[str, Signature], ...] = ()
+    _news: FolderNotes = field(default_factory=FolderNotes)
+    _last_scan: tuple[tuple[str, Signature], ...] = ()
     _is_published: bool = False
     _published_at: float = -PUBLISH_SECONDS
 
@@ -198,8 +196,8 @@ class _Watch:
 
     def _look(self) -> bool:
         """Score what is whole and new; whether anything is going on in the folder."""
-        is_first = not self._last_look
-        settled, moving = self.arrivals.look()
+        is_first = not self._last_scan
+        settled, moving = self.arrivals.scan()
         if self.watching.once and self.arrivals.problem:
             raise DataError(self.arrivals.problem)
         for sentence in self._news.of(self.arrivals):
@@ -210,7 +208,7 @@ class _Watch:
             check_files(self.store, present, spec, is_moved=False, rescore=rescore)
             self._renumber()
         seen = tuple((item.name, item.signature) for item in (*settled, *moving))
-        changed, self._last_look = seen != self._last_look, seen
+        changed, self._last_scan = seen != self._last_scan, seen
         self._forget({item.name for item in (*settled, *moving)})
         due = [arrival for arrival in settled if self._is_due(arrival)]
         for arrival in due:
@@ -251,7 +249,7 @@ class _Watch:
                 return
             record = self.scorer.failed(arrival.checkpoint, error)
         if not self.arrivals.is_unchanged(arrival):
-            return  # rewritten meanwhile: the next look takes it up again
+            return  # rewritten meanwhile: the next scan takes it up again
         self._tried.pop(arrival.name, None)
         self._done[arrival.name] = arrival.signature
         self.store.write(record)

@@ -1,4 +1,4 @@
-"""What a watch is told, what it says while it goes on, and what it leaves behind."""
+"""Settings, events and result of a watch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WatchSettings:
 
     Attributes:
         settle_seconds: a file counts as whole when it has not changed for so long.
-        poll_seconds: between two looks at the folder.
+        poll_seconds: between two scans of the folder.
         until_idle_seconds: end when nothing has changed for so long; ``None`` never ends.
         once: score what is whole now, and end.
         stop_on_alarm: end when an alarm stands, also one of an earlier watch.
@@ -70,7 +70,7 @@ class WatchResult:
         waiting: names of checkpoints that were not whole when it ended.
         alarm: the one that stands at the end, or ``None``.
         left_out: names that look like checkpoints of the run and were not scored.
-        problem: why the last look found no checkpoint, else empty.
+        problem: why the last scan found no checkpoint, else empty.
     """
 
     records: tuple[ScoreRecord, ...]

@@ -16,6 +16,6 @@ from densescope.evaluation.datasets.layout import Split as Split
 from densescope.evaluation.datasets.opening import find_dataset as find_dataset
 from densescope.evaluation.datasets.opening import find_split as find_split
 from densescope.evaluation.datasets.opening import open_dataset as open_dataset
-from densescope.evaluation.datasets.overlap import overlap as overlap
 from densescope.evaluation.datasets.rows import DATASETS as DATASETS
 from densescope.evaluation.datasets.sets import SegmentationSet as SegmentationSet
+from densescope.evaluation.datasets.sets import overlap as overlap

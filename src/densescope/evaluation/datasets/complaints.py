@@ -34,7 +34,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Look:
+class CheckedPair:
     """What one image and its mask turned out to be.
 
     Attributes:
@@ -52,13 +52,13 @@ class Look:
     problems: tuple[str, ...] = ()
 
 
-def look_at(pairs: Sequence[Pair], workers: int | None = None) -> list[Look]:
+def check_pairs(pairs: Sequence[Pair], workers: int | None = None) -> list[CheckedPair]:
     """Decode every image and mask once, in threads, and say what they are."""
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         return list(pool.map(_look, pairs))
 
 
-def _look(pair: Pair) -> Look:
+def _look(pair: Pair) -> CheckedPair:
     problems: list[str] = []
 
     def tried(read: Callable[[], Any]) -> Any:
@@ -72,11 +72,11 @@ def _look(pair: Pair) -> Look:
     size = None if values is None else (values.shape[1], values.shape[0])
     image = tried(lambda: photo_size(pair.image, size))
     found = frozenset() if values is None else frozenset(np.unique(values).tolist())
-    return Look(pair, image, size, found, tuple(problems))
+    return CheckedPair(pair, image, size, found, tuple(problems))
 
 
 def complaints(
-    looks: Sequence[Look],
+    looks: Sequence[CheckedPair],
     missing: Sequence[Missing],
     mapping: Mapping[int, int],
     ignored: Sequence[int],
@@ -105,7 +105,7 @@ def complaints(
 
 
 def _unknown_values(
-    looks: Sequence[Look], mapping: Mapping[int, int], ignored: Sequence[int]
+    looks: Sequence[CheckedPair], mapping: Mapping[int, int], ignored: Sequence[int]
 ) -> list[str]:
     known = {*mapping, *ignored}
     odd = [(look.pair.name, sorted(look.values - known)) for look in looks if look.values - known]
@@ -115,13 +115,13 @@ def _unknown_values(
     values = sorted({value for _, values in odd for value in values})
     some = ",".join(map(str, values[:5]))
     return [
-        f"{_count(odd, 'mask')} with pixel values that are no class: {_few(shown)}; there are "
-        f"{len(mapping)} classes ({span(sorted(mapping))}): name more, or leave values out with "
-        f"--ignore {some}{',...' if len(values) > 5 else ''}"
+        f"{_count(odd, 'mask')} with pixel values that are no class: {_few(shown)}; there "
+        f"are {len(mapping)} classes ({value_range(sorted(mapping))}): name more, or leave "
+        f"values out with --ignore {some}{',...' if len(values) > 5 else ''}"
     ]
 
 
-def span(values: Sequence[int]) -> str:
+def value_range(values: Sequence[int]) -> str:
     """``values 0 to 10``, or the first few where some are left out between."""
     if not values:
         return "none"

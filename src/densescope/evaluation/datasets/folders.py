@@ -9,9 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densescope.errors import DataError, InputError
-from densescope.evaluation.datasets.classes import class_list
-from densescope.evaluation.datasets.complaints import Look, Missing, complaints, look_at, span
-from densescope.evaluation.datasets.layout import IGNORE_INDEX, MASK_SUFFIXES, PHOTO_SUFFIXES
+from densescope.evaluation.datasets.complaints import (
+    CheckedPair,
+    Missing,
+    check_pairs,
+    complaints,
+    value_range,
+)
+from densescope.evaluation.datasets.layout import (
+    IGNORE_INDEX,
+    MASK_SUFFIXES,
+    PHOTO_SUFFIXES,
+    class_list,
+)
 from densescope.evaluation.datasets.pairs import Pair, files_by_name
 from densescope.evaluation.datasets.sets import SegmentationSet
 
@@ -122,7 +132,7 @@ def open_folders(
     folder = Path(root)
     layout = find_layout(folder, train)
     pairs, missing = _pairs(layout, train, test, drawn)
-    looks = look_at([pair for half in pairs.values() for pair in half], workers)
+    looks = check_pairs([pair for half in pairs.values() for pair in half], workers)
     none = _ignored(classes, ignored)
     names, mapping = _classes(folder, classes, none, looks)
     found = complaints(looks, missing, mapping, none)
@@ -136,7 +146,9 @@ def open_folders(
         )
     notes = [] if layout.splits else [_drawn_note(pairs, drawn or DrawnSplit())]
     if classes is None and not (folder / CLASSES_FILE).is_file():
-        notes.append(f"{len(names)} classes were found in the masks ({span(sorted(mapping))})")
+        notes.append(
+            f"{len(names)} classes were found in the masks ({value_range(sorted(mapping))})"
+        )
     note = "; ".join(notes) or None
     opened = [
         SegmentationSet(NAME, half, folder, names, mapping, none, tuple(part), note, record)
@@ -241,7 +253,7 @@ def _classes(
     root: Path,
     classes: Sequence[str] | Mapping[int, str] | int | Path | None,
     ignored: tuple[int, ...],
-    looks: Sequence[Look],
+    looks: Sequence[CheckedPair],
 ) -> tuple[tuple[str, ...], dict[int, int]]:
     """Names and ``pixel value -> class id``: given, listed in a file, or found in the masks."""
     file = classes if isinstance(classes, Path) else root / CLASSES_FILE

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densescope.errors import DataError, InputError
-from densescope.evaluation.datasets.classes import class_list
-from densescope.evaluation.datasets.layout import DatasetRow, Split
+from densescope.evaluation.datasets.layout import DatasetRow, Split, class_list
 from densescope.evaluation.datasets.pairs import find_pairs, missing
 from densescope.evaluation.datasets.rows import DATASETS
 from densescope.evaluation.datasets.sets import SegmentationSet

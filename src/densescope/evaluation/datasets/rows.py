@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from densescope.evaluation.blocks import camvid_block
-from densescope.evaluation.datasets import ade20k, coco, pascal, street
+from densescope.evaluation.datasets import published_classes as published
 from densescope.evaluation.datasets.layout import (
     IGNORE_INDEX,
     MASK_SUFFIXES,
@@ -25,8 +25,8 @@ def _voc() -> DatasetRow:
     return DatasetRow(
         name="voc2012",
         title="PASCAL VOC 2012",
-        classes=pascal.VOC2012,
-        mapping={value: value for value in range(len(pascal.VOC2012))},
+        classes=published.VOC2012,
+        mapping={value: value for value in range(len(published.VOC2012))},
         ignored=(255,),
         splits={
             "train": split("train", "SegmentationClass", 1464),
@@ -57,7 +57,7 @@ def _ade20k() -> DatasetRow:
     return DatasetRow(
         name="ade20k",
         title="ADE20K, scene parsing benchmark 2016",
-        classes=ade20k.ADE20K,
+        classes=published.ADE20K,
         mapping={value: value - 1 for value in range(1, 151)},
         ignored=(0,),
         splits={"train": split("training", 20210), "val": split("validation", 2000)},
@@ -90,7 +90,7 @@ def _cityscapes(
         title=f"Cityscapes, fine annotations, {count} classes",
         classes=names,
         mapping=mapping,
-        ignored=tuple(value for value in range(len(street.CITYSCAPES)) if value not in mapping),
+        ignored=tuple(value for value in range(len(published.CITYSCAPES)) if value not in mapping),
         splits={"train": split("train", 2975), "val": split("val", 500)},
         tree="""\
 leftImg8bit/{train,val}/aachen/aachen_000000_000019_leftImg8bit.png
@@ -108,7 +108,11 @@ def _coco(
 ) -> DatasetRow:
     names, mapping = classes
     fine = name == "coco-stuff-171"
-    others = () if fine else tuple(label - 1 for label in coco.LABELS if label - 1 not in mapping)
+    others = (
+        ()
+        if fine
+        else tuple(label - 1 for label in published.COCO_LABELS if label - 1 not in mapping)
+    )
 
     def split(folder: str, count: int) -> Split:
         return Split(f"images/{folder}", f"annotations/{folder}", count=count)
@@ -118,7 +122,7 @@ def _coco(
         title=title,
         classes=names,
         mapping=mapping,
-        ignored=(*others, coco.UNLABELED),
+        ignored=(*others, published.COCO_UNLABELED),
         splits={"train": split("train2017", 118287), "val": split("val2017", 5000)},
         tree="""\
 images/{train2017,val2017}/000000000139.jpg
@@ -151,9 +155,9 @@ def _camvid() -> DatasetRow:
     return DatasetRow(
         name="camvid",
         title="CamVid, 11 classes",
-        classes=street.CAMVID,
-        mapping={value: value for value in range(len(street.CAMVID))},
-        ignored=(street.CAMVID_VOID,),
+        classes=published.CAMVID,
+        mapping={value: value for value in range(len(published.CAMVID))},
+        ignored=(published.CAMVID_VOID,),
         splits={"train": split("train", 367), "val": split("val", 101), "test": split("test", 233)},
         tree="""\
 images/{train,val,test}/0001TP_006690.jpg
@@ -216,39 +220,39 @@ _ROWS = (
     _voc(),
     _ade20k(),
     _cityscapes(
-        19, street.cityscapes_19(), "trainId column of helpers/labels.py in cityscapesScripts"
+        19, published.cityscapes_19(), "trainId column of helpers/labels.py in cityscapesScripts"
     ),
     _cityscapes(
         27,
-        street.cityscapes_27(),
+        published.cityscapes_27(),
         "ids 7-33 of helpers/labels.py in cityscapesScripts; the choice is STEGO's "
         "(Hamilton et al. 2022)",
     ),
     _coco(
         "coco-stuff-171",
         "COCO-Stuff, 171 classes",
-        coco.fine(),
+        published.coco_fine(),
         _HIERARCHY,
         "eleven of the 182 labels were removed from COCO and are an error here",
     ),
     _coco(
         "coco-stuff-27",
         "COCO-Stuff, 27 super-classes",
-        coco.coarse(coco.thing_names() + coco.stuff_names()),
+        published.coco_coarse(published.coco_things() + published.coco_stuff()),
         f"{_HIERARCHY}; class order of IIC (Ji et al. 2019) and STEGO (Hamilton et al. 2022)",
         _CURATED,
     ),
     _coco(
         "coco-stuff-15",
         "COCO-Stuff, the 15 super-classes of stuff",
-        coco.coarse(coco.stuff_names()),
+        published.coco_coarse(published.coco_stuff()),
         _HIERARCHY,
         f"things are ignored; {_OTHER_MASKS}",
     ),
     _coco(
         "coco-thing-12",
         "COCO-Stuff, the 12 super-classes of things",
-        coco.coarse(coco.thing_names()),
+        published.coco_coarse(published.coco_things()),
         _HIERARCHY,
         f"stuff is ignored; {_OTHER_MASKS}",
     ),

@@ -12,7 +12,7 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.sources import PatchSource, Standardization
-from densescope.numerics.workers import walk
+from densescope.numerics.workers import map_pieces
 
 SCORES = 2**22  # that are brought to the size of the labels at once
 
@@ -117,4 +117,4 @@ def measure_head(
 
     at_once = min(max(SCORES // (classes * size[0] * size[1]), 1), 32)
     like = torch.empty(1).expand(len(numbers), classes, *size)
-    return joined(walk(one, torch.split(numbers, at_once), like))
+    return joined(map_pieces(one, torch.split(numbers, at_once), like))

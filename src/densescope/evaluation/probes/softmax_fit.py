@@ -17,7 +17,7 @@ from densescope.evaluation.probes.sources import (
     standardization,
 )
 from densescope.numerics.minimize import Step, minimize
-from densescope.numerics.workers import walk
+from densescope.numerics.workers import map_pieces
 
 ROWS = 4096  # patches of a block, small enough to stay near a core
 SAMPLE = 16384
@@ -61,7 +61,7 @@ def whitening(source: PatchSource, counted: Tensor) -> Whitening:
         return (values.T @ values).double()
 
     like = torch.empty(1).expand(len(numbers), source.dim)
-    square = torch.stack(walk(one, row_blocks(len(numbers)), like)).sum(0)
+    square = torch.stack(map_pieces(one, row_blocks(len(numbers)), like)).sum(0)
     if not bool(square.isfinite().all()):
         raise DataError(
             "the patch features of the training images are NaN or infinite: this checkpoint has "
@@ -94,7 +94,7 @@ class WhitenedPatches:
             def fill(part: slice) -> None:
                 values[part] = self._made(self._numbers[part])
 
-            walk(fill, row_blocks(len(values)), values)
+            map_pieces(fill, row_blocks(len(values)), values)
             self._values = values
 
     def __len__(self) -> int:
@@ -169,7 +169,7 @@ def _sums(
     one: Callable[[slice, Tensor], Tensor], patches: WhitenedPatches | Tensor, rows: int
 ) -> Tensor:
     like = patches if isinstance(patches, Tensor) else patches.like[:rows]
-    made = walk(lambda part: one(part, patches[part]).double(), row_blocks(rows), like)
+    made = map_pieces(lambda part: one(part, patches[part]).double(), row_blocks(rows), like)
     return torch.stack(made).sum(0)
 
 
@@ -238,10 +238,10 @@ def curvature(sample: Problem, weight: Tensor) -> list[Tensor]:
         return ((padded * scale[:, None]).T @ padded).double()
 
     if classes * width > COUPLED:
-        return walk(bend, [(row, row) for row in range(classes)], padded)
+        return map_pieces(bend, [(row, row) for row in range(classes)], padded)
     pairs = [(row, column) for row in range(classes) for column in range(row + 1)]
     whole = torch.empty(classes, width, classes, width, dtype=torch.float64)
-    for (row, column), part in zip(pairs, walk(bend, pairs, padded), strict=True):
+    for (row, column), part in zip(pairs, map_pieces(bend, pairs, padded), strict=True):
         whole[row, :, column] = whole[column, :, row] = part
     return [whole.reshape(classes * width, -1)]
 

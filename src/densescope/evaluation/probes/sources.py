@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from densescope.evaluation.cache import StoredArray
-from densescope.numerics.workers import walk
+from densescope.numerics.workers import map_pieces
 
 MEMORY_BYTES = 2 << 30
 IMAGES = 32
@@ -147,8 +147,8 @@ def standardization(source: PatchSource, counted: Tensor) -> Standardization:
     def kept(part: slice) -> Tensor:
         return source.rows(part.start, part.stop)[counted[part]].double()
 
-    sums = walk(lambda part: kept(part).sum(0), parts, like)
+    sums = map_pieces(lambda part: kept(part).sum(0), parts, like)
     center = torch.stack(sums).sum(0) / total
-    squares = walk(lambda part: (kept(part) - center).square_().sum(0), parts, like)
+    squares = map_pieces(lambda part: (kept(part) - center).square_().sum(0), parts, like)
     deviation = (torch.stack(squares).sum(0) / max(total - 1, 1)).sqrt()
     return Standardization(center.float(), deviation.float().clamp(min=1e-6))

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from densescope.pretraining.learner import Branch
-from densescope.pretraining.learners.redundancy import JointEmbedding
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Branch, Method
+from densescope.pretraining.learners.siamese import JointEmbedding
 from densescope.pretraining.optimizers import Groups, parameter_groups_of
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings

@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, renamed_state, student_and_teacher
+from densescope.pretraining.learner import Branch, Method, renamed_state, student_and_teacher
 from densescope.pretraining.learners.siamese import EMAPredictive
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
 

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from densescope.pretraining.contrastive import Queue, info_nce_with_queue
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Outcome, renamed_state, student_and_teacher
-from densescope.pretraining.learners.dense import DenseBranch, DenseOutput
-from densescope.pretraining.learners.siamese import EMATeacher
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Method, Outcome, renamed_state, student_and_teacher
+from densescope.pretraining.learners.siamese import DenseBranch, DenseOutput, EMATeacher
 from densescope.pretraining.recipe import MOCO_V2, SMALL_RUN, AugmentationSettings, Recipe
 from densescope.pretraining.settings import PretrainSettings
 

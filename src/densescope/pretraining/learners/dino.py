@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from densescope.pretraining.learner import Method
 from densescope.pretraining.learners.distillation import (
     SMALL_DISTILLATION,
     DinoRecipe,
     Distillation,
 )
-from densescope.pretraining.method_row import Method
 
 SMALL_DINO = DinoRecipe(**SMALL_DISTILLATION)
 

@@ -18,6 +18,7 @@ from densescope.pretraining.learner import (
     student_and_teacher,
     update_ema,
 )
+from densescope.pretraining.optimizers import cosine, ramp
 from densescope.pretraining.recipe import (
     MILD,
     MILD_LOCAL,
@@ -25,7 +26,6 @@ from densescope.pretraining.recipe import (
     MultiCropRecipe,
     zero_or_more,
 )
-from densescope.pretraining.schedules import cosine, ramp
 from densescope.pretraining.settings import PretrainSettings
 
 DINO_FIRST = AugmentationSettings(scale=(0.25, 1.0), blur=1.0)

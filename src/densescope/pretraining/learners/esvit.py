@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densescope.pretraining.encoders import Encoder, EncoderOutput
-from densescope.pretraining.learner import Branch, Outcome, renamed_state
+from densescope.pretraining.learner import Branch, Method, Outcome, renamed_state
 from densescope.pretraining.learners.distillation import (
     DINO_FIRST,
     DINO_SECOND,
@@ -21,7 +21,6 @@ from densescope.pretraining.learners.distillation import (
     Distillation,
     dino_head,
 )
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import MILD_LOCAL, AugmentationSettings, zero_or_more
 from densescope.pretraining.settings import PretrainSettings
 

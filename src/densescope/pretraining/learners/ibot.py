@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densescope.pretraining.learner import Outcome
+from densescope.pretraining.learner import Method, Outcome
 from densescope.pretraining.learners.distillation import (
     SMALL_DISTILLATION,
     DinoRecipe,
     Distillation,
 )
 from densescope.pretraining.masking import block_masks
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.settings import PretrainSettings
 
 

@@ -12,13 +12,14 @@ from torch import Tensor
 from densescope.pretraining.encoders import Encoder
 from densescope.pretraining.learner import (
     Learner,
+    Method,
     Outcome,
     renamed_state,
     student_and_teacher,
     update_ema,
 )
 from densescope.pretraining.masking import target_blocks
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.optimizers import cosine
 from densescope.pretraining.recipe import (
     SMALL_RUN,
     AugmentationSettings,
@@ -26,7 +27,6 @@ from densescope.pretraining.recipe import (
     check_heads,
     zero_or_more,
 )
-from densescope.pretraining.schedules import cosine
 from densescope.pretraining.settings import PretrainSettings
 
 IJEPA_CROP = AugmentationSettings(scale=(0.3, 1.0), flip=0.0, jitter=0.0, grayscale=0.0)

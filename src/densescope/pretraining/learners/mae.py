@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Learner, Outcome, renamed_state
+from densescope.pretraining.learner import Learner, Method, Outcome, renamed_state
 from densescope.pretraining.masking import random_keep
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
     CROP_AND_FLIP,
     SMALL_RUN,

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from densescope.pretraining.contrastive import gathered
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, renamed_state, student_and_teacher
+from densescope.pretraining.learner import Branch, Method, renamed_state, student_and_teacher
 from densescope.pretraining.learners.siamese import EMATeacher, TwoViews
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.optimizers import ramp
 from densescope.pretraining.recipe import SIMCLR_FIRST, SMALL_RUN, AugmentationSettings, Recipe
-from densescope.pretraining.schedules import ramp
 from densescope.pretraining.settings import PretrainSettings
 
 MEC_FIRST = replace(SIMCLR_FIRST, scale=(0.2, 1.0))

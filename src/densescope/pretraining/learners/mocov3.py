@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from densescope.pretraining.contrastive import info_nce
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, renamed_state, student_and_teacher
+from densescope.pretraining.learner import Branch, Method, renamed_state, student_and_teacher
 from densescope.pretraining.learners.siamese import EMAPredictive
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
 

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from densescope.pretraining.contrastive import Queue, info_nce_with_queue
 from densescope.pretraining.encoders import Encoder, EncoderOutput
-from densescope.pretraining.learner import Branch, Outcome, renamed_state
+from densescope.pretraining.learner import Branch, Method, Outcome, renamed_state
 from densescope.pretraining.learners.distillation import (
     SMALL_DISTILLATION,
     DinoRecipe,
     Distillation,
     dino_head,
 )
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.optimizers import Groups, parameter_groups_of
 from densescope.pretraining.settings import PretrainSettings
 

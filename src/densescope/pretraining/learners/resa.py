@@ -12,9 +12,14 @@ from torch import Tensor
 
 from densescope.pretraining.contrastive import gathered
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, Outcome, renamed_state, student_and_teacher
+from densescope.pretraining.learner import (
+    Branch,
+    Method,
+    Outcome,
+    renamed_state,
+    student_and_teacher,
+)
 from densescope.pretraining.learners.siamese import EMATeacher
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.recipe import (
     CROP_AND_FLIP,
     MILD,

@@ -1,16 +1,17 @@
-"""What methods share that compare two views of an image, or keep a moving average."""
+"""What methods share: two views of an image, a moving average, heads for images and patches."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, Learner, Outcome, update_ema
+from densescope.pretraining.encoders import Encoder, EncoderOutput
+from densescope.pretraining.learner import Branch, Learner, Outcome, renamed_state, update_ema
+from densescope.pretraining.optimizers import cosine
 from densescope.pretraining.recipe import AnyRecipe
-from densescope.pretraining.schedules import cosine
 
 
 class EMATeacher(Learner[AnyRecipe]):
@@ -88,3 +89,60 @@ class EMAPredictive(EMATeacher[AnyRecipe], Predictive[AnyRecipe]):
         """What the moving average says of both views."""
         with torch.no_grad():
             return self.teacher(views[0])[0], self.teacher(views[1])[0]
+
+
+class JointEmbedding(TwoViews[AnyRecipe]):
+    """One network sees both views, and one criterion compares what its head says of them.
+
+    A subclass sets ``student`` and ``criterion``.
+    """
+
+    criterion: nn.Module
+    weights = "backbone"
+
+    def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
+        """What the criterion says of the two."""
+        loss: Tensor = self.criterion(first, second)
+        return loss
+
+    def content(self, counter: int, optimizer: dict[str, Any]) -> dict[str, Any]:
+        """The content of ``checkpoint.pth`` and ``model.pth``."""
+        return {
+            "epoch": counter,
+            "model": {
+                **renamed_state(self.student.backbone, "module.backbone."),
+                **renamed_state(self.student.head, "module.projector.", layers__=""),
+            },
+            "optimizer": optimizer,
+        }
+
+
+class DenseOutput(NamedTuple):
+    """What a branch says of images.
+
+    Attributes:
+        image: of each image, ``images width``.
+        patches: of each patch, ``images patches width``.
+        tokens: of the backbone.
+    """
+
+    image: Tensor
+    patches: Tensor
+    tokens: EncoderOutput
+
+
+class DenseBranch(nn.Module):
+    """A backbone with a head for the image vector and one for the patches."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module, local_head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = encoder
+        self.head = head
+        self.local_head = local_head
+
+    def forward(self, images: Tensor) -> DenseOutput:
+        """Both heads' outputs and the backbone's tokens."""
+        tokens: EncoderOutput = self.backbone(images)
+        patches = tokens.patches
+        places = self.local_head(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        return DenseOutput(self.head(tokens.image), places, tokens)

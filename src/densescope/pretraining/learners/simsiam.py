@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from densescope.pretraining.learner import Branch, renamed_state
+from densescope.pretraining.learner import Branch, Method, renamed_state
 from densescope.pretraining.learners.siamese import Predictive
-from densescope.pretraining.method_row import Method
 from densescope.pretraining.optimizers import Groups, parameter_groups_of
 from densescope.pretraining.recipe import MOCO_V2, SMALL_RUN, AugmentationSettings, Recipe
 from densescope.pretraining.settings import PretrainSettings

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from densescope.errors import InputError
 from densescope.pretraining.contrastive import Queue
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Branch, Learner, Outcome, renamed_state
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Branch, Learner, Method, Outcome, renamed_state
 from densescope.pretraining.recipe import (
     MILD_LOCAL,
     SMALL_RUN,

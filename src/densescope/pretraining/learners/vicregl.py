@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from densescope.features.augmentation import cell_centers, located_views
 from densescope.pretraining.encoders import Encoder
-from densescope.pretraining.learner import Learner, Outcome, renamed_state
-from densescope.pretraining.learners.dense import DenseBranch, DenseOutput
-from densescope.pretraining.method_row import Method
+from densescope.pretraining.learner import Learner, Method, Outcome, renamed_state
+from densescope.pretraining.learners.siamese import DenseBranch, DenseOutput
 from densescope.pretraining.recipe import SMALL_RUN, Recipe
 from densescope.pretraining.settings import PretrainSettings
 

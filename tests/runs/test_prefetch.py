@@ -17,10 +17,10 @@ from densescope.features.discovery import RunCheckpoint
 from densescope.features.images import ImageSubset, draw_subset, open_images
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.metrics import ScoreSettings
-from densescope.runs import ahead as module
+from densescope.runs import prefetch as module
 from densescope.runs import scorer as scoring
-from densescope.runs.ahead import Ahead, ReadCheckpoint, modified
-from densescope.runs.executors import Here
+from densescope.runs.executors import InProcess
+from densescope.runs.prefetch import CheckpointInMemory, Prefetcher, checkpoint_modified
 from densescope.runs.scorer import CheckpointScorer, Compute
 from densescope.runs.store import RunStore
 from densescope.runs.sweep import sweep
@@ -38,12 +38,12 @@ class Shelf:
         self.seen = {path.name: threading.Event() for path in PATHS}
         self.failing: set[str] = set()
 
-    def read(self, path: Path) -> ReadCheckpoint:
+    def read(self, path: Path) -> CheckpointInMemory:
         self.begun.append(path.name)
         self.seen[path.name].set()
         if path.name in self.failing:
             raise CheckpointError(f"{path} is damaged")
-        return ReadCheckpoint(cast(Any, path.name), 0, 0.0)
+        return CheckpointInMemory(cast(Any, path.name), 0, 0.0)
 
     def await_read(self, name: str) -> None:
         assert self.seen[name].wait(PATIENCE_SECONDS)
@@ -58,13 +58,13 @@ def helpers() -> list[str]:
 
 def test_the_next_one_is_read_while_this_one_is_used_and_none_further() -> None:
     shelf = Shelf()
-    with Ahead(shelf.read, "read") as ahead:
-        assert ahead.take(PATHS[0], PATHS[1]).loaded == "one"
+    with Prefetcher(shelf.read, "read") as prefetcher:
+        assert prefetcher.take(PATHS[0], PATHS[1]).loaded == "one"
         shelf.await_read("two")  # without anyone taking it
         assert shelf.begun == ["one", "two"]
-        assert ahead.take(PATHS[1], PATHS[2]).loaded == "two"
+        assert prefetcher.take(PATHS[1], PATHS[2]).loaded == "two"
         shelf.await_read("three")
-        assert ahead.take(PATHS[2]).loaded == "three"
+        assert prefetcher.take(PATHS[2]).loaded == "three"
     assert shelf.begun == ["one", "two", "three"]
     assert helpers() == []
 
@@ -72,27 +72,27 @@ def test_the_next_one_is_read_while_this_one_is_used_and_none_further() -> None:
 def test_an_error_surfaces_where_its_checkpoint_is_taken_and_the_next_one_is_read() -> None:
     shelf = Shelf()
     shelf.failing = {"two"}
-    with Ahead(shelf.read, "read") as ahead:
-        ahead.take(PATHS[0], PATHS[1])
+    with Prefetcher(shelf.read, "read") as prefetcher:
+        prefetcher.take(PATHS[0], PATHS[1])
         shelf.await_read("two")
         with pytest.raises(CheckpointError, match="two is damaged"):
-            ahead.take(PATHS[1], PATHS[2])
+            prefetcher.take(PATHS[1], PATHS[2])
         shelf.await_read("three")
-        assert ahead.take(PATHS[2]).loaded == "three"
+        assert prefetcher.take(PATHS[2]).loaded == "three"
 
 
 def test_another_checkpoint_than_the_one_begun_is_read_anew() -> None:
     shelf = Shelf()
-    with Ahead(shelf.read, "read") as ahead:
-        ahead.begin(PATHS[0])
-        assert ahead.take(PATHS[2]).loaded == "three"
+    with Prefetcher(shelf.read, "read") as prefetcher:
+        prefetcher.begin(PATHS[0])
+        assert prefetcher.take(PATHS[2]).loaded == "three"
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, hook: Callable[[str, str], None]) -> None:
     """Call a hook with ``"read"`` after a checkpoint was read, ``"show"`` before it sees images."""
-    read, show = scoring.read_checkpoint, scoring.backbone_features
+    read, show = scoring.load_checkpoint, scoring.backbone_features
 
-    def reading(path: Path, load: Any) -> ReadCheckpoint:
+    def reading(path: Path, load: Any) -> CheckpointInMemory:
         found = read(path, load)
         hook("read", path.name)
         return found
@@ -101,7 +101,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, hook: Callable[[str, str], None]) -
         hook("show", "")
         return show(backbone, *given, **more)
 
-    monkeypatch.setattr(scoring, "read_checkpoint", reading)
+    monkeypatch.setattr(scoring, "load_checkpoint", reading)
     monkeypatch.setattr(scoring, "backbone_features", shown)
 
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_replaced_after_it_was_read_is_another_for_the_next_sweep(
 ) -> None:
     run = write_checkpoints(tmp_path / "run", range(2))
     path = run / "checkpoint0001.pth"
-    before = modified(path)
+    before = checkpoint_modified(path)
     read_second, replaced = threading.Event(), threading.Event()
 
     def hook(what: str, name: str) -> None:
@@ -153,7 +153,7 @@ def test_a_checkpoint_replaced_after_it_was_read_is_another_for_the_next_sweep(
     with monkeypatch.context() as patched:
         watched(patched, hook)
         records = swept(run, tiny_images, tmp_path / "out")
-    assert records[1].timing["checkpoint_modified"] == before != modified(path)
+    assert records[1].timing["checkpoint_modified"] == before != checkpoint_modified(path)
     events: list[tuple[str, str]] = []
     again = swept(
         run,
@@ -164,7 +164,7 @@ def test_a_checkpoint_replaced_after_it_was_read_is_another_for_the_next_sweep(
     )
     assert ("scored", path.name) in events
     assert ("kept", "checkpoint0000.pth") in events
-    assert again[1].timing["checkpoint_modified"] == modified(path)
+    assert again[1].timing["checkpoint_modified"] == checkpoint_modified(path)
 
 
 def test_an_interrupt_leaves_no_thread_behind(
@@ -188,18 +188,18 @@ def test_images_are_decoded_while_the_first_checkpoint_is_read(
 ) -> None:
     run = write_checkpoints(tmp_path / "run", range(1))
     decoding = threading.Event()
-    prepare, read = scoring.prepare_images, module.read_checkpoint
+    prepare, read = scoring.prepare_images, module.load_checkpoint
 
     def prepared(*given: Any, **more: Any) -> Any:
         decoding.set()
         return prepare(*given, **more)
 
-    def reading(path: Path, load: Any) -> ReadCheckpoint:
+    def reading(path: Path, load: Any) -> CheckpointInMemory:
         assert decoding.wait(PATIENCE_SECONDS)
         return read(path, load)
 
     monkeypatch.setattr(scoring, "prepare_images", prepared)
-    monkeypatch.setattr(scoring, "read_checkpoint", reading)
+    monkeypatch.setattr(scoring, "load_checkpoint", reading)
     (record,) = swept(run, tiny_images, tmp_path / "out", spec=replace(SPEC, image_size=32))
     assert record.status == "scored"
     assert record.timing["batch_size"] == 32
@@ -288,7 +288,7 @@ def test_numbers_of_one_checkpoint_and_forward_passes_of_the_next_overlap(
 ) -> None:
     run = write_checkpoints(tmp_path / "run", range(3))
     (run / "checkpoint0001.pth").write_bytes(b"damaged")
-    expected = swept(run, tiny_images, tmp_path / "one", executor=Here(overlap=False))
+    expected = swept(run, tiny_images, tmp_path / "one", executor=InProcess(overlap=False))
     second = threading.Event()
     shown: list[int] = []
 
@@ -303,7 +303,7 @@ def test_numbers_of_one_checkpoint_and_forward_passes_of_the_next_overlap(
 
     with monkeypatch.context() as patched:
         overlapped(patched, hook)
-        found = swept(run, tiny_images, tmp_path / "two", executor=Here(overlap=True))
+        found = swept(run, tiny_images, tmp_path / "two", executor=InProcess(overlap=True))
     assert [record.status for record in found] == ["scored", "failed", "scored"]
     assert [replace(r, timing={}) for r in found] == [replace(r, timing={}) for r in expected]
     assert helpers() == []
@@ -327,7 +327,7 @@ def test_numbers_wait_for_the_next_forward_pass_only_where_they_overlap(
         events.clear()
         with monkeypatch.context() as patched:
             overlapped(patched, hook)
-            swept(run, tiny_images, tmp_path / str(overlap), executor=Here(overlap))
+            swept(run, tiny_images, tmp_path / str(overlap), executor=InProcess(overlap))
     assert events == ["show 1", "numbers 1", "show 2", "numbers 2"]
 
 
@@ -345,7 +345,7 @@ def test_on_a_gpu_they_overlap_and_the_records_stay_the_same(
         overlapped(patched, hook)
         found = swept(run, tiny_images, tmp_path / "one")
     assert threads == {"show densescope-forward", "numbers MainThread"}
-    expected = swept(run, tiny_images, tmp_path / "two", executor=Here(overlap=False))
+    expected = swept(run, tiny_images, tmp_path / "two", executor=InProcess(overlap=False))
     assert [replace(r, timing={}) for r in found] == [replace(r, timing={}) for r in expected]
 
 
@@ -387,7 +387,7 @@ def test_an_interrupt_stops_the_checkpoint_that_is_being_shown_the_images(
             run,
             tiny_images,
             tmp_path / "out",
-            executor=Here(overlap=True),
+            executor=InProcess(overlap=True),
             compute=Compute(batch_size=4, image_cache=tmp_path / "kept" if kept else None),
         )
     assert len(shown) == first + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,19 +11,50 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
+from densescope.features.conversions import mocov3_heads
 from densescope.features.fitting import fixes_heads_of_anyone, for_network, prefixes_of
-from densescope.features.format_row import Format, Weights
 from densescope.features.formats import FORMATS
-from densescope.features.layouts import unpack, walk
-from densescope.features.normalization import IMAGENET, Normalization
-from densescope.features.noted import noted_architecture, noted_normalization
-from densescope.features.positions import mocov3_heads
+from densescope.features.formats.row import Format, Weights
+from densescope.features.layouts import tensors_at, unpack
+from densescope.features.normalization import IMAGENET, Normalization, of_architecture
 from densescope.features.shapes import Shaped, architectures_of, try_architecture
+from densescope.features.sharded import settings_of, timm_model_of
 from densescope.features.spec import AUTO, BackboneSpec
+
+_ABSENT = (KeyError, TypeError, ValueError, IndexError)
+
+
+def stored_architecture(container: Container) -> tuple[str, dict[str, Any]] | None:
+    """Architecture and options, or ``None`` where neither wrote the file."""
+    if noted := timm_model_of(container.path):
+        return noted
+    try:
+        backbone = _settings(container)["backbone"]
+        options = {"img_size": backbone["image_size"], **backbone["options"]}
+        name = str(backbone["architecture"])
+    except _ABSENT:
+        return None
+    lists = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
+    return name, {**options, **lists}
+
+
+def stored_normalization(container: Container) -> Normalization | None:
+    """Mean and standard deviation, or ``None`` where neither wrote the file."""
+    try:
+        if timm_model_of(container.path):
+            return of_architecture(settings_of(container.path)["pretrained_cfg"])
+        settings = _settings(container)
+        return Normalization(tuple(settings["mean"]), tuple(settings["std"]))
+    except _ABSENT:
+        return None
+
+
+def _settings(container: Container) -> Any:
+    return json.loads(container.content["densescope"]["settings"])
 
 
 @dataclass(frozen=True)
-class Reading:
+class Interpretation:
     """One way to read a file to the last tensor.
 
     Attributes:
@@ -61,9 +93,9 @@ class Reading:
         return " ".join(parts)
 
 
-def readings_in(
+def interpretations_in(
     container: Container, rows: Sequence[Format], spec: BackboneSpec
-) -> Iterator[Reading]:
+) -> Iterator[Interpretation]:
     """The ways of several rows to read a file."""
     for row in rows:
         if row.name == "safetensors" and container.kind != "safetensors":
@@ -71,23 +103,23 @@ def readings_in(
         named = spec.weights in (None, "ema", *(one.name for one in row.weights))
         if spec.format == AUTO and not (named or row.by_prefix):
             continue
-        yield from readings_of(container, row, replace(spec, format=row.name))
+        yield from interpretations_of(container, row, replace(spec, format=row.name))
 
 
-def readings_by_name(
+def interpretations_by_name(
     container: Container, rows: Sequence[Format], spec: BackboneSpec
-) -> Iterator[Reading]:
+) -> Iterator[Interpretation]:
     """Of networks that lie behind the beginning of their names."""
     for row in rows:
         if row.by_prefix and (row.name != "safetensors" or container.kind == "safetensors"):
             for name in prefixes_of(container, row):
                 named = replace(spec, format=row.name, weights=name)
-                yield from readings_of(container, row, named)
+                yield from interpretations_of(container, row, named)
 
 
-def readings_of(
+def interpretations_of(
     container: Container, row: Format, spec: BackboneSpec, *, unasked: bool = True
-) -> Iterator[Reading]:
+) -> Iterator[Interpretation]:
     """One row's ways to read a file: none where the tensors fill no network to the last one.
 
     Args:
@@ -103,7 +135,7 @@ def readings_of(
     except CheckpointError:
         return
     evident = bool(row.beside) and any(
-        name.startswith(row.beside) for name in walk(container, row, chosen)
+        name.startswith(row.beside) for name in tensors_at(container, row, chosen)
     )
     if unasked and row.beside and not evident:
         return
@@ -116,11 +148,11 @@ def readings_of(
         return
     offered = tuple(_ids(container, row, other) for other in row.weights)
     for shaped, settled in _networks(container, row, tensors, spec):
-        normalization = settled.normalization_of(shaped.name, noted_normalization(container))
+        normalization = settled.normalization_of(shaped.name, stored_normalization(container))
         built = shaped.facts.get("heads")
         says = built if heads is not None and heads != built else None
         ids = frozenset(map(id, tensors.values()))
-        yield Reading(settled, ids, offered, shaped, normalization, evident, says)
+        yield Interpretation(settled, ids, offered, shaped, normalization, evident, says)
 
 
 def _is_anyones(row: Format) -> bool:
@@ -140,7 +172,7 @@ def _networks(
     container: Container, row: Format, tensors: Mapping[str, Tensor], spec: BackboneSpec
 ) -> Iterator[tuple[Shaped, BackboneSpec]]:
     """Networks that the tensors fill, each with the spec that names it."""
-    noted = noted_architecture(container)
+    noted = stored_architecture(container)
     if spec.architecture is None and not spec.architecture_options and noted is not None:
         name, options = noted
     else:

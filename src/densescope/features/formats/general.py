@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from densescope.features.conversions import torchvision_vit
-from densescope.features.format_row import (
+from densescope.features.formats.row import (
     EMA,
     NUMBERED_RESNET,
     WHOLE,

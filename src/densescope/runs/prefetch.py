@@ -14,13 +14,13 @@ import torch
 
 from densescope.features.checkpoints import files_of
 from densescope.features.loaded import LoadedBackbone
-from densescope.files import modified as changed
+from densescope.files import modified
 
 Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
-class ReadCheckpoint:
+class CheckpointInMemory:
     """A checkpoint in memory.
 
     Attributes:
@@ -34,23 +34,23 @@ class ReadCheckpoint:
     seconds: float
 
 
-def read_checkpoint(path: Path, load: Callable[[Path], LoadedBackbone]) -> ReadCheckpoint:
+def load_checkpoint(path: Path, load: Callable[[Path], LoadedBackbone]) -> CheckpointInMemory:
     """Read one checkpoint; a file replaced while it is read counts as the older one.
 
     Raises:
         CheckpointError: as ``load`` does.
     """
-    started, changed = time.perf_counter(), modified(path)
+    started, changed = time.perf_counter(), checkpoint_modified(path)
     loaded = load(path)
-    return ReadCheckpoint(loaded, changed, time.perf_counter() - started)
+    return CheckpointInMemory(loaded, changed, time.perf_counter() - started)
 
 
-def modified(path: Path) -> int:
+def checkpoint_modified(path: Path) -> int:
     """When a checkpoint was last changed, in nanoseconds; of several files, the youngest."""
-    return max((changed(item) for item in files_of(path)), default=0)
+    return max((modified(item) for item in files_of(path)), default=0)
 
 
-class Ahead(Generic[Done]):
+class Prefetcher(Generic[Done]):
     """Does work on checkpoints in a thread of its own, at most one ahead of the one taken.
 
     Use it as a context; its end waits for work that is under way, so that no thread is left.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from densescope.features.conversions import dinov2_registration, dinov2_tokens, dinov3_tokens
-from densescope.features.format_row import WHOLE, FileNames, Format, Weights
+from densescope.features.formats.row import WHOLE, FileNames, Format, Weights
 
 # The recipes of the release have registers and norms in bfloat16, whose epsilon is 1e-5; the code's
 # default and its ImageNet-1k recipe have neither.

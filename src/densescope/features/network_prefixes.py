@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from densescope.features.inert import module_state
-from densescope.features.wrappers import unwrapped
+from densescope.features.wrappers import without_wrappers
 
 # One tensor per family that a network of it has, and other families' parts have not.
 _SIGNS = re.compile(
@@ -40,12 +40,14 @@ def flattened(content: Any) -> dict[str, Tensor]:
     return found
 
 
-def places(names: Iterable[str]) -> list[str]:
+def network_prefixes(names: Iterable[str]) -> list[str]:
     """Beginnings of names behind which a vision network of a known family follows.
 
     Example:
         >>> places({"module.student.layer1.0.conv1.weight": 0, "ema.layer1.0.conv1.weight": 0})
         ['ema.', 'student.']
     """
-    found = {match.group(1) for name in names if (match := _SIGNS.fullmatch(unwrapped(name)))}
+    found = {
+        match.group(1) for name in names if (match := _SIGNS.fullmatch(without_wrappers(name)))
+    }
     return sorted(found, key=lambda place: (not _SLOW.search(place), place))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from densescope.features.conversions import clip_names, swin_downsampling
-from densescope.features.format_row import (
+from densescope.features.formats.row import (
     PTH,
     PTH_TAR,
     WHOLE,

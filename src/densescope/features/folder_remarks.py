@@ -9,13 +9,12 @@ from itertools import islice
 from pathlib import Path
 from shlex import quote
 
-from densescope.features.format_row import Format
-from densescope.features.format_words import score_command
 from densescope.features.formats import FORMATS
+from densescope.features.formats.descriptions import score_command
+from densescope.features.formats.row import Format
 from densescope.features.layouts import listing
 from densescope.features.names import CheckpointNames, looks_like_checkpoint, read_numbers
-from densescope.features.run_files import RunFiles
-from densescope.features.walking import below, walk
+from densescope.features.run_files import RunFiles, finished_paths, name_below
 
 _DEEPEST, _MOST = 3, 2000  # folders down and files looked at for a hint
 
@@ -46,7 +45,7 @@ class Remark:
     is_loss: bool = False
 
 
-def found_in_words(files: RunFiles, folder: Path, row: Format | None) -> list[Remark]:
+def folder_remarks(files: RunFiles, folder: Path, row: Format | None) -> list[Remark]:
     """What there is to say of the names in a run's folder; often nothing."""
     remarks = []
     nested = _nested(_like(folder)) if files.rule == "overwritten" else ""
@@ -95,8 +94,8 @@ def _there(folder: Path, row: Format | None, recursive: bool) -> str:
 def _like(folder: Path) -> list[str]:
     """Names here and in sub-folders that look like checkpoints."""
     return [
-        below(folder, path)
-        for path in islice(walk(folder, _DEEPEST), _MOST)
+        name_below(folder, path)
+        for path in islice(finished_paths(folder, _DEEPEST), _MOST)
         if (read_numbers(path.name) if path.is_dir() else looks_like_checkpoint(path.name))
     ]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Filling:
+class PrefetchedTensor:
     """Rows of a tensor that threads make, piece by piece and in order.
 
     A slice of it waits until its rows are there, so that what comes first can be used while the
@@ -25,8 +25,9 @@ class Filling:
 
     Example:
         >>> rows = torch.empty(4)
-        >>> filling = Filling(rows, lambda part: rows[part].fill_(part.start), step=2, workers=1)
-        >>> filling[:3]
+        >>> fill = lambda part: rows[part].fill_(part.start)
+        >>> tensor = PrefetchedTensor(rows, fill, step=2, workers=1)
+        >>> tensor[:3]
         tensor([0., 0., 2.])
     """
 
@@ -87,4 +88,4 @@ class Filling:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-Images = Tensor | Filling
+Images = Tensor | PrefetchedTensor

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from densescope.features.format_row import Format, Weights
+from densescope.features.formats.row import Format, Weights
 from densescope.features.normalization import IMAGENET
 
 _WHOSE = {

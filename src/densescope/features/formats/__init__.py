@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from densescope.errors import CheckpointError
-from densescope.features.format_row import FileNames as FileNames
-from densescope.features.format_row import Format as Format
-from densescope.features.format_row import Weights as Weights
-from densescope.features.formats_dino23 import DINO23_ROWS
-from densescope.features.formats_general import GENERAL_ROWS
-from densescope.features.formats_resnets import RESNET_ROWS
-from densescope.features.formats_transformers import TRANSFORMER_ROWS
+from densescope.features.formats.dino23 import DINO23_ROWS
+from densescope.features.formats.general import GENERAL_ROWS
+from densescope.features.formats.resnets import RESNET_ROWS
+from densescope.features.formats.row import FileNames as FileNames
+from densescope.features.formats.row import Format as Format
+from densescope.features.formats.row import Weights as Weights
+from densescope.features.formats.transformers import TRANSFORMER_ROWS
 
 _ROWS = (*TRANSFORMER_ROWS, *RESNET_ROWS, *DINO23_ROWS, *GENERAL_ROWS)
 FORMATS: Mapping[str, Format] = MappingProxyType({row.name: row for row in _ROWS})

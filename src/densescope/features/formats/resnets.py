@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from densescope.features.conversions import convnext_names
-from densescope.features.format_row import (
+from densescope.features.formats.row import (
     CLASSIFIER,
     NUMBERED_RESNET,
     PTH_TAR,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from densescope.errors import CheckpointError, DataError, DensescopeError
-from densescope.features.detection import Determined, determine, is_open
+from densescope.features.detection import ResolvedSpec, needs_resolving, resolve_spec
 from densescope.features.discovery import find_checkpoints
 from densescope.features.names import ENDINGS, CheckpointNames
 from densescope.features.spec import AUTO, BackboneSpec
@@ -16,25 +16,25 @@ from densescope.runs.store import LIVE, RunStore
 from densescope.runs.watch_events import WatchEvent, WatchSettings
 
 
-def determine_run(
+def resolve_run_spec(
     folder: Path, spec: BackboneSpec, names: CheckpointNames | None, store: RunStore
-) -> Determined:
+) -> ResolvedSpec:
     """One spec for all checkpoints of a run: as in its records, else as its first file says.
 
     Raises:
         DataError: there is no folder, or no checkpoint in it.
         CheckpointError: no checkpoint can be read, or what the first one is stays open.
     """
-    if not is_open(spec):
+    if not needs_resolving(spec):
         spec.check()
-        return Determined(spec)
+        return ResolvedSpec(spec)
     before = _as_before(spec, store)
     if before is not None:
-        return Determined(before, f"read as before: {before.format}")
+        return ResolvedSpec(before, f"read as before: {before.format}")
     reason: CheckpointError | None = None
     for path in _files(folder, spec, names):
         try:
-            return determine(path, spec)
+            return resolve_spec(path, spec)
         except CheckpointError as error:
             if getattr(error, "step", "read") != "read":
                 raise
@@ -43,7 +43,7 @@ def determine_run(
     raise reason
 
 
-def await_run(
+def wait_for_spec(
     folder: Path,
     spec: BackboneSpec,
     names: CheckpointNames | None,
@@ -52,7 +52,7 @@ def await_run(
     report: Callable[[WatchEvent], None],
     sleep: Callable[[float], None],
 ) -> BackboneSpec | None:
-    """:func:`determine_run` as soon as there is a checkpoint that can be read.
+    """:func:`resolve_run_spec` as soon as there is a checkpoint that can be read.
 
     Returns:
         The spec; ``None`` where the watch was idle for too long before.
@@ -61,17 +61,17 @@ def await_run(
         DataError: ``once``, and there is no checkpoint.
         CheckpointError: ``once``, and none can be read; or what the first one is stays open.
     """
-    began, said = time.monotonic(), ""
+    began, reported = time.monotonic(), ""
     while True:
         try:
-            found = determine_run(folder, spec, names, store)
+            found = resolve_run_spec(folder, spec, names, store)
         except DensescopeError as error:
             is_read = getattr(error, "step", "read") != "read"
             if watching.once or is_read or not isinstance(error, DataError | CheckpointError):
                 raise
-            if str(error) != said:
+            if str(error) != reported:
                 report(WatchEvent("note", text=f"waiting for a first checkpoint: {error}"))
-            said, limit = str(error), watching.until_idle_seconds
+            reported, limit = str(error), watching.until_idle_seconds
             if limit is not None and time.monotonic() - began >= limit:
                 return None
             sleep(watching.poll_seconds)
@@ -96,7 +96,7 @@ def _as_before(spec: BackboneSpec, store: RunStore) -> BackboneSpec | None:
         architecture_options=spec.architecture_options or found.architecture_options,
         weights=spec.weights or found.weights,
     )
-    return asked if not is_open(asked) else None
+    return asked if not needs_resolving(asked) else None
 
 
 def _files(folder: Path, spec: BackboneSpec, names: CheckpointNames | None) -> Iterator[Path]:
