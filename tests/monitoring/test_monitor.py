@@ -259,9 +259,9 @@ def test_a_function_reads_the_tokens_of_any_other_model(tokens: Any) -> None:
     )
     look = only(wrapped.observe(model, step=0))
     expected = only(DenseMonitor(pixels(), settings=SETTINGS).observe(vit(), step=0))
-    assert look.reading is not None
-    assert expected.reading is not None
-    assert look.reading.estimate("released.dse_lambda_1") == expected.reading.estimate(
+    assert look.values is not None
+    assert expected.values is not None
+    assert look.values.estimate("released.dse_lambda_1") == expected.values.estimate(
         "released.dse_lambda_1"
     )
     assert wrapped.records[0].checkpoint["architecture"] == "Own"

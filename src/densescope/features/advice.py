@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from densescope.features.architectures import options_from_shapes
-from densescope.features.conversions import mocov3_heads
 from densescope.features.formats.row import Format
 from densescope.features.layouts import StepError, prefix_in_the_way
 from densescope.features.network_prefixes import network_prefixes
-from densescope.features.shapes import Shaped, architectures_of
+from densescope.features.shapes import Shaped, architectures_of, mocov3_heads
 
 
 @dataclass(frozen=True)

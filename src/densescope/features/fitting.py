@@ -10,7 +10,6 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
-from densescope.features.conversions import mocov3_heads
 from densescope.features.formats import FORMATS, Format, Weights
 from densescope.features.formats.row import EMA
 from densescope.features.layouts import (
@@ -23,6 +22,7 @@ from densescope.features.layouts import (
 )
 from densescope.features.network_prefixes import flattened, network_prefixes
 from densescope.features.ranks import FLAT_NAMES
+from densescope.features.shapes import mocov3_heads
 from densescope.features.wrappers import without_wrappers
 
 # Names that must occur, names that may occur: enough to tell families apart.

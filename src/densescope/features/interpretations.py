@@ -11,13 +11,12 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.checkpoints import Container
-from densescope.features.conversions import mocov3_heads
 from densescope.features.fitting import fixes_heads_of_anyone, for_network, prefixes_of
 from densescope.features.formats import FORMATS
 from densescope.features.formats.row import Format, Weights
 from densescope.features.layouts import tensors_at, unpack
 from densescope.features.normalization import IMAGENET, Normalization, of_architecture
-from densescope.features.shapes import Shaped, architectures_of, try_architecture
+from densescope.features.shapes import Shaped, architectures_of, mocov3_heads, try_architecture
 from densescope.features.sharded import settings_of, timm_model_of
 from densescope.features.spec import AUTO, BackboneSpec
 
