@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from densescope.errors import DataError, InputError, RecordError
 from densescope.evaluation.scenes import make_scenes, save_scenes
+from densescope.evaluation.uncertainty import probed_images
 from densescope.features.names import CheckpointNames
 from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord
@@ -175,3 +177,43 @@ def test_wrong_requests_are_sentences(scored: Path, labelled: LabelledData) -> N
     (scored.parent / "run").rename(scored.parent / "elsewhere")
     with pytest.raises(RecordError, match="is no longer at"):
         probed(scored, labelled)
+
+
+def test_folds_few_labels_and_blocks_have_records_of_their_own(
+    scored: Path, labelled: LabelledData
+) -> None:
+    request = ProbeRequest(image_size=32)
+    said: list[str] = []
+    folded = replace(labelled, folds=2, blocks=r"(..)$")
+    (record, *_) = probe_run(scored, folded, request, only="shortlist", say=said.append)
+    assert record.status == "probed", record.error
+    assert "probing" in said[1]
+    assert "(linear): 36 images in 2 folds at 32 pixels" in said[1]
+    images = probed_images(record)
+    assert images is not None
+    assert len(images.names) == 36
+    assert sorted(set(images.folds)) == [0, 1]
+    assert images.block_count == 24  # the same number in both splits is one block
+    few = probe_run(scored, replace(labelled, labels=5), request, only="shortlist", say=said.append)
+    assert "(linear): 5 of 24 training and 12 test images at 32 pixels" in said[-1]
+    assert len(few[0].values) == 5
+    assert set(RunStore(scored).probes()) == {
+        "scenes-folds2-linear-image-size32",
+        "scenes-labels5-linear-image-size32",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "task", "sentence"),
+    [
+        ({"folds": 2, "labels": 5}, "segmentation", "folds use all labels and a number of labels"),
+        ({"folds": 1}, "segmentation", "1 folds are impossible: at least 2"),
+        ({"blocks": "("}, "segmentation", "is no regular expression"),
+        ({"folds": 2, "test_root": Path("x")}, "depth", "folds go with masks, not with labels for"),
+    ],
+)
+def test_impossible_parts_of_labels_are_refused(
+    more: dict[str, object], task: str, sentence: str, labelled: LabelledData
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        replace(labelled, **more).check(task)  # type: ignore[arg-type]

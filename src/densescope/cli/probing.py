@@ -108,6 +108,22 @@ class ProbeOptions:
         str | None,
         option("Unit of integer depth maps: millimeters, centimeters, meters or 1/256 meters."),
     ] = None
+    blocks: Annotated[
+        str | None,
+        option(
+            "Regular expression whose groups, found in the name of an image, say which images "
+            "belong together (default: the data set's rule, else folders).",
+            metavar="REGEX",
+        ),
+    ] = None
+    folds: Annotated[
+        int | None,
+        option("Cross-validate over all images in so many folds; blocks stay whole.", least=2),
+    ] = None
+    labels: Annotated[
+        int | None,
+        option("Fit on so many training images, drawn anew for each seed.", least=2),
+    ] = None
     probe_size: Annotated[
         int | None,
         option("Side of the images in pixels (default: the protocol's).", PROBE, least=1),
@@ -147,6 +163,9 @@ class ProbeOptions:
             classes=self._classes(),
             ignored=self.ignore,
             drawn=self._drawn(),
+            blocks=self.blocks,
+            folds=self.folds,
+            labels=self.labels,
         )
         data.check(find_protocol(self.protocol).task)
         return data

@@ -50,6 +50,10 @@ class StoredArray:
         """Entries ``start`` to ``stop`` of the first axis; features as float32."""
         return self._restore(np.array(self.values[start:stop]))
 
+    def some(self, indices: Tensor) -> StoredArray:
+        """Entries of the first axis as an array in memory, stored as they are."""
+        return StoredArray(np.array(self.values[indices.numpy()]), self.offset, self.scale)
+
     def take(self, indices: Tensor) -> Tensor:
         """Entries of the first axis in the order of ``indices``; features as float32."""
         return self._restore(np.array(self.values[indices.numpy()]))

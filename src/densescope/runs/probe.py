@@ -146,7 +146,7 @@ def probe_run(
     settings = protocol_settings(
         request.protocol, opened, seeds=request.seeds, changes=request.changes
     )
-    room = request.room(data.dataset)
+    room = request.room(data.dataset + opened.variant)
     records, total = [], len(scored)
     kept = {
         score.name: record
@@ -196,9 +196,14 @@ def _open(data: LabelledData, request: ProbeRequest, say: Callable[[str], None])
 
 
 def _words(what: str, data: ProbeData, request: ProbeRequest) -> str:
+    train, test = f"{len(data.train):,} training", f"{len(data.test):,} test images"
+    if data.labels is not None:
+        train = f"{data.labels} of {train}"
+    images = f"{train} and {test}"
+    if data.folds:
+        images = f"{len(data.train):,} images in {max(data.folds) + 1} folds"
     return (
-        f"probing {what} on {data.name} ({request.protocol}): {len(data.train):,} training and "
-        f"{len(data.test):,} test images at {request.pixels} pixels"
+        f"probing {what} on {data.name} ({request.protocol}): {images} at {request.pixels} pixels"
     )
 
 
@@ -290,7 +295,7 @@ def _record(
         return replace(blank, status="failed", error=str(error))
     except Exception as error:  # the rest of the run must go on; the reason is recorded
         return replace(blank, status="failed", error=f"unexpected {type(error).__name__}: {error}")
-    _keep_masks(store, request.room(data.name), score.name, loaded, outcome, data)
+    _keep_masks(store, request.room(data.name + data.variant), score.name, loaded, outcome, data)
     device = device_name(resolve_device(compute.device))
     return replace(
         blank,

@@ -18,4 +18,5 @@ from densescope.evaluation.datasets.opening import find_split as find_split
 from densescope.evaluation.datasets.opening import open_dataset as open_dataset
 from densescope.evaluation.datasets.rows import DATASETS as DATASETS
 from densescope.evaluation.datasets.sets import SegmentationSet as SegmentationSet
+from densescope.evaluation.datasets.sets import joined_splits as joined_splits
 from densescope.evaluation.datasets.sets import overlap as overlap

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -121,6 +122,31 @@ class SegmentationSet:
         if unknown.any():
             raise _unknown_values(self, path, values[unknown])
         return ids.astype(np.uint8)
+
+
+def joined_splits(splits: Sequence[SegmentationSet]) -> SegmentationSet:
+    """All images of several splits as one; a name gets its split before it.
+
+    The blocks are those that the images have in their splits; an image that is a block of its own
+    stays one.
+    """
+    first = splits[0]
+    pairs = [replace(p, name=f"{one.split}/{p.name}") for one in splits for p in one.pairs]
+    notes = [one.note for one in splits if one.note]
+    return replace(
+        first,
+        split="+".join(one.split for one in splits),
+        pairs=tuple(pairs),
+        note="; ".join(dict.fromkeys(notes)) or None,
+        drawn=None,
+        block_of=partial(_block_without_split, first.block_of),
+    )
+
+
+def _block_without_split(rule: BlockRule, name: str) -> str:
+    own = name.partition("/")[2]
+    block = rule(own)
+    return name if block == own else block
 
 
 def lookup_table(mapping: Mapping[int, int], ignored: Sequence[int]) -> np.ndarray[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError, InputError
+from densescope.evaluation.blocks import fold_of_images
 from densescope.evaluation.datasets import (
     DepthSet,
     LabelledImages,
     SegmentationSet,
     decode_depths,
     decode_split,
+    joined_splits,
     overlap,
 )
 
@@ -36,6 +39,9 @@ class ProbeData:
         test: read to measure, once.
         fingerprints: sha256 over names, images and labels, of ``"train"`` and ``"test"``.
         notes: what to know before believing a number.
+        folds: of cross-validation, the fold of each image; ``train`` and ``test`` are then the
+            same images, all of them. Empty without.
+        labels: training images that are drawn as the labelled ones; all of them by default.
     """
 
     name: str
@@ -44,10 +50,19 @@ class ProbeData:
     test: LabelledSet
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()
+    labels: int | None = None
 
     def part(self, name: str) -> Any:
         """``train`` or ``test``."""
         return self.train if name == "train" else self.test
+
+    @property
+    def variant(self) -> str:
+        """What tells the records of these labels from those of the plain halves."""
+        if self.folds:
+            return f"-folds{max(self.folds) + 1}"
+        return "" if self.labels is None else f"-labels{self.labels}"
 
     @property
     def classes(self) -> int:
@@ -96,6 +111,32 @@ def probe_data(name: str, train: LabelledSet, test: LabelledSet) -> ProbeData:
         )
     prints = {"train": fingerprint_of(train), "test": fingerprint_of(test)}
     return ProbeData(name, kinds[0], train, test, prints, tuple(dict.fromkeys(notes)))
+
+
+def cross_validated(name: str, splits: Sequence[SegmentationSet], folds: int) -> ProbeData:
+    """All images of several splits, in folds that keep blocks whole.
+
+    Args:
+        name: what records call the data set.
+        splits: of one data set, with the same classes.
+        folds: how many, at least 2.
+
+    Raises:
+        InputError: fewer than two folds.
+        DataError: fewer blocks than folds.
+    """
+    whole = joined_splits(splits)
+    rule = fold_of_images(whole.blocks, folds)
+    digest = whole.fingerprint()
+    return ProbeData(
+        name,
+        "segmentation",
+        whole,
+        whole,
+        {"train": digest, "test": digest},
+        () if whole.note is None else (whole.note,),
+        rule,
+    )
 
 
 def task_of(half: LabelledSet) -> Task:

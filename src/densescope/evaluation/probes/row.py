@@ -167,6 +167,7 @@ class ProbeTask:
         batching: images per forward pass; does not change results.
         precision: ``"float32"`` or ``"bfloat16"`` of the forward pass.
         workers: threads that decode images.
+        known: features of ``"train"`` and ``"test"`` that need not be computed.
     """
 
     row: ProbeProtocol
@@ -179,6 +180,7 @@ class ProbeTask:
     batching: Batching = field(default_factory=Batching)
     precision: str = "float32"
     workers: int | None = None
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def piece(self) -> int:

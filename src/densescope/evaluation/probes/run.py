@@ -14,6 +14,7 @@ from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.datasets import SegmentationSet
 from densescope.evaluation.probes.data import ProbeData
+from densescope.evaluation.probes.repeated import default_seeds, run_engine
 from densescope.evaluation.probes.row import Found, ProbeProtocol, ProbeTask
 from densescope.evaluation.probes.table import find_protocol
 from densescope.evaluation.uncertainty import ProbedImages
@@ -83,7 +84,7 @@ def protocol_settings(
         fingerprints of the data.
     """
     row = find_protocol(protocol).adapted(**(changes or {}))
-    return _settings(row, data, tuple(row.seeds if seeds is None else seeds), precision)
+    return _settings(row, data, _seeds(row, data, seeds), precision)
 
 
 def run_protocol(
@@ -130,7 +131,7 @@ def run_protocol(
         DataError: an image or label is damaged.
     """
     row = find_protocol(protocol).adapted(**(changes or {}))
-    chosen = tuple(row.seeds if seeds is None else seeds)
+    chosen = _seeds(row, data, seeds)
     cache = cache or FeatureCache()
     _check(row, backbone, data, chosen, precision)
     if cache.folder is not None and not identity:
@@ -148,7 +149,7 @@ def run_protocol(
         precision=precision,
         workers=workers,
     )
-    found = row.engine(task)
+    found = run_engine(task)
     notes = [*_note(found.details), *data.notes, *_change_notes(row)]
     details = {**found.details, "notes": notes}
     details.pop("note", None)
@@ -235,8 +236,15 @@ def _settings(
         **row.to_json(),
         "seeds": list(seeds),
         "precision": precision,
-        "data": {"name": data.name, **data.fingerprints, **_drawn(data)},
+        "data": {"name": data.name, **data.fingerprints, **_drawn(data), **_variant(data)},
     }
+
+
+def _variant(data: ProbeData) -> dict[str, Any]:
+    """Folds or few labels, where either was asked for."""
+    if data.folds:
+        return {"folds": max(data.folds) + 1}
+    return {} if data.labels is None else {"labels": data.labels}
 
 
 def _drawn(data: ProbeData) -> dict[str, Any]:
@@ -268,10 +276,14 @@ def _check(
         raise InputError(f"no precision {precision!r}: use {' or '.join(PRECISIONS)}")
 
 
+def _seeds(row: ProbeProtocol, data: ProbeData, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    return default_seeds(row, data.labels) if seeds is None else tuple(seeds)
+
+
 def _images(found: Found, data: ProbeData) -> Mapping[str, Any]:
     if not found.counts or not isinstance(data.test, SegmentationSet):
         return {}
-    return ProbedImages(data.test.names, data.test.blocks, (), found.counts).to_json()
+    return ProbedImages(data.test.names, data.test.blocks, data.folds, found.counts).to_json()
 
 
 def _change_notes(row: ProbeProtocol) -> list[str]:
