@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import pytest
 from cyclopts import App, CycloptsError, Parameter
 
+from densescope.cli import headings
 from densescope.cli import options as o
 from densescope.cli.app import app
 from densescope.cli.failures import UsageError
 from densescope.cli.parsing import (
-    MAIN,
     ConfigOption,
     Only,
     conditions_of,
@@ -39,7 +39,7 @@ def made(verb: Callable[..., Any]) -> App:
     return one
 
 
-@Parameter(name="*", group=MAIN)
+@Parameter(name="*", group=headings.MAIN)
 @dataclass(frozen=True)
 class Pair:
     first: Annotated[int, option("one")]
@@ -54,7 +54,7 @@ def pair(*words: object) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     def verb(
-        place: Annotated[Path, file("place", MAIN, name="PLACE")],
+        place: Annotated[Path, file("place", headings.MAIN, name="PLACE")],
         /,
         *,
         pair: Pair,
@@ -151,7 +151,7 @@ def test_a_count_is_a_number_or_auto(tmp_path: Path) -> None:
             counts("--batch-size", text)
 
 
-@Parameter(name="*", group=MAIN)
+@Parameter(name="*", group=headings.MAIN)
 @dataclass(frozen=True)
 class Added:
     extra: Annotated[str | None, option("what")] = None

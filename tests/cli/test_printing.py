@@ -10,7 +10,7 @@ import pytest
 from cyclopts import Group
 from rich.text import Text
 
-from densescope.cli import parsing
+from densescope.cli import headings
 from densescope.cli.app import app
 from densescope.cli.tables import Screen
 from tests.cli.running import VERBS, densescope, help_of, in_a_process, options_of
@@ -23,7 +23,7 @@ def test_help_and_version() -> None:
     assert shell.stdout.startswith("densescope 0.")
 
 
-HEADINGS = [one for one in vars(parsing).values() if isinstance(one, Group)]
+HEADINGS = [one for one in vars(headings).values() if isinstance(one, Group)]
 
 
 def words_of(shown: str) -> set[str]:

@@ -112,15 +112,15 @@ _verb(
     Writes summary.json, summary.md and summary.html into the output folder.""",
 )
 _verb(
-    "checkpoints:check",
+    "lookup:check",
     LOOK_UP,
     """Say whether a checkpoint loads; if not, which step failed and which formats would fit.
 
     The exit code is 1 when it does not load, 2 when an option names what does not exist.""",
 )
-_verb("checkpoints:formats", LOOK_UP, "List the checkpoint layouts that can be read.")
-_verb("probing:protocols", LOOK_UP, "List the protocols of labelled probes.")
-_verb("training:methods", LOOK_UP, "List the methods that pretrain can train.")
+_verb("lookup:formats", LOOK_UP, "List the checkpoint layouts that can be read.")
+_verb("lookup:protocols", LOOK_UP, "List the protocols of labelled probes.")
+_verb("lookup:methods", LOOK_UP, "List the methods that pretrain can train.")
 app.register_install_completion_command(
     group=ABOUT, help="Let the shell complete verbs and options (bash, zsh, fish), and exit."
 )

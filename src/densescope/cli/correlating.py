@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 from rich.text import Text
 
+from densescope.cli import headings as h
 from densescope.cli.failures import UsageError
 from densescope.cli.options import LayerOption
-from densescope.cli.parsing import MAIN, ConfigOption, Only, file, option, place
+from densescope.cli.parsing import ConfigOption, Only, file, option, place
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
@@ -27,7 +28,7 @@ def correlate(
         list[Path],
         place(
             "Folders that a sweep and a probe wrote; several give their mean too.",
-            MAIN,
+            h.MAIN,
             name="SCORES...",
         ),
     ],
@@ -35,11 +36,11 @@ def correlate(
     *,
     losses: Annotated[
         Path | None,
-        file("Training log: shows also what choosing by the loss would have cost.", MAIN),
+        file("Training log: shows also what choosing by the loss would have cost.", h.MAIN),
     ] = None,
     losses_offset: Annotated[
         int,
-        option("Number in the name of the checkpoint minus the epoch of the log.", MAIN),
+        option("Number in the name of the checkpoint minus the epoch of the log.", h.MAIN),
         Only("--losses"),
     ] = 0,
     layer: LayerOption = -1,

@@ -6,18 +6,19 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
-from densescope.cli.parsing import MAIN, ConfigOption, file, option
+from densescope.cli import headings as h
+from densescope.cli.parsing import ConfigOption, file, option
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import selection_table
 
 
 def demo(
     *,
-    output: Annotated[Path, file("Folder for everything; it is emptied first.", MAIN)] = Path(
+    output: Annotated[Path, file("Folder for everything; it is emptied first.", h.MAIN)] = Path(
         "demo"
     ),
-    steps: Annotated[int, option("Optimizer steps of the training.", MAIN, least=48)] = 264,
-    seed: Annotated[int, option("Seed of the images, the training and the scores.", MAIN)] = 0,
+    steps: Annotated[int, option("Optimizer steps of the training.", h.MAIN, least=48)] = 264,
+    seed: Annotated[int, option("Seed of the images, the training and the scores.", h.MAIN)] = 0,
     config: ConfigOption = None,
 ) -> None:
     """Pretrain, sweep, select, report and probe on images the package makes itself."""

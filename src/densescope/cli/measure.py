@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 
+from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures, print_left_out
-from densescope.cli.parsing import CHOICE, MAIN, ConfigOption, Only, from_options, option, place
+from densescope.cli.parsing import ConfigOption, Only, from_options, option, place
 from densescope.cli.tables import (
     backbone_in_words,
     score_table,
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    run_folder: Annotated[Path, place("Folder of the checkpoints.", MAIN, name="RUN_FOLDER")],
+    run_folder: Annotated[Path, place("Folder of the checkpoints.", h.MAIN, name="RUN_FOLDER")],
     /,
     *,
-    output: Annotated[Path, place("Folder for the records of the run.", MAIN)],
+    output: Annotated[Path, place("Folder for the records of the run.", h.MAIN)],
     scoring: o.SweepOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
     folder: o.FolderOptions = o.FolderOptions(),
@@ -130,12 +131,12 @@ def _choice(records: list[ScoreRecord]) -> str:
 
 
 def score(
-    checkpoint: Annotated[Path, place("Checkpoint file or folder.", MAIN, name="CHECKPOINT")],
+    checkpoint: Annotated[Path, place("Checkpoint file or folder.", h.MAIN, name="CHECKPOINT")],
     /,
     *,
     scoring: o.ScoreOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
-    write: Annotated[Path | None, place("File for the record: FILE.json.", MAIN)] = None,
+    write: Annotated[Path | None, place("File for the record: FILE.json.", h.MAIN)] = None,
     config: ConfigOption = None,
 ) -> None:
     """Score one checkpoint file."""
@@ -167,17 +168,17 @@ def select(
     *,
     write: Annotated[
         list[Path] | None,
-        place("File for the table: FILE.json, .csv or .parquet; may be repeated.", MAIN),
+        place("File for the table: FILE.json, .csv or .parquet; may be repeated.", h.MAIN),
     ] = None,
     purpose: Annotated[
         Literal["use", "gram-teacher"],
         option(
-            "Purpose: to use the features, or to teach by Gram anchoring.", CHOICE, name="--for"
+            "Purpose: to use the features, or to teach by Gram anchoring.", h.CHOICE, name="--for"
         ),
     ] = "use",
     first_part: Annotated[
         float,
-        option("Fraction of the run that a Gram teacher may come from.", CHOICE),
+        option("Fraction of the run that a Gram teacher may come from.", h.CHOICE),
         Only("--for", "gram-teacher"),
     ] = 0.5,
     definition: o.DefinitionOption = "released",
@@ -230,7 +231,7 @@ def report(
     /,
     *,
     write: Annotated[
-        Path | None, place("File for the report (default: SCORES/report.html).", MAIN)
+        Path | None, place("File for the report (default: SCORES/report.html).", h.MAIN)
     ] = None,
     definition: o.DefinitionOption = "released",
     layer: o.LayerOption = -1,

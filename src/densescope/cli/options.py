@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from densescope.cli import headings as h
 from densescope.cli.failures import UsageError
 from densescope.cli.parsing import (
-    BACKBONE,
-    CHECKPOINTS,
-    CHOICE,
-    COMPUTE,
-    EXECUTOR,
-    MAIN,
-    METRICS,
-    RACE,
     Only,
     count_or_auto,
     file,
@@ -42,40 +35,40 @@ _RACE = Only("--images-count", "auto")
 _RAY = Only("--executor", "ray")
 
 ScoresArgument = Annotated[
-    Path, place("Folder that a sweep wrote: the records of one run.", MAIN, name="SCORES")
+    Path, place("Folder that a sweep wrote: the records of one run.", h.MAIN, name="SCORES")
 ]
 DefinitionOption = Annotated[
-    Literal["released", "paper"], option("Definition of DSE that decides.", CHOICE)
+    Literal["released", "paper"], option("Definition of DSE that decides.", h.CHOICE)
 ]
 LayerOption = Annotated[
-    int, option("Block whose metrics decide; negative numbers count from the last.", CHOICE)
+    int, option("Block whose metrics decide; negative numbers count from the last.", h.CHOICE)
 ]
 DeviceOption = Annotated[
-    str, option("Device: auto, cpu, cuda, cuda:1, ...", COMPUTE, metavar="DEVICE")
+    str, option("Device: auto, cpu, cuda, cuda:1, ...", h.COMPUTE, metavar="DEVICE")
 ]
 BatchSizeOption = Annotated[
     Literal["auto"] | int,
     option(
         "Images per forward pass; auto finds what fits.",
-        COMPUTE,
+        h.COMPUTE,
         least=1,
         metavar="auto|COUNT",
         converter=count_or_auto,
     ),
 ]
-WorkersOption = Annotated[int, option("Threads that decode images.", COMPUTE, least=1)]
+WorkersOption = Annotated[int, option("Threads that decode images.", h.COMPUTE, least=1)]
 _SETTING = "KEY=VALUE"
 _KINDS = {int: "a whole number", bool: "true or false"}
 
 
-@Parameter(name="*", group=BACKBONE)
+@Parameter(name="*", group=h.BACKBONE)
 @dataclass(frozen=True)
 class BackboneOptions:
     """How a checkpoint file becomes a backbone."""
 
     format: Annotated[
         str,
-        option("Layout of the checkpoint files (list: densescope formats); auto finds it.", MAIN),
+        option("Layout of the checkpoint files (list: densescope formats); auto finds it.", h.MAIN),
     ] = "auto"
     architecture: Annotated[
         str | None, option("Model name in timm (default: the format's own).", metavar="NAME")
@@ -127,7 +120,7 @@ class BackboneOptions:
         return spec
 
 
-@Parameter(name="*", group=CHECKPOINTS)
+@Parameter(name="*", group=h.CHECKPOINTS)
 @dataclass(frozen=True)
 class FolderOptions:
     """Which checkpoints belong to the run, and whether records of it may be replaced."""
@@ -160,14 +153,14 @@ class FolderOptions:
         return CheckpointNames(self.pattern, self.unit, self.recursive)
 
 
-@Parameter(name="*", group=METRICS)
+@Parameter(name="*", group=h.METRICS)
 @dataclass(frozen=True)
 class ScoringOptions:
     """What is scored, and how."""
 
     images: Annotated[
         Path,
-        file("Images without labels: a folder, tar shards, or a saved image set.", MAIN),
+        file("Images without labels: a folder, tar shards, or a saved image set.", h.MAIN),
     ]
     layers: Annotated[
         tuple[int, ...],
@@ -189,10 +182,10 @@ class ScoringOptions:
     batch_size: BatchSizeOption = "auto"
     workers: WorkersOption = 4
     precision: Annotated[
-        Literal["float32", "bfloat16"], option("Precision of the forward pass.", COMPUTE)
+        Literal["float32", "bfloat16"], option("Precision of the forward pass.", h.COMPUTE)
     ] = "float32"
     image_cache: Annotated[
-        Path | None, file("Folder that keeps decoded images for later calls.", COMPUTE)
+        Path | None, file("Folder that keeps decoded images for later calls.", h.COMPUTE)
     ] = None
 
     @from_options
@@ -222,7 +215,7 @@ class ScoreOptions(ScoringOptions):
     """The same, on a fixed number of images."""
 
     images_count: Annotated[
-        int, option("Images to score on, drawn once for all checkpoints.", MAIN, least=2)
+        int, option("Images to score on, drawn once for all checkpoints.", h.MAIN, least=2)
     ] = 2048
 
 
@@ -235,7 +228,7 @@ class SweepOptions(ScoringOptions):
         option(
             "Images to score on, drawn once for all checkpoints; auto scores them in rounds and "
             "stops checkpoints that no longer matter for the choice.",
-            MAIN,
+            h.MAIN,
             least=2,
             metavar="auto|COUNT",
             converter=count_or_auto,
@@ -246,15 +239,15 @@ class SweepOptions(ScoringOptions):
         option(
             "Images per round, and per value of the effective rank; below 128 the intervals "
             "rest on fewer than 16 blocks.",
-            RACE,
+            h.RACE,
             least=2,
         ),
         _RACE,
     ] = 256
-    rounds: Annotated[int, option("Largest number of rounds.", RACE, least=1), _RACE] = 8
+    rounds: Annotated[int, option("Largest number of rounds.", h.RACE, least=1), _RACE] = 8
     alpha: Annotated[
         float,
-        option("Largest probability of stopping the best checkpoint wrongly.", RACE),
+        option("Largest probability of stopping the best checkpoint wrongly.", h.RACE),
         _RACE,
     ] = 0.05
 
@@ -268,7 +261,7 @@ class SweepOptions(ScoringOptions):
         return self.images_count
 
 
-@Parameter(name="*", group=EXECUTOR)
+@Parameter(name="*", group=h.EXECUTOR)
 @dataclass(frozen=True)
 class ClusterOptions:
     """On which machines the work is done."""

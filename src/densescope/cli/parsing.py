@@ -13,29 +13,13 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_or
 from cyclopts import Argument, ArgumentCollection, CycloptsError, Group, Parameter, Token
 from cyclopts.config import Dict
 
+from densescope.cli import headings
 from densescope.cli.failures import UsageError
 from densescope.errors import DensescopeError
 from densescope.toml import read_toml
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-MAIN = Group.create_ordered("Main")
-BACKBONE = Group.create_ordered("Backbone", "How a checkpoint file becomes a network.")
-CHECKPOINTS = Group.create_ordered("Checkpoints", "Which files belong to the run.")
-LABELS = Group.create_ordered("Labels")
-PROBE = Group.create_ordered("Probe")
-ONE_FILE = Group.create_ordered("Backbone", "For one checkpoint; a scored run knows its network.")
-NETWORK = Group.create_ordered("Network")
-RECIPE = Group.create_ordered("Recipe")
-METRICS = Group.create_ordered("Metrics")
-RACE = Group.create_ordered("Race", "With --images-count auto: images are scored in rounds.")
-CHOICE = Group.create_ordered("Choice")
-WATCH = Group.create_ordered("Watching")
-ALARM = Group.create_ordered("Alarm")
-MONITOR = Group.create_ordered("Monitor", "With --monitor: metrics while the network is trained.")
-COMPUTE = Group.create_ordered("Compute")
-EXECUTOR = Group.create_ordered("Executor", "Where checkpoints are scored at the same time.")
 
 
 def option(
@@ -269,5 +253,5 @@ def in_file(argument: Argument) -> bool:
 
 ConfigOption = Annotated[
     Path | None,
-    file("TOML file with options of this command, a line KEY = VALUE for each.", MAIN),
+    file("TOML file with options of this command, a line KEY = VALUE for each.", headings.MAIN),
 ]

@@ -14,14 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures
 from densescope.cli.parsing import (
-    COMPUTE,
-    LABELS,
-    MAIN,
-    ONE_FILE,
-    PROBE,
     ConfigOption,
     Only,
     file,
@@ -49,7 +45,7 @@ AUTO = "auto"
 _OWN = Only("--dataset", FOLDERS)
 
 
-@Parameter(name="*", group=LABELS)
+@Parameter(name="*", group=h.LABELS)
 @dataclass(frozen=True)
 class ProbeOptions:
     """What is asked of the features, and of which labels."""
@@ -59,15 +55,15 @@ class ProbeOptions:
         option(
             "Labelled data: camvid, voc2012, ade20k, cityscapes-19, coco-stuff-27, ...; folders "
             "for images and masks of your own; any name for image-level labels and depth.",
-            MAIN,
+            h.MAIN,
         ),
     ]
     root: Annotated[
         Path,
-        file("Folder of that data; for image-level labels tar shards too.", MAIN),
+        file("Folder of that data; for image-level labels tar shards too.", h.MAIN),
     ]
     protocol: Annotated[
-        str, option("Protocol of the probe (list: densescope protocols).", MAIN)
+        str, option("Protocol of the probe (list: densescope protocols).", h.MAIN)
     ] = "linear"
     train_split: Annotated[str, option("Split that the probe is fitted on.")] = "train"
     test_split: Annotated[
@@ -126,22 +122,22 @@ class ProbeOptions:
     ] = None
     probe_size: Annotated[
         int | None,
-        option("Side of the images in pixels (default: the protocol's).", PROBE, least=1),
+        option("Side of the images in pixels (default: the protocol's).", h.PROBE, least=1),
     ] = None
     steps: Annotated[
-        int | None, option("Optimizer steps (default: the protocol's).", PROBE, least=1)
+        int | None, option("Optimizer steps (default: the protocol's).", h.PROBE, least=1)
     ] = None
     seeds: Annotated[
         tuple[int, ...],
         option(
             "Seeds of the probe, such as 0,1,2 (default: the protocol's).",
-            PROBE,
+            h.PROBE,
             metavar="INT,INT,...",
             converter=whole_numbers,
         ),
     ] = ()
     cache: Annotated[
-        Path | None, file("Folder that keeps extracted features for later calls.", COMPUTE)
+        Path | None, file("Folder that keeps extracted features for later calls.", h.COMPUTE)
     ] = None
     device: o.DeviceOption = "auto"
     batch_size: o.BatchSizeOption = "auto"
@@ -198,16 +194,16 @@ class ProbeOptions:
 
 def probe(
     target: Annotated[
-        Path, place("Folder that a sweep wrote, or one checkpoint.", MAIN, name="TARGET")
+        Path, place("Folder that a sweep wrote, or one checkpoint.", h.MAIN, name="TARGET")
     ],
     /,
     *,
     probing: ProbeOptions,
     only: Annotated[
         Literal["all", "shortlist"],
-        option("Checkpoints of a scored run: all, or the shortlist and the last.", MAIN),
+        option("Checkpoints of a scored run: all, or the shortlist and the last.", h.MAIN),
     ] = "all",
-    backbone: Annotated[o.BackboneOptions, Parameter(group=ONE_FILE)] = o.BackboneOptions(),
+    backbone: Annotated[o.BackboneOptions, Parameter(group=h.ONE_FILE)] = o.BackboneOptions(),
     config: ConfigOption = None,
 ) -> int:
     """Measure with labels what features are worth."""
@@ -252,17 +248,6 @@ def _refuse_backbone(backbone: o.BackboneOptions, run: Path) -> None:
             f"{run} is a scored run, which knows its format and its model: leave out "
             f"{', '.join(given)}{size}"
         )
-
-
-def protocols() -> None:
-    """List the probes there are."""
-    from densescope.evaluation.probes import PROTOCOLS
-
-    made = table("protocols", ["name", "what it is", "head", "task", "pixels", "source"], 9)
-    for row in PROTOCOLS.values():
-        pixels = str(row.image_size)
-        made.add_row(row.name, Text(row.title), Text(row.head), row.task, pixels, Text(row.source))
-    make_console().print(made)
 
 
 def _print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:

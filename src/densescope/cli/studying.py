@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.correlating import mean_table
-from densescope.cli.parsing import MAIN, ConfigOption, Only, file, option
+from densescope.cli.parsing import ConfigOption, Only, file, option
 from densescope.cli.tables import console as make_console
 
 _TRAINING = Only("--summary-only", False)
 
 
 def study(
-    spec: Annotated[Path, file("TOML file that describes the runs.", MAIN, name="SPEC")],
+    spec: Annotated[Path, file("TOML file that describes the runs.", h.MAIN, name="SPEC")],
     /,
     *,
-    output: Annotated[Path, file("Folder for all runs, tables and the figure.", MAIN)],
+    output: Annotated[Path, file("Folder for all runs, tables and the figure.", h.MAIN)],
     summary_only: Annotated[
-        bool, option("Summarize what is there, and run nothing.", MAIN)
+        bool, option("Summarize what is there, and run nothing.", h.MAIN)
     ] = False,
     device: Annotated[o.DeviceOption, _TRAINING] = "auto",
     batch_size: Annotated[o.BatchSizeOption, _TRAINING] = "auto",

@@ -12,24 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
+from densescope.cli import headings as h
 from densescope.cli.options import device_name
-from densescope.cli.parsing import (
-    COMPUTE,
-    MAIN,
-    MONITOR,
-    NETWORK,
-    RECIPE,
-    ConfigOption,
-    Only,
-    file,
-    from_options,
-    option,
-)
+from densescope.cli.parsing import ConfigOption, Only, file, from_options, option
 from densescope.cli.resuming import KeptOptions
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import table
 from densescope.cli.watching import ALARM_STANDS
 from densescope.selection.words import parts_line
 
@@ -49,7 +37,7 @@ _MONITORED = Only("--monitor")
 MONITORED = "monitor"  # sub-folder for the records of a monitor
 
 
-@Parameter(name="*", group=NETWORK)
+@Parameter(name="*", group=h.NETWORK)
 @dataclass(frozen=True)
 class NetworkOptions:
     """What is trained."""
@@ -80,7 +68,7 @@ class NetworkOptions:
         return replace(small, options={**small.options, **options}, image_size=self.image_size)
 
 
-@Parameter(name="*", group=RECIPE)
+@Parameter(name="*", group=h.RECIPE)
 @dataclass(frozen=True)
 class RecipeOptions:
     """How the method is set."""
@@ -128,23 +116,23 @@ class RecipeOptions:
         )
 
 
-@Parameter(name="*", group=COMPUTE)
+@Parameter(name="*", group=h.COMPUTE)
 @dataclass(frozen=True)
 class RunOptions:
     """How long, on what, and with what chance."""
 
-    steps: Annotated[int, option("Optimizer steps.", MAIN, least=1)] = 340
+    steps: Annotated[int, option("Optimizer steps.", h.MAIN, least=1)] = 340
     batch_size: Annotated[
-        int, option("Images per optimizer step, over all devices.", MAIN, least=1)
+        int, option("Images per optimizer step, over all devices.", h.MAIN, least=1)
     ] = 64
     checkpoint_every: Annotated[
-        int, option("Optimizer steps between two checkpoints.", MAIN, least=1)
+        int, option("Optimizer steps between two checkpoints.", h.MAIN, least=1)
     ] = 20
-    images_count: Annotated[int, option("Largest number of images to train on.", MAIN, least=2)] = (
-        100_000
-    )
+    images_count: Annotated[
+        int, option("Largest number of images to train on.", h.MAIN, least=2)
+    ] = 100_000
     seed: Annotated[
-        int, option("Seed of the weights, the order of images, the views and the masks.", MAIN)
+        int, option("Seed of the weights, the order of images, the views and the masks.", h.MAIN)
     ] = 0
     device: Annotated[str, option("Device: auto, cpu or cuda.", metavar="DEVICE")] = "auto"
     devices: Annotated[int, option("GPUs that share a batch.", least=1)] = 1
@@ -191,7 +179,7 @@ class RunOptions:
         return [made(folder, name="log", version="")]
 
 
-@Parameter(name="*", group=MONITOR)
+@Parameter(name="*", group=h.MONITOR)
 @dataclass(frozen=True)
 class MonitorOptions:
     """Metrics of the network while it is trained."""
@@ -255,18 +243,18 @@ def pretrain(
     *,
     images: Annotated[
         Path,
-        file("Images to train on: a folder, tar shards, or a saved image set.", MAIN),
+        file("Images to train on: a folder, tar shards, or a saved image set.", h.MAIN),
     ],
-    output: Annotated[Path, file("Folder for the checkpoints.", MAIN)],
+    output: Annotated[Path, file("Folder for the checkpoints.", h.MAIN)],
     method: Annotated[
-        str, option("Method of pretraining (list: densescope methods).", MAIN)
+        str, option("Method of pretraining (list: densescope methods).", h.MAIN)
     ] = "dino",
     resume: Annotated[
         bool,
-        option("Go on from the last checkpoint in --output, with the options of that run.", MAIN),
+        option("Go on from the last checkpoint in --output, with the options of that run.", h.MAIN),
     ] = False,
     start_from: Annotated[
-        Path | None, file("Checkpoint whose weights the training begins with.", MAIN)
+        Path | None, file("Checkpoint whose weights the training begins with.", h.MAIN)
     ] = None,
     network: NetworkOptions = NetworkOptions(),
     how: RecipeOptions = RecipeOptions(),
@@ -340,24 +328,3 @@ def _finish(console: Console, method: str, output: Path, monitoring: MonitorOpti
     # no architecture: these files say what they hold
     command = sweep_command(find_format(method), run=output)
     console.print(f"next: {command}", soft_wrap=True)
-
-
-def methods(
-    name: Annotated[
-        str | None, option("Method to show in full (default: a list of all).", MAIN, name="NAME")
-    ] = None,
-    /,
-) -> None:
-    """List the methods that pretrain can train."""
-    from densescope.pretraining.methods import METHODS, find_method, method_lines
-
-    console = make_console()
-    if name is not None:
-        for line in method_lines(from_options(find_method)(name)):
-            console.print(line)
-        return
-    made = table("methods", ["name", "method", "learns from", "backbones", "source"], 9)
-    for row in METHODS.values():
-        made.add_row(row.name, row.title, row.kind, ", ".join(row.families), Text(row.source))
-    console.print(made)
-    console.print("densescope methods NAME shows the recipe of one of them")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import (
     FAILED_CHECKPOINTS,
@@ -20,16 +21,7 @@ from densescope.cli.failures import (
     print_failures,
     print_left_out,
 )
-from densescope.cli.parsing import (
-    ALARM,
-    MAIN,
-    WATCH,
-    ConfigOption,
-    Only,
-    from_options,
-    option,
-    place,
-)
+from densescope.cli.parsing import ConfigOption, Only, from_options, option, place
 from densescope.cli.tables import console as make_console
 from densescope.metrics.lambdas import linear_combination
 from densescope.selection.headline import tie
@@ -47,7 +39,7 @@ ALARM_STANDS = 4
 _FOREVER = Only("--once", False)
 
 
-@Parameter(name="*", group=WATCH)
+@Parameter(name="*", group=h.WATCH)
 @dataclass(frozen=True)
 class WatchOptions:
     """When to look, when to end, and whom to tell."""
@@ -74,17 +66,17 @@ class WatchOptions:
     definition: o.DefinitionOption = "released"
     layer: o.LayerOption = -1
     patience: Annotated[
-        int, option("Checkpoints in a row that must have fallen for an alarm.", ALARM, least=1)
+        int, option("Checkpoints in a row that must have fallen for an alarm.", h.ALARM, least=1)
     ] = 2
     stop_on_alarm: Annotated[
-        bool, option(f"End with exit code {ALARM_STANDS} when an alarm stands.", ALARM)
+        bool, option(f"End with exit code {ALARM_STANDS} when an alarm stands.", h.ALARM)
     ] = False
     on_alarm: Annotated[
         str | None,
         option(
             "Command to run on an alarm, with the alarm as JSON on its input; or web address to "
             "POST it to.",
-            ALARM,
+            h.ALARM,
             metavar="COMMAND|URL",
         ),
     ] = None
@@ -118,11 +110,11 @@ class WatchOptions:
 
 def watch(
     run_folder: Annotated[
-        Path, place("Folder that a training job writes into.", MAIN, name="RUN_FOLDER")
+        Path, place("Folder that a training job writes into.", h.MAIN, name="RUN_FOLDER")
     ],
     /,
     *,
-    output: Annotated[Path, place("Folder for the records of the run.", MAIN)],
+    output: Annotated[Path, place("Folder for the records of the run.", h.MAIN)],
     scoring: o.ScoreOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
     folder: o.FolderOptions = o.FolderOptions(),

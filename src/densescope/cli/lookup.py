@@ -1,4 +1,4 @@
-"""``formats`` and ``check``."""
+"""``check``, ``formats``, ``protocols`` and ``methods``: what there is, and whether it fits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 from rich.text import Text
 
+from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import REFUSED, WRONG_USAGE
-from densescope.cli.parsing import MAIN, ConfigOption, from_options, option, place
+from densescope.cli.parsing import ConfigOption, from_options, option, place
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def formats(
     name: Annotated[
-        str | None, option("Format to show in full (default: a list of all).", MAIN, name="NAME")
+        str | None, option("Format to show in full (default: a list of all).", h.MAIN, name="NAME")
     ] = None,
     /,
 ) -> None:
@@ -47,7 +48,7 @@ def formats(
 
 
 def check(
-    checkpoint: Annotated[Path, place("Checkpoint file or folder.", MAIN, name="CHECKPOINT")],
+    checkpoint: Annotated[Path, place("Checkpoint file or folder.", h.MAIN, name="CHECKPOINT")],
     /,
     *,
     backbone: o.BackboneOptions = o.BackboneOptions(),
@@ -68,6 +69,38 @@ def check(
     if report.fits:
         return 0
     return WRONG_USAGE if report.step == "architecture" else REFUSED
+
+
+def protocols() -> None:
+    """List the probes there are."""
+    from densescope.evaluation.probes import PROTOCOLS
+
+    made = table("protocols", ["name", "what it is", "head", "task", "pixels", "source"], 9)
+    for row in PROTOCOLS.values():
+        pixels = str(row.image_size)
+        made.add_row(row.name, Text(row.title), Text(row.head), row.task, pixels, Text(row.source))
+    make_console().print(made)
+
+
+def methods(
+    name: Annotated[
+        str | None, option("Method to show in full (default: a list of all).", h.MAIN, name="NAME")
+    ] = None,
+    /,
+) -> None:
+    """List the methods that pretrain can train."""
+    from densescope.pretraining.methods import METHODS, find_method, method_lines
+
+    console = make_console()
+    if name is not None:
+        for line in method_lines(from_options(find_method)(name)):
+            console.print(line)
+        return
+    made = table("methods", ["name", "method", "learns from", "backbones", "source"], 9)
+    for row in METHODS.values():
+        made.add_row(row.name, row.title, row.kind, ", ".join(row.families), Text(row.source))
+    console.print(made)
+    console.print("densescope methods NAME shows the recipe of one of them")
 
 
 def _listed(names: FileNames) -> str:
