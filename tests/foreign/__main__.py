@@ -11,15 +11,15 @@ from tests.foreign.settings import Measured, every_setting, measure
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "foreign.md"
 HEAD = """# Files of other code
 
-Each line is a file in the layout that a public code base writes in a setting its users have:
-structure, names and objects as its own save statement leaves them, random tensors, small networks.
-It is read as a user would read it, and its features are compared with those of the code base's own
-network: a forward pass written from its definition, or torchvision's; never timm's. "Difference" is
-the largest over all patches and image vectors, relative to the largest feature; float32 noise is
-about 1e-6. Not checked here: published weights, and rank files and folders of FSDP, which have
-tests of their own.
+This table lists which files of which training codes load, and how exact their features are. Each
+line is a file with the structure, the tensor names and the objects that the code's own save
+statement writes, with random tensors and small networks. densescope reads it as a user would. The
+features are compared with those of the code's own network: a forward pass that is written from its
+definition, or torchvision's, and never timm's. "Difference" is the largest difference over all
+patches and image vectors, relative to the largest feature. The noise of float32 is about 1e-6.
+Published weights are not checked here. Rank files and folders of FSDP have tests of their own.
 
-`python -m tests.foreign` writes this page; `tests/foreign/test_foreign.py` holds every line.
+`python -m tests.foreign` writes this page; `tests/foreign/test_foreign.py` checks every line.
 
 | code base | setting | `--format` | `--weights` | loads | difference | std of red |
 | --- | --- | --- | --- | --- | --- | --- |
