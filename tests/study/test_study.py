@@ -132,9 +132,9 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     plain, dse = found.rows[:2]
     assert plain.effect == {}
     ends = {
-        (course.arm, course.seed): course.values["miou"][-1]
-        for course in found.courses
-        if course.method == "simsiam"
+        (series.arm, series.seed): series.values["miou"][-1]
+        for series in found.series
+        if series.method == "simsiam"
     }
     changes = [ends["dse", seed] - ends["plain", seed] for seed in (0, 1)]
     effect = dse.effect["miou"]
