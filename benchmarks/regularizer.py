@@ -31,26 +31,29 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sides of the crops in pixels, and width of the head."""
+    """Sides of the crops in pixels, width of the head, and blocks of the ViT-S."""
 
     large: int = 224
     small: int = 96
     prototypes: int = 65536
+    depth: int = 12
 
 
-TRIAL = Sizes(64, 32, 512)
+TRIAL = Sizes(64, 32, 512, 1)
 
 
 class Network(nn.Module):
-    def __init__(self, prototypes: int) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         from lightly.models.modules import DINOProjectionHead
 
         super().__init__()
         name = "vit_small_patch16_224"
-        self.backbone = timm.create_model(name, num_classes=0, dynamic_img_size=True)
+        self.backbone = timm.create_model(
+            name, num_classes=0, dynamic_img_size=True, depth=sizes.depth
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            self.head = DINOProjectionHead(384, 2048, 256, prototypes)
+            self.head = DINOProjectionHead(384, 2048, 256, sizes.prototypes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         out = self.backbone.forward_features(images)
@@ -65,8 +68,8 @@ class Step:
 
         torch.default_generator.manual_seed(0)
         self.student, self.teacher = (
-            Network(sizes.prototypes).to(device),
-            Network(sizes.prototypes).to(device).requires_grad_(False),
+            Network(sizes).to(device),
+            Network(sizes).to(device).requires_grad_(False),
         )
         self.teacher.load_state_dict(self.student.state_dict())
         self.criterion = DINOLoss(output_dim=sizes.prototypes).to(device)

@@ -19,7 +19,11 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a reason, what this machine cannot run; on CI only the GPU may be absent."""
+    """Skip, with a reason, what this machine cannot run; on CI only the GPU may be absent.
+
+    Slow tests come first, so that no process is left alone with one of them at the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     absent = {
         "gpu": None if torch.cuda.is_available() else "no CUDA device",
         "shared": None if SHARED.is_dir() else f"no folder {SHARED}",

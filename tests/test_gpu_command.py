@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,11 +15,26 @@ from benchmarks.gpu import RECORDS
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def few(data: Path, to: Path, count: int = 12) -> Path:
+    """The folder of images with only some of each folder that is probed."""
+    shutil.copytree(data / "tiny_imagenet", to / "tiny_imagenet", copy_function=os.symlink)
+    for name in ("camvid_small", "clothing"):
+        for folder in (data / name).rglob("*"):
+            if folder.is_dir():
+                (to / folder.relative_to(data)).mkdir(parents=True)
+        for path in sorted((data / name).rglob("*.*")):
+            place = to / path.relative_to(data)
+            if len(list(place.parent.iterdir())) < count:
+                place.symlink_to(path)
+    return to
+
+
 @pytest.mark.slow
 @pytest.mark.shared
 def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
-    command += ["--data", str(shared / "data"), "--output", str(tmp_path)]
+    command += ["--data", str(few(shared / "data", tmp_path / "data"))]
+    command += ["--output", str(tmp_path)]
     for stage in ("training", "scoring", "probing"):
         command += [f"--{stage}-seconds", "600"]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -120,14 +120,14 @@ def loaded_by(statement: str, banned: tuple[str, ...]) -> list[str]:
     return run.stdout.split()
 
 
-@pytest.mark.parametrize("module", ["densescope", "densescope.cli.app"])
-def test_importing_the_package_or_its_command_does_not_wait_for_torch(module: str) -> None:
+def test_importing_the_package_and_its_command_does_not_wait_for_torch() -> None:
     heavy = tuple(name for name in HEAVY if name != "cyclopts")
-    assert loaded_by(f"import {module}", ("torch", *heavy)) == []
+    assert loaded_by("import densescope, densescope.cli.app", ("torch", *heavy)) == []
 
 
-def test_the_public_names_load_torch_and_nothing_heavier() -> None:
-    assert loaded_by("from densescope import *", ("torch", *HEAVY)) == ["torch"]
+def test_the_public_names_and_the_report_load_torch_and_nothing_heavier() -> None:
+    statement = "from densescope import *; import densescope.report"
+    assert loaded_by(statement, ("torch", *HEAVY)) == ["torch"]
 
 
 def test_every_public_name_is_there() -> None:
