@@ -55,6 +55,7 @@ AREAS = {
     "estimate": "Scores",
     "numerics": "Metrics of a tensor",
     "monitoring": "Monitor",
+    "correlation": "Correlation with labels",
     "report": "Report",
     "errors": "Errors",
 }
@@ -137,10 +138,10 @@ def command_help() -> str:
 def protocol_table() -> str:
     """A line per row of ``PROTOCOLS``."""
     rows = [
-        (f"[`{name}`](#{name})", row.title, row.measure, "yes" if row.cached else "no", row.source)
+        (f"[`{name}`](#{name})", row.title, row.measure, "yes" if row.cached else "no")
         for name, row in _protocols().items()
     ]
-    return _table(("protocol", "what", "measure", "cached", "source"), rows)
+    return _table(("protocol", "what", "measure", "cached"), rows)
 
 
 def protocol_head(name: str) -> str:

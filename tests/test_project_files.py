@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
@@ -33,3 +34,19 @@ def test_hooks_of_pre_commit_are_those_of_make_check() -> None:
     for hook in hooks:
         program = hook["entry"].removeprefix(".venv/bin/").split(" --")[0]
         assert f"$(BIN)/{program}" in commands, program
+
+
+def test_the_notebook_is_stored_with_its_outputs() -> None:
+    text = (ROOT / "examples" / "quickstart.ipynb").read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert all(cell["execution_count"] for cell in cells)
+    assert {output["output_type"] for output in outputs} == {
+        "execute_result",
+        "stream",
+        "display_data",
+    }
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert "Use checkpoint-3.pth (epoch 3)." in text
+    assert "/tmp/" not in text
+    assert "site-packages" not in text
