@@ -13,15 +13,14 @@ from densescope.errors import CheckpointError, DataError
 from densescope.features.architectures import build_architecture
 from densescope.features.backbones import Features, load_backbone
 from densescope.features.checking import check_checkpoint
-from densescope.features.checkpoints import read_checkpoint
+from densescope.features.checkpoints import Container, read_checkpoint
 from densescope.features.discovery import find_checkpoints, number_of
-from densescope.features.fitting import fitting_formats
+from densescope.features.fitting import fits_of
 from densescope.features.formats import (
     FORMATS,
     Format,
     Weights,
     find_format,
-    formats_table,
 )
 from densescope.features.formats.descriptions import format_lines
 from densescope.features.spec import BackboneSpec
@@ -56,6 +55,10 @@ TESTED_ELSEWHERE = {
     "custom": "test_custom.py",
     "released": "test_released.py",
 }
+
+
+def fits_in(container: Container) -> list[str]:
+    return [str(fit) for fit in fits_of(container)]
 
 
 def assert_same(found: Features, expected: Features) -> None:
@@ -109,7 +112,7 @@ def test_a_row_gives_the_features_of_the_trained_network(
     if name != "lightning":
         assert named in ({chosen.name for chosen in FORMATS[name].weights}, set())
     if FORMATS[name].architecture:
-        assert name in fitting_formats(read_checkpoint(written.path))
+        assert name in fits_in(read_checkpoint(written.path))
 
 
 @pytest.mark.parametrize("release", [False, True])
@@ -302,16 +305,16 @@ def test_timm_is_not_named_where_its_names_are_not(
     name: str, tmp_path: Path, generator: torch.Generator
 ) -> None:
     written = LAYOUTS[name](tmp_path, generator)
-    assert "timm" not in fitting_formats(read_checkpoint(written.path))
+    assert "timm" not in fits_in(read_checkpoint(written.path))
 
 
 def test_the_format_of_safetensors_is_named_for_such_files_alone(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
     written = LAYOUTS["safetensors"](tmp_path, generator)
-    assert fitting_formats(read_checkpoint(written.path))[:2] == ["timm", "safetensors"]
+    assert fits_in(read_checkpoint(written.path))[:2] == ["timm", "safetensors"]
     torch.save(vit_weights(generator), tmp_path / "a.pth")
-    assert "safetensors" not in fitting_formats(read_checkpoint(tmp_path / "a.pth"))
+    assert "safetensors" not in fits_in(read_checkpoint(tmp_path / "a.pth"))
 
 
 def test_a_good_check_says_what_was_loaded(tmp_path: Path, generator: torch.Generator) -> None:
@@ -337,12 +340,6 @@ def test_an_unknown_format_names_close_ones() -> None:
 def test_unknown_weights_name_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match="no weights 'mean'; it has: teacher, student"):
         FORMATS["dino"].choose("mean")
-
-
-def test_the_table_has_a_line_of_text_for_every_format() -> None:
-    table = formats_table()
-    assert [line["format"] for line in table] == list(FORMATS)
-    assert all(isinstance(value, str) and value for line in table for value in line.values())
 
 
 def test_rows_are_well_formed() -> None:

@@ -14,8 +14,8 @@ from torch import nn
 
 from densescope.errors import CheckpointError
 from densescope.features.checking import check_checkpoint
-from densescope.features.checkpoints import read_checkpoint
-from densescope.features.fitting import fitting_formats
+from densescope.features.checkpoints import Container, read_checkpoint
+from densescope.features.fitting import fits_of
 from densescope.features.spec import BackboneSpec
 from densescope.features.wrappers import as_named, keys_without_wrappers, without_wrappers
 from tests.features.plain_models import random_images, vit_weights
@@ -37,6 +37,10 @@ TIMM: dict[str, Any] = {
     "architecture": VIT_NAME,
     "architecture_options": SMALL_VIT,
 }
+
+
+def fits_in(container: Container) -> list[str]:
+    return [str(fit) for fit in fits_of(container)]
 
 
 def wrapped(weights: dict[str, torch.Tensor], outer: str) -> dict[str, torch.Tensor]:
@@ -71,7 +75,7 @@ def test_wrappers_come_off_in_any_order(
             atol=2e-4,
         )
     assert found.coverage.prefix == "backbone."
-    assert "dino" in fitting_formats(read_checkpoint(path))
+    assert "dino" in fits_in(read_checkpoint(path))
 
 
 def test_torch_inserts_these_components() -> None:
@@ -188,11 +192,11 @@ def test_averaged_weights_are_taken_when_asked_for(
 def test_other_formats_keep_their_meaning(tmp_path: Path, generator: torch.Generator) -> None:
     """A file whose only sign is a wrapper (SwAV's) is not claimed without it."""
     written = swav(tmp_path, generator)
-    assert "swav" in fitting_formats(read_checkpoint(written.path))
+    assert "swav" in fits_in(read_checkpoint(written.path))
     content = torch.load(written.path, weights_only=False)
     content["state_dict"] = keys_without_wrappers(content["state_dict"])
     torch.save(content, written.path)
-    assert "swav" not in fitting_formats(read_checkpoint(written.path))
+    assert "swav" not in fits_in(read_checkpoint(written.path))
     loaded = load(
         written.path,
         format="swav",

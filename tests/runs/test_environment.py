@@ -10,7 +10,7 @@ from densescope.runs import environment
 
 def test_versions_name_what_shapes_the_numbers() -> None:
     assert {"densescope", "python", "torch", "timm", "numpy"} <= set(environment.versions())
-    assert environment.device_name(torch.device("cpu")) == "cpu"
+    assert environment.device_description(torch.device("cpu")) == "cpu"
 
 
 @pytest.mark.parametrize(("alone", "together", "kept"), [(10, 5, 1), (5, 10, 2)])

@@ -90,11 +90,6 @@ class Fit:
         return f"--format {self.format}{weights}"
 
 
-def fitting_formats(container: Container) -> list[str]:
-    """:func:`fits_of` as texts: ``"name"``, or ``"name (weights=...)"``."""
-    return [str(fit) for fit in fits_of(container)]
-
-
 def fits_of(container: Container) -> list[Fit]:
     """Formats whose path and prefix lead to tensors with the names of their architecture.
 

@@ -29,7 +29,7 @@ from densescope.monitoring.models import (
     seed_evaluation,
     unwrapped,
 )
-from densescope.runs.environment import device_name
+from densescope.runs.environment import device_description
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class ModelReader:
             "weights": path or "model",
             "image_size": size,
             "grid": list(extracted.grid),
-            "device": device_name(device),
+            "device": device_description(device),
             "normalization": Normalization(reader.mean, reader.std).to_json(),
         }
 

@@ -49,16 +49,6 @@ def singular_values(matrices: Tensor) -> Tensor:
     return values_of(matrices)
 
 
-def nuclear_norms(matrices: Tensor) -> Tensor:
-    """Sum of the singular values of each matrix, ``sum_i sigma_i``; see :func:`singular_values`.
-
-    Example:
-        >>> nuclear_norms(torch.tensor([[3.0, 0.0], [0.0, -4.0]])).item()
-        7.0
-    """
-    return singular_values(matrices).sum(-1)
-
-
 def effective_rank(
     features: Tensor, *, center: bool = False, epsilon: float = 0.0, fraction: bool = False
 ) -> Tensor:

@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def device_name(device: torch.device) -> str:
+def device_description(device: torch.device) -> str:
     """``cpu``, or the accelerator's kind and model."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"

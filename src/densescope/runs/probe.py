@@ -30,7 +30,7 @@ from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
 from densescope.files import location
 from densescope.records import ProbeRecord, ScoreRecord, plain
-from densescope.runs.environment import device_name, versions
+from densescope.runs.environment import device_description, versions
 from densescope.runs.identity import is_current
 from densescope.runs.labels import FOLDERS, LabelledData
 from densescope.runs.scorer import Compute
@@ -296,7 +296,7 @@ def _record(
     except Exception as error:  # the rest of the run must go on; the reason is recorded
         return replace(blank, status="failed", error=f"unexpected {type(error).__name__}: {error}")
     _keep_masks(store, request.room(data.name + data.variant), score.name, loaded, outcome, data)
-    device = device_name(resolve_device(compute.device))
+    device = device_description(resolve_device(compute.device))
     return replace(
         blank,
         values=outcome.values,

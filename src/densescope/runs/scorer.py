@@ -28,7 +28,7 @@ from densescope.features.images import ImageSubset
 from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
-from densescope.runs.environment import device_name, versions
+from densescope.runs.environment import device_description, versions
 from densescope.runs.identity import at_position
 from densescope.runs.prefetch import CheckpointInMemory, load_checkpoint
 from densescope.runs.store import RunStore
@@ -264,7 +264,7 @@ class CheckpointScorer:
         provenance = {
             **manifest(self.spec, self.subset, self.settings),
             "image_size": image_size,
-            "device": device_name(resolve_device(self.compute.device)),
+            "device": device_description(resolve_device(self.compute.device)),
             "versions": versions(),
         }
         return dict(plain(provenance))

@@ -52,7 +52,7 @@ class CheckedPair:
     problems: tuple[str, ...] = ()
 
 
-def check_pairs(pairs: Sequence[Pair], workers: int | None = None) -> list[CheckedPair]:
+def inspect_pairs(pairs: Sequence[Pair], workers: int | None = None) -> list[CheckedPair]:
     """Decode every image and mask once, in threads, and say what they are."""
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         return list(pool.map(_look, pairs))

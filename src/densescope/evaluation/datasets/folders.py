@@ -12,8 +12,8 @@ from densescope.errors import DataError, InputError
 from densescope.evaluation.datasets.complaints import (
     CheckedPair,
     Missing,
-    check_pairs,
     complaints,
+    inspect_pairs,
     value_range,
 )
 from densescope.evaluation.datasets.layout import (
@@ -132,7 +132,7 @@ def open_folders(
     folder = Path(root)
     layout = find_layout(folder, train)
     pairs, missing = _pairs(layout, train, test, drawn)
-    looks = check_pairs([pair for half in pairs.values() for pair in half], workers)
+    looks = inspect_pairs([pair for half in pairs.values() for pair in half], workers)
     none = _ignored(classes, ignored)
     names, mapping = _classes(folder, classes, none, looks)
     found = complaints(looks, missing, mapping, none)

@@ -35,24 +35,3 @@ def find_format(name: str) -> Format:
     close = difflib.get_close_matches(name.lower(), FORMATS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(FORMATS)}"
     raise CheckpointError(f"there is no format {name!r}; {hint}")
-
-
-def formats_table() -> list[dict[str, str]]:
-    """One line per format for a listing, every value as text.
-
-    Returns:
-        Rows with the keys ``format``, ``what``, ``architecture``, ``weights``, ``files`` and
-        ``verified`` (``"yes"`` when the key names were read in the public code).
-    """
-    return [
-        {
-            "format": row.name,
-            "what": row.title,
-            "architecture": " or ".join(row.architectures) or "you name it",
-            "weights": ", ".join(chosen.name for chosen in row.weights),
-            "files": " or ".join((*(names.written for names in row.files), *row.latest))
-            or "any name",
-            "verified": "yes" if row.verified else "no",
-        }
-        for row in FORMATS.values()
-    ]
