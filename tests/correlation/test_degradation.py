@@ -81,7 +81,7 @@ def test_a_run_of_pure_noise_is_rarely_called_degraded(shared: float) -> None:
     chance = random.Random(3)
     runs = [find_degradation(noisy_probes(FLAT, 3, NOISE, chance, shared)) for _ in range(300)]
     assert sum(run.degraded is True for run in runs) / 300 == pytest.approx(0.025, abs=0.02)
-    assert sum((run.chance or 0) < 0.1 for run in runs) / 300 == pytest.approx(0.1, abs=0.04)
+    assert sum((run.p_value or 0) < 0.1 for run in runs) / 300 == pytest.approx(0.1, abs=0.04)
     assert statistics.fmean(run.drop for run in runs) > 0.8 * NOISE
 
 
@@ -122,7 +122,7 @@ def test_the_held_out_drop_is_known_on_paper() -> None:
 def test_one_seed_claims_nothing() -> None:
     found = find_degradation([probe(0, 0.5), probe(1, 0.7), probe(2, 0.3)])
     assert (found.best, found.last, found.drop) == (name_of(1), name_of(2), pytest.approx(0.4))
-    assert (found.degraded, found.interval, found.chance, found.noise) == (None,) * 4
+    assert (found.degraded, found.interval, found.p_value, found.noise) == (None,) * 4
     assert found.verdict == (
         "checkpoint0001.pth (epoch 1) has a better mIoU on voc2012 than the last, "
         "checkpoint0002.pth (epoch 2): 70.00 against 30.00 %. Each probe has a single seed or too "

@@ -133,7 +133,7 @@ def said_of(bad: set[int], *, waits: bool) -> list[str]:
             grid[row, 0, 0, 0] = torch.inf if 2 * step + row in bad else 1.0
         try:
             if step == 3:
-                check.settle()
+                check.check()
             else:
                 check.add(2 * step, Features((grid,), torch.ones(2, 3)))
             said.append("")
@@ -163,9 +163,9 @@ def test_patches_stay_where_they_take_three_tenths_of_what_is_free(
     monkeypatch: pytest.MonkeyPatch, free: int, device: str
 ) -> None:
     monkeypatch.setattr(extraction, "free_bytes", lambda device: free)
-    (there,) = extraction._room(7, [torch.empty(3, 5, 2, 4, device="meta")], stay=True)
+    (there,) = extraction._allocate(7, [torch.empty(3, 5, 2, 4, device="meta")], stay=True)
     assert there.device.type == device
-    (here,) = extraction._room(7, [torch.empty(3, 5, 2, 4, device="meta")], stay=False)
+    (here,) = extraction._allocate(7, [torch.empty(3, 5, 2, 4, device="meta")], stay=False)
     assert here.device.type == "cpu"
 
 

@@ -10,7 +10,7 @@ import torch
 
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report import ReportData, build_report_data
-from densescope.report.labels import ProbedRoom
+from densescope.report.labels import ProbedSet
 from densescope.report.masks import Masks
 from densescope.runs.correlate import judge_run
 from densescope.runs.store import RunStore
@@ -66,13 +66,13 @@ def masks(names: Sequence[str], *, images: int = 2, size: int = 24, classes: int
     return Masks(draw(images, 3, 32, 32, below=256), truth, predicted)
 
 
-def room(
+def probe_set(
     run: list[ScoreRecord], found: list[ProbeRecord] | None = None, *, drawn: bool = False
-) -> ProbedRoom:
+) -> ProbedSet:
     found = probes(run) if found is None else found
     selection = choose(run)
     names = [name for name in (selection.pick, selection.last) if name]
-    return ProbedRoom(
+    return ProbedSet(
         f"{found[0].dataset}-{found[0].protocol}",
         found,
         judge_run(run, found),
@@ -80,14 +80,14 @@ def room(
     )
 
 
-def probed_report(run: list[ScoreRecord], *rooms: ProbedRoom) -> ReportData:
-    return build_report_data(run, choose(run), run={"title": "a run"}, rooms=rooms)
+def probed_report(run: list[ScoreRecord], *probe_sets: ProbedSet) -> ReportData:
+    return build_report_data(run, choose(run), run={"title": "a run"}, probe_sets=probe_sets)
 
 
 def probed_store(
     folder: Path, run: Sequence[ScoreRecord], name: str = "voc2012-linear"
 ) -> RunStore:
-    """A run folder with probes in one room."""
+    """A run folder with probes in one probe_set."""
     store = RunStore(folder)
     store.open({"backbone": {"format": "dino"}})
     for record in run:

@@ -14,7 +14,7 @@ import pytest
 from densescope.report import write_report
 from densescope.report.data import ReportData
 from tests.conftest import CHROMIUM
-from tests.report.probed import probed_report, probes, room
+from tests.report.probed import probe_set, probed_report, probes
 from tests.report.synthetic import choose, records, report
 
 pytestmark = pytest.mark.browser
@@ -209,21 +209,21 @@ def test_a_lone_checkpoint_opens_without_complaint(
 def test_what_labels_say_can_be_read_off_the_page(chromium: Any, tmp_path: Path) -> None:
     rows = records(12, failed=(4,))
     found = probes(rows)
-    data = probed_report(rows, room(rows, drawn=True), room(rows, found[::3]))
+    data = probed_report(rows, probe_set(rows, drawn=True), probe_set(rows, found[::3]))
     with opened(chromium, data, tmp_path / "report.html") as (page, seen):
         drawn = page.evaluate(
-            "document.querySelector('[data-figure=room0-measure]').data"
+            "document.querySelector('[data-figure=probe_set0-measure]').data"
             ".find((trace) => trace.mode === 'lines+markers').y"
         )
         assert drawn[4] is None
         assert [y for y in drawn if y is not None] == pytest.approx([100 * p.value for p in found])
-        page.locator("#room0 summary").click()
-        row = page.locator("#room0 .values tbody tr").first
+        page.locator("#probe_set0 summary").click()
+        row = page.locator("#probe_set0 .values tbody tr").first
         assert float(row.locator("td").nth(1).inner_text().split(" ± ")[0]) == pytest.approx(
             100 * found[0].value, abs=5e-3
         )
-        assert page.locator("#room0 .masks img").count() == 2 * 4
-        assert page.locator("#room1 .plot svg.main-svg").count() > 1
+        assert page.locator("#probe_set0 .masks img").count() == 2 * 4
+        assert page.locator("#probe_set1 .plot svg.main-svg").count() > 1
         for width in (1280, 700, 360):
             page.set_viewport_size({"width": width, "height": 900})
             wait_until(page, f"document.documentElement.scrollWidth <= {width}")

@@ -5,7 +5,14 @@ import math
 import pytest
 
 from densescope.estimate import Estimate
-from densescope.report.values import NOT_FINITE, Curve, Heading, ShownValue, decimals_for, plain
+from densescope.report.values import (
+    NOT_FINITE,
+    Curve,
+    Heading,
+    ShownValue,
+    decimals_for,
+    plain_value,
+)
 
 
 def test_a_reading_carries_the_interval_of_its_estimate() -> None:
@@ -47,9 +54,9 @@ def test_decimals_follow_the_range(values: list[float], decimals: int) -> None:
 
 
 def test_numbers_have_a_true_minus_and_no_negative_zero() -> None:
-    assert plain(-1.5, 1) == "−1.5"
-    assert plain(-0.001, 2) == "0.00"
-    assert plain(2.5e9, 3) == "2.5e+09"
+    assert plain_value(-1.5, 1) == "−1.5"
+    assert plain_value(-0.001, 2) == "0.00"
+    assert plain_value(2.5e9, 3) == "2.5e+09"
 
 
 def test_a_curve_without_a_finite_number_is_empty() -> None:

@@ -101,10 +101,10 @@ def test_probe_records_stand_in_a_room_of_their_own(tmp_path: Path) -> None:
         name = f"checkpoint{step}.pth"
         record = ProbeRecord(name, step, "epoch", "linear-sgd", "scenes", "miou", (0.5,))
         store.write_probe("scenes-linear-sgd", record)
-    (room,) = store.probes().items()
-    assert room[0] == "scenes-linear-sgd"
-    assert [record.step for record in room[1]] == [1, 5]
-    assert store.probe("scenes-linear-sgd", "checkpoint5.pth") == room[1][1]
+    (probe_set,) = store.probes().items()
+    assert probe_set[0] == "scenes-linear-sgd"
+    assert [record.step for record in probe_set[1]] == [1, 5]
+    assert store.probe("scenes-linear-sgd", "checkpoint5.pth") == probe_set[1][1]
     assert store.probe("scenes-linear-sgd", "checkpoint9.pth") is None
     path = tmp_path / "probes/scenes-linear-sgd/checkpoint5.pth.json"
     path.write_text("{")

@@ -49,7 +49,7 @@ def correlate(
     """Compare the label-free metrics with labelled probes."""
     from densescope.correlation import losses_by_checkpoint, mean_correlation, read_losses
     from densescope.correlation.kendall import LEAST_CHECKPOINTS, LEAST_TO_JUDGE
-    from densescope.runs.correlate import correlate_run, probed_rooms
+    from densescope.runs.correlate import correlate_run, probe_sets_of
     from densescope.runs.store import RunStore
     from densescope.selection import schedule_breaks, stitched
 
@@ -59,7 +59,7 @@ def correlate(
     correlations = []
     for output in scores:
         store = RunStore(output)
-        probed_rooms(store)  # refused before a log is read
+        probe_sets_of(store)  # refused before a log is read
         by_name = None
         if losses is not None:
             records = store.records()
@@ -68,8 +68,8 @@ def correlate(
         warning = stitched(schedule_breaks(store.records()))
         if warning is not None:
             console.print(f"{output.name}: {warning}", soft_wrap=True)
-        for room, found in correlate_run(store, losses=by_name, layer=layer).items():
-            where = f"{output.name}, {room}"
+        for probe_set, found in correlate_run(store, losses=by_name, layer=layer).items():
+            where = f"{output.name}, {probe_set}"
             if len(found.correlation.checkpoints) < LEAST_CHECKPOINTS:
                 console.print(_too_few(where, found.correlation))
             else:
@@ -117,12 +117,12 @@ def _notes(row: RegretRow) -> list[str]:
     return [] if row.note is None else row.note.split("; ")
 
 
-def _correlation_table(room: str, correlation: Correlation) -> Table:
+def _correlation_table(probe_set: str, correlation: Correlation) -> Table:
     from densescope.correlation.measures import measure_of
     from densescope.correlation.paper import paper_tau
 
     made = table(
-        f"Kendall tau-b with {measure_of(correlation.measure).title} ({room})",
+        f"Kendall tau-b with {measure_of(correlation.measure).title} ({probe_set})",
         ["number", "checkpoints", "tau", "95 % interval", "paper, mean of 16 methods"],
     )
     for row in correlation.rows:

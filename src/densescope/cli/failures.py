@@ -29,7 +29,7 @@ class Reasons:
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
 
-    def told(self, name: str, text: str) -> str:
+    def reason(self, name: str, text: str) -> str:
         """The reason in full where it is new, else where it was told."""
         reason = _without_name(name, text)
         if reason not in self._first:

@@ -40,13 +40,13 @@ def study(
     console = make_console()
     read = read_spec(spec)
 
-    def told(event: StudyEvent) -> None:
+    def print_event(event: StudyEvent) -> None:
         console.print(f"[{event.index}/{event.total}] {event.cell}: {event.stage}")
 
     if not summary_only:
         choose_thread_count()
         compute = Compute(o.device_name(device), o.images_at_once(batch_size), workers)
-        run_study(read, output, compute=compute, ray=cluster.ray(), on_event=told)
+        run_study(read, output, compute=compute, ray=cluster.ray(), on_event=print_event)
     found = summarize(read, output)
     table = markdown(found)
     write_json(found.to_json(), output / "summary.json")

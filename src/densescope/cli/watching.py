@@ -161,10 +161,10 @@ def _print(console: Console, event: WatchEvent, reasons: Reasons) -> None:
     elif event.kind == "scored":
         console.print(_line(event))
     elif event.kind == "failed":
-        reason = reasons.told(event.name, event.text)
+        reason = reasons.reason(event.name, event.text)
         console.print(f"{event.name}: failed: {reason}", soft_wrap=True)
     elif event.kind == "unreadable":
-        reason = reasons.told(event.name, event.text)
+        reason = reasons.reason(event.name, event.text)
         console.print(f"{event.name}: tried again later: {reason}", soft_wrap=True)
     elif event.kind == "alarm":
         console.print(f"ALARM: {event.text}", style="bold red", soft_wrap=True)

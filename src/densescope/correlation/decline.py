@@ -88,7 +88,7 @@ def find_degradation(
         held_out_drop=_held_out_drop(goodness),
         interval=interval,
         level=level,
-        chance=None if noise is None else _chance(goodness, noise),
+        p_value=None if noise is None else _chance(goodness, noise),
         noise=None if noise is None else noise.deviation,
         degraded=None if interval is None else interval[0] > 0,
         change=_change(run, scores, first.name, definition, layer, level),

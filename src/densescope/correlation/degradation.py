@@ -37,8 +37,8 @@ class Degradation:
         interval: of the true drop, best true value against last; the lower end holds although
             the best was looked for. ``None`` where the noise is not known.
         level: its confidence.
-        chance: chance of a drop as large, in units of noise, where no checkpoint is better than
-            the last (p-value); ``None`` where the noise is not known.
+        p_value: probability of a drop as large, in units of noise, where no checkpoint is better
+            than the last; ``None`` where the noise is not known.
         noise: standard deviation of one seed of the probe, or ``None``.
         degraded: whether the lower end of the interval is above 0; ``None`` where the noise is not
             known.
@@ -64,7 +64,7 @@ class Degradation:
     held_out_drop: float | None
     interval: tuple[float, float] | None
     level: float
-    chance: float | None
+    p_value: float | None
     noise: float | None
     degraded: bool | None
     change: Change | None
@@ -115,7 +115,7 @@ def _claim(found: Degradation) -> str:
     return (
         f"Degradation is not shown: {best} has a better {_what(found)} than {last}, {sizes}, but "
         f"the best of {found.checkpoints} values would be that far ahead by the noise of the "
-        f"probe's seeds in {found.chance:.0%} of runs without degradation{_at_most(found)}."
+        f"probe's seeds in {found.p_value:.0%} of runs without degradation{_at_most(found)}."
     )
 
 

@@ -91,18 +91,18 @@ def chance_of_larger(
 
 
 def many_to_one_quantile(
-    chance: float, counts: Sequence[int], control: int, degrees_of_freedom: int
+    probability: float, counts: Sequence[int], control: int, degrees_of_freedom: int
 ) -> float:
     """The number that :func:`chance_of_larger` gives this chance."""
-    return _quantile(chance, tuple(sorted(counts)), control, degrees_of_freedom)
+    return _quantile(probability, tuple(sorted(counts)), control, degrees_of_freedom)
 
 
 @lru_cache(maxsize=64)
-def _quantile(chance: float, counts: tuple[int, ...], control: int, degrees: int) -> float:
+def _quantile(probability: float, counts: tuple[int, ...], control: int, degrees: int) -> float:
     from scipy.optimize import brentq
 
     def excess(statistic: float) -> float:
-        return chance_of_larger(statistic, counts, control, degrees) - chance
+        return chance_of_larger(statistic, counts, control, degrees) - probability
 
     top = 8.0
     while excess(top) > 0 and top < 1e6:

@@ -96,9 +96,9 @@ def _chosen(
         _refuse_weights(container, rows, spec)
         raise StepError("load", _nothing(container, spec))
     found = _decided(found)
-    if len({reading.features for reading in found}) > 1:
+    if len({interpretation.features for interpretation in found}) > 1:
         raise StepError("load", _several(container, found))
-    chosen = min(found, key=lambda reading: _rank(container.path, reading.spec.row))
+    chosen = min(found, key=lambda interpretation: _rank(container.path, interpretation.spec.row))
     return chosen, found
 
 
@@ -150,18 +150,18 @@ def _decided(found: Sequence[Interpretation]) -> list[Interpretation]:
     of other codes where a part of the file is evidence of one.
     """
 
-    def knows_less(reading: Interpretation) -> bool:
+    def knows_less(interpretation: Interpretation) -> bool:
         return any(
-            other.tensors == reading.tensors and other.evident and not reading.evident
+            other.tensors == interpretation.tensors and other.evident and not interpretation.evident
             for other in found
         ) or any(
-            other.tensors != reading.tensors
-            and reading.tensors in other.offered
-            and other.tensors not in reading.offered
+            other.tensors != interpretation.tensors
+            and interpretation.tensors in other.offered
+            and other.tensors not in interpretation.offered
             for other in found
         )
 
-    return [reading for reading in found if not knows_less(reading)]
+    return [interpretation for interpretation in found if not knows_less(interpretation)]
 
 
 def _rank(path: Path, row: Format) -> tuple[int, bool, int]:
@@ -183,16 +183,16 @@ def _sentence(chosen: Interpretation, found: Sequence[Interpretation], spec: Bac
 
 
 def _formats(found: Sequence[Interpretation]) -> list[str]:
-    return list(dict.fromkeys(reading.spec.format for reading in found))
+    return list(dict.fromkeys(interpretation.spec.format for interpretation in found))
 
 
 def _several(container: Container, found: Sequence[Interpretation]) -> str:
     groups: dict[Any, list[Interpretation]] = {}
-    for reading in found:
-        groups.setdefault(reading.features, []).append(reading)
+    for interpretation in found:
+        groups.setdefault(interpretation.features, []).append(interpretation)
     ways = []
     for group in groups.values():
-        best = min(group, key=lambda reading: _rank(container.path, reading.spec.row))
+        best = min(group, key=lambda interpretation: _rank(container.path, interpretation.spec.row))
         others = [name for name in _formats(group) if name != best.spec.format]
         same = f" (the same as {', '.join(others)})" if others else ""
         ways.append(
@@ -230,7 +230,7 @@ def describe_fits(container: Container, spec: BackboneSpec, fits: Sequence[Fit])
     """
     taken = _automatic(container, spec)
     asked = spec if taken is not None else replace(spec, weights=None)
-    ways = {fit: list(_readings_of_fit(container, fit, asked)) for fit in fits}
+    ways = {fit: list(_interpretations_of_fit(container, fit, asked)) for fit in fits}
     known = taken or next((way[0] for way in ways.values() if way), None)
     if known is None:
         return "", ", ".join(map(str, fits))
@@ -259,24 +259,24 @@ def _automatic(container: Container, spec: BackboneSpec) -> Interpretation | Non
         return None
 
 
-def _readings_of_fit(
+def _interpretations_of_fit(
     container: Container, fit: Fit, spec: BackboneSpec
 ) -> Iterator[Interpretation]:
     asked = replace(spec, format=fit.format, weights=fit.first or spec.weights)
     return interpretations_of(container, FORMATS[fit.format], asked, unasked=False)
 
 
-def _difference(reading: Interpretation, known: Interpretation) -> str:
-    facts = reading.shaped.facts
+def _difference(interpretation: Interpretation, known: Interpretation) -> str:
+    facts = interpretation.shaped.facts
     other = {name: value for name, value in facts.items() if known.shaped.facts.get(name) != value}
-    said = [describe_facts(other)] if other else []
-    if not other and reading.shaped.network != known.shaped.network:
-        said.append(f"the network {reading.shaped.name}")
-    if reading.normalization != known.normalization:
-        said.append(f"images by {reading.normalization}")
-    if reading.tensors != known.tensors:
-        said.append("other tensors")
-    return ", ".join(said)
+    differing = [describe_facts(other)] if other else []
+    if not other and interpretation.shaped.network != known.shaped.network:
+        differing.append(f"the network {interpretation.shaped.name}")
+    if interpretation.normalization != known.normalization:
+        differing.append(f"images by {interpretation.normalization}")
+    if interpretation.tensors != known.tensors:
+        differing.append("other tensors")
+    return ", ".join(differing)
 
 
 def _nothing(container: Container, spec: BackboneSpec) -> str:

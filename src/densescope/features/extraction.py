@@ -88,7 +88,7 @@ def extract(
     for rows, features in _batches(backbone, pixels, layers, batch_size, device, precision):
         if not patches:
             grids = tuple((grid.shape[2], grid.shape[3]) for grid in features.patches)
-            patches = _room(images, features.patches, stay)
+            patches = _allocate(images, features.patches, stay)
         for layer, grid in zip(patches, features.patches, strict=True):
             layer[rows] = grid.flatten(2).transpose(1, 2)
         vectors.append(features.image.float())
@@ -184,7 +184,7 @@ def _batches(
         _check_shapes(features, rows.stop - rows.start, len(layers))
         finite.add(rows.start, features)
         yield rows, features
-    finite.settle()
+    finite.check()
 
 
 class FiniteCheck:
@@ -215,10 +215,10 @@ class FiniteCheck:
             finite &= grid.isfinite().flatten(1).all(1)
         self._left.append((start, finite))
         if self.waits or not self._begun:
-            self.settle()
+            self.check()
         self._begun = True
 
-    def settle(self) -> None:
+    def check(self) -> None:
         """Look at what has not been looked at.
 
         Raises:
@@ -273,7 +273,7 @@ def _check_shapes(features: Features, images: int, layers: int) -> None:
         )
 
 
-def _room(images: int, grids: Sequence[Tensor], stay: bool) -> list[Tensor]:
+def _allocate(images: int, grids: Sequence[Tensor], stay: bool) -> list[Tensor]:
     """Memory for the patches of every layer: on the device where they are to stay and fit."""
     shapes = [(images, grid.shape[2] * grid.shape[3], grid.shape[1]) for grid in grids]
     device = grids[0].device

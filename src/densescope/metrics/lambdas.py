@@ -95,19 +95,19 @@ def _undefined(default: float | None, where: str) -> tuple[float | None, str]:
     return default, f"{rule}: {default:g} is used."
 
 
-def linear_combination(first: Estimate, second: Estimate, weight: float) -> Estimate:
-    """``first + weight * second`` replicate by replicate, the weight held fixed.
+def linear_combination(first: Estimate, second: Estimate, factor: float) -> Estimate:
+    """``first + factor * second`` replicate by replicate, the factor held fixed.
 
     The spreads over clustering seeds add like independent ones; the notes are joined.
     """
     replicates = tuple(
-        a + weight * b for a, b in zip(first.replicates, second.replicates, strict=True)
+        a + factor * b for a, b in zip(first.replicates, second.replicates, strict=True)
     )
     spread = None
     if first.seed_spread is not None or second.seed_spread is not None:
-        spread = math.hypot(first.seed_spread or 0.0, weight * (second.seed_spread or 0.0))
+        spread = math.hypot(first.seed_spread or 0.0, factor * (second.seed_spread or 0.0))
     notes = dict.fromkeys(note for note in (first.note, second.note) if note)
-    value = first.value + weight * second.value
+    value = first.value + factor * second.value
     return Estimate(value, replicates, spread, "; ".join(notes) or None)
 
 

@@ -10,11 +10,11 @@ from densescope.definitions import DEFINITIONS
 from densescope.estimate import Estimate
 from densescope.metrics import METRICS
 from densescope.records import ScoreRecord
-from densescope.report.labels import ProbedRoom, Room, build_room
+from densescope.report.labels import ProbedSet, ProbeSet, build_probe_set
 from densescope.report.maps import Cluster, MapPanel, build_maps
 from densescope.report.previews import Previews
 from densescope.report.values import LEVEL, Curve, Heading, ShownValue
-from densescope.report.views import Checkpoint, View, build_view
+from densescope.report.views import Checkpoint, DefinitionPanel, build_view
 from densescope.selection import RunTable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ReportData:
         stored: every number in the records, for the table at the end.
         maps: component, cluster and similarity maps; empty without previews.
         run: groups of settings and provenance as (heading, ((key, text), ...)).
-        rooms: what labelled probes say, one entry per data set and protocol.
+        probe_sets: what labelled probes say, one entry per data set and protocol.
         alarm: what the alarm says of the run as a whole; empty where it is silent.
         by_dse: what the pick beside an alarm rests on, in words.
         go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
@@ -45,14 +45,14 @@ class ReportData:
 
     title: str
     unit: str
-    view: View
-    alternatives: tuple[View, ...]
+    view: DefinitionPanel
+    alternatives: tuple[DefinitionPanel, ...]
     baselines: tuple[Curve, ...]
     extras: tuple[Curve, ...]
     stored: tuple[Curve, ...]
     maps: tuple[MapPanel, ...]
     run: tuple[Group, ...]
-    rooms: tuple[Room, ...] = ()
+    probe_sets: tuple[ProbeSet, ...] = ()
     alarm: str = ""
     by_dse: str = ""
     go_back_to: str = ""
@@ -87,7 +87,7 @@ def build_report_data(
     alternatives: Sequence[Selection] = (),
     extras: Mapping[Heading, Mapping[str, Estimate]] | None = None,
     cluster: Cluster | None = None,
-    rooms: Sequence[ProbedRoom] = (),
+    probe_sets: Sequence[ProbedSet] = (),
     alarm: Alarm | None = None,
 ) -> ReportData:
     """Gather what the page shows.
@@ -102,7 +102,7 @@ def build_report_data(
         alternatives: choices by other definitions or layers, shown below.
         extras: further series by checkpoint name, e.g. mIoU of a probe.
         cluster: replaces the k-means of the cluster maps: points and a number to labels.
-        rooms: labelled probes of the run and what was found in them.
+        probe_sets: labelled probes of the run and what was found in them.
         alarm: the one that stands at the end of the run.
 
     Returns:
@@ -124,7 +124,7 @@ def build_report_data(
         stored=_stored(ordered, level),
         maps=_maps(ordered, selection, previews, cluster),
         run=_groups(settings),
-        rooms=_rooms(rooms, ordered, selection),
+        probe_sets=_probe_sets(probe_sets, ordered, selection),
         alarm="" if alarm is None else alarm.sentence,
         by_dse=_by_dse(alarm, selection),
         go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",
@@ -156,12 +156,15 @@ def _maps(
     return build_maps(previews, roles, reference=selection.pick or "", cluster=cluster)
 
 
-def _rooms(
-    rooms: Sequence[ProbedRoom], records: Sequence[ScoreRecord], selection: Selection | None
-) -> tuple[Room, ...]:
+def _probe_sets(
+    probe_sets: Sequence[ProbedSet], records: Sequence[ScoreRecord], selection: Selection | None
+) -> tuple[ProbeSet, ...]:
     labels = _roles(records, selection, first=False) if selection else {}
     definition = selection.definition if selection else "released"
-    return tuple(build_room(room, records, definition=definition, labels=labels) for room in rooms)
+    return tuple(
+        build_probe_set(probe_set, records, definition=definition, labels=labels)
+        for probe_set in probe_sets
+    )
 
 
 def _roles(

@@ -11,9 +11,9 @@ from html import escape
 from typing import Any
 
 from densescope.report.data import ReportData
-from densescope.report.labels import Room
+from densescope.report.labels import ProbeSet
 from densescope.report.values import Curve, ShownValue
-from densescope.report.views import Checkpoint, View
+from densescope.report.views import Checkpoint, DefinitionPanel
 
 Figure = dict[str, Any]
 
@@ -44,22 +44,22 @@ def build_figures(data: ReportData) -> dict[str, Figure]:
             if _points(curve) > 1:
                 traces = line(curve, data.checkpoints, OTHER_COLOR, connect=group == "extra")
                 figures[f"{group}{number}"] = _figure(traces, curve, data.view, data.unit)
-    for number, room in enumerate(data.rooms):
-        figures |= _room_figures(f"room{number}", room, data)
+    for number, probe_set in enumerate(data.probe_sets):
+        figures |= _probe_set_figures(f"probe_set{number}", probe_set, data)
     return figures
 
 
-def _room_figures(key: str, room: Room, data: ReportData) -> dict[str, Figure]:
+def _probe_set_figures(key: str, probe_set: ProbeSet, data: ReportData) -> dict[str, Figure]:
     """DSE and the measure of a labelled probe, both with the marks of the selection."""
-    if _points(room.curve) < 2:
+    if _points(probe_set.curve) < 2:
         return {}
     view = data.view
     figures = {}
     if _points(view.dse) > 1:
         figures[f"{key}-dse"] = part_figure("dse", view.dse, view, data.unit)
-    traces = line(room.curve, view.checkpoints, MEASURE_COLOR, connect=True)
-    traces += marks(room.curve, view.checkpoints)
-    figures[f"{key}-measure"] = _figure(traces, room.curve, view, data.unit)
+    traces = line(probe_set.curve, view.checkpoints, MEASURE_COLOR, connect=True)
+    traces += marks(probe_set.curve, view.checkpoints)
+    figures[f"{key}-measure"] = _figure(traces, probe_set.curve, view, data.unit)
     return figures
 
 
@@ -67,7 +67,7 @@ def _points(curve: Curve) -> int:
     return sum(number is not None and number.finite for number in curve.values)
 
 
-def part_figure(part: str, curve: Curve, view: View, unit: str) -> Figure:
+def part_figure(part: str, curve: Curve, view: DefinitionPanel, unit: str) -> Figure:
     """One part of DSE over the run; the sum also carries the marks of the selection."""
     traces = line(curve, view.checkpoints, PART_COLORS[part])
     if part == "dse":
@@ -177,7 +177,7 @@ def _hover(row: Checkpoint, number: ShownValue | None, curve: Curve) -> str:
     return "<br>".join(lines)
 
 
-def _figure(traces: list[Figure], curve: Curve, view: View, unit: str) -> Figure:
+def _figure(traces: list[Figure], curve: Curve, view: DefinitionPanel, unit: str) -> Figure:
     steps = [row.step for row in view.checkpoints]
     margin = (max(steps) - min(steps)) * 0.025 or 1
     axis = {
@@ -230,7 +230,7 @@ def _never_negative(curve: Curve) -> bool:
     return bool(lows) and min(lows) >= 0
 
 
-def _guides(view: View) -> list[Figure]:
+def _guides(view: DefinitionPanel) -> list[Figure]:
     shapes = []
     pick, last = view.pick, view.last
     if last is not None and last is not pick:
@@ -247,7 +247,7 @@ def _upright(row: Checkpoint, height: float, line: Figure) -> Figure:
     return {"type": "line", "layer": "below", "line": line, **place}
 
 
-def _guide_names(view: View) -> list[Figure]:
+def _guide_names(view: DefinitionPanel) -> list[Figure]:
     pick, last = view.pick, view.last
     names = []
     if pick is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from densescope.correlation.measures import Measure
 from densescope.correlation.paper import paper_tau
-from densescope.report.values import MISSING, ShownValue, decimals_for, plain
+from densescope.report.values import MISSING, ShownValue, decimals_for, plain_value
 
 if TYPE_CHECKING:
     from densescope.correlation import Correlation, CorrelationRow, RegretRow, RegretTable
@@ -62,9 +62,11 @@ def _tau(row: CorrelationRow, notes: Sequence[str], definition: str) -> TauLine:
     return TauLine(
         title=row.title,
         checkpoints=row.checkpoints,
-        tau=MISSING if tau is None else signed(tau, 2),
-        interval=MISSING if low is None else f"{signed(low, 2)} to {signed(high or 0, 2)}",
-        paper="" if paper is None else signed(paper, 2),
+        tau=MISSING if tau is None else signed_number(tau, 2),
+        interval=MISSING
+        if low is None
+        else f"{signed_number(low, 2)} to {signed_number(high or 0, 2)}",
+        paper="" if paper is None else signed_number(paper, 2),
         note=notes.index(row.note) + 1 if row.note else None,
         is_own=row.number == f"{definition}.dse",
         place=_place(tau),
@@ -94,21 +96,21 @@ def _choice(row: RegretRow, measure: Measure, decimals: int, definition: str) ->
     return ChoiceLine(
         title=row.title,
         name=row.name,
-        value=MISSING if row.value is None else plain(scale * row.value, decimals),
+        value=MISSING if row.value is None else plain_value(scale * row.value, decimals),
         regret=regret,
-        gain=MISSING if row.gain is None else signed(scale * row.gain, decimals),
+        gain=MISSING if row.gain is None else signed_number(scale * row.gain, decimals),
         seconds=MISSING if row.seconds is None else f"{row.seconds:,.0f}",
         note=row.note or "",
         is_own=row.way == f"{definition}.pick",
     )
 
 
-def signed(value: float, decimals: int) -> str:
+def signed_number(value: float, decimals: int) -> str:
     """A number with its sign; what rounds to zero has none.
 
     Example:
-        >>> signed(0.5, 2), signed(-0.25, 2), signed(0.001, 2)
+        >>> signed_number(0.5, 2), signed_number(-0.25, 2), signed_number(0.001, 2)
         ('+0.50', '−0.25', '0.00')
     """
-    text = plain(value, decimals)
+    text = plain_value(value, decimals)
     return f"+{text}" if value > 0 and text.strip("0.") else text

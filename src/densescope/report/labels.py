@@ -12,7 +12,7 @@ from densescope.correlation.measures import Measure, measure_of
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.judged import ChoiceLine, TauLine, choice_lines, tau_lines
 from densescope.report.masks import MaskPanel, Masks, build_masks
-from densescope.report.values import MISSING, Curve, Heading, ShownValue, decimals_for, plain
+from densescope.report.values import MISSING, Curve, Heading, ShownValue, decimals_for, plain_value
 
 if TYPE_CHECKING:
     from densescope.runs.correlate import Judgement
@@ -21,7 +21,7 @@ NO_VALUE = "its value is not a finite number"
 
 
 @dataclass(frozen=True)
-class ProbedRoom:
+class ProbedSet:
     """The probes of one data set and protocol, and what was found in them.
 
     Attributes:
@@ -52,7 +52,7 @@ class ValueLine:
 
 
 @dataclass(frozen=True)
-class Room:
+class ProbeSet:
     """What labelled probes of one data set and protocol say of the run.
 
     Attributes:
@@ -88,43 +88,43 @@ class Room:
     masks: MaskPanel | None
 
 
-def build_room(
-    room: ProbedRoom,
+def build_probe_set(
+    probe_set: ProbedSet,
     records: Sequence[ScoreRecord],
     *,
     definition: str = "released",
     labels: Mapping[str, str] | None = None,
-) -> Room:
-    """What the page shows of a room.
+) -> ProbeSet:
+    """What the page shows of a probe_set.
 
     Args:
-        room: the probes and what was found in them.
+        probe_set: the probes and what was found in them.
         records: the run in order of step; the curve has one number for each.
         definition: whose rows are set in bold.
         labels: name of the pick and of the last checkpoint -> what their masks are called.
     """
-    probes = sorted(room.probes, key=lambda probe: (probe.step, probe.name))
+    probes = sorted(probe_set.probes, key=lambda probe: (probe.step, probe.name))
     measure = measure_of(probes[0].measure if probes else "")
     by_name = {probe.name: _shown(probe, measure.scale) for probe in probes}
     curve = Curve(_heading(measure), tuple(by_name.get(record.name) for record in records))
     notes = _shared_notes(probes)
-    judged = room.judgement
+    judged = probe_set.judgement
     taus, tau_notes = tau_lines(judged.correlation, definition) if judged else ((), ())
-    return Room(
-        name=room.name,
-        title=_title(room.name, probes, measure),
+    return ProbeSet(
+        name=probe_set.name,
+        title=_title(probe_set.name, probes, measure),
         measure=measure,
         curve=curve,
         seeds=_seeds(probes),
         verdict=judged.degradation.verdict if judged else None,
-        problem=room.problem,
+        problem=probe_set.problem,
         level=f"{100 * judged.correlation.level:.4g}%" if judged else "",
         taus=taus,
         tau_notes=tau_notes,
         choices=choice_lines(judged.regret, measure, definition) if judged else (),
         values=_values(probes, by_name, measure, notes),
         notes=notes,
-        masks=_masks(room.masks, probes, labels or {}),
+        masks=_masks(probe_set.masks, probes, labels or {}),
     )
 
 
@@ -135,7 +135,7 @@ def _heading(measure: Measure) -> Heading:
 
 
 def _title(name: str, probes: Sequence[ProbeRecord], measure: Measure) -> str:
-    """What was measured; with what the room's name says of changed numbers in brackets."""
+    """What was measured; with what the probe_set's name says of changed numbers in brackets."""
     if not probes:
         return "Labelled probes"
     first = probes[0]
@@ -181,7 +181,7 @@ def _values(
     for probe in probes:
         number = numbers[probe.name]
         error = None if number and number.finite else probe.error or NO_VALUE
-        seeds = ", ".join(plain(measure.scale * v, decimals + 1) for v in probe.values)
+        seeds = ", ".join(plain_value(measure.scale * v, decimals + 1) for v in probe.values)
         own = [note for note in _notes(probe) if note not in shared]
         text = MISSING if number is None else number.text(decimals)
         lines.append(ValueLine(probe.name, probe.step, text, seeds, error, "; ".join(own)))

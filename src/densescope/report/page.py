@@ -48,7 +48,7 @@ def render_report(data: ReportData) -> str:
         data=data,
         figures=figures,
         drawn={name.rstrip("0123456789") for name in figures},
-        css=_asset("page.css") + (_asset("labels.css") if data.rooms else ""),
+        css=_asset("page.css") + (_asset("labels.css") if data.probe_sets else ""),
         script=script,
         library=payload,
         policy=_policy(script, library),

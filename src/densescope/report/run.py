@@ -10,7 +10,7 @@ from densescope.definitions import DEFINITIONS
 from densescope.errors import InputError, RecordError
 from densescope.files import location
 from densescope.report.data import ReportData, build_report_data, preview_names
-from densescope.report.labels import ProbedRoom
+from densescope.report.labels import ProbedSet
 from densescope.report.masks import Masks
 from densescope.report.page import write_report
 from densescope.report.previews import Previews
@@ -67,7 +67,7 @@ def run_report_data(
             for other in DEFINITIONS
             if other != definition
         ],
-        rooms=[_room(store, name, table, selection) for name in table.probes],
+        probe_sets=[_probe_set(store, name, table, selection) for name in table.probes],
         alarm=find_alarm(table, AlarmSettings(definition=definition), layer=layer),
     )
 
@@ -81,22 +81,24 @@ def _previews(store: RunStore, names: Sequence[str]) -> Previews | None:
     return Previews(images["images"], patches)
 
 
-def _room(store: RunStore, name: str, table: RunTable, selection: Selection) -> ProbedRoom:
+def _probe_set(store: RunStore, name: str, table: RunTable, selection: Selection) -> ProbedSet:
     masks, probes = _masks(store, name, selection), table.probes[name]
     try:
         judgement = judge_run(table, probes, losses=store.losses(), layer=selection.layer)
     except RecordError as error:
         problem = f"These probes cannot be judged: {error}."
-        return ProbedRoom(name, probes, problem=problem, masks=masks)
-    return ProbedRoom(name, probes, judgement, masks=masks)
+        return ProbedSet(name, probes, problem=problem, masks=masks)
+    return ProbedSet(name, probes, judgement, masks=masks)
 
 
-def _masks(store: RunStore, room: str, selection: Selection) -> Masks | None:
+def _masks(store: RunStore, probe_set: str, selection: Selection) -> Masks | None:
     """What was drawn at the pick and at the last checkpoint; what does not fit counts as none."""
-    truth = store.preview(f"{room}/truth")
+    truth = store.preview(f"{probe_set}/truth")
     if truth is None:
         return None
-    wanted = {name: store.preview(f"{room}/{name}") for name in (selection.pick, selection.last)}
+    wanted = {
+        name: store.preview(f"{probe_set}/{name}") for name in (selection.pick, selection.last)
+    }
     try:
         drawn = {name: stored["predicted"] for name, stored in wanted.items() if stored and name}
         return Masks(truth["images"], truth["truth"], drawn)

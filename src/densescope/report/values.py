@@ -63,25 +63,24 @@ class ShownValue:
 
     def number(self, decimals: int) -> str:
         """The value alone."""
-        return plain(self.value, decimals) if self.finite else NOT_FINITE
+        return plain_value(self.value, decimals) if self.finite else NOT_FINITE
 
     def text(self, decimals: int) -> str:
         """The value and, where known, half its interval."""
         if self.half is None or not self.finite:
             return self.number(decimals)
-        return f"{plain(self.value, decimals)} ± {plain(self.half, decimals)}"
+        return f"{plain_value(self.value, decimals)} ± {plain_value(self.half, decimals)}"
 
     def change(self, decimals: int) -> str:
         """The value with its sign and, where known, its interval in brackets."""
         if not self.finite:
             return NOT_FINITE
         sign = "+" if self.value > 0 else ""
-        text = sign + plain(self.value, decimals)
+        text = sign + plain_value(self.value, decimals)
         if self.low is None or self.high is None:
             return text
-        return (
-            f"{text} [{plain(self.low, decimals)},\N{NO-BREAK SPACE}{plain(self.high, decimals)}]"
-        )
+        low, high = plain_value(self.low, decimals), plain_value(self.high, decimals)
+        return f"{text} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def decimals_of_error(half: float) -> int:
     return min(6, max(0, 1 - math.floor(math.log10(half))))
 
 
-def plain(value: float, decimals: int) -> str:
+def plain_value(value: float, decimals: int) -> str:
     """A number in digits with a true minus sign; very large ones in scientific notation."""
     text = f"{value:.3g}" if abs(value) >= 1e7 else f"{value:.{decimals}f}"
     if float(text) == 0:

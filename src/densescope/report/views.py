@@ -85,7 +85,7 @@ class PartChange:
 
 
 @dataclass(frozen=True)
-class View:
+class DefinitionPanel:
     """The run seen through one definition of DSE.
 
     Attributes:
@@ -166,7 +166,7 @@ class View:
         return number is not None and number.half is not None
 
 
-def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> View:
+def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> DefinitionPanel:
     """What a selection says of the records of a run, which stand in order of step."""
     if selection is None:
         return _empty_view(records)
@@ -182,7 +182,7 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
         ),
     }
     pick = rows.get(selection.pick or "")
-    return View(
+    return DefinitionPanel(
         definition=selection.definition,
         layer=selection.layer,
         lambda_=None if selection.lambda_ is None else f"{selection.lambda_:.3g}",
@@ -203,7 +203,7 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> V
     )
 
 
-def _empty_view(records: Sequence[ScoreRecord]) -> View:
+def _empty_view(records: Sequence[ScoreRecord]) -> DefinitionPanel:
     nothing: tuple[None, ...] = (None,) * len(records)
     dse, separability, rank = (
         Curve(Heading.of(METRICS[f"released.{part}"]), nothing)
@@ -211,7 +211,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> View:
     )
     checkpoints = tuple(_checkpoint(record, None, None, None) for record in records)
     verdict = NOTHING_SCORED if records else ""
-    return View(
+    return DefinitionPanel(
         definition="released",
         layer=-1,
         lambda_=None,

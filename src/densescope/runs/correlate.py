@@ -56,7 +56,7 @@ def judge_run(
 def correlate_run(
     store: RunStore, *, losses: Mapping[str, float] | None = None, layer: int = -1
 ) -> dict[str, Judgement]:
-    """Judge every room of probes of a run, and store what was found beside them.
+    """Judge every probe_set of probes of a run, and store what was found beside them.
 
     Args:
         store: the run.
@@ -65,22 +65,22 @@ def correlate_run(
         layer: the block whose numbers are judged.
 
     Returns:
-        Room (``<dataset>-<protocol>``) to what it says.
+        ProbeSet (``<dataset>-<protocol>``) to what it says.
 
     Raises:
         RecordError: the run has no probes, or they do not fit its records.
     """
-    rooms = probed_rooms(store)
-    table = RunTable.of(store.records(), rooms)
+    probe_sets = probe_sets_of(store)
+    table = RunTable.of(store.records(), probe_sets)
     breaks = [found.to_json() for found in schedule_breaks(table.records)]
     if losses is None:
         losses = store.losses()
     else:
         store.write_losses(losses)
     found = {}
-    for room, probes in rooms.items():
+    for probe_set, probes in probe_sets.items():
         judged = judge_run(table, probes, losses=losses, layer=layer)
-        path = store.folder / "correlation" / f"{room}.json"
+        path = store.folder / "correlation" / f"{probe_set}.json"
         document = {
             "correlation": judged.correlation.to_json(),
             "degradation": judged.degradation.to_json(),
@@ -88,21 +88,21 @@ def correlate_run(
             "schedule": breaks,
         }
         write_json(document, path)
-        found[room] = Judgement(judged.correlation, judged.degradation, judged.regret, path)
+        found[probe_set] = Judgement(judged.correlation, judged.degradation, judged.regret, path)
     return found
 
 
-def probed_rooms(store: RunStore) -> dict[str, list[ProbeRecord]]:
-    """The probes of a scored run by room.
+def probe_sets_of(store: RunStore) -> dict[str, list[ProbeRecord]]:
+    """The probes of a scored run by probe_set.
 
     Raises:
         RecordError: the folder holds no scored run, or the run has no probes.
     """
     store.manifest()
-    rooms = store.probes()
-    if not rooms:
+    probe_sets = store.probes()
+    if not probe_sets:
         raise RecordError(
             f"{store.folder} has no probes; make some with: densescope probe "
             f"{quote(str(store.folder))} --dataset NAME --root DIR"
         )
-    return rooms
+    return probe_sets

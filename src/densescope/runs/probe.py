@@ -73,8 +73,8 @@ class ProbeRequest:
         asked = {"steps": self.steps, "image_size": self.image_size}
         return {name: value for name, value in asked.items() if value is not None}
 
-    def room(self, dataset: str) -> str:
-        """Folder of the records; changed numbers have a room of their own."""
+    def probe_set(self, dataset: str) -> str:
+        """Folder of the records; changed numbers have a probe_set of their own."""
         changed = "".join(f"-{name}{value}" for name, value in self.changes.items())
         return f"{dataset}-{self.protocol}{changed}".replace("_", "-")
 
@@ -146,12 +146,12 @@ def probe_run(
     settings = protocol_settings(
         request.protocol, opened, seeds=request.seeds, changes=request.changes
     )
-    room = request.room(data.dataset + opened.variant)
+    probe_set = request.probe_set(data.dataset + opened.variant)
     records, total = [], len(scored)
     kept = {
         score.name: record
         for score in scored
-        if (record := store.probe(room, score.name)) and _is_current(record, score, settings)
+        if (record := store.probe(probe_set, score.name)) and _is_current(record, score, settings)
     }
     if len(kept) < total:
         say(_words(f"{total - len(kept)} of {total} checkpoints", opened, request))
@@ -163,7 +163,7 @@ def probe_run(
         else:
             report(SweepEvent("probing", score.name, index, total))
             record = _record(store, score, spec, opened, request, compute)
-            store.write_probe(room, record)
+            store.write_probe(probe_set, record)
             report(SweepEvent(record.status, score.name, index + 1, total, record))
         records.append(record)
     return records
@@ -252,7 +252,7 @@ def _probe(
 
 def _keep_masks(
     store: RunStore,
-    room: str,
+    probe_set: str,
     name: str,
     loaded: LoadedBackbone,
     outcome: ProbeOutcome,
@@ -264,10 +264,10 @@ def _keep_masks(
     few = data.test.subset(range(min(PREVIEW_IMAGES, len(data.test))))
     size = loaded.backbone.image_size
     images, truth = decode_split(few, image_size=size, resize=outcome.settings["resize"])
-    if store.preview(f"{room}/truth") is None:
-        store.write_preview(f"{room}/truth", {"images": images, "truth": truth})
+    if store.preview(f"{probe_set}/truth") is None:
+        store.write_preview(f"{probe_set}/truth", {"images": images, "truth": truth})
     predicted = predict_masks(outcome.head, loaded.backbone, images, device="cpu")
-    store.write_preview(f"{room}/{name}", {"predicted": predicted.to(torch.uint8)})
+    store.write_preview(f"{probe_set}/{name}", {"predicted": predicted.to(torch.uint8)})
 
 
 def _record(
@@ -295,7 +295,9 @@ def _record(
         return replace(blank, status="failed", error=str(error))
     except Exception as error:  # the rest of the run must go on; the reason is recorded
         return replace(blank, status="failed", error=f"unexpected {type(error).__name__}: {error}")
-    _keep_masks(store, request.room(data.name + data.variant), score.name, loaded, outcome, data)
+    _keep_masks(
+        store, request.probe_set(data.name + data.variant), score.name, loaded, outcome, data
+    )
     device = device_description(resolve_device(compute.device))
     return replace(
         blank,

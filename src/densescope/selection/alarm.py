@@ -14,7 +14,7 @@ from densescope.selection.change import change_between
 from densescope.selection.falls import PLAIN_LEVEL, AlarmSettings, Falls, Status
 from densescope.selection.result import Change, Part, Selection
 from densescope.selection.run_table import DensePoint, RunTable
-from densescope.selection.words import place, to_try
+from densescope.selection.words import phrase, to_try
 
 Kind = Literal["fall", "collapse", "not finite"]
 KINDS: dict[Status, Kind] = {"fine": "fall", "collapsed": "collapse", "not finite": "not finite"}
@@ -201,12 +201,12 @@ def _sentence(
 ) -> str:
     first, kind = kinds
     since, best, last = where
-    begun = f"since {place(since)}"
-    back = f"Go back to {place(best)}. {to_try(fell, is_finite=kind != 'not finite')}"
+    begun = f"since {phrase(since)}"
+    back = f"Go back to {phrase(best)}. {to_try(fell, is_finite=kind != 'not finite')}"
     if change is None or interval is None or lambda_ is None:
         if first != "not finite":
             return (
-                f"DSE has been below its best {begun}, and at {place(last)} the features have no "
+                f"DSE has been below its best {begun}, and at {phrase(last)} the features have no "
                 f"dense structure left to measure: they are NaN, infinite, or the same in every "
                 f"patch. {back}"
             )
@@ -221,7 +221,7 @@ def _sentence(
     )
     if kind == "collapse" and first == "fall":
         return (
-            f"DSE has been below its best {begun}, and at {place(last)} the features have "
+            f"DSE has been below its best {begun}, and at {phrase(last)} the features have "
             f"collapsed: almost no effective rank is left ({parts}). {back}"
         )
     if kind == "collapse":
@@ -231,7 +231,7 @@ def _sentence(
         )
     what = {"both": "Both parts fell", "effective_rank": "The effective rank fell"}
     return (
-        f"DSE has been below its best {begun}: at {place(last)} by {-change.dse.value:.3g} "
+        f"DSE has been below its best {begun}: at {phrase(last)} by {-change.dse.value:.3g} "
         f"[{low:.3g}, {high:.3g}] with lambda {lambda_:.3g}, more than the noise of images and of "
         "training. "
         f"{what.get(fell, 'Separability fell')} ({parts}). {back}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from densescope.selection.result import Selection, SelectionRow
-from densescope.selection.words import listed, place
+from densescope.selection.words import listed, phrase
 
 
 def headline(selection: Selection) -> str:
@@ -25,15 +25,15 @@ def headline(selection: Selection) -> str:
         return "No checkpoint is picked."
     pick = selection.row(selection.pick)
     if len(selection.rows) == 1:
-        return f"Only {place(pick)} was scored: there is nothing to choose from yet."
+        return f"Only {phrase(pick)} was scored: there is nothing to choose from yet."
     if selection.tied:
         peak = selection.row(str(selection.earliest_peak))
-        return f"No clear winner: {tie(selection)}; the earliest peak is {place(peak)}."
+        return f"No clear winner: {tie(selection)}; the earliest peak is {phrase(peak)}."
     if len(selection.rows) == 2:
-        return f"Only two checkpoints were scored; {place(pick)} has the higher DSE."
+        return f"Only two checkpoints were scored; {phrase(pick)} has the higher DSE."
     if not selection.noise_known:
-        return f"The pick is {place(pick)}; whether others are as good is not known."
-    return f"Use {place(pick)}."
+        return f"The pick is {phrase(pick)}; whether others are as good is not known."
+    return f"Use {phrase(pick)}."
 
 
 def tie(selection: Selection) -> str:

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any, Literal
 
 from densescope.records import ScoreRecord
-from densescope.selection.words import listed, place
+from densescope.selection.words import listed, phrase
 
 Kind = Literal["learning rate", "weight decay", "counter", "length", "batch", "setting", "resumed"]
 TURNED = 0.01  # of the value before: below it a rate has not turned
@@ -67,17 +67,17 @@ def schedule_breaks(records: Sequence[ScoreRecord]) -> tuple[ScheduleBreak, ...]
 
     Source: our own.
     """
-    told = [
+    history = [
         (record, record.checkpoint.get("training") or {})
         for record in sorted(records, key=lambda record: (record.step, record.name))
     ]
-    told = [(record, facts) for record, facts in told if facts]
+    history = [(record, facts) for record, facts in history if facts]
     breaks = [
-        *_rising_again(told),
-        *_turning(told),
-        *_counted_back(told),
-        *_without_even_batches(list(_changed(told, "settings"))),
-        *_changed(told, "resumed"),
+        *_rising_again(history),
+        *_turning(history),
+        *_counted_back(history),
+        *_without_even_batches(list(_changed(history, "settings"))),
+        *_changed(history, "resumed"),
     ]
     return tuple(sorted(breaks, key=lambda found: (found.step, found.name)))
 
@@ -89,7 +89,7 @@ def stitched(breaks: Sequence[ScheduleBreak]) -> str | None:
         return None
     first = real[0]
     here = [found for found in real if found.name == first.name]
-    later = list(dict.fromkeys(place(found) for found in real if found.name != first.name))
+    later = list(dict.fromkeys(phrase(found) for found in real if found.name != first.name))
     marks = [found for found in breaks if found.kind == "resumed" and found.name == first.name]
     marked = ", ".join(f"{found.what} {_value(found.after)}" for found in marks)
     resumed = f" It is marked as resumed ({marked})." if marks else ""
@@ -98,28 +98,28 @@ def stitched(breaks: Sequence[ScheduleBreak]) -> str | None:
     rest = len(here) - MOST_SAID
     others = f"; and {rest} more change{'s' * (rest > 1)}" if rest > 0 else ""
     return (
-        f"The schedule looks stitched: at {place(first)} {said}{others}.{resumed}{more} "
+        f"The schedule looks stitched: at {phrase(first)} {said}{others}.{resumed}{more} "
         "What changes there may come from the schedule: select the parts alone."
     )
 
 
-Told = Sequence[tuple[ScoreRecord, Mapping[str, Any]]]
+FactsOfRecords = Sequence[tuple[ScoreRecord, Mapping[str, Any]]]
 
 
-def _series(told: Told, key: str) -> list[tuple[ScoreRecord, float]]:
+def _series(history: FactsOfRecords, key: str) -> list[tuple[ScoreRecord, float]]:
     return [
         (record, float(facts[key]))
-        for record, facts in told
+        for record, facts in history
         if isinstance(facts.get(key), int | float)
     ]
 
 
-def _rising_again(told: Told) -> Iterator[ScheduleBreak]:
+def _rising_again(history: FactsOfRecords) -> Iterator[ScheduleBreak]:
     """A rise of the learning rate once it has fallen or stood still.
 
     The rate of a file at step 0 is that of before the schedule began.
     """
-    series = [(record, rate) for record, rate in _series(told, "learning_rate") if record.step]
+    series = [(record, rate) for record, rate in _series(history, "learning_rate") if record.step]
     warm = False
     for (_, before), (record, after) in pairwise(series):
         if warm and after > before * (1 + JUMPED):
@@ -127,9 +127,9 @@ def _rising_again(told: Told) -> Iterator[ScheduleBreak]:
         warm = warm or after < before * (1 + TURNED)
 
 
-def _turning(told: Told) -> Iterator[ScheduleBreak]:
+def _turning(history: FactsOfRecords) -> Iterator[ScheduleBreak]:
     """A weight decay that falls after it rose, or rises after it fell."""
-    series = _series(told, "weight_decay")
+    series = _series(history, "weight_decay")
     way = 0
     for (_, before), (record, after) in pairwise(series):
         moved = 0 if abs(after - before) <= TURNED * abs(before) else 1 if after > before else -1
@@ -138,10 +138,10 @@ def _turning(told: Told) -> Iterator[ScheduleBreak]:
         way = moved or way
 
 
-def _counted_back(told: Told) -> Iterator[ScheduleBreak]:
-    for name in dict.fromkeys(key for _, facts in told for key in facts.get("counters", {})):
+def _counted_back(history: FactsOfRecords) -> Iterator[ScheduleBreak]:
+    for name in dict.fromkeys(key for _, facts in history for key in facts.get("counters", {})):
         before: int | None = None
-        for record, facts in told:
+        for record, facts in history:
             count = facts.get("counters", {}).get(name)
             if count is None:
                 continue
@@ -150,14 +150,14 @@ def _counted_back(told: Told) -> Iterator[ScheduleBreak]:
             before = count
 
 
-def _changed(told: Told, part: str) -> Iterator[ScheduleBreak]:
+def _changed(history: FactsOfRecords, part: str) -> Iterator[ScheduleBreak]:
     """Settings, or resume marks, that are others than in the checkpoint before.
 
     What changes at every checkpoint, such as a counter or the best loss so far, is no setting.
     """
     found: dict[str, list[ScheduleBreak]] = {}
     last: dict[str, Any] = {}
-    for index, (record, facts) in enumerate(told):
+    for index, (record, facts) in enumerate(history):
         for name, value in facts.get(part, {}).items():
             known = name in last or (part == "resumed" and index > 0)
             if known and last.get(name) != value:
@@ -166,7 +166,7 @@ def _changed(told: Told, part: str) -> Iterator[ScheduleBreak]:
                 changed = _break(kind, record, leaf, last.get(name), value)
                 found.setdefault(name, []).append(changed)
             last[name] = value
-    steady = (one for one in found.values() if len(one) < max(2, len(told) // 2))
+    steady = (one for one in found.values() if len(one) < max(2, len(history) // 2))
     said: list[ScheduleBreak] = []
     for change in (change for changes in steady for change in changes):
         if change not in said:

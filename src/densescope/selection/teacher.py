@@ -15,7 +15,7 @@ from densescope.selection.result import Selection
 from densescope.selection.run_table import RunTable
 from densescope.selection.select import select_checkpoints
 from densescope.selection.table import Row, write_rows
-from densescope.selection.words import dse_title, place, size, with_error
+from densescope.selection.words import dse_title, phrase, size, with_error
 
 FIRST_PART = 0.5
 COLUMNS: dict[str, type] = {
@@ -187,7 +187,7 @@ def select_gram_teacher(
     if not early:
         raise RecordError(
             f"no checkpoint was scored in the first {first_part:.0%} of the run (up to "
-            f"{known[-1][0].unit} {bound:.0f}): the first is {place(known[0][0])}. Score earlier "
+            f"{known[-1][0].unit} {bound:.0f}): the first is {phrase(known[0][0])}. Score earlier "
             "ones, or allow a larger part (first_part)"
         )
     best, best_dse = max(early, key=lambda pair: pair[1].value)
@@ -234,15 +234,15 @@ def _sentence(
     value = f"{dse_title(lambda_)} {with_error(teacher.dse)}"
     part = f"the first {first_part:.0%} of the run"
     if sum(row.in_first_part for row in rows) == 1:
-        said = [f"Gram teacher: {place(teacher)}, the only checkpoint scored in {part} ({value})."]
+        said = [f"Gram teacher: {phrase(teacher)}, the only checkpoint scored in {part} ({value})."]
     elif teacher.is_best:
         said = [
-            f"Gram teacher: {place(teacher)}, with the best dense structure of {part} ({value})."
+            f"Gram teacher: {phrase(teacher)}, with the best dense structure of {part} ({value})."
         ]
     else:
         said = [
-            f"Gram teacher: {place(teacher)}, the earliest of {part} that is not told apart from "
-            f"the best there ({value}). The best is {place(best)}, ahead by "
+            f"Gram teacher: {phrase(teacher)}, the earliest of {part} that is not told apart from "
+            f"the best there ({value}). The best is {phrase(best)}, ahead by "
             f"{size(best.loss, level)}, which is below the noise."
         ]
     if not selection.noise_known:
@@ -258,7 +258,7 @@ def _later(rows: Sequence[TeacherRow], last: TeacherRow, level: float) -> list[s
     if last.is_teacher:
         return ["No later checkpoint was scored."]
     later = [row for row in rows if not row.in_first_part]
-    name = place(last, "the last checkpoint")
+    name = phrase(last, "the last checkpoint")
     lost = size(last.loss, level)
     if not is_beyond_noise(last.loss, level):
         said = [f"That {name} would be worse is not shown: the difference in DSE is {lost}."]
@@ -269,5 +269,5 @@ def _later(rows: Sequence[TeacherRow], last: TeacherRow, level: float) -> list[s
     top = min(later, key=lambda row: row.loss.value, default=last)
     if top is not last and top.loss.value < 0 and is_beyond_noise(top.loss, level):
         more = f"higher by {size(top.loss, level)}"
-        said.append(f"DSE goes on rising after the first part: {place(top)} is {more}.")
+        said.append(f"DSE goes on rising after the first part: {phrase(top)} is {more}.")
     return said

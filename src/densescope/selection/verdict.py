@@ -6,7 +6,7 @@ from densescope.metrics.lambdas import lambda_warning
 from densescope.selection.headline import headline
 from densescope.selection.peaks import seen_to_fall
 from densescope.selection.result import Change, Selection
-from densescope.selection.words import listed, place, signed, size
+from densescope.selection.words import listed, phrase, signed, size
 
 # Records say how many images were scored, not how many there are.
 MORE = "score more images, or a larger set if these were all of it"
@@ -33,7 +33,7 @@ def verdict(selection: Selection, *, window: int) -> str:
 
 def _broken_end(selection: Selection) -> list[str]:
     """What weighs more than any choice: the run has no numbers at its end."""
-    said, last = [], place(selection.rows[-1])
+    said, last = [], phrase(selection.rows[-1])
     if selection.diverged:
         said.append(
             f"Training diverged after {last}: the weights or features of "
@@ -88,7 +88,7 @@ def _shape(selection: Selection, position: int, window: int) -> list[str]:
     top = rows[values.index(max(values))]
     if max(values) > values[position]:
         return [
-            f"DSE is higher still at {place(top)} ({max(values):.3g} against "
+            f"DSE is higher still at {phrase(top)} ({max(values):.3g} against "
             f"{values[position]:.3g}), but the run ends before a fall from there could be seen; "
             "the pick is the highest peak that was followed by one. Compare the two on a "
             "labeled task if you can."
@@ -106,7 +106,7 @@ def _against_last(selection: Selection) -> list[str]:
     change = selection.change
     if change is None:
         return []
-    last = place(selection.rows[-1], _the_last(selection))
+    last = phrase(selection.rows[-1], _the_last(selection))
     level = selection.comparison_level
     interval = change.dse.interval(level)
     amount = size(change.dse, level)
@@ -151,7 +151,7 @@ def _moved(change: Change, level: float) -> str:
 
 def _same_files(selection: Selection) -> list[str]:
     """Checkpoints that are the pick under another name; of the last it is said already."""
-    same = [place(row) for row in selection.rows[:-1] if row.has_weights_of_pick]
+    same = [phrase(row) for row in selection.rows[:-1] if row.has_weights_of_pick]
     if not same:
         return []
     return [f"{listed(same)} hold{'s' * (len(same) == 1)} the same weights as the pick."]
@@ -162,7 +162,7 @@ def _ties(selection: Selection) -> list[str]:
     if not selection.tied or not selection.noise_known:
         return []
     is_peak = selection.pick == selection.earliest_peak
-    pick = "It is also" if is_peak else f"{place(selection.row(str(selection.pick)))} is"
+    pick = "It is also" if is_peak else f"{phrase(selection.row(str(selection.pick)))} is"
     return [
         f"{pick} the pick by the rule; the differences from it are below the noise of "
         f"{_images(selection)}: {MORE}."

@@ -25,7 +25,7 @@ class Placed(Protocol):
         """Of ``step``."""
 
 
-def place(row: Placed, name: str = "") -> str:
+def phrase(row: Placed, name: str = "") -> str:
     """``checkpoint0030.pth (epoch 30)``; what is named for its place is not told it twice."""
     shown, at = name or row.name, f"{row.unit} {row.step}"
     return shown if shown == at else f"{shown} ({at})"

@@ -35,10 +35,10 @@ def build_figure(summary: StudySummary) -> Any:
     """The plotly figure of :func:`write_figure`."""
     from plotly.subplots import make_subplots
 
-    rows = list(dict.fromkeys((run.method, run.room) for run in summary.series))
+    rows = list(dict.fromkeys((run.method, run.probe_set) for run in summary.series))
     arms = list(dict.fromkeys(run.arm for run in summary.series))
     columns = max(len(run.values) for run in summary.series)
-    grouped = [[c for c in summary.series if (c.method, c.room) == row] for row in rows]
+    grouped = [[c for c in summary.series if (c.method, c.probe_set) == row] for row in rows]
     titles = [_title(name, runs[0]) for runs in grouped for name in _panels(runs, columns)]
     figure = make_subplots(rows=len(rows), cols=columns, subplot_titles=titles)
     for place, runs in enumerate(grouped, start=1):
@@ -70,7 +70,7 @@ def _title(name: str, run: RunSeries) -> str:
     if not name:
         return ""
     measure = measure_of(name)
-    label = f"{measure.title} ({measure.unit})<br><sup>{run.room}</sup>"
+    label = f"{measure.title} ({measure.unit})<br><sup>{run.probe_set}</sup>"
     return f"{run.method}: {TITLES.get(name, label)}"
 
 

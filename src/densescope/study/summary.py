@@ -67,7 +67,7 @@ class StudyRow:
     Attributes:
         method: row of ``METHODS``.
         arm: name of the arm.
-        room: data set and protocol; empty where nothing was probed.
+        probe_set: data set and protocol; empty where nothing was probed.
         measure: of the probe.
         runs: how many seeds.
         last: the measure at the last checkpoint.
@@ -83,7 +83,7 @@ class StudyRow:
 
     method: str
     arm: str
-    room: str
+    probe_set: str
     measure: str
     runs: int
     last: Spread | None
@@ -101,7 +101,7 @@ class RunSeries:
     """One run over its checkpoints.
 
     Attributes:
-        method, arm, seed, room: which run and labels.
+        method, arm, seed, probe_set: which run and labels.
         steps: of the checkpoints.
         values: ``"dse"``, ``"separability"``, ``"effective_rank"`` and the measure, a number
             per step; NaN where there is none.
@@ -110,7 +110,7 @@ class RunSeries:
     method: str
     arm: str
     seed: int
-    room: str
+    probe_set: str
     steps: tuple[int, ...]
     values: Mapping[str, tuple[float, ...]]
 
@@ -147,14 +147,14 @@ class StudySummary:
 @dataclass(frozen=True)
 class _Run:
     cell: Cell
-    room: str
+    probe_set: str
     table: RunTable
     probes: Sequence[ProbeRecord]
     judgement: Judgement | None
 
     @property
     def key(self) -> tuple[str, str, str]:
-        return self.cell.method, self.cell.arm.name, self.room
+        return self.cell.method, self.cell.arm.name, self.probe_set
 
 
 def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
@@ -189,10 +189,10 @@ def _runs(cell: Cell, store: RunStore) -> list[_Run]:
     if not table.probes:
         return [_Run(cell, "", table, [], None)]
     found = []
-    for room, probes in table.probes.items():
+    for probe_set, probes in table.probes.items():
         probed = [probe for probe in probes if probe.status == "probed"]
         judged = judge_run(table, probed) if probed and table.scored else None
-        found.append(_Run(cell, room, table, probed, judged))
+        found.append(_Run(cell, probe_set, table, probed, judged))
     return found
 
 
@@ -203,12 +203,12 @@ def _row(key: tuple[str, str, str], group: Sequence[_Run], plain: Sequence[_Run]
         row.number: Spread.of([_tau(judgement, row.number) for judgement in judged])
         for row in (judged[0].correlation.rows if judged else ())
     }
-    method, arm, room = key
+    method, arm, probe_set = key
     measure = group[0].probes[0].measure if group[0].probes else ""
     return StudyRow(
         method=method,
         arm=arm,
-        room=room,
+        probe_set=probe_set,
         measure=measure,
         runs=len(group),
         last=Spread.of([judgement.degradation.last_value for judgement in judged]),
@@ -262,7 +262,7 @@ def _series(run: _Run) -> RunSeries:
         method=run.cell.method,
         arm=run.cell.arm.name,
         seed=run.cell.settings.seed,
-        room=run.room,
+        probe_set=run.probe_set,
         steps=tuple(record.step for record in run.table.scored),
         values={name: tuple(values) for name, values in columns.items()},
     )
@@ -301,11 +301,11 @@ def markdown(summary: StudySummary) -> str:
         cells = [
             row.method,
             row.arm,
-            row.room,
+            row.probe_set,
             str(row.runs),
             shown(row.last, scale, 2, sign=False),
             shown(row.drop, scale, 2, sign=False),
-            f"{row.degraded} of {row.runs}" if row.room else "",
+            f"{row.degraded} of {row.runs}" if row.probe_set else "",
             shown(row.gain, scale, 2, sign=True),
             shown(row.tau.get("released.dse"), 1, 2, sign=True),
             *(shown(row.numbers[part], 1, 3, sign=False) for part in PARTS),
