@@ -181,9 +181,9 @@ def test_without_javascript_the_numbers_remain(chromium: Any, tmp_path: Path) ->
     data = report(4)
     with opened(chromium, data, tmp_path / "report.html", scripts=False) as (page, _):
         assert "The figures need JavaScript." in page.inner_text("body")
-        reading = data.view.dse.readings[0]
-        assert reading is not None
-        assert reading.text(data.view.dse.decimals) in page.inner_text("#checkpoints")
+        shown = data.view.dse.values[0]
+        assert shown is not None
+        assert shown.text(data.view.dse.decimals) in page.inner_text("#checkpoints")
 
 
 def test_a_browser_that_cannot_unpack_says_so(chromium: Any, tmp_path: Path) -> None:
