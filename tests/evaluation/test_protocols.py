@@ -26,6 +26,7 @@ from densescope.evaluation.probes import (
     protocol_settings,
     run_protocol,
 )
+from densescope.evaluation.probes import data as data_of_probes
 from densescope.evaluation.probes.run import identity_of
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.features.backbones import load_backbone
@@ -145,6 +146,21 @@ def test_a_damaged_entry_is_computed_again(blocks: ProbeData, tmp_path: Path) ->
 def test_the_reported_images_are_read_once(name: str, blocks: ProbeData, plain: Plain) -> None:
     _, reads = plain(name)
     assert reads == dict.fromkeys(blocks.test.names, 1)
+
+
+def test_images_are_decoded_once_for_all_checkpoints(
+    blocks: ProbeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fits, times in ((2**30, 1), (0, 3)):
+        monkeypatch.setattr(data_of_probes, "DECODED_BYTES", fits)
+        Counting.reads.clear()
+        counted = replace(
+            blocks, train=Counting(**vars(blocks.train)), test=Counting(**vars(blocks.test))
+        )
+        first, *_, last = [run("linear", counted, Seeing()) for _ in range(3)]
+        assert first.values == last.values
+        names = (*blocks.train.names, *blocks.test.names)
+        assert Counting.reads == dict.fromkeys(names, times)
 
 
 @pytest.mark.parametrize("name", SHORT)

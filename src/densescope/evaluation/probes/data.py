@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -26,6 +26,7 @@ Task = Literal["segmentation", "classification", "depth"]
 LabelledSet = SegmentationSet | LabelledImages | DepthSet
 PARTS = ("train", "test")
 NAMED = 3
+DECODED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class ProbeData:
         folds: of cross-validation, the fold of each image; ``train`` and ``test`` are then the
             same images, all of them. Empty without.
         labels: training images that are drawn as the labelled ones; all of them by default.
+        decoded: photos and labels, kept from one checkpoint to the next.
     """
 
     name: str
@@ -52,6 +54,9 @@ class ProbeData:
     notes: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
     labels: int | None = None
+    decoded: DecodedImages = field(
+        default_factory=lambda: DecodedImages(), init=False, compare=False, repr=False
+    )
 
     def part(self, name: str) -> Any:
         """``train`` or ``test``."""
@@ -161,6 +166,39 @@ def fingerprint_of(half: LabelledSet) -> str:
             digest.update(len(piece).to_bytes(8, "big"))
             digest.update(piece)
     return digest.hexdigest()
+
+
+class DecodedImages:
+    """Photos and labels as they were decoded: kept for the next checkpoint where they fit."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
+
+    def pieces(
+        self, half: LabelledSet, *, size: int, workers: int | None, **geometry: Any
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Photos and labels of a half, ``size`` images at a time.
+
+        Args:
+            half: of the data whose images these are.
+            size: of a piece.
+            workers: threads that decode.
+            geometry: as :func:`decode_part`.
+        """
+        key = (id(half), size, *sorted(geometry.items()))
+        if key in self._kept:
+            yield from self._kept[key]
+            return
+        made, total = [], 0
+        for start in range(0, len(half), size):
+            rows = range(start, min(start + size, len(half)))
+            piece = decode_part(half, rows, workers=workers, **geometry)
+            yield piece
+            total += sum(tensor.nbytes for tensor in piece)
+            if total <= DECODED_BYTES:
+                made.append(piece)
+        if total <= DECODED_BYTES:
+            self._kept[key] = made
 
 
 def decode_part(

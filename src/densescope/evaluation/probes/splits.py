@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from densescope.evaluation.cache import ArrayWriter, StoredArray
-from densescope.evaluation.probes.data import decode_part
 from densescope.evaluation.probes.row import ProbeTask
 from densescope.features.extraction import extract
 
@@ -102,15 +101,14 @@ def _compute(
 
 def _pieces(task: ProbeTask, part: str, *, features: bool) -> Iterator[dict[str, Tensor]]:
     row, half = task.row, task.data.part(part)
-    for start in range(0, len(half), task.piece):
-        pixels, labels = decode_part(
-            half,
-            range(start, min(start + task.piece, len(half))),
-            image_size=row.image_size,
-            label_size=row.label_size or row.image_size,
-            resize=row.resize,
-            workers=task.workers,
-        )
+    for pixels, labels in task.data.decoded.pieces(
+        half,
+        size=task.piece,
+        workers=task.workers,
+        image_size=row.image_size,
+        label_size=row.label_size or row.image_size,
+        resize=row.resize,
+    ):
         pieces = {"labels": labels}
         if features:
             extracted = extract(
