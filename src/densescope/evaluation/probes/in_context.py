@@ -10,13 +10,12 @@ from torch import Tensor
 
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
-from densescope.evaluation.probes.neighbors import nearest, query_chunks
+from densescope.evaluation.probes.neighbors import image_parts, nearest, query_chunks
 from densescope.evaluation.probes.patch_head import patch_targets
 from densescope.evaluation.probes.row import Found, ProbeTask, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source
 from densescope.evaluation.probes.splits import SplitFeatures, split_features
-
-IMAGES = 4
+from densescope.numerics.workers import map_pieces
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class Memory:
     source: PatchSource
     numbers: Tensor
     classes: Tensor
+
+    @property
+    def like(self) -> Tensor:
+        """As large as the work of a query is."""
+        return torch.empty(1).expand(len(self.numbers), self.source.dim)
 
     def keys(self, start: int, stop: int) -> Tensor:
         """Features of some of the memory's patches."""
@@ -109,16 +113,16 @@ def attend(queries: Tensor, memory: Memory, settings: InContextSettings) -> Tens
 def _read(
     memory: Memory, test: SplitFeatures, task: ProbeTask, settings: InContextSettings
 ) -> PixelCounts:
-    classes = task.data.classes
-    parts = []
+    classes, ignore = task.data.classes, task.data.ignore
     queries = patch_source(test.patches[0])
-    for start in range(0, queries.images, IMAGES):
-        truth = test.labels[start : start + IMAGES]
-        patches = queries.rows(start, start + IMAGES)
-        flat = patches.flatten(0, 1)
+
+    def one(images: Tensor) -> PixelCounts:
+        truth = test.labels[images]
+        flat = queries.of(images).flatten(0, 1)
         scores = torch.cat([attend(flat[c], memory, settings) for c in query_chunks(len(flat))])
-        grids = scores.view(len(patches), *test.grid, classes).permute(0, 3, 1, 2)
+        grids = scores.view(len(images), *test.grid, classes).permute(0, 3, 1, 2)
         size = (truth.shape[1], truth.shape[2])
         found = F.interpolate(grids, size, mode="bilinear", align_corners=False).argmax(1)
-        parts.append(count_pixels(found, truth, classes=classes, ignore=task.data.ignore))
-    return joined(parts)
+        return count_pixels(found, truth, classes=classes, ignore=ignore)
+
+    return joined(map_pieces(one, image_parts(queries.images, queries.patches), memory.like))

@@ -68,6 +68,11 @@ def nearness(queries: Tensor, keys: Tensor, distance: str) -> Tensor:
     return near.sub_(moved.square().sum(1, keepdim=True))
 
 
+def image_parts(images: int, patches: int) -> list[Tensor]:
+    """Numbers of images whose patches are about as many as the queries of a chunk."""
+    return list(torch.split(torch.arange(images), max(QUERIES // patches, 1)))
+
+
 def query_chunks(total: int, size: int = QUERIES) -> Iterator[slice]:
     """Queries a piece at a time."""
     for start in range(0, total, size):

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
-from densescope.evaluation.probes.neighbors import nearest
+from densescope.evaluation.probes.neighbors import image_parts, nearest, query_chunks
 from densescope.evaluation.probes.row import Found, ProbeTask, edge_note, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source, standardization
 from densescope.evaluation.probes.splits import SplitFeatures, held_out, split_features
+from densescope.numerics.workers import map_pieces
 
-QUERIES = 512
 VOTES = 64
 
 
@@ -161,21 +161,26 @@ class _Memory:
     ) -> dict[int, PixelCounts]:
         """Counts of the images asked about, for every k."""
         source, truth, images = asked
-        parts: dict[int, list[PixelCounts]] = {k: [] for k in ks}
-        for part in torch.split(images, max(QUERIES // source.patches, 1)):
-            answers = truth.pixels[part]
-            _, near = nearest(
-                self.standardize(source.of(part)).flatten(0, 1),
-                self._keys,
-                count=len(self.numbers),
-                neighbors=max(ks),
-                distance=distance,
+
+        def one(part: Tensor) -> list[PixelCounts]:
+            answers = truth.pixels[images[part]]
+            queries = self.standardize(source.of(images[part])).flatten(0, 1)
+            near = torch.cat(
+                [self._nearest(queries[c], ks, distance) for c in query_chunks(len(queries))]
             )
-            for k in ks:
-                voted = self._vote(self.numbers[near[:, :k]]).view(answers.shape)
-                found = count_pixels(voted, answers, classes=self.classes, ignore=self.ignore)
-                parts[k].append(found)
-        return {k: joined(found) for k, found in parts.items()}
+            voted = (self._vote(self.numbers[near[:, :k]]).view(answers.shape) for k in ks)
+            return [
+                count_pixels(v, answers, classes=self.classes, ignore=self.ignore) for v in voted
+            ]
+
+        like = torch.empty(1).expand(len(self.numbers), source.dim)
+        parts = map_pieces(one, image_parts(len(images), source.patches), like)
+        return {k: joined(own) for k, own in zip(ks, zip(*parts, strict=True), strict=True)}
+
+    def _nearest(self, queries: Tensor, ks: tuple[int, ...], distance: str) -> Tensor:
+        count = len(self.numbers)
+        _, near = nearest(queries, self._keys, count=count, neighbors=max(ks), distance=distance)
+        return near
 
     def _keys(self, start: int, stop: int) -> Tensor:
         return self.standardize(self.source.take(self.numbers[start:stop]))

@@ -259,9 +259,11 @@ def newton_step(bends: Sequence[Tensor], strength: float, shape: tuple[int, int]
     ridge = torch.full((classes, width), strength + 1e-7, dtype=torch.float64)
     ridge[:, -1] = 1e-5
     parts = torch.split(ridge.flatten(), ridge.numel() // len(bends))
-    factors = [
-        torch.linalg.cholesky(bend + part.diag()) for bend, part in zip(bends, parts, strict=True)
-    ]
+    factors = []
+    for bend, part in zip(bends, parts, strict=True):
+        shifted = bend.clone()
+        shifted.diagonal().add_(part)
+        factors.append(torch.linalg.cholesky(shifted))
 
     def apply(gradient: Tensor) -> Tensor:
         pieces = torch.split(gradient.flatten(), gradient.numel() // len(factors))
