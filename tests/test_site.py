@@ -9,19 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.hooks import (
-    help_of,
-    made,
-    notebook_page,
-    public_names,
-    relinked,
-    site_places,
-    verbs,
-)
+from docs.made import help_of, made, notebook_page, public_names, verbs
+from docs.places import relinked, site_places
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
+from densescope.features.formats import FORMATS
 from tests.conftest import ROOT
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -129,8 +123,15 @@ def test_links_out_of_docs_are_turned_to_their_places_on_the_site() -> None:
     assert home == "[d](how-to/studies.md)"
 
 
+def test_every_format_and_its_networks_are_in_the_table() -> None:
+    table = made("<!-- made: formats -->")
+    for row in FORMATS.values():
+        assert f"| `{row.name}` | {row.title} |" in table
+        assert all(name in table for name in row.architectures)
+
+
 def test_a_mark_without_a_function_is_refused() -> None:
-    with pytest.raises(Exception, match="no 'nothing' in MADE"):
+    with pytest.raises(ValueError, match="no 'nothing' in MADE"):
         made("<!-- made: nothing -->")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from docs.hooks import made
+from docs.made import made
 
 from densescope.correlation.measures import MEASURES
 from densescope.errors import InputError

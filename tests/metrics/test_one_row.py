@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from docs.hooks import made
+from docs.made import made
 
 import densescope
 from densescope.cli.tables import console, sweep_table
