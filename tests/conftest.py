@@ -71,3 +71,12 @@ def tiny_run(tmp_path: Path) -> Path:
     from tests.tiny_run import write_checkpoints
 
     return write_checkpoints(tmp_path / "run")
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a sweep begin with all libraries loaded; its own load them for seconds."""
+    from densescope.runs import executors
+    from tests.processes import FORKED
+
+    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda kind: FORKED)

@@ -63,6 +63,7 @@ def test_a_reason_that_fails_every_checkpoint_is_said_once_and_its_folder_can_be
     assert "3 of 3 checkpoints scored" in mended.stdout
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("verb", "wrong", "message"),
     [
