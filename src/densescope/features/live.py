@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
 from densescope.errors import InputError
 from densescope.features.normalization import IMAGENET
 from densescope.features.protocol import Backbone, Features
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.transformers_backbone import TransformersBackbone
+from densescope.features.wrappers import unwrap_module
 
 _CURE = "take its patch tokens yourself, as images patches dim, and hand those on"
 
@@ -78,7 +79,7 @@ def tokens_of(model: Any, output: Any) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else _kind(output)
         raise InputError(
-            f"the output of {_kind(_unwrapped(model))} is {found}, not images patches dim or "
+            f"the output of {_kind(_network_in(model))} is {found}, not images patches dim or "
             "images dim rows columns (of a timm model, forward_features gives tokens): "
             f"{_CURE}"
         )
@@ -88,7 +89,7 @@ def tokens_of(model: Any, output: Any) -> Tensor:
     prefix = int(getattr(reader, "prefix", 0))
     if output.shape[1] <= prefix:
         raise InputError(
-            f"the output of {_kind(_unwrapped(model))} has {output.shape[1]} tokens per image and "
+            f"the output of {_kind(_network_in(model))} has {output.shape[1]} tokens per image and "
             f"the first {prefix} are class and register tokens: no patch is left"
         )
     return output[:, prefix:]
@@ -234,7 +235,7 @@ def _reader(
     mean: tuple[float, ...] = IMAGENET.mean,
     std: tuple[float, ...] = IMAGENET.std,
 ) -> Backbone:
-    inner = _unwrapped(model)
+    inner = _network_in(model)
     if isinstance(inner, Backbone):
         return inner
     for row in READERS:
@@ -249,7 +250,7 @@ def _reader(
 
 def _runnable(model: Any, *about: Any) -> Backbone:
     """The reader of a model that can be run from outside and gives all its patches."""
-    inner = _unwrapped(model)
+    inner = _network_in(model)
     if any(_is_sharded(part) for part in (model, inner)):
         raise InputError(
             f"{_kind(inner)} is sharded by FSDP, which can only run it as a whole: let it return "
@@ -273,22 +274,18 @@ def _wraps_shards(model: Any) -> bool:
     return type(model).__name__ == "FullyShardedDataParallel" and _is_sharded(model)
 
 
-def _unwrapped(model: Any) -> Any:
-    """What is left without the wrappers of parallel training, compilers, heads and masking."""
+def _network_in(model: Any) -> Any:
+    """The network without wrappers of parallel training and compilers, heads and masking."""
     while True:
-        if isinstance(model, DistributedDataParallel | DataParallel) or _wraps_shards(model):
-            inner = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            inner = model._orig_mod
+        outer, model = model, unwrap_module(model)
+        if _wraps_shards(model):
+            model = model.module
         elif _is_encoder(model) and _is_timm(getattr(model, "vit", None)):
-            inner = model.vit
+            model = model.vit
         elif _is_transformers(model):
-            inner = getattr(model, "base_model", model)
-        else:
+            model = getattr(model, "base_model", model)
+        if model is outer:
             return model
-        if inner is model:
-            return model
-        model = inner
 
 
 def _kind(value: Any) -> str:

@@ -44,7 +44,8 @@ def network_prefixes(names: Iterable[str]) -> list[str]:
     """Beginnings of names behind which a vision network of a known family follows.
 
     Example:
-        >>> places({"module.student.layer1.0.conv1.weight": 0, "ema.layer1.0.conv1.weight": 0})
+        >>> names = ["module.student.layer1.0.conv1.weight", "ema.layer1.0.conv1.weight"]
+        >>> network_prefixes(names)
         ['ema.', 'student.']
     """
     found = {

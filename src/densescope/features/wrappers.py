@@ -1,4 +1,4 @@
-"""Names of tensors without what was put around a network while it trained.
+"""Networks, and the names of their tensors, without what was put around them in training.
 
 ``DistributedDataParallel``, ``torch.compile``, FSDP, activation checkpointing and DeepSpeed's
 strategy each insert one component into the names of the tensors inside them, in any order and at
@@ -8,7 +8,10 @@ any depth: ``module._orig_mod.backbone.blocks.0._checkpoint_wrapped_module.attn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from densescope.errors import CheckpointError
 
@@ -32,9 +35,10 @@ def without_wrappers(name: str) -> str:
     Only whole components are taken out, never a part of one, and never the last.
 
     Example:
-        >>> unwrapped("module._orig_mod.backbone.blocks.0._checkpoint_wrapped_module.norm1.bias")
+        >>> name = "module._orig_mod.backbone.blocks.0._checkpoint_wrapped_module.norm1.bias"
+        >>> without_wrappers(name)
         'backbone.blocks.0.norm1.bias'
-        >>> unwrapped("submodule.weight"), unwrapped("module.")
+        >>> without_wrappers("submodule.weight"), without_wrappers("module.")
         ('submodule.weight', '')
     """
     *parts, last = name.split(".")
@@ -67,3 +71,14 @@ def as_named(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, Val
     """
     own = {without_wrappers(name): name for name in names}
     return {own.get(name, name): value for name, value in values.items()}
+
+
+def unwrap_module(model: Any) -> Any:
+    """The module inside the wrappers of parallel training and of ``torch.compile``."""
+    while True:
+        if isinstance(model, DistributedDataParallel | DataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        else:
+            return model

@@ -15,6 +15,7 @@ from densescope.errors import InputError
 from densescope.features.extraction import ExtractedFeatures, extract
 from densescope.features.images import ImageSubset, decode_subset, draw_subset, open_images
 from densescope.features.normalization import Normalization
+from densescope.features.wrappers import unwrap_module
 from densescope.metrics import ScoreSettings
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.models import (
@@ -27,7 +28,6 @@ from densescope.monitoring.models import (
     find_backbone,
     read_only_backbone,
     seed_evaluation,
-    unwrapped,
 )
 from densescope.runs.environment import device_description
 
@@ -145,9 +145,9 @@ class ModelReader:
         """
         part, path = find_backbone(model, self.backbone)
         kind, device, size = type(part).__name__, device_of(part), pixels.shape[-1]
-        _check_size(unwrapped(part), size)
+        _check_size(unwrap_module(part), size)
         if self.tokens is not None:
-            part = TokenModule(unwrapped(part), self.tokens)
+            part = TokenModule(unwrap_module(part), self.tokens)
         with evaluation_mode(part):
             reader = read_only_backbone(part, image_size=size, mean=self.mean, std=self.std)
             for batch in batches:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from densescope.errors import InputError
 from densescope.features.live import READERS, live_backbone
 from densescope.features.protocol import Backbone, Features
+from densescope.features.wrappers import unwrap_module, without_wrappers
 
 Where = str | Callable[[Any], Any] | None
 ReadTokens = Callable[[Any, Tensor], Tensor]
@@ -23,8 +23,6 @@ ReadTokens = Callable[[Any, Tensor], Tensor]
 SLOW = re.compile(
     r"(^|[._])(teacher|ema|momentum|target|averaged|swa)([._]|$)|(^|[._])(encoder_k|key_encoder)"
 )
-# What wrappers add to a name; a run may go on with another number of processes.
-WRAPPER = re.compile(r"(^|(?<=\.))(module|_orig_mod)(\.|$)")
 # Looked for where no part of the model is of a known library, in this order.
 PLAIN = ("teacher.backbone", "teacher_backbone", "backbone_momentum", "teacher", "backbone")
 
@@ -48,7 +46,7 @@ def find_backbone(model: Any, where: Where = None) -> tuple[Any, str]:
     """
     if callable(where):
         return where(model), getattr(where, "__name__", "function")
-    model = unwrapped(model)
+    model = unwrap_module(model)
     if where is not None:
         return _at(model, where), where
     if not isinstance(model, nn.Module):
@@ -56,23 +54,12 @@ def find_backbone(model: Any, where: Where = None) -> tuple[Any, str]:
     known = [(name, part) for name, part in model.named_modules() if _is_known(part)]
     if known:
         name, part = min(known, key=lambda found: (not SLOW.search(found[0]), _depth(found[0])))
-        return unwrapped(part), WRAPPER.sub("", name).strip(".")
+        return unwrap_module(part), without_wrappers(f"{name}.")[:-1]
     for path in PLAIN:
         found = _attribute(model, path)
         if isinstance(found, nn.Module):
             return found, path
     return model, ""
-
-
-def unwrapped(model: Any) -> Any:
-    """What is left without the wrappers of parallel training and of ``torch.compile``."""
-    while True:
-        if isinstance(model, DistributedDataParallel | DataParallel):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        else:
-            return model
 
 
 class TokenModule(nn.Module):
@@ -100,7 +87,7 @@ def _depth(name: str) -> int:
 
 def _attribute(model: Any, path: str) -> Any:
     for name in path.split("."):
-        model = unwrapped(getattr(model, name, None))
+        model = unwrap_module(getattr(model, name, None))
     return model
 
 
@@ -111,7 +98,7 @@ def _at(model: Any, path: str) -> Any:
             held = f"; it has {', '.join(parts)}" if parts else ""
             at = ".".join(path.split(".")[:position]) or f"the {type(model).__name__}"
             raise InputError(f"there is no {path} in the model: {at} has no {name}{held}")
-        model = unwrapped(getattr(model, name))
+        model = unwrap_module(getattr(model, name))
     return model
 
 

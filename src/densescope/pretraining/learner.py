@@ -215,7 +215,7 @@ def renamed_state(module: nn.Module, prefix: str = "", **renames: str) -> dict[s
         renames: beginning of a name (dots written as ``__``) -> what stands there instead.
 
     Example:
-        >>> sorted(named(nn.Linear(1, 1), "fc.", bias="shift"))
+        >>> sorted(renamed_state(nn.Linear(1, 1), "fc.", bias="shift"))
         ['fc.shift', 'fc.weight']
     """
     state = (module.model if isinstance(module, Encoder) else module).state_dict()
