@@ -43,7 +43,7 @@ class StoredArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the whole array."""
+        """Shape of the whole array."""
         return tuple(self.values.shape)
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -115,7 +115,7 @@ class ArrayWriter:
         self.filled = rows.stop
 
     def finished(self) -> StoredArray:
-        """What was written."""
+        """The array that was written."""
         if self.filled != len(self.values):
             raise DataError(
                 f"{self.filled} of {len(self.values)} entries were computed: this is a fault of "

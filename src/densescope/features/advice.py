@@ -1,4 +1,4 @@
-"""What to type when a file's tensors do not fill an architecture."""
+"""Suggested options when the tensors of a file do not fill an architecture."""
 
 from __future__ import annotations
 

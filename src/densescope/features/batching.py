@@ -1,4 +1,4 @@
-"""How many images go through a backbone at once: as asked, or found out."""
+"""Batch size of forward passes: as given, or found by trying."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Batching:
 
     @classmethod
     def of(cls, value: int | Batching | None) -> Batching:
-        """What a number, nothing, or a batching stands for."""
+        """The batching that a number, ``None`` or a batching stands for."""
         return value if isinstance(value, Batching) else cls(value)
 
     @property

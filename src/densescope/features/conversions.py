@@ -1,4 +1,4 @@
-"""What a few formats need beyond renaming, so that timm's architectures compute the same."""
+"""Conversions beyond renaming that a few formats need for timm's architectures."""
 
 from __future__ import annotations
 

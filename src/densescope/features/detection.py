@@ -206,7 +206,7 @@ def _several(container: Container, found: Sequence[Interpretation]) -> str:
 
 
 def layout_advice(error: StepError, container: Container, spec: BackboneSpec) -> str:
-    """What follows an error of the layout: what auto would take, and the formats that would fit."""
+    """Advice after an error of the layout: the choice of auto, and the formats that would fit."""
     if error.step not in LAYOUT_STEPS:
         return ""
     fits = fits_of(container) or fits_by_name(container, spec.row)

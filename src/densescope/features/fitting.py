@@ -1,4 +1,4 @@
-"""Which formats, and which of their networks, a file has the names of."""
+"""Formats, and networks of them, whose tensor names a file has."""
 
 from __future__ import annotations
 

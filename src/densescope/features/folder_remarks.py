@@ -1,4 +1,4 @@
-"""What a folder holds that was expected to hold the checkpoints of a run."""
+"""Remarks on the files of a folder that should hold the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Remark:
 
 
 def folder_remarks(files: RunFiles, folder: Path, row: Format | None) -> list[Remark]:
-    """What there is to say of the names in a run's folder; often nothing."""
+    """Remarks on unexpected names in the folder of a run; often none."""
     remarks = []
     nested = _nested(_like(folder)) if files.rule == "overwritten" else ""
     if nested:

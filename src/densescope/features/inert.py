@@ -85,7 +85,7 @@ def placeholder(name: str, base: type = Inert) -> type:
 
 
 def stored_fields(thing: Any) -> dict[str, Any]:
-    """What a placeholder was given as its state: attributes, slots, or both."""
+    """The state that a placeholder was given: attributes, slots, or both."""
     state = thing.state if isinstance(thing, Inert) else None
     parts = state if isinstance(state, tuple) else (state,)
     return {str(k): v for part in parts if isinstance(part, dict) for k, v in part.items()}

@@ -76,7 +76,7 @@ class Interpretation:
 
     @property
     def features(self) -> tuple[Any, ...]:
-        """What two readings share that give the same features."""
+        """Equal for two interpretations that give the same features."""
         return self.tensors, self.shaped.network, self.normalization
 
     @property
@@ -108,7 +108,7 @@ def interpretations_in(
 def interpretations_by_name(
     container: Container, rows: Sequence[Format], spec: BackboneSpec
 ) -> Iterator[Interpretation]:
-    """Of networks that lie behind the beginning of their names."""
+    """Interpretations of networks behind a common prefix of their names."""
     for row in rows:
         if row.by_prefix and (row.name != "safetensors" or container.kind == "safetensors"):
             for name in prefixes_of(container, row):

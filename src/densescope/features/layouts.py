@@ -65,7 +65,7 @@ class Coverage:
     averaged: str = ""
 
     def beginning_of(self, row: Format) -> str:
-        """What was taken off the names, as ``--weights`` of a format takes it."""
+        """The prefix that was removed from names, as ``--weights`` of a format takes it."""
         others = {EMA.name, *(chosen.name for chosen in row.weights[1:])}
         return ".".join((*self.path, self.prefix)) if self.weights in others else self.prefix
 
@@ -179,7 +179,7 @@ def _descend(
 def _at(
     container: Container, row: Format, chosen: Weights
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What lies at the end of the path, and the keys that led to it."""
+    """The object at the end of the path, and the keys that led to it."""
     here: Any = _opened(container.content)
     walked: list[str] = []
     for key in chosen.path:

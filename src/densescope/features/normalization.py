@@ -76,7 +76,7 @@ def of_architecture(config: Mapping[str, Any]) -> Normalization:
 
 
 def of_preprocessor(stored: Mapping[str, Any]) -> Normalization | None:
-    """What the image processor of a Transformers folder says, or ``None``."""
+    """Mean and deviation of the image processor in a Transformers folder, or ``None``."""
     if stored.get("do_normalize") is False:
         return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     mean, std = stored.get("image_mean"), stored.get("image_std")

@@ -1,4 +1,4 @@
-"""Tensors that threads are still filling: who reads rows of them waits for those rows alone."""
+"""Tensors whose rows threads fill in the background; reading rows waits for those rows only."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class PrefetchedTensor:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the whole."""
+        """Shape of the whole tensor."""
         return self._rows.shape
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the whole."""
+        """Dtype of the whole tensor."""
         return self._rows.dtype
 
     @property

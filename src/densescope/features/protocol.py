@@ -1,4 +1,4 @@
-"""What passes between a model and everything that looks at its features."""
+"""The interface of a backbone, and the features that it gives."""
 
 from __future__ import annotations
 

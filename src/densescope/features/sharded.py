@@ -87,7 +87,7 @@ def _index(path: Path) -> dict[str, str]:
 
 
 def settings_of(folder: Path) -> Mapping[str, Any]:
-    """What a model's folder says of the model in its ``config.json``; nothing where it has none."""
+    """Content of ``config.json`` in the folder of a model; empty where there is none."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (ValueError, OSError):

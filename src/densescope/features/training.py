@@ -172,7 +172,7 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _opened(value: Any) -> Mapping[str, Any]:
-    """What a container holds: JSON text is read, and a config library's wrapping taken off."""
+    """The content of a container, with JSON text parsed and config objects unwrapped."""
     if isinstance(value, str):
         return _items(json.loads(value))
     if isinstance(value, list | tuple):

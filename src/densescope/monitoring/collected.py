@@ -34,7 +34,7 @@ class CollectedFeatures:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All but the ids."""
+        """Patch features and image vectors, without the ids."""
         return (*self.patches, self.image)
 
     @property

@@ -30,7 +30,7 @@ class Ranks:
 
     @property
     def together(self) -> bool:
-        """Whether there is anyone else; asked anew each time, as groups come and go."""
+        """Whether other processes share the work; checked at each call, as groups come and go."""
         if self.alone or not distributed.is_available() or not distributed.is_initialized():
             return False
         return distributed.get_world_size(self.group) > 1
@@ -42,7 +42,7 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        """Which of them this is."""
+        """Rank of this process."""
         return distributed.get_rank(self.group) if self.together else 0
 
     def ask_first(
@@ -145,7 +145,7 @@ class Ranks:
 
     @property
     def _device(self) -> torch.device:
-        """Where this group can communicate: NCCL knows GPUs only."""
+        """Device for the communication of this group: NCCL handles GPUs only."""
         if "gloo" in str(distributed.get_backend(self.group)):
             return torch.device("cpu")
         return torch.device("cuda", torch.cuda.current_device())

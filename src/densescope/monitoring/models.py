@@ -140,7 +140,7 @@ def read_only_backbone(
 
 
 def device_of(part: Any) -> torch.device:
-    """Where the weights of a model lie; the CPU where it has none."""
+    """Device of the weights of a model; the CPU where it has none."""
     weight = _weight(part)
     return torch.device("cpu") if weight is None else weight.device
 

@@ -44,7 +44,7 @@ class RecordHistory:
 
     @property
     def records(self) -> list[ScoreRecord]:
-        """All of them in order of step."""
+        """All records in order of step."""
         return [self._by_step[step] for step in sorted(self._by_step)]
 
     def open(self, manifest: Mapping[str, Any], image_size: int | None = None) -> None:

@@ -34,7 +34,7 @@ _LEAST_GRID = 7  # patches along a side at 224 pixels, of every published backbo
 
 
 class EncoderOutput(NamedTuple):
-    """What a network says of images: ``images dim`` and ``images patches dim``."""
+    """Output of a network: ``images dim`` and ``images patches dim``."""
 
     image: Tensor
     patches: Tensor

@@ -1,4 +1,4 @@
-"""What every method is made of: views in, a loss and patch tokens out, a checkpoint at the end."""
+"""Base of every method: views in, a loss and patch tokens out, and the content of checkpoints."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class TrainingLoop(lightning.LightningModule):  # type: ignore[misc]
         )
 
     def on_train_start(self) -> None:
-        """Everything lies on its device: whoever watches may look."""
+        """Call the callbacks, now that everything lies on its device."""
         self.begin(self)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:

@@ -1,4 +1,4 @@
-"""Which patches are hidden: masks of whole batches, from the run's own generator."""
+"""Masks of hidden patches for whole batches, from the generator of the run."""
 
 from __future__ import annotations
 

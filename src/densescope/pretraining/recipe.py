@@ -1,4 +1,4 @@
-"""What a method's paper prescribes, as data, and how a user changes a part of it."""
+"""Recipes of methods as data, and changes of single values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: checkpoints, a log, and word to whoever watches."""
+"""Checkpoints and log of a run, and calls to its callbacks."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Progress:
 
 
 class TrainingCallback(Protocol):
-    """Looks at a run while it goes: a monitor, an early stop.
+    """Called while a run goes on: a monitor, an early stop.
 
-    It may put the learner's networks into evaluation mode and must put them back; chance is set
-    anew before every step.
+    A callback may put the learner's networks into evaluation mode and must put them back; the
+    random state is set anew before every step.
     """
 
     def on_start(self, learner: Learner[Any], step: int) -> None:
@@ -64,7 +64,7 @@ class TrainingCallback(Protocol):
 
 
 class RunRecorder:
-    """Counts losses, writes checkpoints and the log, and tells the caller."""
+    """Collects losses, writes checkpoints and the log, and calls the callbacks."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What can be added to a method's loss to hold its patch features together."""
+"""Regularizers of patch features that can be added to the loss of a method."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Regularizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, outcome: Outcome, step: int) -> Tensor:
-        """What is added to the loss of a step."""
+        """The term that is added to the loss of a step."""
 
     def after_step(self, learner: Learner[Any]) -> None:
         """Called with new weights."""

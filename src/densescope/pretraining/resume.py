@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its method's layout, so that a killed run goes on bit for bit."""
+"""State of a run inside its checkpoints, from which a killed run resumes bit for bit."""
 
 from __future__ import annotations
 

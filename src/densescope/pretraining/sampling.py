@@ -1,4 +1,4 @@
-"""Chance of a run as a function of its seed and step: nothing to store, nothing to forget."""
+"""Random generators and batches of a run as functions of its seed and step, with no state."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Batches:
             part += 1
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Which images stand at these places of the endless sequence."""
+        """Indices of the images at these places of the endless sequence."""
         found = []
         while start < stop:
             turn, place = divmod(start, len(self.images))

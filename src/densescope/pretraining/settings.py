@@ -1,4 +1,4 @@
-"""What decides a pretraining run beside its method's recipe, checked before it starts."""
+"""Settings of a pretraining run beside the recipe of its method, checked before it starts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RegularizerSettings:
 
     Attributes:
         name: ``"dse"``, ``"paka"`` or ``"gram"``.
-        beta: its weight; ``None`` takes the one its authors used.
+        beta: regularizer weight; ``None`` takes the published value.
         images: how many images of a batch enter, 0 for all.
         every: steps between two uses.
     """
@@ -88,7 +88,7 @@ class PretrainSettings:
         accumulate: batches whose gradients are summed before a step.
         devices: GPUs (or processes on a CPU) that share the batch.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        regularizer: what is added to the loss, or ``None``.
+        regularizer: settings of the term added to the loss, or ``None``.
         mean: of the pixels per channel, subtracted before the network.
         std: of the pixels per channel, divided by.
     """
@@ -135,7 +135,7 @@ class PretrainSettings:
         return min(round(fraction * self.steps), self.steps - 1)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain values, as a resumed run must find it; the device does not matter."""
+        """All settings but the device as plain values, as a resumed run must find them."""
         document: dict[str, Any] = json.loads(json.dumps(_plain(self)))
         document.pop("device")
         return document

@@ -110,7 +110,7 @@ def pretrain(
 
 
 def is_first_process() -> bool:
-    """Whether this is not one of those that Lightning starts beside the first, on one machine."""
+    """Whether this process is the first of those that Lightning starts on one machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

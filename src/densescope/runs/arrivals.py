@@ -32,7 +32,7 @@ class Arrival:
 
     @property
     def name(self) -> str:
-        """Of the checkpoint."""
+        """Name of the checkpoint."""
         return self.checkpoint.name
 
 

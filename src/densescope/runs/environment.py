@@ -1,4 +1,4 @@
-"""What a record says of the software and hardware behind its numbers."""
+"""Software and hardware behind the numbers of a record."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ def _end_with_parent() -> None:
 def _finished(
     futures: dict[Future[ScoreRecord], RunCheckpoint], waiting: list[RunCheckpoint]
 ) -> Iterator[tuple[RunCheckpoint, ScoreRecord]]:
-    """What gets done, taken off the list; ends early when a process dies."""
+    """Finished jobs, taken off the list; ends early when a process dies."""
     pending = set(futures)
     try:
         while pending:

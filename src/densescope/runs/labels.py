@@ -1,4 +1,4 @@
-"""Which labelled data a run is probed with."""
+"""The labelled data that a run is probed with."""
 
 from __future__ import annotations
 

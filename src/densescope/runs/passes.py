@@ -78,7 +78,7 @@ class Sweep:
     moved: bool = False
 
     def manifest(self, subset: ImageSubset) -> dict[str, Any]:
-        """Of a folder of records of these images."""
+        """The manifest of a folder of records of these images."""
         shared: Mapping[str, Any] = manifest(self.spec, subset, self.settings)
         return dict(plain({**shared, PLACE: str(self.folder.resolve())}))
 

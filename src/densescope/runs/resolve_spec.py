@@ -1,4 +1,4 @@
-"""How the checkpoints of a run are read, where that is left to their files."""
+"""Resolve format and architecture of a run from its files, where the user leaves them open."""
 
 from __future__ import annotations
 

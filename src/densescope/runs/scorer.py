@@ -67,7 +67,7 @@ def manifest(spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings) -
 
 
 def without_images(spec: BackboneSpec, settings: ScoreSettings) -> dict[str, Any]:
-    """What of a manifest is known before any image is read."""
+    """The part of a manifest that is known before any image is read."""
     return {"backbone": spec.to_json(), "settings": settings.to_json()}
 
 

@@ -43,7 +43,7 @@ class RunStore:
 
     @property
     def manifest_path(self) -> Path:
-        """Where the run's settings stand."""
+        """Path of the file with the settings of the run."""
         return self.folder / MANIFEST
 
     def manifest(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class RunStore:
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
 
     def preview(self, name: str) -> dict[str, Tensor] | None:
-        """What :meth:`write_preview` stored, or ``None``."""
+        """The tensors that :meth:`write_preview` stored, or ``None``."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 

@@ -18,7 +18,7 @@ _WHOSE = {
 
 
 def format_lines(row: Format) -> list[str]:
-    """Everything a user needs to know of one format, as lines of text."""
+    """Description of one format, as lines of text."""
     lines = [
         f"{row.name}: {row.title}",
         f"source: {row.source}",

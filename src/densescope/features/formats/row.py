@@ -1,4 +1,4 @@
-"""What a format is: where a training code keeps its backbone, and how that was trained."""
+"""The row of a format: where a training code keeps its backbone, and how it was trained."""
 
 from __future__ import annotations
 

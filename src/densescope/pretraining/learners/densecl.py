@@ -85,13 +85,13 @@ class DenseCl(EMATeacher[DenseClRecipe]):
         return Outcome(loss, query.tokens.patches, views[0])
 
     def whole_loss(self, query: DenseOutput, key: DenseOutput) -> Tensor:
-        """Of whole images; the keys then enter the queue."""
+        """InfoNCE of whole images; the keys then enter the queue."""
         loss = info_nce_with_queue(query.image, key.image, self.queue.rows, self.recipe.temperature)
         self.queue.put(F.normalize(key.image, dim=1))
         return loss
 
     def dense_loss(self, query: DenseOutput, key: DenseOutput) -> Tensor:
-        """Of places; the mean places of the keys then enter their queue."""
+        """InfoNCE of patches; the mean patches of the keys then enter their queue."""
         from lightly.models.utils import select_most_similar
 
         right = select_most_similar(

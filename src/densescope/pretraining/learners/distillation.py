@@ -1,4 +1,4 @@
-"""What DINO and those that build on it share: a student learns what its moving average says."""
+"""Shared by DINO and methods that build on it: a student learns outputs of its moving average."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Distillation(Learner[AnyDino]):
         return Outcome(loss, tokens.patches, large.flatten(0, 1))
 
     def teacher_output(self, large: Tensor, step: int) -> Tensor:
-        """What the teacher says of all global views."""
+        """Outputs of the teacher for all global views."""
         with torch.no_grad():
             teacher_output: Tensor = self.teacher(large.flatten(0, 1))[0]
             self.begin_center(self.criterion.center, teacher_output, step)

@@ -56,7 +56,7 @@ class TwoViews(Learner[AnyRecipe]):
 
 
 class Predictive(TwoViews[AnyRecipe]):
-    """A predictor guesses from each view what a target says of the other one.
+    """A predictor predicts from each view the target's output for the other view.
 
     The target is the student itself, without gradient. A subclass sets ``predictor``.
     """
@@ -71,7 +71,7 @@ class Predictive(TwoViews[AnyRecipe]):
         return loss_ab + loss_ba
 
     def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
-        """What is to be guessed of both views."""
+        """Targets of the predictions for both views."""
         return first.detach(), second.detach()
 
     @abstractmethod
@@ -86,7 +86,7 @@ class EMAPredictive(EMATeacher[AnyRecipe], Predictive[AnyRecipe]):
     teacher: Branch
 
     def targets(self, first: Tensor, second: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
-        """What the moving average says of both views."""
+        """Outputs of the moving average for both views."""
         with torch.no_grad():
             return self.teacher(views[0])[0], self.teacher(views[1])[0]
 
@@ -101,7 +101,7 @@ class JointEmbedding(TwoViews[AnyRecipe]):
     weights = "backbone"
 
     def compare(self, first: Tensor, second: Tensor, views: Tensor, step: int) -> Tensor:
-        """What the criterion says of the two."""
+        """The criterion of the two outputs."""
         loss: Tensor = self.criterion(first, second)
         return loss
 
