@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from densescope.metrics import METRICS
+from densescope.metrics import METRICS, Computation, ScoredFeatures, ScoreSettings
 from densescope.metrics.metric import CHANGES
+from densescope.metrics.rivals import RIVAL_METRICS
 from densescope.numerics import baselines
 from densescope.numerics.assignment import Assignment, assign
 from densescope.numerics.intervals import BASELINE_NAMES
@@ -19,14 +20,15 @@ SETTINGS = {"local_clusters": 2, "global_clusters": 4, "group_size": 4}
 COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse_lambda_1")
 STRUCTURE = [f"released.{name}" for name in COMPONENTS]
 STRUCTURE += [f"paper.{name}" for name in COMPONENTS if name != "dse_lambda_1"]
-PUBLIC = [*STRUCTURE, *BASELINE_NAMES]
+RIVALS = [metric.name for metric in RIVAL_METRICS if metric.is_stored]
+PUBLIC = [*STRUCTURE, *BASELINE_NAMES, *RIVALS]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-FEATURES = torch.randn(16, 10, 8, generator=seeded(1)).double() + 0.5
+FEATURES = torch.randn(16, 16, 8, generator=seeded(1)).double() + 0.5
 FEATURES[::3, 0] *= 9
 GIVEN = assign(FEATURES, normalize=True, generator=seeded(), **SETTINGS)  # type: ignore[arg-type]
 
@@ -91,10 +93,15 @@ def value(metric: str, features: Tensor, images: Tensor, given: Assignment) -> T
             component.removesuffix("_lambda_1"),
         )
         return result
+    if metric in RIVALS:
+        made_by = METRICS[metric].made_by
+        assert isinstance(made_by, Computation)
+        scored = ScoredFeatures(features, features.mean(1), None, None, (4, 4))
+        return torch.tensor(made_by.compute(scored, ScoreSettings(group_size=4))[metric].value)
     if metric == "lidar":
         twice = len(images) > 16
         ids = torch.cat([torch.arange(16), torch.arange(16, 32)]) if twice else images
-        return baselines.lidar(features.flatten(0, 1), ids.repeat_interleave(10), delta=0.5)
+        return baselines.lidar(features.flatten(0, 1), ids.repeat_interleave(16), delta=0.5)
     function: Callable[..., Tensor] = getattr(baselines, metric)
     if metric == "alpha_req":
         return function(features.mean(1), ranks=(1, 8))

@@ -164,6 +164,7 @@ def score_features(
         device=target,
         views=features.views,
         sample_ids=features.sample_ids,
+        grids=extracted.grids,
         stage=partial(_timed, seconds),
     )
     few = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2).cpu()

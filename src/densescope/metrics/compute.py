@@ -24,6 +24,7 @@ def compute_metrics(
     device: torch.device,
     views: Tensor | None = None,
     sample_ids: Tensor | None = None,
+    grids: Sequence[tuple[int, int]] | None = None,
     stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
 ) -> dict[str, dict[str, Estimate]]:
     """Every stored metric that these features allow.
@@ -37,6 +38,8 @@ def compute_metrics(
         views: ``samples dim``, image vectors of augmented views; without them the metrics of views
             are left out.
         sample_ids: ``samples``, the image that each view shows.
+        grids: per layer the rows and columns that its patches form; without them the metrics of
+            distances on the grid are left out.
         stage: wraps every computation, given its name, to measure its time.
 
     Returns:
@@ -48,9 +51,15 @@ def compute_metrics(
     given = {"patches": True, "image": image is not None, "views": views is not None}
     whole: dict[str, Estimate] = {}
     scores: dict[str, dict[str, Estimate]] = {}
-    for layer, grid in zip(settings.layers, patches, strict=True):
-        vectors = grid.new_empty(0) if image is None else image
-        features = ScoredFeatures(grid.to(device), vectors, views, sample_ids)
+    for place, layer in enumerate(settings.layers):
+        vectors = patches[place].new_empty(0) if image is None else image
+        features = ScoredFeatures(
+            patches[place].to(device),
+            vectors,
+            views,
+            sample_ids,
+            None if grids is None else grids[place],
+        )
         row = scores[str(layer)] = {}
         for computation in computations():
             per_layer = computation.reads == "patches"

@@ -31,12 +31,15 @@ class ScoredFeatures:
         image: ``images dim``, the backbone's own image vector.
         views: ``samples dim``, image vectors of augmented views, or ``None``.
         sample_ids: ``samples``, the image that each view shows, or ``None``.
+        grid: rows and columns that the patches form, row by row, or ``None`` where that is not
+            known.
     """
 
     patches: Tensor
     image: Tensor
     views: Tensor | None
     sample_ids: Tensor | None
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
