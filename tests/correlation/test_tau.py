@@ -16,7 +16,6 @@ from densescope.correlation import correlate, kendall_tau
 from densescope.correlation.kendall import blocks_of, tau_interval, tau_over_checkpoints
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate
-from densescope.metrics import METRICS
 from tests.correlation.runs import name_of, probe, run_of, score
 
 HUMP = [0.1, 0.4, 0.9, 1.0, 0.8, 0.5, 0.3, 0.2]
@@ -86,14 +85,14 @@ def test_raw_numbers_are_not_turned() -> None:
     assert value_of(found.row("outlier_fraction").tau) == pytest.approx(-1)
 
 
-def test_every_number_has_a_row_and_says_why_it_has_no_tau() -> None:
+def test_every_scored_metric_has_a_row_and_says_why_it_has_no_tau() -> None:
     scores, probes = run_of(HUMP, HUMP)
     found = correlate(scores, probes)
-    assert [row.number for row in found.rows] == [
-        metric.name for metric in METRICS.values() if metric.judged
-    ]
-    assert found.row("lidar").note == "lidar was not scored at layer -1"
-    assert found.row("paper.dse").note == "paper.inter was not scored at layer -1"
+    parts = ("dse", "separability", "effective_rank", "inter", "intra")
+    assert [row.number for row in found.rows] == [f"released.{part}" for part in parts]
+    assert found.tau("lidar") is None
+    with pytest.raises(RecordError, match="no number is named 'paper.dse'; there are: released"):
+        found.row("paper.dse")  # it was not scored
     assert (
         found.row("released.effective_rank").note == "the number is the same for all 8 checkpoints"
     )

@@ -130,7 +130,8 @@ def mean_correlation(
         by_dataset.setdefault(correlation.dataset, []).append(correlation)
     for group in by_dataset.values():
         _check_alike(group)
-    rows = tuple(_row(m, by_dataset, level) for m in METRICS.values() if m.judged)
+    scored = {row.number for correlation in correlations for row in correlation.rows}
+    rows = tuple(_row(m, by_dataset, level) for m in METRICS.values() if m.name in scored)
     return MeanCorrelation(tuple(by_dataset), rows, level)
 
 
@@ -144,7 +145,7 @@ def paper_tau(number: str) -> dict[str, float]:
 def _row(metric: Metric, by_dataset: Mapping[str, Sequence[Correlation]], level: float) -> MeanRow:
     cells = {}
     for dataset, group in by_dataset.items():
-        taus = [tau.value for one in group if (tau := one.row(metric.name).tau) is not None]
+        taus = [tau.value for one in group if (tau := one.tau(metric.name)) is not None]
         if taus:
             cells[dataset] = _mean_tau(taus, level)
     whole = len(cells) == len(by_dataset)

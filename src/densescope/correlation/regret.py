@@ -11,7 +11,6 @@ from densescope.correlation.judge import Judge, RegretRow
 from densescope.correlation.pairing import check_pairs, probed_run, scored_table
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
-from densescope.metrics import METRICS
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.run_table import Column, RunTable
 
@@ -103,7 +102,7 @@ def regret_table(
     if losses is not None:
         rows.append(_by_loss(judge, losses))
     of_dse = {f"{definition}.dse": definition for definition in DEFINITIONS}
-    for metric in METRICS.values():
+    for metric in table.metrics(layer):
         if metric.name in of_dse:
             rows.extend(_by_dse(judge, table, of_dse[metric.name], layer))
         elif metric.chooses:

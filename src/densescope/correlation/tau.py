@@ -18,7 +18,6 @@ from densescope.correlation.kendall import (
 from densescope.correlation.pairing import ProbedRun, check_pairs, probed_run, scored_table
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, jackknife_standard_error
-from densescope.metrics import METRICS
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.run_table import Column, RunTable
 
@@ -72,7 +71,7 @@ class Correlation:
         measure: of the probes.
         layer: whose scores.
         level: confidence of the intervals.
-        rows: one per row of ``METRICS`` that is judged.
+        rows: one per judged row of ``METRICS`` that was scored.
         checkpoints: names of those with score and probe, in order of step.
         left_out: names of those that lack one of the two, or whose probe failed.
     """
@@ -97,6 +96,10 @@ class Correlation:
                 return row
         known = ", ".join(row.number for row in self.rows)
         raise RecordError(f"no number is named {number!r}; there are: {known}")
+
+    def tau(self, number: str) -> Estimate | None:
+        """tau of one metric; ``None`` where it is not defined or the metric was not scored."""
+        return next((row.tau for row in self.rows if row.number == number), None)
 
     def difference(self, first: str, second: str) -> Estimate | None:
         """tau of one number minus tau of another, over the same blocks of checkpoints.
@@ -172,7 +175,7 @@ def correlate(
             f"probed: {run.probes[0].name}, ...); give scores and probes of the same run"
         )
     everyone = {record.name for record in table.records} | {probe.name for probe in probes}
-    columns = [table.column(metric.name, layer) for metric in METRICS.values() if metric.judged]
+    columns = [table.column(m.name, layer) for m in table.metrics(layer) if m.judged]
     return Correlation(
         protocol=run.protocol,
         dataset=run.dataset,

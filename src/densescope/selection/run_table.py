@@ -162,6 +162,15 @@ class RunTable:
             self._columns[metric, layer] = self._made(METRICS[metric], layer)
         return self._columns[metric, layer]
 
+    def metrics(self, layer: int = -1) -> list[Metric]:
+        """The rows of ``METRICS`` whose numbers, or whose parts, some checkpoint has."""
+        return [metric for metric in METRICS.values() if self._is_scored(metric, layer)]
+
+    def _is_scored(self, metric: Metric, layer: int) -> bool:
+        if isinstance(metric.made_by, Derivation):
+            return all(self._is_scored(METRICS[name], layer) for name in metric.made_by.of)
+        return bool(self.column(metric.name, layer).series)
+
     def points(self, definition: str = "released", layer: int = -1) -> tuple[DensePoint, ...]:
         """The parts of DSE of every scored checkpoint, in order of step.
 

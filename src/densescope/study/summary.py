@@ -248,7 +248,7 @@ def _values(table: RunTable, part: str) -> list[float]:
 
 
 def _tau(judgement: Judgement, number: str) -> float:
-    tau = judgement.correlation.row(number).tau
+    tau = judgement.correlation.tau(number)
     return math.nan if tau is None else tau.value
 
 
