@@ -65,7 +65,6 @@ def test_what_flatters_a_way_is_said() -> None:
     assert table().row("loss").note == "1 of 8 checkpoints have no loss"
     with pytest.raises(RecordError, match="no way to choose is named 'lidar'; there are: last"):
         table().row("lidar")  # it was not scored
-    assert table().row("paper.pick").name is None
 
 
 def test_a_choice_without_a_probe_says_so() -> None:

@@ -37,7 +37,9 @@ def test_every_number_that_needs_no_views_is_there() -> None:
 def test_without_image_vectors_only_their_numbers_are_missing() -> None:
     metric = DenseMetric(SETTINGS)
     metric.update(features(), range(32))
-    assert WITHOUT_VIEWS - set(metric.compute().scores["-1"]) == {"rankme", "alpha_req"}
+    assert WITHOUT_VIEWS - set(metric.compute().scores["-1"]) == {
+        *("rankme", "alpha_req", "rankme_unit", "alpha_req_unit", "image_patch_cosine")
+    }
 
 
 def test_the_numbers_are_those_of_the_estimator() -> None:

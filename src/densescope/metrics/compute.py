@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -38,8 +39,9 @@ def compute_metrics(
         views: ``samples dim``, image vectors of augmented views; without them the metrics of views
             are left out.
         sample_ids: ``samples``, the image that each view shows.
-        grids: per layer the rows and columns that its patches form; without them the metrics of
-            distances on the grid are left out.
+        grids: per layer the rows and columns that its patches form; without them patches are
+            taken to form a square, and the metrics of distances on the grid are left out where
+            their number is no square.
         stage: wraps every computation, given its name, to measure its time.
 
     Returns:
@@ -58,7 +60,7 @@ def compute_metrics(
             vectors,
             views,
             sample_ids,
-            None if grids is None else grids[place],
+            _square(patches[place].shape[1]) if grids is None else grids[place],
         )
         row = scores[str(layer)] = {}
         for computation in computations():
@@ -68,6 +70,11 @@ def compute_metrics(
                     found = computation.compute(features, settings)
                 (row if per_layer else whole).update(found)
     return {layer: {**row, **whole} for layer, row in scores.items()}
+
+
+def _square(patches: int) -> tuple[int, int] | None:
+    side = math.isqrt(patches)
+    return (side, side) if side * side == patches else None
 
 
 def computations() -> list[Computation]:
