@@ -226,6 +226,8 @@ def probe(
             records = probe_run(
                 target, data, request, only=only, compute=compute, on_event=progress, say=say
             )
+        for sentence in _doubts(records):
+            console.print(sentence, soft_wrap=True)
         console.print(_table(records))
         return _finish(records, target)
     if only != "all":
@@ -252,6 +254,8 @@ def _refuse_backbone(backbone: o.BackboneOptions, run: Path) -> None:
 
 def _print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:
     """What one checkpoint reached, what was chosen on the way, and what each class reached."""
+    if outcome.details.get("under_trained"):
+        console.print(str(outcome.details["notes"][0]), soft_wrap=True)
     measure = measure_of(outcome.measure)
     spread = "" if outcome.spread is None else f" (± {measure.number(outcome.spread)} over seeds)"
     console.print(
@@ -309,6 +313,25 @@ def _table(records: Sequence[ProbeRecord]) -> Table:
         spread = "" if record.spread is None else measure.number(record.spread)
         value = measure.number(record.value)
         made.add_row(Text(record.name), str(record.step), value, spread, str(len(record.values)))
+    return made
+
+
+def _doubts(records: Sequence[ProbeRecord]) -> list[str]:
+    """What to know before the numbers are read: probes that ended before they were trained."""
+    probed = [record for record in records if record.status == "probed"]
+    under = [record for record in probed if record.details.get("under_trained")]
+    open_ends = [record for record in probed if record.details.get("converged") is False]
+    made = []
+    if under:
+        made.append(
+            f"under-trained: {len(under)} of {len(probed)} probes chose the smallest or largest "
+            "learning rate of all that were tried; use the protocol linear"
+        )
+    if open_ends:
+        made.append(
+            f"not converged: {len(open_ends)} of {len(probed)} probes stopped before the minimum "
+            "was found"
+        )
     return made
 
 

@@ -12,7 +12,7 @@ from densescope.evaluation.cache import StoredArray
 from densescope.numerics.workers import map_pieces
 
 MEMORY_BYTES = 2 << 30
-IMAGES = 32
+IMAGES = 16
 
 
 class PatchSource(Protocol):
