@@ -41,7 +41,7 @@ BANNED = {
     "Here": "InProcess",
     "Ahead": "Prefetcher",
     "Filling": "PrefetchedTensor",
-    "Found": "ProbeResult",
+    "Found": "EngineResult",
     "Followed": "EMATeacher",
     "ahead": "prefetch",
     "filling": "prefetched",
@@ -50,15 +50,6 @@ BANNED = {
 }
 # `weight` is also the field's word: of a loss, a network or a vote.
 IS_WEIGHT = ("evaluation/probes/", "pretraining/", "numerics/", "features/")
-# Not renamed yet, with their banned names; to be emptied.
-REMAINING: dict[str, set[str]] = {
-    "evaluation/probes/augment.py": {"chance"},
-    "evaluation/probes/heads.py": {"chance"},
-    "evaluation/probes/reading.py": {"reading"},
-    "evaluation/probes/row.py": {"Found"},
-    "evaluation/probes/training.py": {"chance"},
-}
-TWICE = {"objective"}
 # Verbs of the command, in cli/, bear the name of the function that they call.
 VERBS = {"correlate", "pretrain", "sweep"}
 
@@ -111,11 +102,11 @@ def shared(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
 
 def test_names_are_words_of_the_field() -> None:
     found = {name: banned for name, tree in modules().items() if (banned := banned_in(name, tree))}
-    assert found == REMAINING, "see BANNED for the field's words"
+    assert found == {}, "see BANNED for the field's words"
 
 
 def test_a_public_name_has_one_owner() -> None:
-    assert shared(modules()).keys() == TWICE
+    assert shared(modules()) == {}
 
 
 @pytest.mark.parametrize(

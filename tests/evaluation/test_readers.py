@@ -152,8 +152,10 @@ def test_few_passes_find_the_minimum_of_ill_conditioned_features(
     plain = Standardization(torch.zeros(24), torch.ones(24))
     table = logistic.PatchTable(TensorPatches(values[:, None]), plain, torch.arange(600), labels)
     passes = []
-    objective = logistic.objective
-    monkeypatch.setattr(logistic, "objective", lambda *given: passes.append(1) or objective(*given))
+    objective = logistic.logistic_objective
+    monkeypatch.setattr(
+        logistic, "logistic_objective", lambda *given: passes.append(1) or objective(*given)
+    )
     found = logistic.fit(table, 2, 1e4, logistic.LogisticSettings())
     exact = values.double()
     weight = found.double().requires_grad_()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
-from densescope.evaluation.probes import PROTOCOLS, ProbeData, heads, reading, training
+from densescope.evaluation.probes import PROTOCOLS, ProbeData, heads, training, windows
 from densescope.evaluation.probes.augment import (
     Augmentation,
     crop_pair,
@@ -292,7 +292,7 @@ def test_scores_meet_labels_at_the_size_of_the_labels() -> None:
 
 @pytest.mark.parametrize("length", [512, 513, 682, 683, 853, 854, 1024, 2048])
 def test_windows_cover_every_pixel(length: int) -> None:
-    starts = reading.windows(length, 512, 341)
+    starts = windows.windows(length, 512, 341)
     covered = np.zeros(length, dtype=int)
     for start in starts:
         assert 0 <= start <= length - 512
@@ -307,7 +307,7 @@ def test_scores_of_overlapping_windows_are_averaged() -> None:
     with torch.no_grad():
         head.weight[:] = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
         grids = [torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)]
-        scores = reading.assembled(head, grids, [(0, 0), (0, 2)], (8, 10), 8)
+        scores = windows.assembled(head, grids, [(0, 0), (0, 2)], (8, 10), 8)
     assert scores[0, 0, 0].tolist() == [1, 1, 2, 2, 2, 2, 2, 2, 3, 3]
     assert torch.equal(scores[:, 1], -scores[:, 0])
 
@@ -353,7 +353,7 @@ def photo_of(columns: int, rows: int) -> tuple[Any, Any]:
 
 def crop(how: Augmentation, seed: int, shape: tuple[int, int] = (80, 60), size: int = 32) -> Any:
     photo, mask = photo_of(*shape)
-    return crop_pair(photo, mask, size, how, ignore=255, fill=(9, 9, 9), chance=chance(seed))
+    return crop_pair(photo, mask, size, how, ignore=255, fill=(9, 9, 9), generator=chance(seed))
 
 
 @pytest.mark.parametrize("name", ["dinov2-linear", "neco-linear", "stego-linear"])

@@ -51,7 +51,7 @@ def crop_pair(
     *,
     ignore: int,
     fill: tuple[int, ...],
-    chance: torch.Generator,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """One training crop.
 
@@ -62,24 +62,24 @@ def crop_pair(
         how: what is random.
         ignore: label of what lies outside the image.
         fill: color of what lies outside the image.
-        chance: everything random is drawn from it.
+        generator: everything random is drawn from it.
 
     Returns:
         uint8 ``3 size size`` and uint8 ``size size``.
     """
     if how.kind == "scale-crop":
-        pixels, labels = _scale_crop(photo, mask, size, how, ignore, chance)
+        pixels, labels = _scale_crop(photo, mask, size, how, ignore, generator)
     elif how.kind == "area-crop":
-        pixels, labels = _resized(photo, mask, _area_box(photo.size, how, chance), (size, size))
+        pixels, labels = _resized(photo, mask, _area_box(photo.size, how, generator), (size, size))
     else:
         side = min(photo.size)
         left, top = ((length - side) // 2 for length in photo.size)
         box = (left, top, left + side, top + side)
         pixels, labels = _resized(photo, mask, box, (size, size))
-    if _uniform(chance) < how.flip:
+    if _uniform(generator) < how.flip:
         pixels, labels = pixels[:, ::-1], labels[:, ::-1]
     if how.photometric:
-        pixels = distorted(np.ascontiguousarray(pixels), chance)
+        pixels = distorted(np.ascontiguousarray(pixels), generator)
     canvas = np.empty((size, size, 3), dtype=np.uint8)
     canvas[:] = fill
     around = np.full((size, size), ignore, dtype=np.uint8)
@@ -98,30 +98,30 @@ def short_side_size(
     return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
 
-def distorted(pixels: Array, chance: torch.Generator) -> Array:
+def distorted(pixels: Array, generator: torch.Generator) -> Array:
     """Photometric distortion: each of four changes with probability one half.
 
     Brightness moves by up to 32 of 255, contrast and saturation are multiplied by 0.5 to 1.5, the
     hue turns by up to 36 degrees; contrast comes before or after the colors, as often.
     """
-    pixels = _linear(pixels, 1.0, _between(-32, 32, chance)) if _coin(chance) else pixels
-    contrast_first = _coin(chance)
+    pixels = _linear(pixels, 1.0, _between(-32, 32, generator)) if _coin(generator) else pixels
+    contrast_first = _coin(generator)
     if contrast_first:
-        pixels = _contrast(pixels, chance)
-    pixels = _colors(pixels, chance)
-    return pixels if contrast_first else _contrast(pixels, chance)
+        pixels = _contrast(pixels, generator)
+    pixels = _colors(pixels, generator)
+    return pixels if contrast_first else _contrast(pixels, generator)
 
 
 def _scale_crop(
-    photo: Image, mask: Array, size: int, how: Augmentation, ignore: int, chance: torch.Generator
+    photo: Image, mask: Array, size: int, how: Augmentation, ignore: int, generator: torch.Generator
 ) -> tuple[Array, Array]:
-    factor = _between(*how.scale, chance)
+    factor = _between(*how.scale, generator)
     long = None if how.long_side is None else how.long_side * factor
     columns, rows = short_side_size(photo.size, size * factor, long)
     whole = (0.0, 0.0, float(photo.size[0]), float(photo.size[1]))
     pixels, labels = _resized(photo, mask, whole, (columns, rows))
     for _ in range(TRIES + 1):
-        top, left = (_integer(max(length - size, 0) + 1, chance) for length in (rows, columns))
+        top, left = (_integer(max(length - size, 0) + 1, generator) for length in (rows, columns))
         cut = (slice(top, top + size), slice(left, left + size))
         counts = np.bincount(labels[cut].ravel(), minlength=256)
         counts[ignore] = 0
@@ -132,15 +132,18 @@ def _scale_crop(
 
 
 def _area_box(
-    size: tuple[int, int], how: Augmentation, chance: torch.Generator
+    size: tuple[int, int], how: Augmentation, generator: torch.Generator
 ) -> tuple[float, float, float, float]:
     columns, rows = size
     for _ in range(TRIES):
-        area = columns * rows * _between(*how.scale, chance)
-        ratio = math.exp(_between(math.log(how.aspect[0]), math.log(how.aspect[1]), chance))
+        area = columns * rows * _between(*how.scale, generator)
+        ratio = math.exp(_between(math.log(how.aspect[0]), math.log(how.aspect[1]), generator))
         wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= columns and 0 < high <= rows:
-            left, top = _integer(columns - wide + 1, chance), _integer(rows - high + 1, chance)
+            left, top = (
+                _integer(columns - wide + 1, generator),
+                _integer(rows - high + 1, generator),
+            )
             return left, top, left + wide, top + high
     ratio = min(max(columns / rows, how.aspect[0]), how.aspect[1])
     wide = min(columns, round(rows * ratio))
@@ -162,15 +165,15 @@ def _resized(
     return pixels, mask[rows[:, None], columns[None, :]]
 
 
-def _contrast(pixels: Array, chance: torch.Generator) -> Array:
-    return _linear(pixels, _between(0.5, 1.5, chance), 0.0) if _coin(chance) else pixels
+def _contrast(pixels: Array, generator: torch.Generator) -> Array:
+    return _linear(pixels, _between(0.5, 1.5, generator), 0.0) if _coin(generator) else pixels
 
 
-def _colors(pixels: Array, chance: torch.Generator) -> Array:
+def _colors(pixels: Array, generator: torch.Generator) -> Array:
     from PIL import Image as Pillow
 
-    saturation = _between(0.5, 1.5, chance) if _coin(chance) else None
-    hue = _integer(36, chance) - 18 if _coin(chance) else 0
+    saturation = _between(0.5, 1.5, generator) if _coin(generator) else None
+    hue = _integer(36, generator) - 18 if _coin(generator) else 0
     if saturation is None and not hue:
         return pixels
     colors = np.array(Pillow.fromarray(pixels).convert("HSV"))
@@ -187,17 +190,17 @@ def _linear(values: Array, factor: float, shift: float) -> Array:
     return result
 
 
-def _uniform(chance: torch.Generator) -> float:
-    return float(torch.rand((), generator=chance, dtype=torch.float64))
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
-def _between(low: float, high: float, chance: torch.Generator) -> float:
-    return low + (high - low) * _uniform(chance)
+def _between(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * _uniform(generator)
 
 
-def _integer(count: int, chance: torch.Generator) -> int:
-    return int(torch.randint(count, (), generator=chance))
+def _integer(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
 
 
-def _coin(chance: torch.Generator) -> bool:
-    return _uniform(chance) < 0.5
+def _coin(generator: torch.Generator) -> bool:
+    return _uniform(generator) < 0.5

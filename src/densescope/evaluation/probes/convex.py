@@ -13,7 +13,7 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
-from densescope.evaluation.probes.row import Found, ProbeTask, measured
+from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.softmax_fit import (
     Problem,
     Solution,
@@ -89,7 +89,7 @@ class LinearResult:
     details: Mapping[str, Any]
 
 
-def convex(task: ProbeTask) -> Found:
+def convex(task: ProbeTask) -> EngineResult:
     """Engine: choose the strength on held-out training images, solve on all, read the test half."""
     train = split_features(task, "train")
     names = task.data.part("train").names

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.probes.row import Found, ProbeTask, edge_note
+from densescope.evaluation.probes.row import EngineResult, ProbeTask, edge_note
 from densescope.evaluation.probes.sources import (
     PatchSource,
     Standardization,
@@ -110,7 +110,7 @@ def depth_errors(predicted: Tensor, truth: Tensor) -> DepthErrors:
     )
 
 
-def depth_linear(task: ProbeTask) -> Found:
+def depth_linear(task: ProbeTask) -> EngineResult:
     """Engine: choose the rate on held-out training images, train again, read the test half."""
     settings: DepthSettings = task.row.settings
     train = split_features(task, "train")
@@ -138,7 +138,7 @@ def depth_linear(task: ProbeTask) -> Found:
         "bins_meters": [float(centers[0]), float(centers[-1])],
         **edge_note("learning rate", [rates], settings.learning_rates),
     }
-    return Found(tuple(error.rmse for error in errors), details)
+    return EngineResult(tuple(error.rmse for error in errors), details)
 
 
 def _choose(world: _World, seeds: tuple[int, ...]) -> tuple[float, dict[float, float]]:
@@ -155,8 +155,8 @@ def _choose(world: _World, seeds: tuple[int, ...]) -> tuple[float, dict[float, f
 def _train(world: _World, images: Tensor, rates: tuple[float, ...], seed: int) -> Tensor:
     """Weights with the bias as last row: ``rates dim+1 bins``."""
     settings, source = world.settings, world.source
-    chance = torch.Generator().manual_seed(seed)
-    start = 0.01 * torch.randn(source.dim + 1, settings.bins, generator=chance)
+    generator = torch.Generator().manual_seed(seed)
+    start = 0.01 * torch.randn(source.dim + 1, settings.bins, generator=generator)
     start[-1] = 0
     heads = [start.clone().requires_grad_() for _ in rates]
     groups = [{"params": [head], "lr": rate} for head, rate in zip(heads, rates, strict=True)]
@@ -165,7 +165,7 @@ def _train(world: _World, images: Tensor, rates: tuple[float, ...], seed: int) -
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(settings.steps):
         while len(order) < min(settings.batch_images, len(images)):
-            order = torch.cat([order, images[torch.randperm(len(images), generator=chance)]])
+            order = torch.cat([order, images[torch.randperm(len(images), generator=generator)]])
         batch, order = order[: settings.batch_images], order[settings.batch_images :]
         found = _predict(world, torch.stack(heads), batch)
         loss = _log_loss(found, world.depths[batch], settings.mean_weight)

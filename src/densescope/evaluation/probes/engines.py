@@ -10,7 +10,7 @@ import torch
 from densescope.evaluation.probes.linear_sgd import ProbeSettings, fit_linear_sgd, sgd_result
 from densescope.evaluation.probes.neighbors import nearest, query_chunks
 from densescope.evaluation.probes.patch_head import measure_head
-from densescope.evaluation.probes.row import Found, ProbeTask, measured
+from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.sources import patch_source
 from densescope.evaluation.probes.splits import split_features
 
@@ -39,7 +39,7 @@ class ImageKnnSettings:
     temperature: float = 0.07
 
 
-def linear_sgd(task: ProbeTask) -> Found:
+def linear_sgd(task: ProbeTask) -> EngineResult:
     """Engine of :func:`~densescope.evaluation.probes.linear_sgd.linear_sgd_probe` on the cache."""
     given: SGDSettings = task.row.settings
     settings = replace(ProbeSettings(seeds=task.seeds), **vars(given))
@@ -70,7 +70,7 @@ def linear_sgd(task: ProbeTask) -> Found:
     return measured(found, details, fit.heads[0])
 
 
-def image_knn(task: ProbeTask) -> Found:
+def image_knn(task: ProbeTask) -> EngineResult:
     """Engine: weighted k-NN on image vectors; nothing is left to chance."""
     settings: ImageKnnSettings = task.row.settings
     train, test = split_features(task, "train"), split_features(task, "test")
@@ -91,4 +91,4 @@ def image_knn(task: ProbeTask) -> Found:
         for index, name in enumerate(task.data.part("test").classes)
     }
     details = {"neighbors": k, "class_accuracy": by_class}
-    return Found((float(right.mean()),) * len(task.seeds), details)
+    return EngineResult((float(right.mean()),) * len(task.seeds), details)

@@ -139,22 +139,22 @@ class LinearHead(nn.Module):
     """Layers concatenated, channels dropped, normalized, then one 1 x 1 convolution."""
 
     def __init__(
-        self, dim: int, classes: int, settings: HeadSettings, chance: torch.Generator
+        self, dim: int, classes: int, settings: HeadSettings, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.dropout = settings.dropout
         self.feature_size = settings.feature_size
-        self.chance = chance
+        self.generator = generator
         self.norm = nn.BatchNorm2d(dim) if settings.batch_norm else nn.Identity()
         self.weight = nn.Parameter(torch.empty(classes, dim, 1, 1))
         self.bias = nn.Parameter(torch.zeros(classes))
         with torch.no_grad():
             if settings.initial == "normal":
-                self.weight.normal_(0, 0.01, generator=chance)
+                self.weight.normal_(0, 0.01, generator=generator)
             else:
                 bound = 1 / math.sqrt(dim)
-                self.weight.uniform_(-bound, bound, generator=chance)
-                self.bias.uniform_(-bound, bound, generator=chance)
+                self.weight.uniform_(-bound, bound, generator=generator)
+                self.bias.uniform_(-bound, bound, generator=generator)
 
     def forward(self, grids: Sequence[Tensor]) -> Tensor:
         """Scores ``images classes rows columns`` from one grid per layer."""
@@ -164,7 +164,7 @@ class LinearHead(nn.Module):
             joined = _brought_to(joined, (self.feature_size, self.feature_size))
         if self.training and self.dropout:
             # The generator lives on the CPU, so that results do not depend on the device.
-            kept = torch.rand(joined.shape[:2], generator=self.chance) >= self.dropout
+            kept = torch.rand(joined.shape[:2], generator=self.generator) >= self.dropout
             joined = joined * (kept.to(joined) / (1 - self.dropout))[:, :, None, None]
         return F.conv2d(self.norm(joined), self.weight, self.bias)
 

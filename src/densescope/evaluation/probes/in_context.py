@@ -12,7 +12,7 @@ from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.neighbors import image_parts, nearest, query_chunks
 from densescope.evaluation.probes.patch_head import patch_targets
-from densescope.evaluation.probes.row import Found, ProbeTask, measured
+from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source
 from densescope.evaluation.probes.splits import SplitFeatures, split_features
 from densescope.numerics.workers import map_pieces
@@ -52,7 +52,7 @@ class Memory:
         return self.source.take(self.numbers[start:stop])
 
 
-def in_context(task: ProbeTask) -> Found:
+def in_context(task: ProbeTask) -> EngineResult:
     """Engine: fill a memory for every seed, then read the test half."""
     settings: InContextSettings = task.row.settings
     train = split_features(task, "train")
@@ -78,13 +78,13 @@ def fill_memory(
     Raises:
         DataError: no patch has a label.
     """
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     share = max(settings.memory_patches // source.images, 1)
     taken = []
     for index in range(source.images):
         present = (targets[index] > 0).float()
         score = present @ present.sum(0)
-        score = score * torch.rand(len(score), generator=chance)
+        score = score * torch.rand(len(score), generator=generator)
         labelled = present.any(1).nonzero().flatten()
         order = labelled[score[labelled].argsort(stable=True)[:share]]
         taken.append(index * source.patches + order.sort().values)

@@ -250,8 +250,8 @@ def _train(part: _Training, images: Sequence[Tensor], rates: tuple[float, ...]) 
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * settings.epochs)
     for _ in range(settings.epochs):
         order = [
-            own[torch.randperm(len(own), generator=chance)]
-            for own, chance in zip(rows, chances, strict=True)
+            own[torch.randperm(len(own), generator=generator)]
+            for own, generator in zip(rows, chances, strict=True)
         ]
         for batch in torch.split(torch.stack(order), settings.batch_patches, 1):
             values = part.standardize(source.take(batch))

@@ -12,7 +12,7 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.patch_knn import PatchLabels, cut
-from densescope.evaluation.probes.row import Found, ProbeTask, edge_note, measured
+from densescope.evaluation.probes.row import EngineResult, ProbeTask, edge_note, measured
 from densescope.evaluation.probes.sources import (
     MEMORY_BYTES,
     PatchSource,
@@ -105,7 +105,7 @@ class Coordinates:
         return torch.cat([self.axes.T @ gradient[:-1], gradient[-1:]]) * self.scale
 
 
-def logistic(task: ProbeTask) -> Found:
+def logistic(task: ProbeTask) -> EngineResult:
     """Engine: choose C on held-out training images, fit again on all, read the test half."""
     settings: LogisticSettings = task.row.settings
     train = split_features(task, "train")
@@ -177,7 +177,7 @@ def fit(
 
     @torch.no_grad()
     def closure() -> Tensor:
-        loss, gradient = objective(table, where.outward(steps), strength)
+        loss, gradient = logistic_objective(table, where.outward(steps), strength)
         steps.grad = where.gradient(gradient)
         return loss
 
@@ -207,7 +207,7 @@ def coordinates(
     return Coordinates(axes, torch.cat([curvature, bend[None]]).rsqrt())
 
 
-def objective(table: PatchTable, weight: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+def logistic_objective(table: PatchTable, weight: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     """``mean cross-entropy + |W|^2 / (2 C n)`` and its gradient."""
     count = len(table.numbers)
     total = weight.new_zeros((), dtype=torch.float64)

@@ -10,7 +10,7 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
 from densescope.evaluation.probes.neighbors import image_parts, nearest, query_chunks
-from densescope.evaluation.probes.row import Found, ProbeTask, edge_note, measured
+from densescope.evaluation.probes.row import EngineResult, ProbeTask, edge_note, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source, standardization
 from densescope.evaluation.probes.splits import SplitFeatures, held_out, split_features
 from densescope.numerics.workers import map_pieces
@@ -65,7 +65,7 @@ def cut(labels: Tensor, grid: tuple[int, int]) -> PatchLabels:
     return PatchLabels(pixels, pixels.mode(dim=-1).values, (rows, columns))
 
 
-def patch_knn(task: ProbeTask) -> Found:
+def patch_knn(task: ProbeTask) -> EngineResult:
     """Engine: choose k and distance on held-out training images, then read the test half."""
     settings: PatchKnnSettings = task.row.settings
     train = split_features(task, "train")

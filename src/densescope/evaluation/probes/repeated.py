@@ -13,14 +13,14 @@ from densescope.errors import InputError
 from densescope.evaluation.blocks import drawn_images
 from densescope.evaluation.datasets import SegmentationSet
 from densescope.evaluation.pixel_counts import PixelCounts
-from densescope.evaluation.probes.row import Found, ProbeProtocol, ProbeTask, measured
+from densescope.evaluation.probes.row import EngineResult, ProbeProtocol, ProbeTask, measured
 from densescope.evaluation.probes.splits import SplitFeatures, split_features
 
 SUBSETS = (0, 1, 2, 3, 4)
 LEAST_LABELS = 2
 
 
-def run_engine(task: ProbeTask) -> Found:
+def run_engine(task: ProbeTask) -> EngineResult:
     """The engine of a task: once, once a fold, or once for each subset of few labels.
 
     Raises:
@@ -38,7 +38,7 @@ def default_seeds(row: ProbeProtocol, labels: int | None) -> tuple[int, ...]:
     return row.seeds if labels is None or len(row.seeds) > 1 else SUBSETS
 
 
-def _by_folds(task: ProbeTask) -> Found:
+def _by_folds(task: ProbeTask) -> EngineResult:
     """Each image is read by a head that was fitted without its fold."""
     whole, everything = _whole(task, "cross-validation")
     folds = torch.tensor(task.data.folds)
@@ -60,7 +60,7 @@ def _by_folds(task: ProbeTask) -> Found:
     return measured([PixelCounts(one) for one in counts], details)
 
 
-def _by_subsets(task: ProbeTask) -> Found:
+def _by_subsets(task: ProbeTask) -> EngineResult:
     """A head for each seed, fitted on as many images as were asked for, drawn by that seed."""
     whole, everything = _whole(task, "a subset of the labels")
     labels, names = task.data.labels or 0, whole.names

@@ -21,7 +21,7 @@ PROSE = ("title", "source", "deviations", "engine", "changes")
 
 
 @dataclass(frozen=True)
-class Found:
+class EngineResult:
     """What an engine measured on the test images.
 
     Attributes:
@@ -37,7 +37,9 @@ class Found:
     counts: tuple[PixelCounts, ...] = ()
 
 
-def measured(counts: Sequence[PixelCounts], details: Mapping[str, Any], head: Any = None) -> Found:
+def measured(
+    counts: Sequence[PixelCounts], details: Mapping[str, Any], head: Any = None
+) -> EngineResult:
     """What an engine of masks found, from its pixel counts for each seed.
 
     The details get per-class IoU (mean over seeds, NaN for an absent class) and pixel accuracy.
@@ -48,7 +50,7 @@ def measured(counts: Sequence[PixelCounts], details: Mapping[str, Any], head: An
         "pixel_accuracy": [part.pixel_accuracy for part in counts],
     }
     values = tuple(part.mean_iou for part in counts)
-    return Found(values, {**details, **measures}, head, tuple(counts))
+    return EngineResult(values, {**details, **measures}, head, tuple(counts))
 
 
 def edge_note(what: str, chosen: Sequence[float], tried: Sequence[float]) -> dict[str, str]:
@@ -92,7 +94,7 @@ class ProbeProtocol:
     task: Task
     measure: str
     head: str
-    engine: Callable[[ProbeTask], Found]
+    engine: Callable[[ProbeTask], EngineResult]
     settings: Any
     image_size: int
     resize: str

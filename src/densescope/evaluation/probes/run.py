@@ -15,7 +15,7 @@ from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.datasets import SegmentationSet
 from densescope.evaluation.probes.data import ProbeData
 from densescope.evaluation.probes.repeated import default_seeds, run_engine
-from densescope.evaluation.probes.row import Found, ProbeProtocol, ProbeTask
+from densescope.evaluation.probes.row import EngineResult, ProbeProtocol, ProbeTask
 from densescope.evaluation.probes.table import find_protocol
 from densescope.evaluation.uncertainty import ProbedImages
 from densescope.features.backbones import Backbone
@@ -280,7 +280,7 @@ def _seeds(row: ProbeProtocol, data: ProbeData, seeds: Sequence[int] | None) -> 
     return default_seeds(row, data.labels) if seeds is None else tuple(seeds)
 
 
-def _images(found: Found, data: ProbeData) -> Mapping[str, Any]:
+def _images(found: EngineResult, data: ProbeData) -> Mapping[str, Any]:
     if not found.counts or not isinstance(data.test, SegmentationSet):
         return {}
     return ProbedImages(data.test.names, data.test.blocks, data.folds, found.counts).to_json()

@@ -21,23 +21,23 @@ from densescope.evaluation.probes.heads import (
     rate_at,
 )
 from densescope.evaluation.probes.patch_head import patch_targets
-from densescope.evaluation.probes.reading import (
+from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
+from densescope.evaluation.probes.sources import patch_source
+from densescope.evaluation.probes.splits import SplitFeatures, split_features
+from densescope.evaluation.probes.windows import (
     Grids,
     grids_of,
     predictions,
     read_in_windows,
     read_whole,
 )
-from densescope.evaluation.probes.row import Found, ProbeTask, measured
-from densescope.evaluation.probes.sources import patch_source
-from densescope.evaluation.probes.splits import SplitFeatures, split_features
 from densescope.features.extraction import resolve_device
 
 Batches = Callable[[Tensor, torch.Generator], tuple[Grids, Tensor]]
 LARGEST_SEED = 2**62
 
 
-def train_on_crops(task: ProbeTask) -> Found:
+def train_on_crops(task: ProbeTask) -> EngineResult:
     """Engine: every step sees new crops; the backbone stays frozen, in evaluation mode."""
     with ThreadPoolExecutor(task.workers or 4) as pool:
         heads = [_train(task, seed, crop_batches(task, pool)) for seed in task.seeds]
@@ -47,7 +47,7 @@ def train_on_crops(task: ProbeTask) -> Found:
     return _found(task, heads, read(task, heads, half))
 
 
-def train_on_cached(task: ProbeTask) -> Found:
+def train_on_cached(task: ProbeTask) -> EngineResult:
     """Engine: the same recipe on features that were computed once, without augmentation."""
     train = split_features(task, "train")
     batches = cached_batches(train, _shares(task, train))
@@ -77,11 +77,11 @@ def crop_batches(task: ProbeTask, pool: ThreadPoolExecutor) -> Batches:
             settings.augmentation,
             ignore=half.ignore_index,
             fill=fill,
-            chance=torch.Generator().manual_seed(job[1]),
+            generator=torch.Generator().manual_seed(job[1]),
         )
 
-    def batch(images: Tensor, chance: torch.Generator) -> tuple[Grids, Tensor]:
-        seeds = torch.randint(LARGEST_SEED, (len(images),), generator=chance)
+    def batch(images: Tensor, generator: torch.Generator) -> tuple[Grids, Tensor]:
+        seeds = torch.randint(LARGEST_SEED, (len(images),), generator=generator)
         pairs = list(pool.map(one, zip(images.tolist(), seeds.tolist(), strict=True)))
         labels = torch.stack([label for _, label in pairs])
         return grids_of(task, torch.stack([photo for photo, _ in pairs])), labels
@@ -95,7 +95,7 @@ def cached_batches(split: SplitFeatures, labels: Tensor | None = None) -> Batche
     layers = [patch_source(layer) for layer in split.patches]
     shapes = [layer.shape[1:] for layer in split.patches]
 
-    def batch(images: Tensor, chance: torch.Generator) -> tuple[Grids, Tensor]:
+    def batch(images: Tensor, generator: torch.Generator) -> tuple[Grids, Tensor]:
         grids = [
             layer.of(images).view(len(images), *shape).permute(0, 3, 1, 2)
             for layer, shape in zip(layers, shapes, strict=True)
@@ -114,12 +114,12 @@ def _shares(task: ProbeTask, split: SplitFeatures) -> Tensor | None:
     return shares.transpose(1, 2).unflatten(2, split.grid)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def training_order(images: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
+def training_order(images: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Numbers of the images of each step: every image once before any comes again."""
     order = torch.empty(0, dtype=torch.int64)
     while True:
         while len(order) < batch:
-            order = torch.cat([order, torch.randperm(images, generator=chance)])
+            order = torch.cat([order, torch.randperm(images, generator=generator)])
         yield order[:batch]
         order = order[batch:]
 
@@ -127,18 +127,20 @@ def training_order(images: int, batch: int, chance: torch.Generator) -> Iterator
 def _train(task: ProbeTask, seed: int, batches: Batches) -> LinearHead:
     """One head; everything random in it comes from its own generator."""
     settings: HeadSettings = task.row.settings
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     device = resolve_device(task.device)
     total = settings.steps_for(len(task.data.train))
     warmup = _warmup(task, total)
-    order = training_order(len(task.data.train), settings.batch, chance)
+    order = training_order(len(task.data.train), settings.batch, generator)
     head: LinearHead | None = None
     for step in range(total):
-        grids, labels = batches(next(order), chance)
+        grids, labels = batches(next(order), generator)
         if head is None:
             widths = [int(grid.shape[1]) for grid in grids]
             rate = settings.rate_for(widths[-1])
-            head = LinearHead(sum(widths), task.data.classes, settings, chance).to(device).train()
+            head = (
+                LinearHead(sum(widths), task.data.classes, settings, generator).to(device).train()
+            )
             optimizer = build_optimizer(head, settings, rate)
         for group in optimizer.param_groups:
             group["lr"] = rate * rate_at(settings, step, total, warmup=warmup)
@@ -174,7 +176,7 @@ def _ignore(task: ProbeTask) -> int:
     return -100 if task.data.ignore is None else task.data.ignore
 
 
-def _found(task: ProbeTask, heads: list[LinearHead], counts: list[PixelCounts]) -> Found:
+def _found(task: ProbeTask, heads: list[LinearHead], counts: list[PixelCounts]) -> EngineResult:
     settings: HeadSettings = task.row.settings
     width = heads[0].weight.shape[1] // len(task.row.layers)
     details: dict[str, Any] = {
