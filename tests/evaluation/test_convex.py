@@ -250,3 +250,14 @@ def test_the_probe_of_features_in_memory_is_that_of_the_protocol() -> None:
     assert found.counts.counts.shape == (10, 3, 4)
     assert int(found.counts.counts[:, 2, 3].sum()) == 0  # a class without training pixels
     assert found.details["converged"] is True
+
+
+def test_labels_on_held_out_images_alone_are_refused() -> None:
+    features, targets = world()
+    labels = targets.argmax(2).view(40, 2, 2)
+    kept, _ = convex.neighbors_apart(list(range(40)), 0.2)
+    labels[kept] = 255
+    with pytest.raises(DataError, match="no pixel of the 30 training images that are not held out"):
+        convex.linear_probe(
+            features, labels, features, labels, classes="abc", grid=(2, 2), ignore=255
+        )

@@ -181,6 +181,11 @@ def fit_convex(
         return measure_head(head_of(solution), source, labels, grid, ignore, out).mean_iou
 
     first = goals[: len(kept) * source.patches]
+    if not bool(first.any()):
+        raise DataError(
+            f"no pixel of the {len(kept)} training images that are not held out has a label that "
+            "counts: give more labelled images"
+        )
     sample = sample_problem(patches, first)
     guess = first_guess(
         sample,
