@@ -152,7 +152,7 @@ def test_one_file_probes_like_it_does_in_a_run(scored: Path, labelled: LabelledD
 def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -> None:
     probed(scored, labelled)
     losses = {f"checkpoint{e:04d}.pth": 4.0 - e for e in range(4)}
-    (found,) = correlate_run(RunStore(scored), losses=losses).values()
+    (found,) = correlate_run(RunStore(scored), losses=losses).by_set.values()
     assert found.path is not None
     assert found.path.is_file()
     assert found.correlation.row("released.dse").checkpoints == 4

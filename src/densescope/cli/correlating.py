@@ -68,7 +68,8 @@ def correlate(
         warning = stitched(schedule_breaks(store.records()))
         if warning is not None:
             console.print(f"{output.name}: {warning}", soft_wrap=True)
-        for probe_set, found in correlate_run(store, losses=by_name, layer=layer).items():
+        judged = correlate_run(store, losses=by_name, layer=layer)
+        for probe_set, found in judged.by_set.items():
             where = f"{output.name}, {probe_set}"
             if len(found.correlation.checkpoints) < LEAST_CHECKPOINTS:
                 console.print(_too_few(where, found.correlation))
@@ -83,6 +84,8 @@ def correlate(
                 console.print(f"of several ways: {'; '.join(shared)}", soft_wrap=True)
             console.print(f"stored in {found.path}")
             correlations.append(found.correlation)
+        for together in judged.together:
+            console.print(f"{output.name}, {together.sentence}", soft_wrap=True)
     if len(scores) > 1:
         console.print(mean_table(mean_correlation(correlations)))
 

@@ -11,6 +11,8 @@ from densescope.correlation.paper import MeanCorrelation as MeanCorrelation
 from densescope.correlation.paper import mean_correlation as mean_correlation
 from densescope.correlation.regret import RegretTable as RegretTable
 from densescope.correlation.regret import regret_table as regret_table
+from densescope.correlation.sets import SetsJudgement as SetsJudgement
+from densescope.correlation.sets import verdict_over_sets as verdict_over_sets
 from densescope.correlation.tau import Correlation as Correlation
 from densescope.correlation.tau import CorrelationRow as CorrelationRow
 from densescope.correlation.tau import correlate as correlate

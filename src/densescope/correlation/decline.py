@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from densescope.correlation.degradation import Degradation, degradation_verdict
 from densescope.correlation.noise import (
@@ -19,6 +20,9 @@ from densescope.estimate import student_quantile
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection import Change, RunTable
 from densescope.selection.change import change_between
+
+if TYPE_CHECKING:
+    from densescope.evaluation.uncertainty import LastContrasts
 
 
 def find_degradation(
@@ -38,8 +42,11 @@ def find_degradation(
     without degradation is called degraded in at most ``(1 - level) / 2`` of the cases, 2.5 % by
     default; least often when it was still rising.
 
-    The noise is that of the probe's seeds, taken to be normal and alike for all checkpoints. Where
-    all have equally many seeds, seed ``i`` is taken to be the same for all.
+    Where the probes hold the pixel counts of their test images (mIoU), the noise is that of the
+    images: a bootstrap over their blocks, on the same resamples for all checkpoints, with the
+    quantile of the largest deviation in place of Dunnett's. Else it is that of the probe's seeds,
+    taken to be normal and alike for all checkpoints; where all have equally many seeds, seed ``i``
+    is taken to be the same for all.
 
     Args:
         probes: of one run, protocol, data set and measure, in any order.
@@ -49,7 +56,8 @@ def find_degradation(
         level: confidence of the interval, between 0 and 1.
 
     Returns:
-        The comparison. With one seed per probe the noise is unknown and nothing is claimed.
+        The comparison. With one seed per probe and no counts of images the noise is unknown and
+        nothing is claimed.
 
     Raises:
         InputError: ``level`` out of its range, or an unknown definition.
@@ -59,8 +67,8 @@ def find_degradation(
     Source: Dunnett (1955) for the quantile. Dai et al. (2025) compare best and last values as
         they are.
 
-    Deviations: noise of the test images is not in the interval: other images with labels
-        would move all values.
+    Deviations: one labelled set makes and unmakes declines; see
+        :func:`~densescope.correlation.sets.verdict_over_sets`.
     """
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
@@ -68,8 +76,11 @@ def find_degradation(
     goodness = [run.goodness(probe) for probe in run.probes]
     means = [_mean(values) for values in goodness]
     best = len(means) - 1 if means[-1] == max(means) else means.index(max(means))
-    noise = seed_noise(goodness)
+    noise, images = seed_noise(goodness), _over_images(run)
     interval = None if noise is None else _interval(goodness, noise, level)
+    p_value = None if noise is None else _chance(goodness, noise)
+    if images is not None:
+        interval, p_value = images.interval(level), images.p_value
     first, last = run.probes[best], run.probes[-1]
     found = Degradation(
         protocol=run.protocol,
@@ -88,14 +99,26 @@ def find_degradation(
         held_out_drop=_held_out_drop(goodness),
         interval=interval,
         level=level,
-        p_value=None if noise is None else _chance(goodness, noise),
+        p_value=p_value,
         noise=None if noise is None else noise.deviation,
+        blocks=None if images is None else images.blocks,
         degraded=None if interval is None else interval[0] > 0,
         change=_change(run, scores, first.name, definition, layer, level),
         left_out=run.left_out,
         verdict="",
     )
     return replace(found, verdict=degradation_verdict(found))
+
+
+def _over_images(run: ProbedRun) -> LastContrasts | None:
+    """Differences from the last over blocks of test images, where all probes hold their counts."""
+    if run.measure.name != "miou" or len(run.probes) < 2:
+        return None
+    if not all(probe.images for probe in run.probes):
+        return None
+    from densescope.evaluation.uncertainty import ProbedImages, contrasts_with_last
+
+    return contrasts_with_last([ProbedImages.from_json(probe.images) for probe in run.probes])
 
 
 def _interval(

@@ -40,6 +40,8 @@ class Degradation:
         p_value: probability of a drop as large, in units of noise, where no checkpoint is better
             than the last; ``None`` where the noise is not known.
         noise: standard deviation of one seed of the probe, or ``None``.
+        blocks: blocks of test images (such as videos) over which the noise of the interval was
+            taken; ``None`` where it is that of the probe's seeds, or not known.
         degraded: whether the lower end of the interval is above 0; ``None`` where the noise is not
             known.
         change: label-free numbers of the last minus the best checkpoint, and which part moved;
@@ -66,6 +68,7 @@ class Degradation:
     level: float
     p_value: float | None
     noise: float | None
+    blocks: int | None
     degraded: bool | None
     change: Change | None
     left_out: tuple[str, ...]
@@ -110,12 +113,12 @@ def _claim(found: Degradation) -> str:
         return (
             f"The run degraded: {_what(found)} fell from {best} to {last}, {sizes}; the drop is "
             f"{_interval(found)} at {found.level:.0%}, with all {found.checkpoints} checkpoints "
-            "looked at."
+            f"looked at; the noise is that of {_noise_of(found)}."
         )
     return (
         f"Degradation is not shown: {best} has a better {_what(found)} than {last}, {sizes}, but "
-        f"the best of {found.checkpoints} values would be that far ahead by the noise of the "
-        f"probe's seeds in {found.p_value:.0%} of runs without degradation{_at_most(found)}."
+        f"the best of {found.checkpoints} values would be that far ahead by the noise of "
+        f"{_noise_of(found)} in {found.p_value:.0%} of runs without degradation{_at_most(found)}."
     )
 
 
@@ -123,6 +126,12 @@ def _unknown(found: Degradation) -> str:
     if found.seeds < 2:
         return "Each probe has a single seed or too few: its noise is unknown"
     return "The seeds of the probe give the same values: its noise is unknown"
+
+
+def _noise_of(found: Degradation) -> str:
+    if found.blocks is None:
+        return "the seeds of the probe"
+    return f"the test images ({found.blocks} blocks)"
 
 
 def _at_most(found: Degradation) -> str:

@@ -38,6 +38,7 @@ class ReportData:
         maps: component, cluster and similarity maps; empty without previews.
         run: groups of settings and provenance as (heading, ((key, text), ...)).
         probe_sets: what labelled probes say, one entry per data set and protocol.
+        together: what several labelled sets say together, in words.
         alarm: what the alarm says of the run as a whole; empty where it is silent.
         by_dse: what the pick beside an alarm rests on, in words.
         go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
@@ -53,6 +54,7 @@ class ReportData:
     maps: tuple[MapPanel, ...]
     run: tuple[Group, ...]
     probe_sets: tuple[ProbeSet, ...] = ()
+    together: tuple[str, ...] = ()
     alarm: str = ""
     by_dse: str = ""
     go_back_to: str = ""
@@ -88,6 +90,7 @@ def build_report_data(
     extras: Mapping[Heading, Mapping[str, Estimate]] | None = None,
     cluster: Cluster | None = None,
     probe_sets: Sequence[ProbedSet] = (),
+    together: Sequence[str] = (),
     alarm: Alarm | None = None,
 ) -> ReportData:
     """Gather what the page shows.
@@ -103,6 +106,7 @@ def build_report_data(
         extras: further series by checkpoint name, e.g. mIoU of a probe.
         cluster: replaces the k-means of the cluster maps: points and a number to labels.
         probe_sets: labelled probes of the run and what was found in them.
+        together: sentences about several labelled sets together.
         alarm: the one that stands at the end of the run.
 
     Returns:
@@ -125,6 +129,7 @@ def build_report_data(
         maps=_maps(ordered, selection, previews, cluster),
         run=_groups(settings),
         probe_sets=_probe_sets(probe_sets, ordered, selection),
+        together=tuple(together),
         alarm="" if alarm is None else alarm.sentence,
         by_dse=_by_dse(alarm, selection),
         go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from densescope.correlation.sets import verdict_over_sets
 from densescope.definitions import DEFINITIONS
 from densescope.errors import InputError, RecordError
 from densescope.files import location
@@ -68,6 +69,7 @@ def run_report_data(
             if other != definition
         ],
         probe_sets=[_probe_set(store, name, table, selection) for name in table.probes],
+        together=_together(table),
         alarm=find_alarm(table, AlarmSettings(definition=definition), layer=layer),
     )
 
@@ -89,6 +91,14 @@ def _probe_set(store: RunStore, name: str, table: RunTable, selection: Selection
         problem = f"These probes cannot be judged: {error}."
         return ProbedSet(name, probes, problem=problem, masks=masks)
     return ProbedSet(name, probes, judgement, masks=masks)
+
+
+def _together(table: RunTable) -> list[str]:
+    """What several labelled sets say together; nothing where probes cannot be judged."""
+    try:
+        return [judged.sentence for judged in verdict_over_sets(table.probes)]
+    except RecordError:
+        return []  # each set says why
 
 
 def _masks(store: RunStore, probe_set: str, selection: Selection) -> Masks | None:

@@ -15,6 +15,7 @@ from densescope.correlation import (
     find_degradation,
     regret_table,
 )
+from densescope.correlation.sets import SetsJudgement, verdict_over_sets
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord, write_json
 from densescope.runs.store import RunStore
@@ -38,6 +39,19 @@ class Judgement:
     path: Path | None = None
 
 
+@dataclass(frozen=True)
+class CorrelatedRun:
+    """What all labelled probes of a run say.
+
+    Attributes:
+        by_set: ``<dataset>-<protocol>`` to what that set of probes says.
+        together: what several labelled sets say together, one entry per protocol.
+    """
+
+    by_set: Mapping[str, Judgement]
+    together: tuple[SetsJudgement, ...]
+
+
 def judge_run(
     table: RunTable,
     probes: Sequence[ProbeRecord],
@@ -55,8 +69,8 @@ def judge_run(
 
 def correlate_run(
     store: RunStore, *, losses: Mapping[str, float] | None = None, layer: int = -1
-) -> dict[str, Judgement]:
-    """Judge every probe_set of probes of a run, and store what was found beside them.
+) -> CorrelatedRun:
+    """Judge every set of probes of a run, and store what was found beside them.
 
     Args:
         store: the run.
@@ -65,7 +79,7 @@ def correlate_run(
         layer: the block whose numbers are judged.
 
     Returns:
-        ProbeSet (``<dataset>-<protocol>``) to what it says.
+        What each set says, and several together.
 
     Raises:
         RecordError: the run has no probes, or they do not fit its records.
@@ -89,11 +103,15 @@ def correlate_run(
         }
         write_json(document, path)
         found[probe_set] = Judgement(judged.correlation, judged.degradation, judged.regret, path)
-    return found
+    together = tuple(verdict_over_sets(table.probes))
+    if together:
+        path = store.folder / "correlation" / "sets.json"
+        write_json({"sets": [judged.to_json() for judged in together]}, path)
+    return CorrelatedRun(found, together)
 
 
 def probe_sets_of(store: RunStore) -> dict[str, list[ProbeRecord]]:
-    """The probes of a scored run by probe_set.
+    """The sets of probes of a scored run.
 
     Raises:
         RecordError: the folder holds no scored run, or the run has no probes.

@@ -1,0 +1,88 @@
+"""Several labelled sets in one verdict: no set both chooses a checkpoint and judges it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from densescope.correlation import find_degradation, verdict_over_sets
+from densescope.evaluation.pixel_counts import PixelCounts
+from densescope.evaluation.uncertainty import ProbedImages
+from densescope.records import ProbeRecord
+from tests.correlation.runs import probe
+
+BLOCKS, COPIES = 16, 3
+
+
+def counted(step: int, rate: float, dataset: str, seed: int = 0) -> ProbeRecord:
+    """A probe that is right at about this rate, on videos of three near-copies."""
+    generator = torch.Generator().manual_seed(1000 * seed + step)
+    noise = 0.01 * torch.randn(BLOCKS, 1, 2, generator=generator)
+    rates = (rate + noise).expand(-1, COPIES, -1).flatten(0, 1).clamp(0.01, 0.99)
+    both = (1000 * rates).round().long()
+    truth = torch.full_like(both, 1000)
+    counts = PixelCounts(torch.stack([both, truth, truth], 1))
+    names = tuple(f"image{i}" for i in range(BLOCKS * COPIES))
+    blocks = tuple(f"video{i // COPIES}" for i in range(BLOCKS * COPIES))
+    images = ProbedImages(names, blocks, (), (counts,)).to_json()
+    return probe(step, counts.mean_iou, dataset=dataset, images=images)
+
+
+def a_set(dataset: str, rates: Sequence[float], seed: int = 0) -> list[ProbeRecord]:
+    return [counted(10 * i, rate, dataset, seed) for i, rate in enumerate(rates)]
+
+
+FALLING = (0.50, 0.70, 0.68, 0.60)
+RISING = (0.50, 0.60, 0.70, 0.78)
+
+
+def test_a_decline_is_called_where_sets_agree() -> None:
+    sets = {"a-linear": a_set("a", FALLING), "b-linear": a_set("b", FALLING, seed=1)}
+    (found,) = verdict_over_sets(sets)
+    assert found.verdict.call == "decline"
+    assert found.earlier == {"a": "checkpoint0010.pth", "b": "checkpoint0010.pth"}
+    assert found.sentence.startswith("2 labelled sets together (linear): The later checkpoint is")
+    assert (
+        "Compared is checkpoint0030.pth with the checkpoint that the other sets" in found.sentence
+    )
+    document = json.loads(json.dumps(found.to_json()))
+    assert (document["call"], document["last"]) == ("decline", "checkpoint0030.pth")
+
+
+def test_a_set_that_rises_takes_a_decline_back() -> None:
+    sets = {"a-linear": a_set("a", FALLING), "b-linear": a_set("b", RISING, seed=1)}
+    (found,) = verdict_over_sets(sets)
+    assert found.verdict.call == "disagreement"
+    assert found.verdict.disagree == ("b",)
+
+
+def test_each_set_is_judged_at_the_choice_of_the_others() -> None:
+    early, late = (0.9, 0.6, 0.5, 0.5), (0.6, 0.6, 0.9, 0.5)
+    sets = {"a-linear": a_set("a", early), "b-linear": a_set("b", late, seed=1)}
+    (found,) = verdict_over_sets(sets)
+    assert found.earlier == {"a": "checkpoint0020.pth", "b": "checkpoint0000.pth"}
+
+
+def test_one_set_or_another_protocol_or_no_counts_make_no_verdict() -> None:
+    alone = a_set("a", FALLING)
+    assert verdict_over_sets({"a-linear": alone}) == []
+    plain = [probe(10 * i, 0.5, dataset="b") for i in range(4)]
+    assert verdict_over_sets({"a-linear": alone, "b-linear": plain}) == []
+    apart = [probe(99, 0.5, dataset="b", images=alone[0].images)]
+    assert verdict_over_sets({"a-linear": alone, "b-linear": apart}) == []
+
+
+def test_with_counts_the_noise_of_degradation_is_that_of_the_test_images() -> None:
+    found = find_degradation(a_set("a", FALLING))
+    assert (found.blocks, found.noise, found.degraded) == (BLOCKS, None, True)
+    assert found.interval is not None
+    low, high = found.interval
+    assert 0 < low < found.drop == pytest.approx(0.1, abs=0.02)
+    assert high > found.drop
+    assert "looked at; the noise is that of the test images (16 blocks)." in found.verdict
+    flat = find_degradation(a_set("a", (0.6, 0.601, 0.6, 0.6)))
+    assert flat.degraded is False
+    assert "by the noise of the test images (16 blocks) in" in flat.verdict
