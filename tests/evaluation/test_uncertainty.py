@@ -11,19 +11,22 @@ from torch import Tensor
 
 from densescope.errors import DataError, InputError, RecordError
 from densescope.evaluation import blocks as b
+from densescope.evaluation.decline import (
+    SetDifference,
+    SetsVerdict,
+    set_difference,
+    verdict_of_sets,
+)
 from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.uncertainty import (
     PairedDifference,
     ProbedImages,
-    SetDifference,
-    SetsVerdict,
     block_resamples,
     contrasts_with_last,
     fold_differences,
     paired_difference,
     probed_images,
     resampled_miou,
-    verdict_of_sets,
 )
 from densescope.records import ProbeRecord
 
@@ -206,6 +209,26 @@ def test_a_record_keeps_its_test_images() -> None:
     damaged = replace(record, images={**images.to_json(), "blocks": ["a"]})
     with pytest.raises(RecordError, match="the test images of a probe are damaged"):
         probed_images(damaged)
+
+
+def test_records_become_the_difference_of_a_set() -> None:
+    rates = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
+    blocks, folds = list("aabbccdd"), (0, 0, 0, 0, 1, 1, 1, 1)
+    plain = ProbeRecord("a.pth", 1, "epoch", "linear", "camvid", "miou", (0.5,))
+    records = [
+        replace(plain, images=images_of(found, blocks, folds).to_json())
+        for found in (rates, rates - 0.05)
+    ]
+    one = set_difference("camvid-linear", records[:1], records[1:])
+    assert one.name == "camvid-linear"
+    assert one.difference.value < 0
+    assert len(one.folds) == 2
+    assert verdict_of_sets([one]).call == "decline"
+    assert set_difference("x", records, records[1:]).difference.value == pytest.approx(
+        one.difference.value / 2
+    )
+    with pytest.raises(RecordError, match=r"the probe of a.pth \(linear on camvid\) keeps no test"):
+        set_difference("camvid-linear", [plain], records)
 
 
 def of_set(name: str, value: float, half: float | None, *folds: float) -> SetDifference:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -329,92 +329,3 @@ def _same_images(probes: Sequence[ProbedImages]) -> tuple[str, ...]:
                 "the run with the same data and options"
             )
     return one.blocks
-
-
-@dataclass(frozen=True)
-class SetDifference:
-    """What one labelled set says of a later checkpoint against an earlier one.
-
-    Attributes:
-        name: of the set.
-        difference: later minus earlier; negative where the later one is worse.
-        folds: the same on the images of each fold; empty without cross-validation.
-    """
-
-    name: str
-    difference: PairedDifference
-    folds: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class SetsVerdict:
-    """What several labelled sets say together.
-
-    Attributes:
-        call: ``"decline"``, ``"no decline"`` (no set falls beyond its noise) or ``"disagreement"``
-            (one falls, and too little stands beside it).
-        sentence: why, with numbers in points.
-        disagree: names of the sets that rise, where another falls beyond its noise.
-    """
-
-    call: Literal["decline", "no decline", "disagreement"]
-    sentence: str
-    disagree: tuple[str, ...] = ()
-
-
-def verdict_of_sets(sets: Sequence[SetDifference]) -> SetsVerdict:
-    """Whether a later checkpoint is worse, by all labelled sets together.
-
-    A decline is called where on some set the interval over blocks lies below zero, that set is
-    supported (by another set that falls, or by all of its folds), and no set rises beyond its
-    noise. One set without folds never suffices: sets make and unmake declines.
-
-    Args:
-        sets: one for each labelled set.
-
-    Raises:
-        InputError: no set, or two of one name.
-    """
-    names = [one.name for one in sets]
-    if not sets or len(set(names)) < len(names):
-        raise InputError(f"a verdict needs labelled sets, each once; these are {names}")
-    fallen = [s for s in sets if s.difference.interval and s.difference.interval[1] < 0]
-    risen = [s for s in sets if s.difference.interval and s.difference.interval[0] > 0]
-    listed = "; ".join(map(_set_words, sets))
-    if not fallen:
-        return SetsVerdict("no decline", f"No labelled set falls beyond its noise: {listed}.")
-    falling = [s for s in sets if s.difference.value < 0]
-    rising = tuple(s.name for s in sets if s.difference.value > 0)
-    by_folds = [s for s in fallen if len(s.folds) > 1 and max(s.folds) < 0]
-    if not risen and (len(falling) > 1 or by_folds):
-        support = f"{len(falling)} labelled sets agree" if len(falling) > 1 else "all folds agree"
-        beside = f"; {_listed(rising)} {_does(rising, 'rises', 'rise')} within noise" * bool(rising)
-        return SetsVerdict(
-            "decline", f"The later checkpoint is worse and {support}: {listed}{beside}.", rising
-        )
-    fell = _listed([s.name for s in fallen])
-    if len(sets) == 1:
-        cure = "probe a second labelled set, or use --folds"
-        if sets[0].folds:
-            cure = f"only {sum(f < 0 for f in sets[0].folds)} of {len(sets[0].folds)} folds fall"
-        return SetsVerdict("disagreement", f"Only {fell} falls: {listed}; {cure}.")
-    beyond = _listed([s.name for s in risen] or list(rising))
-    words = f"{beyond} {_does(risen or rising, 'does', 'do')} not agree"
-    return SetsVerdict("disagreement", f"{fell} falls, but {words}: {listed}.", rising)
-
-
-def _set_words(one: SetDifference) -> str:
-    found = one.difference
-    points = f"{100 * found.value:+.1f}"
-    if found.interval is None:
-        return f"{one.name} {points} points (interval not known: one block)"
-    low, high = (100 * bound for bound in found.interval)
-    return f"{one.name} {points} [{low:+.1f}, {high:+.1f}] points over {found.blocks} blocks"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(names)
-
-
-def _does(of: Sequence[Any], one: str, several: str) -> str:
-    return one if len(of) == 1 else several
