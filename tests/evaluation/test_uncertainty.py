@@ -11,7 +11,7 @@ from torch import Tensor
 
 from densescope.errors import DataError, InputError, RecordError
 from densescope.evaluation import blocks as b
-from densescope.evaluation.decline import (
+from densescope.evaluation.labelled_sets import (
     SetDifference,
     SetsVerdict,
     set_difference,

@@ -11,7 +11,7 @@ from densescope.correlation.pairing import ProbedRun, probed_run
 from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
-    from densescope.evaluation.uncertainty import SetsVerdict
+    from densescope.evaluation.labelled_sets import SetsVerdict
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def verdict_over_sets(probes: Mapping[str, Sequence[ProbeRecord]]) -> list[SetsJ
     On each set the last checkpoint is compared with the one that is best on average over the
     *other* sets, so that no set both chooses and judges: the best of many noisy values would be
     too good. The differences are paired over blocks of test images, and
-    :func:`~densescope.evaluation.uncertainty.verdict_of_sets` says what they come to.
+    :func:`~densescope.evaluation.labelled_sets.verdict_of_sets` says what they come to.
 
     Args:
         probes: of one run, by labelled set and protocol.
@@ -81,13 +81,7 @@ def verdict_over_sets(probes: Mapping[str, Sequence[ProbeRecord]]) -> list[SetsJ
 
 
 def _judged(protocol: str, sets: Mapping[str, ProbedRun]) -> SetsJudgement | None:
-    from densescope.evaluation.uncertainty import (
-        ProbedImages,
-        SetDifference,
-        fold_differences,
-        paired_difference,
-        verdict_of_sets,
-    )
+    from densescope.evaluation.labelled_sets import set_difference, verdict_of_sets
 
     shared = _shared(list(sets.values()))
     if len(sets) < 2 or len(shared) < 2:
@@ -98,10 +92,8 @@ def _judged(protocol: str, sets: Mapping[str, ProbedRun]) -> SetsJudgement | Non
         others = [other.values for key, other in sets.items() if key != name]
         chosen = max(candidates, key=lambda c: math.fsum(values[c] for values in others))
         by_name = {probe.name: probe for probe in run.probes}
-        before, after = ([ProbedImages.from_json(by_name[c].images)] for c in (chosen, last))
         earlier[name] = chosen
-        found = paired_difference(before, after)
-        differences.append(SetDifference(name, found, fold_differences(before, after)))
+        differences.append(set_difference(name, [by_name[chosen]], [by_name[last]]))
     return SetsJudgement(protocol, last, earlier, verdict_of_sets(differences))
 
 
