@@ -190,7 +190,8 @@ def test_the_command_takes_urls(
 
     swept(memory, images)
     table = f"{memory}/table.csv"
-    assert said("select", f"{memory}/scores", "--write", table)[0] == 0
+    code, text = said("select", f"{memory}/scores", "--write", table)
+    assert code == 0, text
     assert location(table).read_text().startswith("step,unit,name,")
     code, text = said("check", f"{memory}/run/checkpoint0000.pth", *OPTION_WORDS)
     assert (code, "all 30 tensors" in text) == (0, True), text

@@ -45,6 +45,8 @@ app = App(
 def _verb(place: str, group: Group, help: str, **settings: Any) -> None:
     """Add a verb, whose module is loaded when it is asked for."""
     place = f"densescope.cli.{place}"
+    paragraphs = (" ".join(paragraph.split()) for paragraph in help.split("\n\n"))
+    help = "\n\n".join(paragraphs)
     # Within a heading in the order of these lines.
     app.command(place, group=group, help=help, sort_key=len(list(app)), **settings)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from densescope.cli import headings as h
 from densescope.cli.failures import UsageError
 from densescope.cli.options import LayerOption
-from densescope.cli.parsing import ConfigOption, Only, file, option, place
+from densescope.cli.parsing import ConfigOption, Only, Place, file, option, place
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
@@ -25,7 +25,7 @@ SHARED_BY = 3  # ways: a note that so many have is printed once, below the table
 
 def correlate(
     scores: Annotated[
-        list[Path],
+        list[Place],
         place(
             "Folders that a sweep and a probe wrote; several give their mean too.",
             h.MAIN,

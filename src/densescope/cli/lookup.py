@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
@@ -11,7 +10,7 @@ from rich.text import Text
 from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import REFUSED, WRONG_USAGE
-from densescope.cli.parsing import ConfigOption, from_options, option, place
+from densescope.cli.parsing import ConfigOption, Place, from_options, option, place
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import table
 
@@ -48,7 +47,7 @@ def formats(
 
 
 def check(
-    checkpoint: Annotated[Path, place("Checkpoint file or folder.", h.MAIN, name="CHECKPOINT")],
+    checkpoint: Annotated[Place, place("Checkpoint file or folder.", h.MAIN, name="CHECKPOINT")],
     /,
     *,
     backbone: o.BackboneOptions = o.BackboneOptions(),

@@ -11,7 +11,7 @@ from rich.console import Console
 from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures, print_left_out
-from densescope.cli.parsing import ConfigOption, Only, from_options, option, place
+from densescope.cli.parsing import ConfigOption, Only, Place, from_options, option, place
 from densescope.cli.tables import (
     backbone_in_words,
     score_table,
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    run_folder: Annotated[Path, place("Folder of the checkpoints.", h.MAIN, name="RUN_FOLDER")],
+    run_folder: Annotated[Place, place("Folder of the checkpoints.", h.MAIN, name="RUN_FOLDER")],
     /,
     *,
-    output: Annotated[Path, place("Folder for the records of the run.", h.MAIN)],
+    output: Annotated[Place, place("Folder for the records of the run.", h.MAIN)],
     scoring: o.SweepOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
     folder: o.FolderOptions = o.FolderOptions(),
@@ -131,12 +131,12 @@ def _choice(records: list[ScoreRecord]) -> str:
 
 
 def score(
-    checkpoint: Annotated[Path, place("Checkpoint file or folder.", h.MAIN, name="CHECKPOINT")],
+    checkpoint: Annotated[Place, place("Checkpoint file or folder.", h.MAIN, name="CHECKPOINT")],
     /,
     *,
     scoring: o.ScoreOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
-    write: Annotated[Path | None, place("File for the record: FILE.json.", h.MAIN)] = None,
+    write: Annotated[Place | None, place("File for the record: FILE.json.", h.MAIN)] = None,
     config: ConfigOption = None,
 ) -> None:
     """Score one checkpoint file."""
@@ -167,7 +167,7 @@ def select(
     /,
     *,
     write: Annotated[
-        list[Path] | None,
+        list[Place] | None,
         place("File for the table: FILE.json, .csv or .parquet; may be repeated.", h.MAIN),
     ] = None,
     purpose: Annotated[
@@ -231,7 +231,7 @@ def report(
     /,
     *,
     write: Annotated[
-        Path | None, place("File for the report (default: SCORES/report.html).", h.MAIN)
+        Place | None, place("File for the report (default: SCORES/report.html).", h.MAIN)
     ] = None,
     definition: o.DefinitionOption = "released",
     layer: o.LayerOption = -1,

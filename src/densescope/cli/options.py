@@ -13,6 +13,7 @@ from densescope.cli import headings as h
 from densescope.cli.failures import UsageError
 from densescope.cli.parsing import (
     Only,
+    Place,
     count_or_auto,
     file,
     from_options,
@@ -35,7 +36,7 @@ _RACE = Only("--images-count", "auto")
 _RAY = Only("--executor", "ray")
 
 ScoresArgument = Annotated[
-    Path, place("Folder that a sweep wrote: the records of one run.", h.MAIN, name="SCORES")
+    Place, place("Folder that a sweep wrote: the records of one run.", h.MAIN, name="SCORES")
 ]
 DefinitionOption = Annotated[
     Literal["released", "paper"], option("Definition of DSE that decides.", h.CHOICE)

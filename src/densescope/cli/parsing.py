@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from cyclopts import Argument, ArgumentCollection, CycloptsError, Group, Parameter, Token
 from cyclopts.config import Dict
@@ -20,6 +20,14 @@ from densescope.toml import read_toml
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+
+# The type of a place in an object store is no Path: cyclopts has pydantic check types wherever
+# pydantic happens to be loaded.
+if TYPE_CHECKING:
+    Place = Path
+else:
+    Place = Any
 
 
 def option(

@@ -20,6 +20,7 @@ from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failur
 from densescope.cli.parsing import (
     ConfigOption,
     Only,
+    Place,
     file,
     from_options,
     option,
@@ -194,7 +195,7 @@ class ProbeOptions:
 
 def probe(
     target: Annotated[
-        Path, place("Folder that a sweep wrote, or one checkpoint.", h.MAIN, name="TARGET")
+        Place, place("Folder that a sweep wrote, or one checkpoint.", h.MAIN, name="TARGET")
     ],
     /,
     *,

@@ -21,7 +21,7 @@ from densescope.cli.failures import (
     print_failures,
     print_left_out,
 )
-from densescope.cli.parsing import ConfigOption, Only, from_options, option, place
+from densescope.cli.parsing import ConfigOption, Only, Place, from_options, option, place
 from densescope.cli.tables import console as make_console
 from densescope.metrics.lambdas import linear_combination
 from densescope.selection.headline import tie
@@ -110,11 +110,11 @@ class WatchOptions:
 
 def watch(
     run_folder: Annotated[
-        Path, place("Folder that a training job writes into.", h.MAIN, name="RUN_FOLDER")
+        Place, place("Folder that a training job writes into.", h.MAIN, name="RUN_FOLDER")
     ],
     /,
     *,
-    output: Annotated[Path, place("Folder for the records of the run.", h.MAIN)],
+    output: Annotated[Place, place("Folder for the records of the run.", h.MAIN)],
     scoring: o.ScoreOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
     folder: o.FolderOptions = o.FolderOptions(),
