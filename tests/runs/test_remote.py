@@ -184,8 +184,6 @@ def test_the_command_takes_urls(
 ) -> None:
     def said(*words: str) -> tuple[object, str]:
         monkeypatch.setattr(sys, "argv", ["densescope", *words])
-        # A shell's process has not loaded it; where it is, cyclopts takes no URL for a Path.
-        monkeypatch.delitem(sys.modules, "pydantic", raising=False)
         with pytest.raises(SystemExit) as ended:
             main()
         return ended.value.code or 0, " ".join("".join(capsys.readouterr()).split())
