@@ -105,7 +105,7 @@ def test_correlation_and_regret_judge_it(swept: RunTable) -> None:
 def test_the_report_draws_it(swept: RunTable) -> None:
     data = build_report_data(swept, swept.selection())
     (curve,) = (curve for curve in data.baselines if curve.heading.key == "brightness")
-    assert curve.heading.axis == "Bright (feature units)"
+    assert curve.heading.axis == "feature units"
     assert f"baseline{data.baselines.index(curve)}" in build_figures(data)
     page = render_report(data)
     assert "How large the entries of the patch features are. Lower is better." in page

@@ -134,11 +134,6 @@ class Metric:
         return (self.made_by.reads,) if isinstance(self.made_by, Computation) else self.made_by.of
 
     @property
-    def axis(self) -> str:
-        """Title of an axis: what it is and its unit."""
-        return f"{self.title} ({self.unit})"
-
-    @property
     def short(self) -> str:
         """Heading of a narrow column."""
         return self.heading or self.title

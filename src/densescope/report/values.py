@@ -109,7 +109,7 @@ class Heading:
         """
         own = metric.short[:1].upper() + metric.short[1:]
         about = f"{metric.summary} {metric.direction}"
-        return cls(metric.name, title or own, f"{own} ({metric.unit})", about)
+        return cls(metric.name, title or own, metric.unit, about)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""How the rivals of DSE are computed: several of them in one pass over the features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from densescope.estimate import Estimate
+from densescope.metrics.metric import Computation, ScoredFeatures
+from densescope.metrics.settings import ScoreSettings
+
+SAMPLE = 1024  # patches behind the metrics of distances
+LEAST_PATCHES = 64  # with fewer a tree of an eighth of them says nothing
+
+
+class _Blocks(TypedDict):
+    blocks: int
+    group_size: int
+
+
+def _blocks(settings: ScoreSettings) -> _Blocks:
+    return {"blocks": settings.blocks, "group_size": settings.group_size}
+
+
+def _cosines(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    from densescope.numerics import spatial
+    from densescope.numerics.intervals import estimate_mean
+
+    patches, image = features.patches, features.image
+    values = {
+        "token_cosine": spatial.token_cosine(patches),
+        "spatial_contrast": spatial.spatial_contrast(patches),
+    }
+    if image.ndim == 2 and image.shape[-1] == patches.shape[-1]:
+        values["image_patch_cosine"] = spatial.image_patch_cosine(patches, image)
+    if features.grid is not None and min(features.grid) > 2:
+        profile = spatial.cosine_profile(patches, features.grid)
+        values["lds_paper"] = profile.local_minus_far()
+        values["cds_paper"] = profile.decay()
+        values["cds_code"] = profile.decay(spatial.SLOPE_DISTANCES)
+        if len(profile.pairs) >= spatial.FAR_DISTANCE:
+            values["lds_code"] = profile.neighbors_minus_far()
+    return {name: estimate_mean(value, **_blocks(settings)) for name, value in values.items()}
+
+
+def _shares(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    from densescope.numerics import spatial
+    from densescope.numerics.intervals import estimates_of_sums
+
+    numbers = {
+        "positional_share": spatial.positional_share,
+        "image_share": spatial.image_share,
+        "patch_norm": spatial.patch_norm,
+        "patch_norm_variation": spatial.patch_norm_variation,
+    }
+    return estimates_of_sums(features.patches, spatial.patch_sums, numbers, **_blocks(settings))
+
+
+def _distances(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    import torch
+
+    from densescope.numerics import intrinsic
+    from densescope.numerics.checks import check_floating
+    from densescope.numerics.intervals import estimate_of_sample
+
+    patches = check_floating(features.patches, "features")
+    if len(patches) * patches.shape[1] < LEAST_PATCHES:
+        return {}
+    generator = torch.Generator().manual_seed(settings.seed)
+    if settings.normalize:
+        patches = torch.nn.functional.normalize(patches, dim=-1)
+    sample = intrinsic.draw_patches(patches, SAMPLE, generator=generator)
+    labels = intrinsic.sample_clusters(sample, generator=generator)
+    learnability = intrinsic.cluster_learnability(labels)
+    separation = intrinsic.davies_bouldin(labels)
+
+    def estimate(number: intrinsic.NumbersOfSets) -> Estimate:
+        return estimate_of_sample(sample, number, images=len(patches), **_blocks(settings))
+
+    return {
+        "twonn": estimate(intrinsic.each_set(intrinsic.two_nearest_dimension)),
+        "mst_dimension": estimate(intrinsic.tree_dimensions),
+        "cluster_learnability": estimate(intrinsic.each_set(learnability)),
+        "davies_bouldin": estimate(intrinsic.each_set(separation)),
+    }
+
+
+def _units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    from torch.nn.functional import normalize
+
+    from densescope.numerics.checks import check_floating
+    from densescope.numerics.intervals import estimate_baseline
+
+    patches = normalize(check_floating(features.patches, "features"), dim=-1)
+    return {
+        "dense_rankme_unit": estimate_baseline("dense_rankme", patches, **_blocks(settings)),
+    }
+
+
+def _image_units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    from torch.nn.functional import normalize
+
+    from densescope.numerics.checks import check_floating
+    from densescope.numerics.intervals import estimate_baseline
+
+    image = normalize(check_floating(features.image, "image"), dim=-1)
+    return {
+        f"{name}_unit": estimate_baseline(name, image, **_blocks(settings))
+        for name in ("rankme", "alpha_req")
+    }
+
+
+COSINES = Computation("cosines", "patches", _cosines)
+SHARES = Computation("shares", "patches", _shares)
+DISTANCES = Computation("distances", "patches", _distances)
+UNITS = Computation("unit_patches", "patches", _units)
+IMAGE_UNITS = Computation("unit_images", "image", _image_units)
