@@ -253,7 +253,7 @@ def test_the_gpu_gives_the_numbers_of_the_cpu(definition: Any) -> None:
         ({"features": torch.ones(4, 2, 3)}, "an image has 2 patches for 3 clusters; ask for"),
         ({"features": torch.ones(9, 4, 3)}, "the last group has 4 patches for 5 clusters"),
         ({"features": torch.full((4, 9, 3), torch.nan)}, "has 108 NaN or infinite values of 108"),
-        ({"definition": "mine"}, "definition is 'mine'; choose from released, paper"),
+        ({"definition": "mine"}, "definition is 'mine'; it must be one of released, paper"),
         ({"global_clusters": 1}, "global_clusters is 1; it must be at least 2"),
         ({"local_labels": torch.zeros(10, 12)}, "give local_labels, global_labels, global_cent"),
         ({"rank_patches": 3}, "rank_patches belongs to definition='paper'"),

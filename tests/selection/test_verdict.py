@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from densescope.estimate import Estimate
-from densescope.selection import select_checkpoints
+from densescope.selection import RunTable, select_checkpoints
+from densescope.selection.headline import by_definitions
 from densescope.selection.result import Selection
 from tests.selection.runs import diverged, failed, noisy_run, plain_run, record
 
@@ -214,3 +215,27 @@ def test_paper_with_two_checkpoints() -> None:
 def test_without_a_count_of_images() -> None:
     run = plain_run(PEAK, provenance={})
     assert "to cut these images into blocks" in select_checkpoints(run).verdict
+
+
+def in_both(separability: list[float], rank: list[float], paper_rank: list[float]) -> RunTable:
+    records = plain_run(separability, rank)
+    paper = plain_run(separability, paper_rank, definition="paper")
+    return RunTable.of(
+        [
+            replace(one, scores={"-1": {**one.scores["-1"], **other.scores["-1"]}})
+            for one, other in zip(records, paper, strict=True)
+        ]
+    )
+
+
+def test_whether_the_pick_depends_on_the_definition_is_one_line() -> None:
+    separability = [0.0, 1.0, 2.0, 1.0, 0.5, 0.0]
+    alike = in_both(separability, separability, [100 * s for s in separability])
+    assert by_definitions(alike) == "All 2 definitions of DSE pick the same checkpoint."
+    late = [0.0, 0.0, 0.0, 0.0, 9.0, 0.0]
+    apart = in_both(separability, separability, late)
+    assert by_definitions(apart) == (
+        "The pick depends on the definition of DSE: released: epoch30.pth (epoch 30); paper: "
+        "epoch50.pth (epoch 50)."
+    )
+    assert by_definitions(RunTable.of(plain_run(separability))) is None

@@ -188,6 +188,7 @@ def select(
     """Choose among the scored checkpoints."""
     from densescope.runs.run import read_run
     from densescope.selection import AlarmSettings, find_alarm, write_table
+    from densescope.selection.headline import by_definitions
     from densescope.selection.table import check_suffix
 
     for path in write or []:
@@ -205,6 +206,9 @@ def select(
         fallen = ", whose lambda is taken over the fallen checkpoints too"
         console.print(f"By DSE alone{fallen if alarm.weighs_in(selection) else ''}:")
     console.print(selection.verdict, soft_wrap=True)
+    across = by_definitions(table, layer=layer)
+    if across is not None:
+        console.print(across, soft_wrap=True)
     for path in write or []:
         write_table(table, selection, path)
         console.print(f"wrote {path}")

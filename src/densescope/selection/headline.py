@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from densescope.definitions import DEFINITIONS
+from densescope.errors import RecordError
 from densescope.selection.result import Selection, SelectionRow
+from densescope.selection.run_table import RunTable
 from densescope.selection.words import listed, phrase
 
 
@@ -34,6 +37,34 @@ def headline(selection: Selection) -> str:
     if not selection.noise_known:
         return f"The pick is {phrase(pick)}; whether others are as good is not known."
     return f"Use {phrase(pick)}."
+
+
+def by_definitions(table: RunTable, *, layer: int = -1) -> str | None:
+    """Whether the pick depends on the definition of DSE, as a sentence.
+
+    Args:
+        table: of the run.
+        layer: whose scores.
+
+    Returns:
+        ``None`` where fewer than two definitions name a pick.
+    """
+    picks: dict[str, list[str]] = {}
+    for definition in DEFINITIONS:
+        try:
+            chosen = table.selection(definition=definition, layer=layer)
+        except RecordError:
+            continue  # this definition was not scored
+        if chosen.pick is not None:
+            at = phrase(chosen.row(chosen.pick))
+            picks.setdefault(at, []).append(definition)
+    count = sum(map(len, picks.values()))
+    if count < 2:
+        return None
+    if len(picks) == 1:
+        return f"All {count} definitions of DSE pick the same checkpoint."
+    each = "; ".join(f"{' and '.join(names)}: {at}" for at, names in picks.items())
+    return f"The pick depends on the definition of DSE: {each}."
 
 
 def tie(selection: Selection) -> str:
