@@ -143,31 +143,29 @@ def _setting(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def metrics_page(metrics: Mapping[str, Any], changes: Sequence[str] = ()) -> str:
-    """A table, a section per row, and what moves each metric, all from ``METRICS``.
+def all_metrics() -> str:
+    """A table of all metrics, and a section for every row of ``METRICS``."""
+    from densescope.metrics import METRICS
 
-    Args:
-        metrics: rows by name.
-        changes: of the features, in the order of the last table's columns; those of
-            ``densescope.metrics.metric.CHANGES``.
-    """
-    rows = list(metrics.values())
+    rows = list(METRICS.values())
     table = [
         (f"[`{row.name}`](#{_anchor(row.name)})", row.title, row.unit, row.better, _input(row))
         for row in rows
     ]
-    moved = [
-        (f"`{row.name}`", *("changes" if one in row.changes_with else "same" for one in changes))
-        for row in rows
+    heads = ("metric", "title", "unit", "better", "computed from")
+    return "\n\n".join([_table(heads, table), *map(_metric_section, rows)])
+
+
+def metric_changes() -> str:
+    """Which changes of the features change each metric of ``METRICS``."""
+    from densescope.metrics import METRICS
+    from densescope.metrics.metric import CHANGES
+
+    rows = [
+        (f"`{row.name}`", *("changes" if one in row.changes_with else "same" for one in CHANGES))
+        for row in METRICS.values()
     ]
-    parts = [
-        "## All metrics",
-        _table(("metric", "title", "unit", "better", "computed from"), table),
-        *map(_metric_section, rows),
-        "## What moves a metric",
-        _table(("metric", *changes), moved),
-    ]
-    return "\n\n".join(parts)
+    return _table(("metric", *CHANGES), rows)
 
 
 def _metric_section(row: Any) -> str:
@@ -186,16 +184,9 @@ def _anchor(name: str) -> str:
 
 
 def _input(row: Any) -> str:
-    made_by = row.made_by
-    return getattr(made_by, "reads", "") or ", ".join(f"`{name}`" for name in made_by.of)
-
-
-def all_metrics() -> str:
-    """The page of metrics, from the rows of the program."""
-    from densescope.metrics import METRICS
-    from densescope.metrics.metric import CHANGES
-
-    return metrics_page(METRICS, CHANGES)
+    words = {"image": "image vectors", "views": "augmented views"}
+    names = row.reads if row.is_stored else (f"`{name}`" for name in row.reads)
+    return ", ".join(words.get(name, name) for name in names)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -256,6 +247,7 @@ MADE: dict[str, Callable[..., str]] = {
     "command": command_help,
     "formats": format_table,
     "metrics": all_metrics,
+    "metric_changes": metric_changes,
     "protocols": protocol_table,
     "protocol_head": protocol_head,
     "protocol": protocol_facts,

@@ -112,7 +112,7 @@ def test_the_report_draws_it(swept: RunTable) -> None:
 
 
 def test_the_reference_page_has_it() -> None:
-    page = made("<!-- made: metrics -->")
+    page = made("<!-- made: metrics -->\n\n<!-- made: metric_changes -->")
     assert (
         "| [`brightness`](#brightness) | mean brightness | feature units | lower | patches |"
         in page
@@ -127,7 +127,7 @@ def test_without_the_row_nothing_shows_it(swept: RunTable, monkeypatch: pytest.M
     monkeypatch.delitem(METRICS, "brightness")
     fresh = RunTable.of(list(swept.records))
     assert "brightness" not in {row.number for row in correlate(fresh, labelled).rows}
-    assert "brightness" not in made("<!-- made: metrics -->")
+    assert "brightness" not in made("<!-- made: metrics -->\n\n<!-- made: metric_changes -->")
     assert "bright" not in [c.heading.title for c in build_report_data(fresh, None).baselines]
 
 

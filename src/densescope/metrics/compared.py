@@ -74,9 +74,11 @@ COMPARED_METRICS = (
         "dimensions",
         "higher",
         "patches",
-        summary="How many directions all patches together use: DSE without separability.",
-        about="Effective rank of all patches at once. From 1 to dim.",
-        trap="Close to paper.effective_rank, but patches of one image are not independent.",
+        summary="How many directions the patches of all images use together.",
+        about="Effective rank of all patch vectors at once, where DSE takes one patch per image. "
+        "From 1 to dim.",
+        trap="It is close to paper.effective_rank. Patches of one image are not independent, so it "
+        "tells less than their number suggests.",
         source="RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
     ),
     _row(
@@ -86,10 +88,10 @@ COMPARED_METRICS = (
         "higher",
         "image",
         summary="How many directions the image vectors use.",
-        about="Effective rank of one vector per image, 1e-7 added to each normalized singular "
-        "value, uncentered. From 1 to min(images, dim).",
-        trap="It does not see patches at all. Libraries that center, square or use another epsilon "
-        "differ by a factor of three.",
+        about="Effective rank of the matrix of image vectors (not centered), with 1e-7 added to "
+        "each normalized singular value. From 1 to min(images, dim).",
+        trap="It does not use patch features. Libraries that center the vectors, square the "
+        "singular values or use another epsilon give values that differ by a factor of three.",
         source="Garrido et al. (2023), arXiv 2210.02885",
     ),
     _row(
@@ -98,11 +100,11 @@ COMPARED_METRICS = (
         "decay exponent",
         "near 1",
         "image",
-        summary="How fast the eigenvalues of the image vectors decay.",
-        about="Negative slope of log eigenvalue against log rank, ranks 4 to 100, weight 1/rank, "
-        "of the centered covariance of image vectors.",
-        trap="The fit range alone has moved it from 0.80 to 1.66. Not a number where the spectrum "
-        "has nothing left to fit.",
+        summary="How fast the eigenvalues of the covariance of image vectors decay.",
+        about="Eigenvalues of the covariance of image vectors, in falling order: negative slope of "
+        "log eigenvalue over log position, fitted to positions 4 to 100 with weights 1 / position.",
+        trap="The range of the fit alone has changed it from 0.80 to 1.66. It is NaN where too few "
+        "eigenvalues above rounding are left to fit.",
         source="Agrawal et al. (2022), alpha-ReQ",
     ),
     _row(
@@ -111,11 +113,12 @@ COMPARED_METRICS = (
         "dimensions",
         "higher",
         "views",
-        summary="How many directions tell images apart, beyond augmentation.",
-        about="Effective rank of the covariance between images in units of the covariance between "
+        summary="How many directions separate images by more than augmentation moves them.",
+        about="Effective rank of the covariance between images, whitened by the covariance of "
         "augmented views of one image. From 1 to min(images - 1, dim).",
-        trap="Fewer images than dimensions cap it. Its constants delta = 1e-4 and epsilon = 1e-8 "
-        "are an implementation's, not the paper's, and delta ties it to the scale of the features.",
+        trap="It cannot exceed the number of images. The constants delta = 1e-4 and epsilon = 1e-8 "
+        "come from an implementation, not from the paper, and delta makes it depend on the scale "
+        "of the features.",
         source="Thilak et al. (2024), arXiv 2312.04000",
         changes_with=frozenset({"scale"}),
     ),
@@ -125,12 +128,12 @@ COMPARED_METRICS = (
         "fraction of patches",
         "lower",
         "patches",
-        summary="Patches with a norm far above the rest; a sign of artifacts.",
-        about="Share of patches whose norm exceeds 3 times the median norm: the high-norm tokens "
-        "of Darcet et al., reported with about ten times the norm of the rest; 3 is the middle of "
-        "1 and 10 on a logarithmic scale. From 0 to below 0.5.",
-        trap="A final norm layer evens norms out, so 0 does not prove that there are none before "
-        "it.",
+        summary="How many patches have a norm far above that of the others, a sign of artifacts.",
+        about="Fraction of patches whose norm exceeds 3 times the median norm. Darcet et al. "
+        "report tokens with about ten times the norm of the others; 3 is the middle of 1 and 10 on "
+        "a logarithmic scale. From 0 to below 0.5.",
+        trap="A final norm layer makes norms more equal, so 0 does not show that there are no "
+        "outliers before that layer.",
         source="Darcet et al. (2024), arXiv 2309.16588",
         heading="outliers",
     ),

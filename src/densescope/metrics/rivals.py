@@ -84,10 +84,10 @@ RIVAL_METRICS = (
         "cosine",
         "lower",
         COSINES,
-        "How alike the patches of one image are.",
-        "Mean cosine of two different patches of an image, mean over images. From -1 / (n - 1) to "
-        "1 for n patches.",
-        "Uniform images have alike patches in a good network, too.",
+        "How similar the patches of one image are to each other.",
+        "Mean cosine similarity of two different patches of an image, mean over images. From "
+        "-1 / (n - 1) to 1 for n patches.",
+        "Images of uniform content have similar patches in a good network, too.",
         "homogenization of tokens; see Raghu et al. (2021), arXiv 2108.08810",
     ),
     _row(
@@ -96,11 +96,13 @@ RIVAL_METRICS = (
         "cosine",
         "lower",
         COSINES,
-        "How much the patches repeat the image vector.",
-        "Mean cosine of a patch and the vector of its image: the class token, where the backbone "
-        "has one, else the mean of the patches. From -1 to 1. Left out at layers of another width.",
-        "For a backbone that averages its patches it measures the token cosine.",
-        "Darcet et al. (2024), arXiv 2309.16588, for the exchange between both",
+        "How similar the patches are to the vector of their image.",
+        "Mean cosine similarity of a patch and the vector of its image: the class token if the "
+        "backbone has one, else the mean of the patches. From -1 to 1. Not computed at layers "
+        "whose width is not that of the vector.",
+        "If the vector of an image is the mean of its patches, this measures the token cosine.",
+        "this package; Darcet et al. (2024), arXiv 2309.16588, on patches that hold global "
+        "information",
     ),
     _row(
         "lds_paper",
@@ -108,10 +110,11 @@ RIVAL_METRICS = (
         "cosine",
         "higher",
         COSINES,
-        "How much more alike near patches are than far ones.",
-        "Mean cosine of the patch pairs of an image nearer than half the side of the grid "
-        "(Manhattan distance), minus that of all others; mean over images.",
-        "Positions alone give a high value. The released code has another definition.",
+        "How much more similar near patches are than far patches.",
+        "Mean cosine similarity of the patch pairs of an image whose Manhattan distance is below "
+        "half the side of the grid, minus that of all other pairs; mean over images.",
+        "Features that encode only the position have a high value. The released code computes "
+        "another number, LDS (code).",
         IREPA,
     ),
     _row(
@@ -120,10 +123,10 @@ RIVAL_METRICS = (
         "cosine",
         "higher",
         COSINES,
-        "How much more alike neighboring patches are than far ones.",
-        "Mean cosine of the four neighbors, minus that of the pairs at Manhattan distance 6 or "
-        "more; mean over images. Left out on grids without such pairs.",
-        "The distance 6 is in patches, so grids of two sizes do not compare.",
+        "How much more similar neighboring patches are than far patches.",
+        "Mean cosine similarity of a patch and its four neighbors, minus that of the pairs at "
+        "Manhattan distance 6 or more; mean over images. Not computed on grids without such pairs.",
+        "The distance 6 is counted in patches, so compare only grids of one size.",
         f"{IREPA}, released code",
     ),
     _row(
@@ -132,10 +135,11 @@ RIVAL_METRICS = (
         "cosine per patch",
         "higher",
         COSINES,
-        "How fast the likeness of patches falls with their distance.",
-        "Minus the slope of the mean cosine against the Manhattan distance, all distances; mean "
-        "over images.",
-        "The few pairs of the corners count as much as the many near ones.",
+        "How fast the similarity of patches falls with their distance.",
+        "Negative slope of the mean cosine similarity over the Manhattan distance, fitted to all "
+        "distances; mean over images.",
+        "The few pairs at the largest distances count as much as the many pairs at small "
+        "distances.",
         IREPA,
     ),
     _row(
@@ -144,9 +148,9 @@ RIVAL_METRICS = (
         "cosine per patch",
         "higher",
         COSINES,
-        "How fast the likeness of patches falls with their distance, up to 8 patches.",
-        "As CDS (paper), over the distances 1 to 8.",
-        "The distance is in patches, so grids of two sizes do not compare.",
+        "How fast the similarity of patches falls with their distance, up to 8 patches.",
+        "As CDS (paper), fitted to the distances 1 to 8.",
+        "The distance is counted in patches, so compare only grids of one size.",
         f"{IREPA}, released code",
     ),
     _row(
@@ -156,8 +160,8 @@ RIVAL_METRICS = (
         "higher",
         COSINES,
         "How far the patches of an image lie from their mean.",
-        "Root mean square distance of the unit patches of an image from their mean, mean over "
-        "images. From 0 to 1.",
+        "Root mean square distance of the L2-normalized patches of an image from their mean; mean "
+        "over images. From 0 to 1.",
         "Noise in the patches raises it.",
         IREPA,
     ),
@@ -167,10 +171,11 @@ RIVAL_METRICS = (
         "fraction of variance",
         "lower",
         SHARES,
-        "How much of the patches is their position in the image.",
-        "Share of the variance of all patches that the mean patch of each position explains. From "
-        "1 / images for independent patches to 1.",
-        "Sets of images with a fixed layout (street scenes) have a share of their own.",
+        "How much of the variance of patches comes from their position in the image.",
+        "Fraction of the variance of all patches that the mean patch of each position explains. "
+        "About 1 / images for independent patches, and at most 1.",
+        "If all images have the same layout (street scenes), the share is high in a good network, "
+        "too.",
         "analysis of variance",
     ),
     _row(
@@ -179,10 +184,10 @@ RIVAL_METRICS = (
         "fraction of variance",
         "lower",
         SHARES,
-        "How much of the patches is the image they are of.",
-        "Share of the variance of all patches that the mean patch of each image explains. From "
-        "1 / patches for independent patches to 1.",
-        "Images of one object each have a high share in a good network, too.",
+        "How much of the variance of patches comes from the image that they belong to.",
+        "Fraction of the variance of all patches that the mean patch of each image explains. "
+        "About 1 / patches for independent patches, and at most 1.",
+        "If every image shows one object, the share is high in a good network, too.",
         "analysis of variance",
     ),
     _row(
@@ -192,9 +197,9 @@ RIVAL_METRICS = (
         "lower",
         SHARES,
         "How long patch vectors are.",
-        "Mean length of the patch vectors, not normalized. At least 0.",
-        "It grows in most trainings whatever the features are worth, and confounds every metric "
-        "of raw features.",
+        "Mean L2 norm of the patch vectors before normalization. At least 0.",
+        "It grows in most trainings whether the features get better or not, and it affects every "
+        "metric of features that are not normalized.",
         "length of vectors",
         changes_with=SCALES,
     ),
@@ -204,10 +209,10 @@ RIVAL_METRICS = (
         "deviation / mean",
         "lower",
         SHARES,
-        "How unequal the lengths of patch vectors are.",
-        "Standard deviation of the lengths of patch vectors over their mean. At least 0.",
-        "A final norm layer evens lengths out.",
-        "Darcet et al. (2024), arXiv 2309.16588, for the outliers behind it",
+        "How much the norms of patch vectors vary.",
+        "Standard deviation of the norms of patch vectors divided by their mean. At least 0.",
+        "A final norm layer makes the norms more equal.",
+        "this package; Darcet et al. (2024), arXiv 2309.16588, on patches with outlying norms",
     ),
     _row(
         "twonn",
@@ -215,12 +220,12 @@ RIVAL_METRICS = (
         "dimensions",
         "lower",
         DISTANCES,
-        "How many dimensions the patches fill locally.",
-        "Slope through the origin of -log(1 - F) against the log ratio of the distances to the "
-        "second and the first neighbor, without the largest tenth of the ratios; of 1,024 patches, "
-        "normalized as for DSE.",
-        "It grows with the density of the sample, and noise fills every dimension. Its interval is "
-        "up to twice too wide.",
+        "Intrinsic dimension of the patches, from the distances to their two nearest neighbors.",
+        "Slope of a line through the origin: -log(1 - F(r)) over log r, where r is the distance of "
+        "a patch to its second neighbor divided by that to its first, and F the distribution of r. "
+        "The largest tenth of r is left out. Computed from 1,024 patches, normalized as for DSE.",
+        "It grows with the number of patches, and noise raises it. Its interval can be twice as "
+        "wide as it should be.",
         "Facco et al. (2017)",
         changes_with=TWINS,
     ),
@@ -230,10 +235,12 @@ RIVAL_METRICS = (
         "dimensions",
         "lower",
         DISTANCES,
-        "How many dimensions the patches fill, by the growth of spanning trees.",
-        "1 / (1 - slope of the log length of the minimum spanning tree on the log number of "
-        "points), from nested samples of 128 to 1,024 patches, normalized as for DSE.",
-        "Four sample sizes make a short line. Its interval is up to twice too wide.",
+        "Intrinsic dimension of the patches, from the lengths of minimum spanning trees.",
+        "1 / (1 - slope), where the slope is that of the log length of the minimum spanning tree "
+        "over the log number of patches, for four nested samples of 128 to 1,024 patches, "
+        "normalized as for DSE.",
+        "The slope is fitted to four points only. Its interval can be twice as wide as it should "
+        "be.",
         "IdEst, arXiv 2606.03338",
         changes_with=ORDER,
     ),
@@ -243,10 +250,10 @@ RIVAL_METRICS = (
         "accuracy",
         "higher",
         DISTANCES,
-        "How well its neighbors tell the cluster of a patch.",
-        "Accuracy of the ten nearest neighbors, leaving one out, for the 24 k-means clusters of "
-        "1,024 patches, normalized as for DSE. From 0 to 1.",
-        "Few, unequal clusters are easy.",
+        "How well the neighbors of a patch predict its cluster.",
+        "Leave-one-out accuracy of the ten nearest neighbors in predicting which of 24 k-means "
+        "clusters a patch belongs to; 1,024 patches, normalized as for DSE. From 0 to 1.",
+        "Clusters of very unequal size are easy to predict.",
         "Lu et al. (2022), arXiv 2206.01251; patches in place of images",
         changes_with=ORDER,
     ),
@@ -256,10 +263,11 @@ RIVAL_METRICS = (
         "standard deviations",
         "higher",
         Derivation(("cluster_learnability", "twonn"), _standardized),
-        "How learnable and how expressive the features are.",
+        "How learnable and how expressive the features are, in one number.",
         "Cluster learnability plus TwoNN dimension, each standardized over the checkpoints of the "
-        "run, so that it changes when others are scored.",
-        "Its parts disagree here: a higher dimension counts as good in it.",
+        "run. So the value of a checkpoint changes when other checkpoints are scored.",
+        "A higher TwoNN dimension is good in CLID, while the TwoNN dimension by itself is held to "
+        "be better when it is lower.",
         "Lu et al. (2022), arXiv 2206.01251",
         changes_with=ORDER,
     ),
@@ -269,10 +277,11 @@ RIVAL_METRICS = (
         "spread / distance",
         "lower",
         DISTANCES,
-        "How wide clusters of patches are for their distance.",
-        "Mean over the 24 k-means clusters of 1,024 patches of the worst ratio of spreads to the "
-        "distance of centroids, normalized as for DSE. At least 0.",
-        "k-means finds round clusters in anything.",
+        "How wide clusters of patches are compared with the distances between them.",
+        "For each of 24 k-means clusters the largest value, over the other clusters, of the sum of "
+        "both spreads divided by the distance of both centroids; mean over clusters. Computed from "
+        "1,024 patches, normalized as for DSE. At least 0.",
+        "k-means finds round clusters in any data.",
         "Davies and Bouldin (1979)",
         changes_with=ORDER,
     ),
@@ -282,9 +291,9 @@ RIVAL_METRICS = (
         "dimensions",
         "higher",
         UNITS,
-        "How many directions all patches use, whatever their lengths.",
+        "How many directions all patches use together, independent of their norms.",
         "Dense RankMe of L2-normalized patches. From 1 to dim.",
-        "Close to paper.effective_rank.",
+        "It is close to paper.effective_rank.",
         "RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
     ),
     _row(
@@ -293,9 +302,9 @@ RIVAL_METRICS = (
         "dimensions",
         "higher",
         IMAGE_UNITS,
-        "How many directions the image vectors use, whatever their lengths.",
+        "How many directions the image vectors use, independent of their norms.",
         "RankMe of L2-normalized image vectors. From 1 to min(images, dim).",
-        "It does not see patches at all.",
+        "It does not use patch features.",
         "Garrido et al. (2023), arXiv 2210.02885",
     ),
     _row(
@@ -304,9 +313,10 @@ RIVAL_METRICS = (
         "decay exponent",
         "near 1",
         IMAGE_UNITS,
-        "How fast the eigenvalues of the image vectors decay, whatever their lengths.",
+        "How fast the eigenvalues of the covariance of image vectors decay, independent of their "
+        "norms.",
         "alpha-ReQ of L2-normalized image vectors.",
-        "The fit range alone has moved alpha-ReQ from 0.80 to 1.66.",
+        "The range of the fit alone has changed alpha-ReQ from 0.80 to 1.66.",
         "Agrawal et al. (2022), alpha-ReQ",
     ),
 )

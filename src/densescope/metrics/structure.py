@@ -75,9 +75,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             Derivation((separability, rank), partial(_dse, name)),
             "Dense representation structure estimator: separability + lambda x effective rank.",
             "Lambda is std(separability) / std(effective rank) over the checkpoints of a run, so "
-            "DSE of one checkpoint changes when others are scored.",
-            "The sum hides its cause: look at the two parts first. Lambda is mostly noise where "
-            "the effective rank hardly varies over the run.",
+            "DSE of a checkpoint changes when other checkpoints are scored.",
+            "The sum does not show which part changed: look at the two parts first. Lambda is "
+            "mostly noise where the effective rank hardly varies over the run.",
             DAI,
             heading="DSE",
             changes_with=BY_GROUP,
@@ -89,8 +89,8 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             definition.separability_unit,
             "higher",
             Derivation((inter, intra), _separability),
-            "How far pseudo-classes of patches lie apart, minus how wide they are. It falls when "
-            "classes run into each other.",
+            "How far clusters of patches lie apart, minus how wide they are. It falls when "
+            "clusters overlap.",
             "M_inter - M_intra.",
             "",
             DAI,
@@ -111,8 +111,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             "patch per image, uncentered; mean over disjoint draws that together use every patch "
             f"once{'; divided by min(images, dim), so at most 1' if released else ''}.",
             "It grows with the number of images, and with fewer images than dimensions it measures "
-            "the sample. Resampling with replacement lowers it, so no bootstrap. The paper takes "
-            "a single draw; the mean of many has the same expectation and less noise.",
+            "the sample. Resampling with replacement lowers it, so it has no bootstrap interval. "
+            "The paper takes a single draw; the mean of many has the same expectation and less "
+            "noise.",
             DAI,
             heading="effective rank",
             overview=released,
@@ -124,7 +125,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             definition.separability_unit,
             "higher",
             STRUCTURE,
-            "How far pseudo-classes of patches lie apart.",
+            "How far clusters of patches (pseudo-classes) lie apart.",
             "Distance of a patch to the nearest centroid that is not its own, within its group of "
             "images; "
             + (
@@ -147,8 +148,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             definition.separability_unit,
             "lower",
             STRUCTURE,
-            "How wide pseudo-classes of patches are.",
-            "Mean of the radius of the classes within one image and within a group of images.",
+            "How wide clusters of patches (pseudo-classes) are.",
+            "Mean of two radii: that of the clusters within one image, and that of the clusters "
+            "within a group of images.",
             "The sum of singular values of a cluster shrinks with its size, so only equal numbers "
             "of images and patches compare.",
             DAI,
@@ -164,7 +166,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 definition.separability_unit,
                 "lower",
                 STRUCTURE,
-                f"How wide pseudo-classes of patches are within {words}.",
+                f"How wide clusters of patches within {words} are.",
                 "Sum of the singular values of a centered cluster of n rows over "
                 f"{'sqrt(max(n - 1, dim))' if released else 'n - 1'}, mean over clusters"
                 f"{', divided by the mean distance of a patch to the mean of all' * released}.",
@@ -189,10 +191,11 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 definition.separability_unit,
                 "higher",
                 STRUCTURE,
-                "DSE of one checkpoint by itself: it does not depend on the others of the run.",
-                "Separability + effective rank, lambda = 1.",
-                "The sum hides its cause: look at the two parts first. Where every patch is the "
-                "same, the class numbers and this sum are not a number.",
+                "DSE of one checkpoint by itself: it does not depend on other checkpoints of the "
+                "run.",
+                "Separability + effective rank, that is DSE with lambda = 1.",
+                "The sum does not show which part changed: look at the two parts first. If all "
+                "patches are the same, separability and this sum are NaN.",
                 DAI,
                 heading=f"DSE (lambda = {definition.lambda_by_default:g})",
                 changes_with=BY_GROUP,
