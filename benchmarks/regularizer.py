@@ -12,7 +12,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,34 @@ def measure_terms(batch: int, device: str, repeats: int, step: float) -> list[Ro
     return rows
 
 
+def measure_lightly(counts: Sequence[int], device: str, repeats: int) -> list[Row]:
+    """Forward and backward beside lightly's class, in turn, so that load falls on both."""
+    from lightly.loss.regularizer import DSERegularizer
+
+    rows = []
+    for count in counts:
+        tokens = vit_like(count, 196, 384).to(device)
+        terms: dict[str, nn.Module] = {
+            "per position": DenseStructureLoss(),
+            "pooled": DenseStructureLoss(rank="pooled"),
+            "lightly": DSERegularizer(),
+        }
+        times: dict[str, list[float]] = {name: [] for name in terms}
+        for _ in range(repeats):
+            for name, term in terms.items():
+                live = tokens.clone().requires_grad_()
+
+                def work(term: nn.Module = term, live: Tensor = live) -> None:
+                    term(live).backward()
+
+                times[name].append(seconds(work, device))
+        taken = {name: statistics.median(values) for name, values in times.items()}
+        row: Row = {"images": count, **{f"{name} s": value for name, value in taken.items()}}
+        ratio = taken["lightly"] / taken["pooled"]
+        rows.append(row | {"lightly / pooled": ratio, "load": os.getloadavg()[0]})
+    return rows
+
+
 def measure_bias(images: int, draws: int, device: str) -> list[Row]:
     """What a sample says of the batch: its numbers, and where its mean gradient points."""
     tokens = vit_like(images, 196, 384).to(device)
@@ -196,6 +224,9 @@ def main() -> None:
     ]
     if not options.small:
         parts += [
+            "Beside lightly.loss.regularizer.DSERegularizer: tokens of 196 x 384, forward and "
+            "backward, medians",
+            table(measure_lightly((8, 32, 64), options.device, options.repeats)),
             "A sample against the whole batch: mean +- standard deviation over 16 calls; cosine "
             "and relative length of the mean gradient over them (the whole batch's own is 1)",
             table(measure_bias(64, 16, options.device)),

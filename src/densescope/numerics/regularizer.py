@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from densescope.numerics.terms import spread
 
 # Below this fraction of the mean norm, a spread or a patch no longer strengthens the gradient.
 FLOOR = 1e-2
+Rank = Literal["per-position", "pooled"]
 
 
 class DenseStructureLoss(nn.Module):
@@ -54,6 +55,10 @@ class DenseStructureLoss(nn.Module):
         local_clusters: clusters per image.
         global_clusters: clusters per group, at least 2.
         group_size: consecutive images per group; the last group may be smaller.
+        rank: ``"per-position"``, the metric's: mean effective rank of one patch per image over
+            ``min(images, dim)``, which for few images is near its ceiling; or ``"pooled"``, that
+            of the released regularizer and of lightly: one of all patches over
+            ``min(images * patches, dim)``.
         images: most images of a batch that are looked at: a new random subset each time, so that
             batches made of several views are sampled from all of them; ``None`` is all.
         every: only the first of this many calls computes, ``every`` times as strong, so that the
@@ -73,10 +78,9 @@ class DenseStructureLoss(nn.Module):
     checkpoint on).
 
     Deviations from the released regularizer: labels are those before the last update of the
-    centroids and an empty cluster keeps its centroid, as in the released *metric*;
-    ``effective_rank`` is the mean rank of one patch per image, not one rank of all patches; groups
-    have a size of their own; ``s`` gets no ``1e-12`` but the bound above; too few patches for the
-    clusters are refused.
+    centroids and an empty cluster keeps its centroid, as in the released *metric*; the rank is per
+    position unless ``rank="pooled"``; groups have a size of their own; ``s`` gets no ``1e-12`` but
+    the bound above; too few patches for the clusters are refused.
 
     Example:
         >>> tokens = torch.randn(8, 49, 32, generator=torch.Generator().manual_seed(0))
@@ -96,6 +100,7 @@ class DenseStructureLoss(nn.Module):
         local_clusters: int = 3,
         global_clusters: int = 24,
         group_size: int = 8,
+        rank: Rank = "per-position",
         images: int | None = None,
         every: int = 1,
         seed: int = 0,
@@ -107,6 +112,9 @@ class DenseStructureLoss(nn.Module):
         check_at_least(group_size, 1, "group_size")
         check_at_least(2 if images is None else images, 2, "images")
         check_at_least(every, 1, "every")
+        if rank not in get_args(Rank):
+            raise InputError(f"rank is {rank!r}; it must be one of {', '.join(get_args(Rank))}")
+        self.rank = rank
         self.beta, self.normalize = beta, normalize
         self.local_clusters, self.global_clusters = local_clusters, global_clusters
         self.group_size, self.images, self.every = group_size, images, every
@@ -185,7 +193,8 @@ class DenseStructureLoss(nn.Module):
             normalize=self.normalize,
             generator=generator,
         )
-        dse, parts = bounded_structure(features, clean, finite, given)
+        pooled = self.rank == "pooled"
+        dse, parts = bounded_structure(features, clean, finite, given, pooled=pooled)
         self.last = _detached(parts, finite)
         return dse
 
@@ -230,12 +239,17 @@ class DenseStructureLoss(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         names = ("beta", "normalize", "local_clusters", "global_clusters", "group_size")
-        shown = (*names, "images", "every")
+        shown = (*names, "rank", "images", "every")
         return ", ".join(f"{name}={getattr(self, name)}" for name in shown)
 
 
 def bounded_structure(
-    features: Tensor, clean: Tensor, finite: Tensor, assignment: Assignment
+    features: Tensor,
+    clean: Tensor,
+    finite: Tensor,
+    assignment: Assignment,
+    *,
+    pooled: bool = False,
 ) -> tuple[Tensor, DenseStructure]:
     """DSE with a bounded gradient, and its components.
 
@@ -244,6 +258,7 @@ def bounded_structure(
         clean: its values, zeros where ``finite`` is false.
         finite: 0-d.
         assignment: of ``clean``.
+        pooled: one effective rank of all patches.
     """
     with torch.no_grad():
         s = spread(clean, assignment)
@@ -256,7 +271,8 @@ def bounded_structure(
             weight = (length / (FLOOR * length.mean())).clamp_max(1.0)
         weight = torch.where(collapsed, 0.0, weight)
         weight = torch.where(finite, weight, torch.nan)
-    parts = structure_of(_Guard.apply(features, clean, weight), assignment, "released")
+    guarded = _Guard.apply(features, clean, weight)
+    parts = structure_of(guarded, assignment, "released", pooled=pooled)
     classes = _Slope.apply(parts.inter - parts.intra, slope.to(clean.dtype))
     dse = torch.where(collapsed, 0.0, classes + parts.effective_rank)
     return torch.where(finite, dse, torch.nan), parts

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densescope.definitions import DefinitionName, check_definition
 from densescope.errors import InputError
-from densescope.numerics.assignment import Assignment, assign, group_count
+from densescope.numerics.assignment import Assignment, assign, group_count, unit
 from densescope.numerics.checks import (
     check_at_least,
     check_enough_rows,
@@ -20,7 +20,7 @@ from densescope.numerics.checks import (
     cpu_generator,
     full_precision,
 )
-from densescope.numerics.spectrum import entropy_rank
+from densescope.numerics.spectrum import entropy_rank, values_of
 from densescope.numerics.terms import Terms, cluster_terms, position_spectra, spread
 
 RELEASED_EPSILON = 1e-12
@@ -166,12 +166,19 @@ def structure_of(
     *,
     draws: int | None = None,
     rows: int | None = None,
+    pooled: bool = False,
 ) -> DenseStructure:
-    """Value core of :func:`dense_structure`: a pure function of features and an assignment."""
+    """Value core of :func:`dense_structure`: a pure function of features and an assignment.
+
+    With ``pooled`` the effective rank is one of all patches, in place of the mean over positions.
+    """
     with full_precision(features):
         terms = cluster_terms(features, assignment)
         positions = features.shape[1] if draws is None else draws
-        spectra = position_spectra(features[:rows], assignment, positions)
+        if pooled:
+            spectra = values_of(unit(features, assignment.normalize).flatten(0, 1)).unsqueeze(0)
+        else:
+            spectra = position_spectra(features[:rows], assignment, positions)
         s = spread(features, assignment) if definition == "released" else None
         inter, intra_image, intra_batch = class_components(terms, s, features.shape[-1])
         effective_rank = effective_ranks(spectra, definition).mean()
