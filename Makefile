@@ -28,6 +28,7 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.regularizer
+	$(BIN)/python -m benchmarks.regularizer --lightly
 	$(BIN)/python -m benchmarks.monitor
 
 gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-records

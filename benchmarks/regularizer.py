@@ -12,7 +12,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,11 +207,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="a trial of the harness itself")
+    parser.add_argument("--lightly", action="store_true", help="beside lightly's class alone")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     about = environment()
+    if options.lightly:
+        parts = [
+            "# Beside lightly.loss.regularizer.DSERegularizer",
+            "Tokens of 196 x 384, forward and backward, medians of calls in turn.",
+            table(measure_lightly((8, 32, 64), options.device, options.repeats)),
+        ]
+        write("regularizer-lightly", parts, options, about)
+        return
     batch = options.batch or (256 if options.device == "cuda" else 16)
     step, plain = measure_steps(
         batch, options.device, options.repeats, TRIAL if options.small else Sizes()
@@ -224,17 +233,20 @@ def main() -> None:
     ]
     if not options.small:
         parts += [
-            "Beside lightly.loss.regularizer.DSERegularizer: tokens of 196 x 384, forward and "
-            "backward, medians",
-            table(measure_lightly((8, 32, 64), options.device, options.repeats)),
             "A sample against the whole batch: mean +- standard deviation over 16 calls; cosine "
             "and relative length of the mean gradient over them (the whole batch's own is 1)",
             table(measure_bias(64, 16, options.device)),
         ]
-    text = "\n\n".join([*parts, ", ".join(f"{name} {value}" for name, value in about.items())])
+    write("regularizer", parts, options, about)
+
+
+def write(
+    name: str, parts: Sequence[str], options: argparse.Namespace, about: Mapping[str, object]
+) -> None:
+    text = "\n\n".join([*parts, ", ".join(f"{key} {value}" for key, value in about.items())])
     print(text)
     options.output.mkdir(exist_ok=True)
-    (options.output / f"regularizer-{options.device}.md").write_text(text + "\n")
+    (options.output / f"{name}-{options.device}.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -26,18 +26,16 @@ class SplitFeatures:
         patches: per layer ``images rows columns dim``.
         image: ``images dim``.
         labels: ``images rows columns`` class ids or meters, or ``images`` class ids.
-        cached: nothing had to be computed.
     """
 
     patches: tuple[StoredArray, ...]
     image: StoredArray
     labels: Tensor
-    cached: bool
 
     def some(self, images: Tensor) -> SplitFeatures:
         """Some of the images, in memory."""
         patches = tuple(layer.some(images) for layer in self.patches)
-        return SplitFeatures(patches, self.image.some(images), self.labels[images], self.cached)
+        return SplitFeatures(patches, self.image.some(images), self.labels[images])
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -57,7 +55,7 @@ def split_features(task: ProbeTask, part: str) -> SplitFeatures:
         stored = {**stored, **_compute(task, part, {name: keys[name] for name in missing})}
     arrays = {name: array for name, array in stored.items() if array is not None}
     patches = tuple(arrays[f"layer {layer}"] for layer in task.row.layers)
-    return SplitFeatures(patches, arrays["image"], arrays["labels"].whole(), not missing)
+    return SplitFeatures(patches, arrays["image"], arrays["labels"].whole())
 
 
 def _keys(task: ProbeTask, part: str) -> dict[str, dict[str, Any]]:
