@@ -50,7 +50,8 @@ def test_probe_and_correlate(swept: Path, tmp_path: Path) -> None:
     assert correlated.returncode == 0, correlated.stderr
     assert "DSE (released)" in correlated.stdout
     assert (
-        "Too few checkpoints: 6 have a score and a probe, and below 10 tau is" in correlated.stdout
+        "Too few checkpoints: 6 have a score and a probe, and with fewer than 10 tau is"
+        in correlated.stdout
     )
     assert "a probe on every checkpoint" in correlated.stdout
     assert "mean Kendall" not in correlated.stdout

@@ -61,7 +61,9 @@ def test_a_random_choice_is_the_mean() -> None:
 
 
 def test_what_flatters_a_way_is_said() -> None:
-    assert table().row("probes").note == "0 by definition: the noise that made it the best is in it"
+    assert (
+        table().row("probes").note == "0 by definition, because this is the best probed checkpoint"
+    )
     assert table().row("loss").note == "1 of 8 checkpoints have no loss"
     with pytest.raises(RecordError, match="no way to choose is named 'lidar'; there are: last"):
         table().row("lidar")  # it was not scored

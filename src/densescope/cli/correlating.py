@@ -105,8 +105,8 @@ def _few(correlation: Correlation) -> str:
     from densescope.correlation.kendall import LEAST_TO_JUDGE
 
     return (
-        f"Too few checkpoints: {len(correlation.checkpoints)} have a score and a probe, and below "
-        f"{LEAST_TO_JUDGE} tau is mostly chance: probe more of them."
+        f"Too few checkpoints: {len(correlation.checkpoints)} have a score and a probe, and with "
+        f"fewer than {LEAST_TO_JUDGE} tau is mostly noise. Probe more checkpoints."
     )
 
 

@@ -10,7 +10,7 @@ from densescope.correlation.noise import seed_noise
 from densescope.correlation.pairing import ProbedRun
 from densescope.records import ProbeRecord, ScoreRecord
 
-OF_THE_BEST = "0 by definition: the noise that made it the best is in it"
+OF_THE_BEST = "0 by definition, because this is the best probed checkpoint"
 
 
 @dataclass(frozen=True)

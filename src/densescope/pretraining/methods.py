@@ -116,7 +116,7 @@ def docs_table(text: str) -> str:
         name = row.file_name.format(row.numbers(1)[0])
         cells = (row.name, row.title, row.kind, ", ".join(row.families), f"`{name}`", row.source)
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "What was changed beside the values of the recipe:", ""]
+    lines += ["", "Differences from the public code, apart from the values of the recipe:", ""]
     lines += [
         f"- **{row.title}**: {' '.join(row.changed)}" for row in METHODS.values() if row.changed
     ]

@@ -89,8 +89,8 @@ RECIPES = (
         source="linear head configurations released with facebookresearch/dinov2",
         deviations=(
             "features are computed once: no random scale, crop, mirror or color",
-            "4,000 steps, warm-up in proportion (published: 40,000): without augmentation the "
-            "images of a step hold nothing new long before",
+            "4,000 steps, warm-up in proportion (published: 40,000): without augmentation, more "
+            "steps repeat the same images",
             "the loss is taken on the grid of the features, against the part of each patch that "
             "every class has (published: scores brought to the size of the masks)",
             "images are squashed to a square and masks compared at that size (published: windows "

@@ -28,9 +28,9 @@ _ROWS = (
         label_size=224,
         source="this package",
         deviations=(
-            "nothing is trained by steps or left to chance: the minimum of a convex objective is "
-            "found to a stated gradient, and does not depend on the scale or the correlation of "
-            "the features",
+            "no training by steps and no random numbers: the minimum of a convex objective is "
+            "found to a stated gradient norm, and does not depend on the scale or the correlation "
+            "of the features",
         ),
     ),
     ProbeProtocol(
@@ -49,8 +49,8 @@ _ROWS = (
         deviations=(
             "no augmentation and no batch norm; a patch is trained on the fractions of its "
             "pixels each class has, so numbers compare only with each other",
-            "AdamW for fifteen passes, not to convergence: on badly conditioned features it "
-            "reaches less than is linearly there",
+            "AdamW for fifteen passes, not to convergence: on badly conditioned features it does "
+            "not reach the best linear classifier",
         ),
     ),
     *RECIPES,
@@ -84,10 +84,9 @@ _ROWS = (
         label_size=224,
         source="facebookresearch/capi, eval_segmentation.py (Darcet et al. 2025, arXiv 2502.08769)",
         deviations=(
-            "L-BFGS, in coordinates in which the objective bends about equally in every "
-            "direction, stops at a gradient of 1e-6 (published: plain weights, a tolerance of "
-            "1e-12, on a GPU), and each C starts where the next smaller one ended; the minimum is "
-            "the same",
+            "preconditioned L-BFGS stops at a gradient of 1e-6 (published: without "
+            "preconditioning, a tolerance of 1e-12, on a GPU), and each C starts from the "
+            "solution of the next smaller one; the minimum is the same",
         ),
     ),
     ProbeProtocol(

@@ -84,11 +84,11 @@ METHOD = Method(
     epochs=1000,
     file_name="checkpoint_{}.pth",
     changed=(
-        "The last rate does not grow with the batch.",
-        "The projector's last layer has a bias, which the loss cannot see.",
-        "Several devices standardize their own images before they average the correlations.",
+        "The final learning rate does not grow with the batch.",
+        "The projector's last layer has a bias, which does not change the loss.",
+        "Each of several devices standardizes its own images; then the correlations are averaged.",
     ),
     chance_loss=_chance_loss,
     least_micro_batch=2,
-    least_reason="its correlations are taken over the images",
+    least_reason="its correlations are computed over the images",
 )

@@ -126,14 +126,15 @@ METHOD = Method(
     file_name="resnet50_{}.pth.tar",
     chance_loss=lambda recipe, images: 4.0,
     changed=(
-        "The recipe over 300 epochs is the one of the PyTorch code whose files these are, and but "
-        "for the last rate that of the authors' code; their best network took 1,000 epochs at a "
-        "rate of 0.2, a decay of 1.5e-6 and a momentum from 0.996.",
-        "The rate warms up from 0, not from a thousandth, its cosine ends with the run, and the "
-        "last rate does not grow with the batch.",
-        "Batch norm sees one view at a time, as in the authors' code.",
+        "The recipe of 300 epochs is that of the PyTorch code whose files densescope writes. "
+        "Except for the final learning rate it is also that of the authors' code; their best "
+        "network was trained for 1,000 epochs at a rate of 0.2, a decay of 1.5e-6 and a momentum "
+        "from 0.996.",
+        "The learning rate warms up from 0, not from a thousandth, its cosine ends with the run, "
+        "and the final rate does not grow with the batch.",
+        "Each view is a batch of its own for batch norm, as in the authors' code.",
         "Layers before a batch norm have no bias.",
     ),
     least_micro_batch=2,
-    least_reason="its batch norms take means over the images",
+    least_reason="its batch norms compute means over the images",
 )

@@ -150,6 +150,6 @@ METHOD = Method(
     batch_size=256,
     epochs=200,
     file_name="epoch_{}.pth",
-    changed=("Keys are not shuffled between devices, whose batch norms are synchronized instead.",),
+    changed=("Keys are not shuffled between devices; instead, batch norms are synchronized.",),
     chance_loss=lambda recipe, images: math.log(1 + recipe.queue),
 )

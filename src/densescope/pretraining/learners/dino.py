@@ -42,9 +42,10 @@ METHOD = Method(
     changed=(
         "The center starts at the mean output of the first batch instead of zero.",
         "There is no drop path.",
-        "Gradients are clipped all together, not each weight's by itself.",
-        "Not verified against public code: number of small views, scales of crops and last rate of "
-        "the run over 800 epochs are as others repeat them, and the largest gradient is the code's "
-        "default; that run's own arguments lie beside its weights.",
+        "Gradients are clipped by the norm of all weights together, not of each weight.",
+        "Not verified against public code: the number of small views, the scales of crops and the "
+        "final learning rate of the run of 800 epochs are as others report them, and the limit "
+        "of the gradient is the default of the code. The arguments of that run are published with "
+        "its weights.",
     ),
 )

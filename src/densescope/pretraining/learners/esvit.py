@@ -222,6 +222,6 @@ METHOD = Method(
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
         "There is no drop path.",
-        "Gradients are clipped all together, not each weight's by itself.",
+        "Gradients are clipped by the norm of all weights together, not of each weight.",
     ),
 )

@@ -142,10 +142,10 @@ METHOD = Method(
     chance_loss=_chance_loss,
     changed=(
         "The centers start at the mean output of the first batch instead of zero.",
-        "The patches' center is a mean over hidden patches only, as in DINOv2.",
-        "Hidden rectangles may be as small as one patch; iBOT's have 16 or more of 196 patches "
-        "while so many are left to hide.",
+        "The center of patches is a mean over masked patches only, as in DINOv2.",
+        "Masked rectangles may be as small as one patch; those of iBOT have 16 or more of 196 "
+        "patches as long as so many are left to mask.",
         "There is no drop path.",
-        "Gradients are clipped all together, not each weight's by itself.",
+        "Gradients are clipped by the norm of all weights together, not of each weight.",
     ),
 )

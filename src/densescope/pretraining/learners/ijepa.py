@@ -179,14 +179,15 @@ METHOD = Method(
     file_name="jepa-ep{}.pth.tar",
     chance_loss=lambda recipe, images: 0.42,
     changed=(
-        "The momentum of the moving average lies on a cosine instead of a line.",
-        "The rate warms up from 0, not from a fifth of the highest.",
-        "Contexts are cut to one length by leaving out random patches, not the last ones; targets "
-        "that leave too small a context are drawn again instead of the context.",
-        "Size and form of a block are drawn apart, and blocks may reach all four sides.",
-        "The file's own loss is 0: the mean stands in log.txt.",
-        "Only runs of a ViT-H and a ViT-g are public: rate, warm-up, decay and length are those of "
-        "the ViT-H/14, the 6 blocks of the predictor are the code's default for a ViT-B/16. That a "
-        "ViT-B/16 was trained with these is not verified against public code.",
+        "The momentum of the moving average follows a cosine instead of a line.",
+        "The learning rate warms up from 0, not from a fifth of the highest rate.",
+        "Contexts are cut to one length by leaving out random patches, not the last ones. If the "
+        "targets leave too small a context, the targets are drawn again, not the context.",
+        "Size and aspect ratio of a block are drawn independently, and blocks may touch all four "
+        "sides of the image.",
+        "The loss in the file is 0; the mean loss is in log.txt.",
+        "Only runs of a ViT-H and a ViT-g are public. Learning rate, warm-up, decay and length are "
+        "those of the ViT-H/14, and the 6 blocks of the predictor are the default of the code for "
+        "a ViT-B/16. That a ViT-B/16 was trained with these is not verified against public code.",
     ),
 )

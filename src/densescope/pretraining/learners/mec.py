@@ -182,8 +182,8 @@ METHOD = Method(
     batch_size=1024,
     epochs=100,
     file_name="checkpoint_{:04d}.pth.tar",
-    changed=("The projector's last layer has no bias, which its batch norm would take away.",),
+    changed=("The projector's last layer has no bias, because its batch norm would remove it.",),
     chance_loss=lambda recipe, images: 0.0,
     least_micro_batch=2,
-    least_reason="its code is of the whole batch",
+    least_reason="its coding length is computed over the whole batch",
 )

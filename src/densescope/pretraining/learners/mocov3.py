@@ -117,9 +117,10 @@ METHOD = Method(
     chance_loss=lambda recipe, images: 4 * recipe.temperature * math.log(images),
     changed=(
         "The last batch norms of projector and predictor keep their scale and shift.",
-        "The predictor of a ResNet or Swin, which ends without batch norm, has a last bias.",
+        "The last layer of the predictor of a ResNet or Swin has a bias, because no batch norm "
+        "follows it.",
         "The head of a ResNet is called head in the file, not fc.",
     ),
     least_micro_batch=2,
-    least_reason="an image is told from the others of its batch",
+    least_reason="its loss contrasts an image with the others of its batch",
 )

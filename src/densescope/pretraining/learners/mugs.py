@@ -264,18 +264,18 @@ METHOD = Method(
     file_name="checkpoint{:04d}.pth",
     chance_loss=_chance_loss,
     changed=(
-        "Student and teacher see the same global views; Mugs draws the student's anew and gives "
-        "half of them RandAugment and random erasing, as half of the small ones.",
-        "Neighbors come from one memory of the teacher's means of normalized patches, and are "
-        "looked up by such a mean; Mugs keeps a memory per network and looks up by the mean of all "
-        "tokens before the last norm.",
-        "The heads of images and groups end in a batch norm and their predictors have one; Mugs' "
-        "have none, but unit vectors between them and a predictor of twice the width.",
+        "Student and teacher get the same global views. Mugs draws other views for the student, "
+        "with RandAugment and random erasing in half of these and in half of the small views.",
+        "There is one memory for neighbors, of the teacher's mean normalized patches, and a query "
+        "is such a mean. Mugs has a memory per network, and a query is the mean of all tokens "
+        "before the last norm.",
+        "The heads of images and groups end in a batch norm, and their predictors have one. Those "
+        "of Mugs have none, but L2 normalization between them, and a predictor of twice the width.",
         "The names of the heads and queues beside the backbone are not those of Mugs' own files.",
         "The center starts at the mean output of the first batch instead of zero.",
         "There is no drop path.",
-        "Gradients are clipped all together, not each weight's by itself.",
+        "Gradients are clipped by the norm of all weights together, not of each weight.",
     ),
     least_micro_batch=2,
-    least_reason="its batch norms take means over the images",
+    least_reason="its batch norms compute means over the images",
 )

@@ -201,8 +201,8 @@ METHOD = Method(
     epochs=100,
     file_name="checkpoint_{:04d}.pth.tar",
     changed=(
-        "Checkpoints are numbered; the public code overwrites one.",
-        "The last rate does not grow with the batch.",
+        "Checkpoints are numbered; the public code overwrites a single file.",
+        "The final learning rate does not grow with the batch.",
         "Layers before a batch norm have no bias.",
     ),
     chance_loss=lambda recipe, images: math.log(images),

@@ -96,9 +96,9 @@ METHOD = Method(
     file_name="checkpoint_{:04d}.pth.tar",
     chance_loss=lambda recipe, images: 0.0,
     changed=(
-        "The rate changes every step, not every epoch.",
-        "The projector's last layer has no bias, which its batch norm would take away.",
+        "The learning rate changes every step, not every epoch.",
+        "The projector's last layer has no bias, because its batch norm would remove it.",
     ),
     least_micro_batch=2,
-    least_reason="its batch norms take means over the images",
+    least_reason="its batch norms compute means over the images",
 )

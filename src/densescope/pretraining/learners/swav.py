@@ -206,11 +206,12 @@ METHOD = Method(
     epochs=400,
     file_name="ckp-{}.pth",
     changed=(
-        "The rate warms up from 0, not from a sixteenth, and the last rate does not grow with the "
-        "batch.",
-        "Prototypes wait for a part of the run, 1/400 of it, as 313 steps were of the paper's.",
-        "The queue lies in the checkpoint, not in a file beside it.",
-        "The projector's first layer has no bias, which its batch norm would take away.",
+        "The learning rate warms up from 0, not from a sixteenth, and the final rate does not grow "
+        "with the batch.",
+        "Prototypes are fixed for the first 1/400 of the run; in the run of the paper that is 313 "
+        "steps.",
+        "The queue is stored in the checkpoint, not in another file.",
+        "The projector's first layer has no bias, because its batch norm would remove it.",
     ),
     chance_loss=lambda recipe, images: math.log(recipe.prototypes),
     least_micro_batch=2,

@@ -76,11 +76,11 @@ METHOD = Method(
     epochs=1000,
     file_name="model_{}.pth",
     changed=(
-        "The last rate does not grow with the batch.",
-        "The projector's last layer has a bias, which the loss cannot see; the others have none "
-        "before their batch norm.",
+        "The final learning rate does not grow with the batch.",
+        "The projector's last layer has a bias, which does not change the loss; layers before a "
+        "batch norm have no bias.",
     ),
     chance_loss=lambda recipe, images: 0.99 * recipe.variance,
     least_micro_batch=2,
-    least_reason="its variances are taken over the images",
+    least_reason="its variances are computed over the images",
 )

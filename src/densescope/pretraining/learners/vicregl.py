@@ -138,15 +138,15 @@ METHOD = Method(
     epochs=100,
     file_name="model_{}.pth",
     changed=(
-        "There are no small views, as the paper has none for a ResNet.",
-        "Of places matched by their looks only the best are kept, as of those matched by location.",
-        "A mirrored view's places are mirrored too.",
-        "The classifier that the public code trains beside the loss, with labels, is left out.",
-        "The last rate does not grow with the batch.",
-        "The projectors' last layers have a bias, which the loss cannot see; the others have none "
-        "before their batch norm.",
+        "There are no small views, as in the paper for a ResNet.",
+        "Of the pairs matched by features only the best are kept, as of those matched by location.",
+        "If a view is mirrored, the locations of its patches are mirrored, too.",
+        "The public code also trains a classifier with labels; it is left out.",
+        "The final learning rate does not grow with the batch.",
+        "The projectors' last layers have a bias, which does not change the loss; layers before a "
+        "batch norm have no bias.",
     ),
     chance_loss=lambda recipe, images: 0.99 * recipe.variance * (2 - recipe.whole),
     least_micro_batch=2,
-    least_reason="its variances are taken over the images",
+    least_reason="its variances are computed over the images",
 )
