@@ -173,7 +173,7 @@ def _metric_section(row: Any) -> str:
         f"### {row.title} {{: #{_anchor(row.name)} }}",
         f"`{row.name}`: {row.summary}",
         f"{row.about} {row.direction}",
-        f"**Trap.** {row.trap}" if row.trap else "",
+        f"**Caution.** {row.trap}" if row.trap else "",
         f"Source: {row.source}" if row.source else "",
     ]
     return "\n\n".join(filter(None, paragraphs))

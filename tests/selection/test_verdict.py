@@ -231,7 +231,7 @@ def in_both(separability: list[float], rank: list[float], paper_rank: list[float
 def test_whether_the_pick_depends_on_the_definition_is_one_line() -> None:
     separability = [0.0, 1.0, 2.0, 1.0, 0.5, 0.0]
     alike = in_both(separability, separability, [100 * s for s in separability])
-    assert by_definitions(alike) == "All 2 definitions of DSE pick the same checkpoint."
+    assert by_definitions(alike) == "Both definitions of DSE pick the same checkpoint."
     late = [0.0, 0.0, 0.0, 0.0, 9.0, 0.0]
     apart = in_both(separability, separability, late)
     assert by_definitions(apart) == (

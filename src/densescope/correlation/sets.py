@@ -1,4 +1,4 @@
-"""Is the end of a run worse on several labelled sets: one set makes and unmakes declines."""
+"""Whether the end of a run is worse, by several labelled sets: one set alone can mislead."""
 
 from __future__ import annotations
 

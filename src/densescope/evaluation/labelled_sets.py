@@ -82,7 +82,7 @@ def verdict_of_sets(sets: Sequence[SetDifference]) -> SetsVerdict:
 
     A decline is called where on some set the interval over blocks lies below zero, that set is
     supported (by another set that falls, or by all of its folds), and no set rises beyond its
-    noise. One set without folds never suffices: sets make and unmake declines.
+    noise. One set without folds never suffices, because another set may not show the decline.
 
     Args:
         sets: one for each labelled set.

@@ -107,9 +107,10 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             STRUCTURE,
             "How many directions the patch features use. It falls when the representation "
             "collapses.",
-            "M_dim: effective rank, exp of the entropy of the normalized singular values, of one "
-            "patch per image, uncentered; mean over disjoint draws that together use every patch "
-            f"once{'; divided by min(images, dim), so at most 1' if released else ''}.",
+            "M_dim: effective rank (exp of the entropy of the normalized singular values) of a "
+            "matrix with one patch per image, not centered; mean over draws of patches that "
+            "together "
+            f"use every patch once{'; divided by min(images, dim), so at most 1' * released}.",
             "It grows with the number of images, and with fewer images than dimensions it measures "
             "the sample. Resampling with replacement lowers it, so it has no bootstrap interval. "
             "The paper takes a single draw; the mean of many has the same expectation and less "
@@ -134,8 +135,8 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 if released
                 else "mean over the patches of a cluster, the clusters of a group, the groups."
             ),
-            "Notes of the paper write the distance squared; its figure and the released code do "
-            "not, and neither does this package.",
+            "Some notes on the paper square the distance. The paper's figure, the released code "
+            "and this package do not.",
             DAI,
             heading="M_inter",
             changes_with=BY_GROUP,
@@ -151,8 +152,8 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             "How wide clusters of patches (pseudo-classes) are.",
             "Mean of two radii: that of the clusters within one image, and that of the clusters "
             "within a group of images.",
-            "The sum of singular values of a cluster shrinks with its size, so only equal numbers "
-            "of images and patches compare.",
+            "The radius of a cluster depends on its number of patches, so compare only equal "
+            "numbers of images and patches.",
             DAI,
             heading="M_intra",
             changes_with=BY_GROUP,
@@ -167,12 +168,12 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 "lower",
                 STRUCTURE,
                 f"How wide clusters of patches within {words} are.",
-                "Sum of the singular values of a centered cluster of n rows over "
+                "Sum of the singular values of a centered cluster of n patches divided by "
                 f"{'sqrt(max(n - 1, dim))' if released else 'n - 1'}, mean over clusters"
                 f"{', divided by the mean distance of a patch to the mean of all' * released}.",
-                "Where no cluster has two rows the released radius is 1 before the division."
+                "If no cluster has two patches, the radius is 1 before the division."
                 if released
-                else "Clusters of one row have no radius and are left out.",
+                else "Clusters of one patch have no radius and are left out.",
                 DAI,
                 heading=f"M_intra_{part}",
                 changes_with=BY_GROUP if part == "batch" else frozenset(),

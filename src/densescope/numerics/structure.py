@@ -117,12 +117,12 @@ def dense_structure(
 
     Source: Dai et al. (2025), arXiv 2510.17299, sections on DSE and the released code.
 
-    Deviations: notes of the paper write an exponent 2 in ``inter``, its figure and code have the
-    plain norm, as here. The paper takes one draw of patches for ``effective_rank``; the mean over
-    all disjoint draws has the same expectation and less noise. Its cluster counts are not
-    published: the released ones serve both definitions. Features are normalized unless told
-    otherwise; the released function leaves that off, its command turns it on. k-means draws its own
-    chance.
+    Deviations: some notes on the paper square the norm in ``inter``; its figure and code do not,
+    and neither does this function. The paper takes one draw of patches for ``effective_rank``; the
+    mean over all disjoint draws has the same expectation and less noise. Its cluster counts are not
+    published: the released ones serve both definitions. Features are
+    normalized by default; in the released code the command normalizes them, and the function does
+    not. k-means uses other random numbers.
 
     Example:
         >>> noise = torch.randn(8, 16, 12, generator=torch.Generator().manual_seed(0))

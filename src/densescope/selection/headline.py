@@ -62,7 +62,8 @@ def by_definitions(table: RunTable, *, layer: int = -1) -> str | None:
     if count < 2:
         return None
     if len(picks) == 1:
-        return f"All {count} definitions of DSE pick the same checkpoint."
+        which = "Both" if count == 2 else f"All {count}"
+        return f"{which} definitions of DSE pick the same checkpoint."
     each = "; ".join(f"{' and '.join(names)}: {at}" for at, names in picks.items())
     return f"The pick depends on the definition of DSE: {each}."
 

@@ -92,7 +92,7 @@ def undecided(
         algorithms for minimizing cross validation error".
 
     Deviations: lambda is taken anew without each block, so its error is in ``se``. Noise
-        of clustering is not (docs/selection.md has its size).
+        of clustering is not.
     """
     values = _values(separability, effective_rank, definition)
     if values is None:
