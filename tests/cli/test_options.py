@@ -123,7 +123,7 @@ def test_a_missing_config_file_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_url_where_a_file_has_to_be_is_refused() -> None:
-    with pytest.raises(UsageError, match="has to lie on a disk"):
+    with pytest.raises(UsageError, match="only a path on a disk works here"):
         pair("s3://bucket/x", "--first", 1)
 
 

@@ -96,7 +96,7 @@ def test_control_c_says_how_to_go_on(tiny_images: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    said = f"stopped; go on with: densescope pretrain --output {output} --resume"
+    said = f"stopped; continue with: densescope pretrain --output {output} --resume"
     assert complaint.splitlines()[-1] == f"densescope: {said}"
 
 

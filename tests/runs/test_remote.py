@@ -199,7 +199,7 @@ def test_the_command_takes_urls(
     assert (code, "does not fit format mae" in text) == (1, True), text
     where = ("--images", "s3://bucket/images", "--output", f"{memory}/scores")
     code, text = said("sweep", f"{memory}/run", "--format", "dino", *where)
-    assert (code, "--images is a URL, and has to lie on a disk" in text) == (2, True), text
+    assert (code, "but only a path on a disk works here" in text) == (2, True), text
     code, text = said("select", "store://scores")
     assert (code, "names no known kind of store" in text) == (2, True), text
 

@@ -59,7 +59,7 @@ _verb(
 _verb(
     "measure:sweep",
     CHOOSE,
-    """Score every checkpoint of a run; call it again to go on, or to take up new checkpoints.
+    """Score every checkpoint of a run; call it again to continue, or to score new checkpoints.
 
     Nothing is scored when the output folder holds another run. The exit code is 3 when some
     checkpoints could not be scored or were left out; they are named, and the rest is kept.""",
@@ -69,8 +69,8 @@ _verb(
     CHOOSE,
     """Choose among the scored checkpoints: a shortlist, the pick, and how certain it is.
 
-    With --for gram-teacher: name the earliest checkpoint whose dense structure cannot be told
-    from the best of the first part of the run.""",
+    With --for gram-teacher: name the earliest checkpoint whose DSE is not significantly below the
+    highest DSE of the first part of the run.""",
 )
 _verb("measure:report", CHOOSE, "Write a report of the run: one HTML file that works offline.")
 _verb(
@@ -80,13 +80,13 @@ _verb(
 
     Keeps the records of a sweep, OUTPUT/table.csv and OUTPUT/report.html current. Ctrl-C ends it;
     the training job is never touched. The exit code is 4 with --stop-on-alarm when an alarm
-    stands, 3 when some checkpoints could not be scored or were left out, 1 when there was none.""",
+    is on, 3 when some checkpoints could not be scored or were left out, 1 when there was none.""",
 )
 _verb("measure:score", CHOOSE, "Score one checkpoint file.")
 _verb(
     "probing:probe",
     LABELS,
-    """Measure with labels what the features of a scored run, or of one checkpoint, are worth.
+    """Measure with labels how useful the features of a scored run, or of one checkpoint, are.
 
     The exit code is 3 when some checkpoints could not be probed; they are named, and the rest is
     kept.""",
@@ -104,12 +104,12 @@ _verb(
     TRAIN,
     """Pretrain with any method, and write checkpoints in the layout of the method's own code.
 
-    A run that was stopped goes on with --output RUN --resume.""",
+    --output RUN --resume continues a run that was stopped.""",
 )
 _verb(
     "studying:study",
     TRAIN,
-    """Train, score and probe many runs, and compare them; call it again to go on.
+    """Train, score and probe many runs, and compare them; call it again to continue.
 
     Writes summary.json, summary.md and summary.html into the output folder.""",
 )

@@ -9,7 +9,9 @@ BACKBONE = Group.create_ordered("Backbone", "How a checkpoint file becomes a net
 CHECKPOINTS = Group.create_ordered("Checkpoints", "Which files belong to the run.")
 LABELS = Group.create_ordered("Labels")
 PROBE = Group.create_ordered("Probe")
-ONE_FILE = Group.create_ordered("Backbone", "For one checkpoint; a scored run knows its network.")
+ONE_FILE = Group.create_ordered(
+    "Backbone", "For one checkpoint; a scored run has these settings in its records."
+)
 NETWORK = Group.create_ordered("Network")
 RECIPE = Group.create_ordered("Recipe")
 METRICS = Group.create_ordered("Metrics")

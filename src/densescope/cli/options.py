@@ -140,7 +140,7 @@ class FolderOptions:
     ] = None
     recursive: Annotated[bool, option("Search sub-folders too.")] = False
     moved: Annotated[
-        bool, option("Go on with the records of this run after its folder has moved.")
+        bool, option("Continue with the records of this run after its folder has moved.")
     ] = False
     rescore: Annotated[
         bool, option("Score files again that have changed since they were scored.")

@@ -89,8 +89,8 @@ def _on_disk(kind: Any, tokens: Sequence[Token]) -> Any:
     for token in tokens:
         if re.match(r"[a-z0-9]{2,}:/", token.value):
             raise UsageError(
-                f"{_typed_as(token)} is a URL, and has to lie on a disk: copy it, and name the "
-                "path there"
+                f"{_typed_as(token)} is the URL {token.value}, but only a path on a disk works "
+                "here: name one"
             )
     return Path(tokens[-1].value)
 

@@ -91,7 +91,7 @@ class RecipeOptions:
         float | None, option("Regularizer weight (default: the published value)."), _ADDED
     ] = None
     regularizer_images: Annotated[
-        int, option("Views of a batch that the regularizer sees; 0 for all.", least=0), _ADDED
+        int, option("Views of a batch that the regularizer uses; 0 for all.", least=0), _ADDED
     ] = 0
     regularizer_every: Annotated[
         int, option("Steps between two uses of the regularizer.", least=1), _ADDED
@@ -196,7 +196,7 @@ class MonitorOptions:
     ] = None
     stop_on_alarm: Annotated[
         bool,
-        option(f"End with exit code {ALARM_STANDS} when an alarm stands."),
+        option(f"End with exit code {ALARM_STANDS} when an alarm is on."),
         _MONITORED,
     ] = False
 
@@ -251,7 +251,9 @@ def pretrain(
     ] = "dino",
     resume: Annotated[
         bool,
-        option("Go on from the last checkpoint in --output, with the options of that run.", h.MAIN),
+        option(
+            "Continue from the last checkpoint in --output, with the options of that run.", h.MAIN
+        ),
     ] = False,
     start_from: Annotated[
         Path | None, file("Checkpoint whose weights the training begins with.", h.MAIN)
@@ -309,8 +311,8 @@ def pretrain(
         say(f"ALARM: {stopped}")
         return ALARM_STANDS
     except KeyboardInterrupt:
-        again = f"stopped; go on with: densescope pretrain --output {quote(str(output))} --resume"
-        raise KeyboardInterrupt(again) from None
+        resumed = f"densescope pretrain --output {quote(str(output))} --resume"
+        raise KeyboardInterrupt(f"stopped; continue with: {resumed}") from None
     _finish(console, settings.method, output, monitoring)
     return 0
 

@@ -21,7 +21,7 @@ from densescope.cli.failures import (
     print_failures,
     print_left_out,
 )
-from densescope.cli.parsing import ConfigOption, Only, Place, from_options, option, place
+from densescope.cli.parsing import ConfigOption, Only, Place, file, from_options, option, place
 from densescope.cli.tables import console as make_console
 from densescope.metrics.lambdas import linear_combination
 from densescope.selection.headline import tie
@@ -69,7 +69,7 @@ class WatchOptions:
         int, option("Checkpoints in a row that must have fallen for an alarm.", h.ALARM, least=1)
     ] = 2
     stop_on_alarm: Annotated[
-        bool, option(f"End with exit code {ALARM_STANDS} when an alarm stands.", h.ALARM)
+        bool, option(f"End with exit code {ALARM_STANDS} when an alarm is on.", h.ALARM)
     ] = False
     on_alarm: Annotated[
         str | None,
@@ -114,7 +114,7 @@ def watch(
     ],
     /,
     *,
-    output: Annotated[Place, place("Folder for the records of the run.", h.MAIN)],
+    output: Annotated[Path, file("Folder for the records of the run.", h.MAIN)],
     scoring: o.ScoreOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
     folder: o.FolderOptions = o.FolderOptions(),

@@ -21,7 +21,7 @@ class WatchSettings:
         poll_seconds: between two scans of the folder.
         until_idle_seconds: end when nothing has changed for so long; ``None`` never ends.
         once: score what is whole now, and end.
-        stop_on_alarm: end when an alarm stands, also one of an earlier watch.
+        stop_on_alarm: end when an alarm is on, also one of an earlier watch.
         layer: the block by which the alarm judges.
         alarm: when a fall counts.
     """
