@@ -311,8 +311,8 @@ def pretrain(
         say(f"ALARM: {stopped}")
         return ALARM_STANDS
     except KeyboardInterrupt:
-        resumed = f"densescope pretrain --output {quote(str(output))} --resume"
-        raise KeyboardInterrupt(f"stopped; continue with: {resumed}") from None
+        again = f"densescope pretrain --output {quote(str(output))} --resume"
+        raise KeyboardInterrupt(f"stopped; continue with: {again}") from None
     _finish(console, settings.method, output, monitoring)
     return 0
 
