@@ -325,9 +325,9 @@ def test_a_good_check_says_what_was_loaded(tmp_path: Path, generator: torch.Gene
     )
     assert report.fits
     assert report.message == (
-        "all 30 tensors of vit_small_patch16_224 were loaded from the teacher weights; 2 inside "
-        "were left out on purpose and 2 lie outside the backbone; positions were resampled from "
-        "32 to 64 pixels"
+        "all 30 tensors of vit_small_patch16_224 were loaded from the teacher weights; 2 more of "
+        "these weights are not part of the backbone and were left out; 2 belong to other parts of "
+        "the file; positions were resampled from 32 to 64 pixels"
     )
     assert "mugs" in report.fitting
 

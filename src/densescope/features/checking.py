@@ -98,8 +98,9 @@ def _praise(loaded: LoadedBackbone) -> str:
     dropped = sum(count for _, _, count in coverage.dropped)
     sentence = (
         f"all {coverage.matched} tensors of {loaded.architecture} were loaded from the "
-        f"{coverage.weights} weights; {dropped} inside were left out on purpose and "
-        f"{coverage.outside} lie outside the backbone"
+        f"{coverage.weights} weights; {dropped} more of these weights are not "
+        f"part of the backbone and were left out; {coverage.outside} belong to other "
+        "parts of the file"
     )
     if coverage.positions is not None:
         trained, evaluated = coverage.positions
