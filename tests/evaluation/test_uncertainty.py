@@ -259,6 +259,15 @@ def of_set(name: str, value: float, half: float | None, *folds: float) -> SetDif
             "disagreement",
             "camvid falls, but clothing does not agree: ",
         ),
+        (
+            [
+                of_set("camvid", -0.02, 0.01),
+                of_set("ade20k", -0.02, 0.01),
+                of_set("clothing", 0.03, 0.01),
+            ],
+            "disagreement",
+            "camvid and ade20k fall, but clothing does not agree: ",
+        ),
         ([of_set("camvid", -0.02, 0.01)], "disagreement", "Only camvid falls: "),
         ([of_set("camvid", -0.02, 0.01, -0.01, -0.03)], "decline", "all folds agree: camvid"),
         (

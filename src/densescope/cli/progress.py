@@ -97,9 +97,9 @@ class SweepProgress(_Bar):
     ) -> None:
         super().__exit__(kind, error, trace)
         if self._kept and kind is None:
-            self._console.print(
-                f"{len(self._kept)} checkpoints were {self._done} before and are kept"
-            )
+            count = len(self._kept)
+            counted, kept = ("checkpoint was", "is") if count == 1 else ("checkpoints were", "are")
+            self._console.print(f"{count} {counted} {self._done} before and {kept} kept")
 
     def __call__(self, event: SweepEvent) -> None:
         """Take one event."""

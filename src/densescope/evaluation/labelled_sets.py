@@ -115,7 +115,9 @@ def verdict_of_sets(sets: Sequence[SetDifference]) -> SetsVerdict:
         return SetsVerdict("disagreement", f"Only {fell} falls: {listed}; {cure}.")
     beyond = _listed([s.name for s in risen] or list(rising))
     words = f"{beyond} {_does(risen or rising, 'does', 'do')} not agree"
-    return SetsVerdict("disagreement", f"{fell} falls, but {words}: {listed}.", rising)
+    return SetsVerdict(
+        "disagreement", f"{fell} {_does(fallen, 'falls', 'fall')}, but {words}: {listed}.", rising
+    )
 
 
 def _set_words(one: SetDifference) -> str:
