@@ -63,7 +63,7 @@ def test_a_bar_starts_anew_with_every_round() -> None:
             progress(SweepEvent("scoring", "b", 1, total, stage=stage))
             (task,) = progress._bar.tasks
             assert (task.description, task.total) == (f"{stage}, b", total - 1)
-    assert "1 checkpoints were scored before and are kept" in screen.getvalue()
+    assert "1 checkpoint was scored before and is kept" in screen.getvalue()
 
 
 def records(*done: int) -> list[ScoreRecord]:
