@@ -84,8 +84,9 @@ def correlate(
                 console.print(f"of several ways: {'; '.join(shared)}", soft_wrap=True)
             console.print(f"stored in {found.path}")
             correlations.append(found.correlation)
-        for together in judged.together:
-            console.print(f"{output.name}, {together.sentence}", soft_wrap=True)
+        sentences = [found.sentence for found in judged.together]
+        for sentence in [*sentences, *(found.sentence for found in judged.protocols)]:
+            console.print(f"{output.name}, {sentence}", soft_wrap=True)
     if len(scores) > 1:
         console.print(mean_table(mean_correlation(correlations)))
 

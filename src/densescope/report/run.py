@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from densescope.correlation.protocols import protocol_differences
 from densescope.correlation.sets import verdict_over_sets
 from densescope.definitions import DEFINITIONS
 from densescope.errors import InputError, RecordError
@@ -94,9 +95,10 @@ def _probe_set(store: RunStore, name: str, table: RunTable, selection: Selection
 
 
 def _together(table: RunTable) -> list[str]:
-    """What several labelled sets say together; nothing where probes cannot be judged."""
+    """What several labelled sets or protocols say; nothing where probes cannot be judged."""
     try:
-        return [judged.sentence for judged in verdict_over_sets(table.probes)]
+        sets = [judged.sentence for judged in verdict_over_sets(table.probes)]
+        return sets + [found.sentence for found in protocol_differences(table.probes)]
     except RecordError:
         return []  # each set says why
 

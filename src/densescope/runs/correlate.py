@@ -15,6 +15,7 @@ from densescope.correlation import (
     find_degradation,
     regret_table,
 )
+from densescope.correlation.protocols import ProtocolDifference, protocol_differences
 from densescope.correlation.sets import SetsJudgement, verdict_over_sets
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord, write_json
@@ -46,10 +47,12 @@ class CorrelatedRun:
     Attributes:
         by_set: ``<dataset>-<protocol>`` to what that set of probes says.
         together: what several labelled sets say together, one entry per protocol.
+        protocols: what two protocols on one labelled set say differently.
     """
 
     by_set: Mapping[str, Judgement]
     together: tuple[SetsJudgement, ...]
+    protocols: tuple[ProtocolDifference, ...]
 
 
 def judge_run(
@@ -104,10 +107,14 @@ def correlate_run(
         write_json(document, path)
         found[probe_set] = Judgement(judged.correlation, judged.degradation, judged.regret, path)
     together = tuple(verdict_over_sets(table.probes))
-    if together:
-        path = store.folder / "correlation" / "sets.json"
-        write_json({"sets": [judged.to_json() for judged in together]}, path)
-    return CorrelatedRun(found, together)
+    protocols = tuple(protocol_differences(table.probes))
+    if together or protocols:
+        document = {
+            "sets": [judged.to_json() for judged in together],
+            "protocols": [difference.to_json() for difference in protocols],
+        }
+        write_json(document, store.folder / "correlation" / "sets.json")
+    return CorrelatedRun(found, together, protocols)
 
 
 def probe_sets_of(store: RunStore) -> dict[str, list[ProbeRecord]]:
