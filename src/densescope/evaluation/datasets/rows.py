@@ -43,7 +43,7 @@ VOCdevkit/VOC2012/
         obtain="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (VOCtrainval_11-May-2012.tar); "
         "SegmentationClassAug is the Semantic Boundaries Dataset of Hariharan et al. (2011), "
         "converted to masks",
-        licence="images from Flickr, under Flickr's terms of use; no licence to pass on",
+        licence="images from Flickr, under Flickr's terms of use; redistribution is not licensed",
         source="class order of the VOC 2012 development kit",
     )
 
@@ -97,7 +97,7 @@ leftImg8bit/{train,val}/aachen/aachen_000000_000019_leftImg8bit.png
 gtFine/{train,val}/aachen/aachen_000000_000019_gtFine_labelIds.png""",
         obtain="https://www.cityscapes-dataset.com/ after registration "
         "(leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)",
-        licence="research, teaching and evaluation only; no passing on",
+        licence="research, teaching and evaluation only; no redistribution",
         source=source,
         note="the labels of the split test are not public: val is what people report",
     )
@@ -208,7 +208,7 @@ def _scenes() -> DatasetRow:
 SPLIT/images/00000.png
 SPLIT/masks/00000.png    (pixel value = class id)""",
         obtain="densescope.evaluation.scenes: save_scenes(make_scenes(...), root / split)",
-        licence="none needed: every pixel is computed",
+        licence="none needed, because every pixel is computed",
         source="densescope.evaluation.scenes",
         note="scores on these scenes compare checkpoints with each other, not with other data sets",
     )
