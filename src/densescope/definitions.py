@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from densescope.errors import InputError
 
 DefinitionName = Literal["released", "paper"]
-DEFINITION_NAMES: tuple[DefinitionName, ...] = ("released", "paper")
+DEFINITION_NAMES: tuple[DefinitionName, ...] = get_args(DefinitionName)
 
 
 @dataclass(frozen=True)

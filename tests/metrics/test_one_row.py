@@ -12,6 +12,7 @@ from docs.made import made
 import densescope
 from densescope.cli.tables import console, sweep_table
 from densescope.correlation import correlate, regret_table
+from densescope.definitions import DEFINITION_NAMES, DEFINITIONS
 from densescope.estimate import Estimate
 from densescope.metrics import METRICS, Computation, Metric, ScoredFeatures, ScoreSettings
 from densescope.records import ProbeRecord
@@ -142,3 +143,7 @@ def test_every_row_is_whole(metric: Metric) -> None:
     assert metric.source
     assert metric.unit
     assert not metric.trap or metric.trap.endswith(".")
+
+
+def test_every_definition_has_a_row() -> None:
+    assert tuple(DEFINITIONS) == DEFINITION_NAMES

@@ -21,6 +21,7 @@ from densescope.cli.parsing import (
     place,
     whole_numbers,
 )
+from densescope.definitions import DefinitionName
 
 if TYPE_CHECKING:
     from densescope.features.names import CheckpointNames
@@ -38,9 +39,7 @@ _RAY = Only("--executor", "ray")
 ScoresArgument = Annotated[
     Place, place("Folder that a sweep wrote: the records of one run.", h.MAIN, name="SCORES")
 ]
-DefinitionOption = Annotated[
-    Literal["released", "paper"], option("Definition of DSE that decides.", h.CHOICE)
-]
+DefinitionOption = Annotated[DefinitionName, option("Definition of DSE that decides.", h.CHOICE)]
 LayerOption = Annotated[
     int, option("Block whose metrics decide; negative numbers count from the last.", h.CHOICE)
 ]

@@ -40,7 +40,7 @@ MONITORED = "monitor"  # sub-folder for the records of a monitor
 @Parameter(name="*", group=h.NETWORK)
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What is trained."""
+    """The network that is trained."""
 
     architecture: Annotated[
         str | None,
