@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from densescope.estimate import Estimate
 from densescope.metrics.metric import (
-    Better,
-    Change,
     Computation,
     Metric,
     Reads,
@@ -38,42 +36,13 @@ def _baseline(name: str, reads: Reads) -> Computation:
     return Computation(name, reads, compute)
 
 
-def _row(
-    name: str,
-    title: str,
-    unit: str,
-    better: Better,
-    reads: Reads,
-    *,
-    summary: str,
-    about: str,
-    trap: str,
-    source: str,
-    heading: str = "",
-    changes_with: frozenset[Change] = frozenset(),
-) -> Metric:
-    return Metric(
-        name,
-        title,
-        unit,
-        better,
-        _baseline(name, reads),
-        summary,
-        about,
-        trap,
-        source,
-        heading,
-        changes_with,
-    )
-
-
 COMPARED_METRICS = (
-    _row(
+    Metric(
         "dense_rankme",
         "dense RankMe",
         "dimensions",
         "higher",
-        "patches",
+        _baseline("dense_rankme", "patches"),
         summary="How many directions the patches of all images use together.",
         about="Effective rank of all patch vectors at once, where DSE takes one patch per image. "
         "From 1 to dim.",
@@ -81,12 +50,12 @@ COMPARED_METRICS = (
         "tells less than their number suggests.",
         source="RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
     ),
-    _row(
+    Metric(
         "rankme",
         "RankMe",
         "dimensions",
         "higher",
-        "image",
+        _baseline("rankme", "image"),
         summary="How many directions the image vectors use.",
         about="Effective rank of the matrix of image vectors (not centered), with 1e-7 added to "
         "each normalized singular value. From 1 to min(images, dim).",
@@ -94,12 +63,12 @@ COMPARED_METRICS = (
         "singular values or use another epsilon give values that differ by a factor of three.",
         source="Garrido et al. (2023), arXiv 2210.02885",
     ),
-    _row(
+    Metric(
         "alpha_req",
         "alpha-ReQ",
         "decay exponent",
         "near 1",
-        "image",
+        _baseline("alpha_req", "image"),
         summary="How fast the eigenvalues of the covariance of image vectors decay.",
         about="Eigenvalues of the covariance of image vectors, in falling order: negative slope of "
         "log eigenvalue over log position, fitted to positions 4 to 100 with weights 1 / position.",
@@ -107,12 +76,12 @@ COMPARED_METRICS = (
         "eigenvalues above rounding are left to fit.",
         source="Agrawal et al. (2022), alpha-ReQ",
     ),
-    _row(
+    Metric(
         "lidar",
         "LiDAR",
         "dimensions",
         "higher",
-        "views",
+        _baseline("lidar", "views"),
         summary="How many directions separate images by more than augmentation moves them.",
         about="Effective rank of the covariance between images, whitened by the covariance of "
         "augmented views of one image. From 1 to min(images - 1, dim).",
@@ -122,12 +91,12 @@ COMPARED_METRICS = (
         source="Thilak et al. (2024), arXiv 2312.04000",
         changes_with=frozenset({"scale"}),
     ),
-    _row(
+    Metric(
         "outlier_fraction",
         "outlier patches",
         "fraction of patches",
         "lower",
-        "patches",
+        _baseline("outlier_fraction", "patches"),
         summary="How many patches have a norm far above that of the others, a sign of artifacts.",
         about="Fraction of patches whose norm exceeds 3 times the median norm. Darcet et al. "
         "report tokens with about ten times the norm of the others; 3 is the middle of 1 and 10 on "

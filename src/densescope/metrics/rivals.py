@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
+from functools import partial
+
 from densescope.estimate import Estimate
 from densescope.metrics.computations import COSINES, DISTANCES, IMAGE_UNITS, SHARES, UNITS
 from densescope.metrics.metric import (
-    Better,
     Change,
-    Computation,
     Derivation,
     Derived,
     Metric,
@@ -21,38 +22,11 @@ ORDER: frozenset[Change] = frozenset({"group order", "image order", "duplication
 SCALES: frozenset[Change] = frozenset({"scale"})
 
 
-def _row(
-    name: str,
-    title: str,
-    unit: str,
-    better: Better,
-    made_by: Computation | Derivation,
-    summary: str,
-    about: str,
-    trap: str,
-    source: str,
-    *,
-    changes_with: frozenset[Change] = frozenset(),
-) -> Metric:
-    return Metric(
-        name,
-        title,
-        unit,
-        better,
-        made_by,
-        summary,
-        about,
-        trap,
-        source,
-        changes_with=changes_with,
-        overview=False,
-    )
+_row = partial(Metric, overview=False)  # they do not widen the table of a sweep
 
 
 def _standardized(learnability: Series, dimension: Series) -> Derived:
     """Sum of two series, each with mean 0 and deviation 1 over the checkpoints."""
-    import statistics
-
     scales = []
     for series in (learnability, dimension):
         values = [estimate.value for estimate in series.values()]
