@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench gpu docs clean
+.PHONY: demo test check bench torture gpu docs clean
 
 demo: $(STAMP)  ## pretrain, sweep, select and report on images the package makes itself
 	$(BIN)/densescope demo --output demo
@@ -31,6 +31,9 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.regularizer
 	$(BIN)/python -m benchmarks.regularizer --lightly
 	$(BIN)/python -m benchmarks.monitor
+
+torture: $(STAMP)  ## hostile, broken and odd inputs under limits; prints what happened
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile
 
 gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-records
 	$(BIN)/python -m benchmarks.gpu
