@@ -207,9 +207,9 @@ def profiled(shape: Shape, device: str, rows: int = 12) -> list[Row]:
 
 
 def intervals(shape: Shape, device: str) -> Row:
-    """Both definitions, two seeds, sixteen blocks."""
+    """All definitions, two seeds, sixteen blocks."""
     features = vit_like(*shape).to(device)
-    taken = timed({"both": lambda: estimate_structure(features)}, 2)["both"]
+    taken = timed({"all": lambda: estimate_structure(features)}, 2)["all"]
     return {
         "shape": "x".join(map(str, shape)),
         "fastest s": min(taken.wall),
@@ -257,7 +257,7 @@ def main() -> None:
         "dense_structure, released definition, against the plain version": [
             measure(shape, repeats, device) for shape, repeats in sizes.items()
         ],
-        "estimate_structure: both definitions, 2 seeds, 16 blocks": [
+        "estimate_structure: all definitions, 2 seeds, 16 blocks": [
             intervals(first if options.small else (512, 196, 384), device)
         ],
         "dense_structure along one axis at a time": scaling(scaled, device),

@@ -1,7 +1,7 @@
 """Time ``densescope sweep`` against the forward passes it cannot do without.
 
 ``python -m benchmarks.sweep`` scores checkpoints of a ViT-S/16 with random weights at 224 pixels
-with all default settings: both definitions, all baselines, intervals, LiDAR's views. Beside it the
+with all default settings: all definitions, all baselines, intervals, LiDAR's views. Beside it the
 same network sees the same images and views, decoded and normalized before, in batches of the same
 size and in the same precision, and nothing is done with what it says.
 """

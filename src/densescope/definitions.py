@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from densescope.errors import InputError
 
-DefinitionName = Literal["released", "paper"]
+DefinitionName = Literal["released", "paper", "pooled"]
 DEFINITION_NAMES: tuple[DefinitionName, ...] = get_args(DefinitionName)
 
 
@@ -48,6 +48,14 @@ DEFINITIONS: dict[str, Definition] = {
             "effective rank (dimensions)",
             None,
             "As the paper's formulas have it: plain distances and a plain effective rank.",
+        ),
+        Definition(
+            "pooled",
+            "distance (unit vectors)",
+            "effective rank (dimensions)",
+            None,
+            "A third reading of the paper: radii divided by a square root, distances within one "
+            "image, too, and one effective rank of the centered patches of all images.",
         ),
     )
 }

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from densescope.definitions import DEFINITION_NAMES
 from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.numerics import replicates
@@ -41,8 +42,8 @@ def draw(generator: torch.Generator, images: int = 64, patches: int = 16, dim: i
 def test_values_are_those_of_dense_structure() -> None:
     features = draw(seeded(), 16)
     found = estimate_structure(features, seeds=(3,), **SMALL)
-    for definition in ("released", "paper"):
-        expected = dense_structure(features, definition=definition, generator=seeded(3), **SMALL)  # type: ignore[arg-type]
+    for definition in DEFINITION_NAMES:
+        expected = dense_structure(features, definition=definition, generator=seeded(3), **SMALL)
         for name in ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse"):
             value = getattr(expected, name)
             if value is not None:
@@ -59,10 +60,10 @@ def test_a_replicate_is_the_number_without_its_block(monkeypatch: pytest.MonkeyP
     given = replicates.assign(features, normalize=True, generator=seeded(), **SMALL)
     for b in range(4):
         keep = torch.arange(32) // 8 != b
-        for definition in ("released", "paper"):
+        for definition in DEFINITION_NAMES:
             part = dense_structure(
                 features[keep],
-                definition=definition,  # type: ignore[arg-type]
+                definition=definition,
                 local_labels=given.local_labels[keep],
                 global_labels=given.global_labels[keep],
                 global_centroids=given.global_centroids[keep[::4]],

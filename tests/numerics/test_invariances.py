@@ -19,7 +19,7 @@ from densescope.numerics.structure import structure_of
 SETTINGS = {"local_clusters": 2, "global_clusters": 4, "group_size": 4}
 COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "effective_rank", "dse_lambda_1")
 STRUCTURE = [f"released.{name}" for name in COMPONENTS]
-STRUCTURE += [f"paper.{name}" for name in COMPONENTS if name != "dse_lambda_1"]
+STRUCTURE += [f"{d}.{name}" for d in ("paper", "pooled") for name in COMPONENTS[:-1]]
 RIVALS = [metric.name for metric in RIVAL_METRICS if metric.is_stored]
 PUBLIC = [*STRUCTURE, *BASELINE_NAMES, *RIVALS]
 

@@ -9,6 +9,7 @@ import torch
 from benchmarks import plain
 from torch import Tensor
 
+from densescope.definitions import DEFINITION_NAMES
 from densescope.errors import InputError
 from densescope.numerics import assignment as assignments
 from densescope.numerics import workers
@@ -129,7 +130,7 @@ def test_the_plain_version_agrees_on_average() -> None:
         assert (a.mean() - b.mean()).abs() < 4 * ((a.var() + b.var()) / 60).sqrt(), name
 
 
-@pytest.mark.parametrize("definition", ["released", "paper"])
+@pytest.mark.parametrize("definition", DEFINITION_NAMES)
 def test_same_seed_same_numbers(definition: Any) -> None:
     first, again = (
         dense_structure(features(), definition=definition, generator=seeded(1), **SMALL)
@@ -182,7 +183,7 @@ def test_autocast_changes_nothing() -> None:
         assert numbers(dense_structure(features(), **SMALL)) == numbers(expected)
 
 
-@pytest.mark.parametrize("definition", ["released", "paper"])
+@pytest.mark.parametrize("definition", DEFINITION_NAMES)
 def test_gradients_agree_with_finite_differences(definition: Any) -> None:
     rows = features(6, 5, 4).double()
     given = assignments.assign(
@@ -236,7 +237,7 @@ def test_dtype_is_kept_and_half_is_upcast(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("definition", ["released", "paper"])
+@pytest.mark.parametrize("definition", DEFINITION_NAMES)
 def test_the_gpu_gives_the_numbers_of_the_cpu(definition: Any) -> None:
     on_cpu = dense_structure(features(), definition=definition, **SMALL)
     on_gpu = dense_structure(features().cuda(), definition=definition, **SMALL)
@@ -253,7 +254,7 @@ def test_the_gpu_gives_the_numbers_of_the_cpu(definition: Any) -> None:
         ({"features": torch.ones(4, 2, 3)}, "an image has 2 patches for 3 clusters; ask for"),
         ({"features": torch.ones(9, 4, 3)}, "the last group has 4 patches for 5 clusters"),
         ({"features": torch.full((4, 9, 3), torch.nan)}, "has 108 NaN or infinite values of 108"),
-        ({"definition": "mine"}, "definition is 'mine'; it must be one of released, paper"),
+        ({"definition": "mine"}, "definition is 'mine'; it must be one of released, paper, pooled"),
         ({"global_clusters": 1}, "global_clusters is 1; it must be at least 2"),
         ({"local_labels": torch.zeros(10, 12)}, "give local_labels, global_labels, global_cent"),
         ({"rank_patches": 3}, "rank_patches belongs to definition='paper'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from densescope.definitions import DEFINITIONS, Definition
@@ -60,12 +61,52 @@ def _dse(definition: str, separability: Series, effective_rank: Series) -> Deriv
     return Derived(sums, note, lambda_)
 
 
+@dataclass(frozen=True)
+class _Formulas:
+    """What the parts are in one definition, in words."""
+
+    inter: str
+    divisor: str
+    alone: str
+    rank: str
+
+
+_PER_CLUSTER = "mean over the patches of a cluster, the clusters of a group, the groups."
+_LEFT_OUT = "Clusters of one patch have no radius and are left out."
+_PER_POSITION = (
+    "of a matrix with one patch per image, not centered; mean over draws of patches that together "
+    "use every patch once"
+)
+_ONE_DRAW = (
+    "The paper takes a single draw; the mean of many has the same expectation and less noise."
+)
+_FORMULAS = {
+    "released": _Formulas(
+        "mean over patches, then groups, divided by the mean distance of a patch to the mean of "
+        "all.",
+        "sqrt(max(n - 1, dim))",
+        "If no cluster has two patches, the radius is 1 before the division.",
+        f"{_PER_POSITION}; divided by min(images, dim), so at most 1.",
+    ),
+    "paper": _Formulas(_PER_CLUSTER, "n - 1", _LEFT_OUT, f"{_PER_POSITION}."),
+    "pooled": _Formulas(
+        f"{_PER_CLUSTER} The same is done with the clusters of each image; mean of the two.",
+        "sqrt(n - 1)",
+        _LEFT_OUT,
+        "of the patches of all images together, at most 30,000 (equally many of every image, drawn "
+        "at random), minus their mean.",
+    ),
+}
+
+
 def metrics_of(definition: Definition) -> tuple[Metric, ...]:
     """All metrics of one definition, DSE first."""
     name = definition.name
     inter, intra, rank = (f"{name}.{part}" for part in ("inter", "intra", "effective_rank"))
     separability = f"{name}.separability"
-    released = name == "released"
+    released, formulas = name == "released", _FORMULAS[name]
+    pooled = name == "pooled"
+    source = f"{DAI}, as a public diagnostics script reads it" if pooled else DAI
     rows = [
         Metric(
             f"{name}.dse",
@@ -78,7 +119,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             "DSE of a checkpoint changes when other checkpoints are scored.",
             "The sum does not show which part changed: look at the two parts first. Lambda is "
             "mostly noise where the effective rank hardly varies over the run.",
-            DAI,
+            source,
             heading="DSE",
             changes_with=BY_GROUP,
             overview=False,
@@ -93,7 +134,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             "clusters overlap.",
             "M_inter - M_intra.",
             "",
-            DAI,
+            source,
             heading="separability",
             changes_with=BY_GROUP,
             overview=released,
@@ -107,15 +148,12 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             STRUCTURE,
             "How many directions the patch features use. It falls when the representation "
             "collapses.",
-            "M_dim: effective rank (exp of the entropy of the normalized singular values) of a "
-            "matrix with one patch per image, not centered; mean over draws of patches that "
-            "together "
-            f"use every patch once{'; divided by min(images, dim), so at most 1' * released}.",
+            "M_dim: effective rank (exp of the entropy of the normalized singular values) "
+            f"{formulas.rank}",
             "It grows with the number of images, and with fewer images than dimensions it measures "
-            "the sample. Resampling with replacement lowers it, so it has no bootstrap interval. "
-            "The paper takes a single draw; the mean of many has the same expectation and less "
-            "noise.",
-            DAI,
+            "the sample. Resampling with replacement lowers it, so it has no bootstrap interval."
+            f"{'' if pooled else f' {_ONE_DRAW}'}",
+            source,
             heading="effective rank",
             overview=released,
             chooses=False,
@@ -128,16 +166,10 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             STRUCTURE,
             "How far clusters of patches (pseudo-classes) lie apart.",
             "Distance of a patch to the nearest centroid that is not its own, within its group of "
-            "images; "
-            + (
-                "mean over patches, then groups, divided by the mean distance of a patch to the "
-                "mean of all."
-                if released
-                else "mean over the patches of a cluster, the clusters of a group, the groups."
-            ),
+            f"images; {formulas.inter}",
             "Some notes on the paper square the distance. The paper's figure, the released code "
             "and this package do not.",
-            DAI,
+            source,
             heading="M_inter",
             changes_with=BY_GROUP,
             overview=False,
@@ -154,7 +186,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             "within a group of images.",
             "The radius of a cluster depends on its number of patches, so compare only equal "
             "numbers of images and patches.",
-            DAI,
+            source,
             heading="M_intra",
             changes_with=BY_GROUP,
             overview=False,
@@ -169,12 +201,10 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 STRUCTURE,
                 f"How wide clusters of patches within {words} are.",
                 "Sum of the singular values of a centered cluster of n patches divided by "
-                f"{'sqrt(max(n - 1, dim))' if released else 'n - 1'}, mean over clusters"
+                f"{formulas.divisor}, mean over clusters"
                 f"{', divided by the mean distance of a patch to the mean of all' * released}.",
-                "If no cluster has two patches, the radius is 1 before the division."
-                if released
-                else "Clusters of one patch have no radius and are left out.",
-                DAI,
+                formulas.alone,
+                source,
                 heading=f"M_intra_{part}",
                 changes_with=BY_GROUP if part == "batch" else frozenset(),
                 overview=False,
@@ -197,7 +227,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 "Separability + effective rank, that is DSE with lambda = 1.",
                 "The sum does not show which part changed: look at the two parts first. If all "
                 "patches are the same, separability and this sum are NaN.",
-                DAI,
+                source,
                 heading=f"DSE (lambda = {definition.lambda_by_default:g})",
                 changes_with=BY_GROUP,
                 judged=False,

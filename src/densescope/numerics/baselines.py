@@ -231,7 +231,8 @@ def moments(vectors: Tensor) -> Moments:
     return Moments(gram, total, len(vectors))
 
 
-def _added(parts: Iterable[Moments]) -> Moments:
+def pooled_moments(parts: Iterable[Moments]) -> Moments:
+    """The moments of all vectors together."""
     parts = list(parts)
     return Moments(
         torch.stack([part.gram for part in parts]).sum(0),
@@ -242,7 +243,7 @@ def _added(parts: Iterable[Moments]) -> Moments:
 
 def rank_of(parts: list[Moments], epsilon: float = RANKME_EPSILON) -> Tensor:
     """RankMe of the vectors behind some moments."""
-    added = _added(parts)
+    added = pooled_moments(parts)
     values = gram_values(added.gram, max(added.count, len(added.gram)))
     return entropy_rank(values[-min(added.count, len(values)) :], epsilon)
 
@@ -254,7 +255,7 @@ def alpha_of(
     weighted: bool = True,
 ) -> Tensor:
     """Alpha-ReQ of the vectors behind some moments."""
-    added = _added(parts)
+    added = pooled_moments(parts)
     gram = added.gram
     if center:
         gram = gram - torch.outer(added.total, added.total) / added.count
@@ -299,7 +300,7 @@ def lidar_of(
     parts: list[Scatter], delta: float = LIDAR_DELTA, epsilon: float = LIDAR_EPSILON
 ) -> Tensor:
     """LiDAR of the views behind some sums."""
-    means = _added(part.means for part in parts)
+    means = pooled_moments(part.means for part in parts)
     between = means.gram - torch.outer(means.total, means.total) / means.count
     noise = torch.finfo(between.dtype).eps * means.count * means.gram.trace()
     between = torch.where(between.trace() <= noise, 0.0, between)

@@ -68,20 +68,20 @@ def estimate_structure(
     global_clusters: int = 24,
     group_size: int = 8,
 ) -> dict[str, Estimate]:
-    """Dense structure by one or both definitions, each number with its error.
+    """Dense structure by one or more definitions, each number with its error.
 
     The images are cut into ``ceil(images / images_per_batch)`` batches of equal size (up to a
     group), each with the same chance, so that a batch alone gives its part of the mean; a number
-    is the mean over batches and seeds. One clustering per seed serves both definitions. Replicate
+    is the mean over batches and seeds. One clustering per seed serves all definitions. Replicate
     ``i`` is the number without block ``i``: an equal part of every batch, or of all images where a
     batch has fewer groups than there are blocks. ``effective_rank`` is recomputed on the images
     that are left for a subset of the patch positions, and its change is added to the value on all
-    positions.
+    positions; the pooled one is recomputed on all patches that are left.
 
     Args:
         features: ``images patches dim``; see :func:`~densescope.numerics.structure.dense_structure`
             for this and the settings not named here.
-        definitions: ``"released"``, ``"paper"`` or both.
+        definitions: rows of :data:`~densescope.definitions.DEFINITIONS`.
         seeds: one k-means and one set of permutations per seed.
         blocks: at most this many blocks; fewer where there are fewer groups, and no replicates
             where there is one group.
@@ -102,7 +102,7 @@ def estimate_structure(
         >>> noise = torch.randn(12, 16, 8, generator=torch.Generator().manual_seed(0))
         >>> result = estimate_structure(noise, global_clusters=6, group_size=4)
         >>> len(result), len(result["released.dse_lambda_1"].replicates)
-        (11, 3)
+        (16, 3)
     """
     features = check_floating(features, "features").detach()
     check_features(features, definitions, local_clusters, global_clusters, group_size)

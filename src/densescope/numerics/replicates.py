@@ -10,6 +10,7 @@ from torch import Tensor
 from densescope.definitions import DefinitionName
 from densescope.numerics.assignment import Assignment, assign, group_slices, unit
 from densescope.numerics.checks import full_precision
+from densescope.numerics.pooled_rank import pooled_ranks
 from densescope.numerics.single_precision import row_values
 from densescope.numerics.structure import class_components, effective_ranks
 from densescope.numerics.terms import (
@@ -67,19 +68,20 @@ def _one_seed(
     definitions: Sequence[DefinitionName],
     positions: int,
 ) -> Numbers:
-    terms = cluster_terms(features, assignment)
+    terms = cluster_terms(features, assignment, local_reach="pooled" in definitions)
     spectra = position_spectra(features, assignment, features.shape[1])
     positions = min(positions, features.shape[1])
     left = spectra_without(features, assignment, block, positions)
     result: Numbers = {}
     for definition in definitions:
-        scale = s if definition == "released" else None
         inter, image, batch = class_numbers(
-            terms, block, assignment.group_size, scale, features.shape[-1], len(s) - 1
+            terms, block, assignment.group_size, s, features.shape[-1], definition
         )
-        effective_rank = _effective_ranks(spectra, left, positions, definition, len(s)).to(
-            inter.device
-        )
+        if definition == "pooled":
+            effective_rank = pooled_ranks(features, assignment, block, len(s) - 1)
+        else:
+            effective_rank = _effective_ranks(spectra, left, positions, definition, len(s))
+        effective_rank = effective_rank.to(inter.device)
         intra = (image + batch) / 2
         values = {"inter": inter, "intra": intra, "intra_image": image, "intra_batch": batch}
         values["effective_rank"] = effective_rank
@@ -90,20 +92,23 @@ def _one_seed(
 
 
 def class_numbers(
-    terms: Terms, block: Tensor, group_size: int, s: Tensor | None, dim: int, blocks: int
+    terms: Terms,
+    block: Tensor,
+    group_size: int,
+    s: Tensor,
+    dim: int,
+    definition: DefinitionName,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``inter, intra_image, intra_batch`` of all images, then without each block."""
     device = terms.reach.device
     columns = []
-    for place in range(-1, blocks):
+    for place in range(-1, len(s) - 1):
         images = block != place
         if not images.any():
             columns.append(torch.full((3,), torch.nan, dtype=torch.float64, device=device))
             continue
         part = terms.subset(images.to(device), images[::group_size].to(device))
-        columns.append(
-            torch.stack(class_components(part, None if s is None else s[place + 1], dim))
-        )
+        columns.append(torch.stack(class_components(part, s[place + 1], dim, definition)))
     inter, image, batch = torch.stack(columns, 1)
     return inter, image, batch
 

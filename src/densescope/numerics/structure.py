@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +20,17 @@ from densescope.numerics.checks import (
     cpu_generator,
     full_precision,
 )
-from densescope.numerics.spectrum import entropy_rank, values_of
-from densescope.numerics.terms import Terms, cluster_terms, position_spectra, spread
+from densescope.numerics.spectrum import centered, entropy_rank, values_of
+from densescope.numerics.terms import (
+    Terms,
+    cluster_terms,
+    position_rows,
+    position_spectra,
+    spread,
+)
 
 RELEASED_EPSILON = 1e-12
+POOLED_PATCHES = 30_000
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,8 @@ class DenseStructure:
         intra_image: radius of the classes within one image.
         intra_batch: radius of the classes within a group of images.
         effective_rank: ``M_dim``; higher is better.
-        dse: ``inter - intra + effective_rank`` (``lambda = 1``); ``None`` for the paper's
-            definition, whose lambda belongs to a run of checkpoints, not to one.
+        dse: ``inter - intra + effective_rank`` (``lambda = 1``); ``None`` for the other
+            definitions, whose lambda belongs to a run of checkpoints, not to one.
     """
 
     inter: Tensor
@@ -82,14 +89,20 @@ def dense_structure(
     ``inter`` = mean over clusters of the mean distance; nothing divided by ``s``;
     ``effective_rank`` is not divided.
 
-    All are at least 0; ``effective_rank`` is at most 1 (released) or ``min(images, dim)`` (paper).
+    pooled: ``nu_j / sqrt(n_j - 1)``, means as in paper; ``inter`` = mean of two, the paper's and
+    the same within one image, to the nearest of the other cluster means there;
+    ``effective_rank`` = effective rank of an equal number of patches of every image, together at
+    most 30,000 (or one of each image), minus their mean.
+
+    All are at least 0; ``effective_rank`` is at most 1 (released), ``min(images, dim)`` (paper) or
+    ``dim`` (pooled).
     Invariant to rotation and, where the definition or ``normalize`` divides it away, to scale; not
     to the order of images, which decides the groups. Compare only equal numbers of images and
     patches.
 
     Args:
         features: ``images patches dim``, at least 2 images; half precision is upcast.
-        definition: ``"released"`` or ``"paper"``; their numbers do not compare.
+        definition: ``"released"``, ``"paper"`` or ``"pooled"``; their numbers do not compare.
         normalize: divide every patch by its L2 norm first.
         local_clusters: clusters per image.
         global_clusters: clusters per group, at least 2.
@@ -104,12 +117,13 @@ def dense_structure(
         rank_patches: number of images that give a patch to ``effective_rank`` (the paper's ``B'``),
             the first ones; ``None`` is all. Paper only.
         rank_draws: number of disjoint draws of one patch per image that ``effective_rank`` is the
-            mean over; ``None`` is one per patch position.
+            mean over; ``None`` is one per patch position. Pooled: patches of each image that
+            ``effective_rank`` is computed from.
 
     Returns:
         :class:`DenseStructure` in the features' dtype and on their device, differentiable once:
-        assignments, centroids and permutations are constants. NaN where every patch is the same
-        and the released definition divides by ``s = 0``.
+        assignments, centroids of groups and permutations are constants. NaN where every patch is
+        the same and the released definition divides by ``s = 0``.
 
     Raises:
         InputError: wrong shape, NaN or infinity, one image, fewer patches than clusters, labels
@@ -120,7 +134,8 @@ def dense_structure(
     Deviations: some notes on the paper square the norm in ``inter``; its figure and code do not,
     and neither does this function. The paper takes one draw of patches for ``effective_rank``; the
     mean over all disjoint draws has the same expectation and less noise. Its cluster counts are not
-    published: the released ones serve both definitions. Features are
+    published: the released ones serve all definitions. ``"pooled"`` is how a public diagnostics
+    script reads the paper; which 30,000 patches it takes is our choice. Features are
     normalized by default; in the released code the command normalizes them, and the function does
     not. k-means uses other random numbers.
 
@@ -149,8 +164,8 @@ def dense_structure(
         )
     images, patches, _ = features.shape
     if rank_patches is not None and definition != "paper":
-        raise InputError("rank_patches belongs to definition='paper'; the released one uses all")
-    draws = patches if rank_draws is None else rank_draws
+        raise InputError("rank_patches belongs to definition='paper'; the others use all images")
+    draws = _patches_of_rank(features, definition) if rank_draws is None else rank_draws
     rows = images if rank_patches is None else rank_patches
     for name, value, most in (("rank_draws", draws, patches), ("rank_patches", rows, images)):
         check_at_least(value, 1, name)
@@ -173,14 +188,17 @@ def structure_of(
     With ``pooled`` the effective rank is one of all patches, in place of the mean over positions.
     """
     with full_precision(features):
-        terms = cluster_terms(features, assignment)
-        positions = features.shape[1] if draws is None else draws
+        terms = cluster_terms(features, assignment, local_reach=definition == "pooled")
+        positions = _patches_of_rank(features, definition) if draws is None else draws
         if pooled:
             spectra = values_of(unit(features, assignment.normalize).flatten(0, 1)).unsqueeze(0)
+        elif definition == "pooled":
+            patches = position_rows(features, assignment, range(positions)).flatten(0, 1)
+            spectra = values_of(centered(patches)).unsqueeze(0)
         else:
             spectra = position_spectra(features[:rows], assignment, positions)
         s = spread(features, assignment) if definition == "released" else None
-        inter, intra_image, intra_batch = class_components(terms, s, features.shape[-1])
+        inter, intra_image, intra_batch = class_components(terms, s, features.shape[-1], definition)
         effective_rank = effective_ranks(spectra, definition).mean()
     numbers = (inter, intra_image, intra_batch, effective_rank)
     inter, intra_image, intra_batch, effective_rank = (
@@ -191,19 +209,32 @@ def structure_of(
     return DenseStructure(inter, intra, intra_image, intra_batch, effective_rank, dse)
 
 
-def class_components(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``inter, intra_image, intra_batch``: the paper's where ``s`` is ``None``, else released."""
-    return _paper_classes(terms) if s is None else _released_classes(terms, s, dim)
+def class_components(
+    terms: Terms, s: Tensor | None, dim: int, definition: DefinitionName
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``inter, intra_image, intra_batch``; ``s`` is needed by the released definition."""
+    return CLASSES[definition](terms, s, dim)
 
 
 def effective_ranks(spectra: Tensor, definition: DefinitionName) -> Tensor:
     """Effective rank of every matrix whose singular values are given, over the last axis."""
-    if definition == "paper":
+    if definition != "released":
         return entropy_rank(spectra)
     return entropy_rank(spectra, RELEASED_EPSILON) / spectra.shape[-1]
 
 
-def _released_classes(terms: Terms, s: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def patches_of_pooled_rank(images: int, patches: int) -> int:
+    """How many patches of each image the pooled effective rank takes: 30,000 together at most."""
+    return min(patches, max(1, POOLED_PATCHES // images))
+
+
+def _patches_of_rank(features: Tensor, definition: DefinitionName) -> int:
+    images, patches, _ = features.shape
+    return patches_of_pooled_rank(images, patches) if definition == "pooled" else patches
+
+
+def _released_classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    assert s is not None
     local = _radius(terms.local_norms, terms.local_counts, dim)
     image, usable = _row_means(local, terms.local_counts >= 2)
     image = torch.where(usable, image, 1.0)
@@ -215,21 +246,41 @@ def _released_classes(terms: Terms, s: Tensor, dim: int) -> tuple[Tensor, Tensor
     return inter / s, image.mean() / s, batch / s
 
 
-def _paper_classes(terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-    image = _paper_radius(terms.local_norms, terms.local_counts)
-    batch = _paper_radius(terms.global_norms, terms.global_counts)
-    filled = terms.global_counts >= 1
-    inter, _ = _row_means(terms.reach / terms.global_counts.clamp_min(1), filled)
-    return inter.mean(), image, batch
+def _paper_classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    image = _mean_radius(terms.local_norms, terms.local_counts, 1.0)
+    batch = _mean_radius(terms.global_norms, terms.global_counts, 1.0)
+    return _mean_reach(terms.reach, terms.global_counts), image, batch
+
+
+def _pooled_classes(terms: Terms, s: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    assert terms.local_reach is not None
+    image = _mean_radius(terms.local_norms, terms.local_counts, 0.5)
+    batch = _mean_radius(terms.global_norms, terms.global_counts, 0.5)
+    within = _mean_reach(terms.local_reach, terms.local_counts)
+    return (within + _mean_reach(terms.reach, terms.global_counts)) / 2, image, batch
+
+
+CLASSES: dict[str, Callable[[Terms, Tensor | None, int], tuple[Tensor, Tensor, Tensor]]] = {
+    "released": _released_classes,
+    "paper": _paper_classes,
+    "pooled": _pooled_classes,
+}
 
 
 def _radius(norms: Tensor, counts: Tensor, dim: int) -> Tensor:
     return norms / (counts - 1).clamp_min(dim).double().sqrt()
 
 
-def _paper_radius(norms: Tensor, counts: Tensor) -> Tensor:
-    means, usable = _row_means(norms / (counts - 1).clamp_min(1), counts >= 2)
+def _mean_radius(norms: Tensor, counts: Tensor, power: float) -> Tensor:
+    """Mean over clusterings of the mean of ``norms / (counts - 1) ** power``."""
+    means, usable = _row_means(norms / (counts - 1).clamp_min(1).double() ** power, counts >= 2)
     return torch.where(usable, means, 0.0).sum() / usable.sum()
+
+
+def _mean_reach(reach: Tensor, counts: Tensor) -> Tensor:
+    """Mean over clusterings of the mean over clusters of the mean distance of their patches."""
+    means, _ = _row_means(reach / counts.clamp_min(1), counts >= 1)
+    return means.mean()
 
 
 def _row_means(values: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:

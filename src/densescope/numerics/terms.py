@@ -1,4 +1,4 @@
-"""Sums over clusters, spectra and the spread: what both definitions are made of.
+"""Sums over clusters, spectra and the spread: what the definitions are made of.
 
 Pure functions of features and an :class:`~densescope.numerics.assignment.Assignment`,
 differentiable in the features.
@@ -32,6 +32,8 @@ class Terms:
         global_counts: ``groups clusters``.
         reach: ``groups clusters``, sum over a cluster's patches of the distance to the nearest
             centroid other than their own.
+        local_reach: ``images clusters``, the same for the clusters of images; ``None`` where no
+            definition asks for it.
     """
 
     local_norms: Tensor
@@ -39,6 +41,7 @@ class Terms:
     global_norms: Tensor
     global_counts: Tensor
     reach: Tensor
+    local_reach: Tensor | None = None
 
     def subset(self, images: Tensor, groups: Tensor) -> Terms:
         """The terms of some images and groups only (boolean masks)."""
@@ -48,10 +51,11 @@ class Terms:
             self.global_norms[groups],
             self.global_counts[groups],
             self.reach[groups],
+            None if self.local_reach is None else self.local_reach[images],
         )
 
 
-def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
+def cluster_terms(features: Tensor, assignment: Assignment, *, local_reach: bool = False) -> Terms:
     """Sum up what each cluster contributes."""
     images, _, dim = features.shape
     groups, clusters, _ = assignment.global_centroids.shape
@@ -71,8 +75,7 @@ def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
         grouped = unit(features[here], normalize).reshape(there.stop - there.start, -1, dim)
         labels = assignment.global_labels[here].reshape(len(grouped), -1)
         distances = other_distances(grouped, labels, assignment.global_centroids[there])
-        sums = torch.zeros(len(grouped), clusters, dtype=torch.float64, device=features.device)
-        return sums.scatter_add(1, labels, distances.double())
+        return _sums(distances, labels, clusters)
 
     reach = torch.cat(map_pieces(piece, group_slices(features, assignment.group_size), features))
     first, second = (images, assignment.local_clusters), (groups, clusters)
@@ -82,7 +85,31 @@ def cluster_terms(features: Tensor, assignment: Assignment) -> Terms:
         norms[local:].reshape(second),
         counts[local:].reshape(second),
         reach,
+        _local_reach(features, assignment) if local_reach else None,
     )
+
+
+def _local_reach(features: Tensor, assignment: Assignment) -> Tensor:
+    """As ``reach``, of the clusters of each image: 0 where an image has only one."""
+    clusters = assignment.local_clusters
+
+    def piece(run: tuple[slice, slice]) -> Tensor:
+        points = unit(features[run[0]], assignment.normalize)
+        labels = assignment.local_labels[run[0]]
+        member = points.new_zeros(len(points), clusters, points.shape[1])
+        member.scatter_(1, labels.unsqueeze(1), 1.0)
+        counts = member.sum(-1)
+        centroids = member @ points / counts.clamp_min(1).unsqueeze(-1)
+        distances = other_distances(points, labels, centroids, counts > 0)
+        alone = ((counts > 0).sum(1, keepdim=True) < 2).expand_as(distances)
+        return _sums(distances.masked_fill(alone, 0.0), labels, clusters)
+
+    return torch.cat(map_pieces(piece, group_slices(features, assignment.group_size), features))
+
+
+def _sums(distances: Tensor, labels: Tensor, clusters: int) -> Tensor:
+    zeros = torch.zeros(len(labels), clusters, dtype=torch.float64, device=distances.device)
+    return zeros.scatter_add(1, labels, distances.double())
 
 
 def cell_norms(points: Tensor, cells: Tensor, count: int, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -155,14 +182,21 @@ def _like_sizes(sizes: Tensor, dim: int) -> Iterator[ClusterRun]:
         first = last
 
 
-def other_distances(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
-    """Distance of every patch to the nearest centroid that is not its own, ``batch points``."""
+def other_distances(
+    points: Tensor, labels: Tensor, centroids: Tensor, present: Tensor | None = None
+) -> Tensor:
+    """Distance of every patch to the nearest centroid that is not its own, ``batch points``.
+
+    With ``present``, ``batch clusters``, centroids of clusters that are not there do not count.
+    """
     groups, clusters, dim = centroids.shape
     with torch.no_grad():
         mean = points.mean(1, keepdim=True)
         centers = centroids - mean
         half = centers.square().sum(-1, keepdim=True) / 2
         scores = torch.baddbmm(half, centers, (points - mean).mT, alpha=-1)
+        if present is not None:
+            scores.masked_fill_(~present.unsqueeze(-1), torch.inf)
         other = scores.scatter_(1, labels.unsqueeze(1), torch.inf).min(1).indices
         other += torch.arange(groups, device=other.device).unsqueeze(1) * clusters
     chosen = centroids.reshape(-1, dim).index_select(0, other.flatten()).reshape(points.shape)

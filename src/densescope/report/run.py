@@ -8,7 +8,6 @@ from typing import Any
 
 from densescope.correlation.protocols import protocol_differences
 from densescope.correlation.sets import verdict_over_sets
-from densescope.definitions import DEFINITIONS
 from densescope.errors import InputError, RecordError
 from densescope.files import location
 from densescope.report.data import ReportData, build_report_data, preview_names
@@ -19,6 +18,7 @@ from densescope.report.previews import Previews
 from densescope.runs.correlate import judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import AlarmSettings, RunTable, Selection, find_alarm
+from densescope.selection.headline import selections_by_definition
 
 
 def report_run(
@@ -65,9 +65,9 @@ def run_report_data(
         _previews(store, preview_names(table, selection)),
         _provenance(store, table, selection),
         alternatives=[
-            table.selection(definition=other, layer=layer)
-            for other in DEFINITIONS
-            if other != definition
+            chosen
+            for name, chosen in selections_by_definition(table, layer=layer).items()
+            if name != definition
         ],
         probe_sets=[_probe_set(store, name, table, selection) for name in table.probes],
         together=_together(table),

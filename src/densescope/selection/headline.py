@@ -50,11 +50,7 @@ def by_definitions(table: RunTable, *, layer: int = -1) -> str | None:
         ``None`` where fewer than two definitions name a pick.
     """
     picks: dict[str, list[str]] = {}
-    for definition in DEFINITIONS:
-        try:
-            chosen = table.selection(definition=definition, layer=layer)
-        except RecordError:
-            continue  # this definition was not scored
+    for definition, chosen in selections_by_definition(table, layer=layer).items():
         if chosen.pick is not None:
             at = phrase(chosen.row(chosen.pick))
             picks.setdefault(at, []).append(definition)
@@ -66,6 +62,17 @@ def by_definitions(table: RunTable, *, layer: int = -1) -> str | None:
         return f"{which} definitions of DSE pick the same checkpoint."
     each = "; ".join(f"{' and '.join(names)}: {at}" for at, names in picks.items())
     return f"The pick depends on the definition of DSE: {each}."
+
+
+def selections_by_definition(table: RunTable, *, layer: int = -1) -> dict[str, Selection]:
+    """Definition -> the choice by it, for all that were scored."""
+    chosen = {}
+    for definition in DEFINITIONS:
+        try:
+            chosen[definition] = table.selection(definition=definition, layer=layer)
+        except RecordError:
+            continue
+    return chosen
 
 
 def tie(selection: Selection) -> str:
