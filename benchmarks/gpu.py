@@ -2,8 +2,8 @@
 
 Each part is a process of its own with a time limit, so that what one part leaves is there even if
 the next one is cut off: the tests marked ``gpu``, the tables of the estimator, the regularizer and
-the sweep, and the runs of ``studies/gpu``, which are trained and scored side by side until their
-time is up, and then probed. ``--tiny`` rehearses all of it on any machine in about a minute.
+the sweep, and the runs of a study, which are trained side by side until their time is up, each in
+a process of its own, which then scores and probes its checkpoints on a core of the CPU. ``--tiny`` rehearses all of it on any machine in about a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tarfile
 import time
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +24,10 @@ from benchmarks.estimator import environment
 
 if TYPE_CHECKING:
     from densescope.pretraining.recorder import Progress
-    from densescope.study.spec import Training
+    from densescope.study.spec import StudySpec, Training
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEC = ROOT / "studies" / "gpu" / "spec.toml"
+SPEC = ROOT / "studies" / "degradation" / "spec.toml"
 RECORDS = "records.tar.gz"
 
 
@@ -67,23 +66,17 @@ def table_parts(device: str, output: Path, tiny: bool) -> list[Part]:
     return parts
 
 
-def study_phases(options: argparse.Namespace) -> list[list[Part]]:
-    """All runs are trained and scored side by side, then all of their probes are made."""
-    spec = tomllib.loads(SPEC.read_text())
-    methods, probes = spec["study"]["methods"], spec["probe"]
-    methods = methods[:1] if options.tiny else methods
-    same = ["--data", str(options.data), "--output", str(options.output)]
-    same += ["--device", options.device, "--training-seconds", str(options.training_seconds)]
-    same += ["--tiny"] if options.tiny else []
-    begin = ("-m", "benchmarks.gpu", *same, "--run")
-    limit = options.training_seconds + options.scoring_seconds
-    training = [Part(name, limit, (*begin, name)) for name in methods]
-    probing = [
-        Part(f"{name}-probe-{number}", options.probing_seconds, (*begin, name, "--probe", number))
-        for name in methods
-        for number in map(str, range(len(probes)))
+def study_parts(options: argparse.Namespace) -> list[Part]:
+    """One process for each run of the study: it trains, scores and probes."""
+    same = ["--spec", str(options.spec), "--data", str(options.data), "--device", options.device]
+    same += ["--output", str(options.output), "--began", str(time.time())]
+    same += ["--training-seconds", str(options.training_seconds)]
+    same += ["--checkpoints", str(options.checkpoints)] + (["--tiny"] if options.tiny else [])
+    names = [cell.name for cell in placed_spec(options).cells()]
+    return [
+        Part(name, options.study_seconds, ("-m", "benchmarks.gpu", *same, "--run", name))
+        for name in names
     ]
-    return [training, probing]
 
 
 class TimeIsUp(Exception):
@@ -91,7 +84,7 @@ class TimeIsUp(Exception):
 
 
 class Deadline:
-    """Ends a run at the first checkpoint after a moment."""
+    """Ends a run at the first checkpoint after a moment, in seconds since 1970."""
 
     def __init__(self, moment: float) -> None:
         self.moment = moment
@@ -104,7 +97,7 @@ class Deadline:
 
     def on_checkpoint(self, learner: object, progress: Progress) -> None:
         """Raise once it is late."""
-        if time.monotonic() > self.moment:
+        if time.time() > self.moment:
             raise TimeIsUp
 
 
@@ -134,58 +127,73 @@ def together(parts: list[Part], output: Path) -> bool:
     return fine
 
 
-def run_method(options: argparse.Namespace) -> None:
-    """Train and score one method of the study, or probe what was scored."""
-    from densescope.features.images import decode_subset, draw_subset, open_images
-    from densescope.features.spec import BackboneSpec
-    from densescope.pretraining.trainer import pretrain
-    from densescope.runs.probe import probe_run
-    from densescope.runs.scorer import Compute
-    from densescope.runs.sweep import sweep
+def placed_spec(options: argparse.Namespace) -> StudySpec:
+    """The specification with the data beside it; tiny for a rehearsal."""
     from densescope.study.spec import read_spec
 
-    began, compute = time.monotonic(), Compute(options.device)
-
-    def told(event: object) -> None:
-        print(f"{time.monotonic() - began:.1f} s: {event}")
-
     # Paths of a specification are relative to its folder.
-    place = options.output / "study" / options.run
+    place = options.output / "study"
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "data").exists():
         (place / "data").symlink_to(options.data.resolve())
-    shutil.copy(SPEC, place / SPEC.name)
-    spec = read_spec(place / SPEC.name)
-    if options.probe is not None:
-        labels = spec.labels[options.probe]
-        request = labels.request
-        probe_run(place / "scores", labels.data, request, compute=compute, on_event=told)
-        return
-    training, scoring = spec.by_method.get(options.run, spec.training), spec.scoring
-    if options.tiny:
-        training, scoring = tiny_training(training), replace(scoring, images_count=16)
-    spec = replace(spec, methods=(options.run,), by_method={options.run: training})
-    (cell,) = spec.cells()
-    side = training.image_size
-    subset = draw_subset(open_images(training.images), training.images_count, 0)
-    pixels = decode_subset(subset, image_size=side, resize_size=side)
-    told(f"{len(pixels)} training images are decoded")
-    settings = replace(cell.settings, device=options.device)
-    deadline = Deadline(began + options.training_seconds)
+    shutil.copy(options.spec, place / "spec.toml")
+    spec = read_spec(place / "spec.toml")
+    if not options.tiny:
+        return spec
+    arms = (*spec.arms[:1], *(arm for arm in spec.arms if arm.start_run is not None))
+    methods = ("mae", "mocov3")
+    return replace(
+        spec,
+        methods=methods,
+        seeds=spec.seeds[:1],
+        arms=tuple(
+            replace(
+                arm,
+                start_step=arm.start_step and 2,
+                methods=tuple(name for name in methods if name in (arm.methods or methods)),
+            )
+            for arm in arms
+        ),
+        by_method={
+            name: tiny_training(spec.by_method.get(name, spec.training)) for name in methods
+        },
+        scoring=replace(spec.scoring, images_count=16),
+    )
+
+
+def run_cell(options: argparse.Namespace) -> None:
+    """Train one run of the study until the time is up, thin its checkpoints, score and probe."""
+    from densescope.runs.scorer import Compute
+    from densescope.study.run import find_start, find_steps, measure_cell, train_cell
+
+    def told(event: object) -> None:
+        print(f"{time.time() - options.began:.1f} s: {event}")
+
+    spec, late = placed_spec(options), options.began + options.training_seconds
+    cell = next(cell for cell in spec.cells() if cell.name == options.run)
+    cell = replace(cell, settings=replace(cell.settings, device=options.device))
+    folder = options.output / "study" / cell.name
+    while cell.start_run and find_start(cell, folder) is None and time.time() < late:
+        time.sleep(0.5)
+    told("begins")
     try:
-        pretrain(settings, pixels, place / "run", callbacks=[deadline])
+        train_cell(cell, folder, callbacks=[Deadline(late)])
     except TimeIsUp:
         told("the time of training is up")
-    sweep(
-        place / "run",
-        BackboneSpec(format=options.run),
-        images=scoring.images,
-        output=place / "scores",
-        images_count=scoring.images_count,
-        settings=spec.score_settings(),
-        compute=compute,
-        on_event=told,
-    )
+    steps = find_steps(folder / "run", cell.method)
+    told(f"{max(steps)} steps, {len(steps)} checkpoints")
+    for step in sorted(steps.keys() - set(spread(sorted(steps), options.checkpoints))):
+        steps[step].unlink()
+    # Small networks and many cores: what follows takes less time on a core of its own.
+    for stage in measure_cell(cell, spec, folder, Compute("cpu")):
+        told(stage)
+
+
+def spread(steps: list[int], count: int) -> list[int]:
+    """At most so many of them, evenly, with the first and the last."""
+    if len(steps) <= count:
+        return steps
+    return [steps[round(place * (len(steps) - 1) / (count - 1))] for place in range(count)]
 
 
 def tiny_training(training: Training) -> Training:
@@ -216,16 +224,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "gpu-records")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--parts", choices=("all", "tables", "study"), default="all")
-    parser.add_argument("--training-seconds", type=float, default=200, help="before scoring begins")
-    parser.add_argument("--scoring-seconds", type=float, default=60, help="at most")
-    parser.add_argument("--probing-seconds", type=float, default=120, help="at most")
+    parser.add_argument("--spec", type=Path, default=SPEC)
+    parser.add_argument("--training-seconds", type=float, default=170, help="before scoring begins")
+    parser.add_argument("--study-seconds", type=float, default=400, help="of all its parts")
+    parser.add_argument("--checkpoints", type=int, default=25, help="scored of a run, evenly")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal of all parts")
-    parser.add_argument("--run", help="one method of the study, in this process")
-    parser.add_argument("--probe", type=int, help="with --run: only its probe of this number")
+    parser.add_argument("--run", help="one run of the study, in this process")
+    parser.add_argument("--began", type=float, help="with --run: seconds since 1970")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     if options.run:
-        run_method(options)
+        run_cell(options)
         return
     about = {**environment(), "date": time.strftime("%Y-%m-%d")}
     (options.output / "environment.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -234,8 +243,7 @@ def main() -> None:
         for part in table_parts(options.device, options.output, options.tiny):
             fine &= together([part], options.output)
     if options.parts != "tables":
-        for phase in study_phases(options):
-            fine &= together(phase, options.output)
+        fine &= together(study_parts(options), options.output)
         pack(options.output)
     raise SystemExit(0 if fine else 1)
 

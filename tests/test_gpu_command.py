@@ -35,7 +35,7 @@ def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
     command += ["--data", str(few(shared / "data", tmp_path / "data"))]
     command += ["--output", str(tmp_path)]
-    for stage in ("training", "scoring", "probing"):
+    for stage in ("training", "study"):
         command += [f"--{stage}-seconds", "600"]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     run = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True)

@@ -258,6 +258,14 @@ def pretrain(
     start_from: Annotated[
         Path | None, file("Checkpoint whose weights the training begins with.", h.MAIN)
     ] = None,
+    start_format: Annotated[
+        str | None,
+        option(
+            "Format of --start-from if another method made it ('auto': the file decides); its "
+            "backbone is taken.",
+            h.MAIN,
+        ),
+    ] = None,
     network: NetworkOptions = NetworkOptions(),
     how: RecipeOptions = RecipeOptions(),
     run: RunOptions = RunOptions(),
@@ -277,7 +285,7 @@ def pretrain(
     console = make_console()
     console.quiet = not is_first_process()
     settings = from_options(resolve_settings)(run.settings(method, network, how))
-    start = from_options(Start)(resume, start_from)
+    start = from_options(Start)(resume, start_from, start_format)
     row = find_method(settings.method)
     resumed = check_folder(output, row, start)
     if resumed is not None:

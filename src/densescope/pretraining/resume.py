@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import CheckpointError, InputError
+from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import read_checkpoint
 from densescope.features.discovery import find_checkpoints
 from densescope.features.layouts import StepError, unpack
+from densescope.features.spec import BackboneSpec
 from densescope.features.stored import in_memory, tensors_sha256
 from densescope.files import replacing
 from densescope.pretraining.learner import Learner, Method
@@ -116,11 +118,20 @@ def _difference(key: str, old: Any, new: Any) -> str:
     return f"{key} was {old} and is {new}"
 
 
-def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
-    """Fill a new learner with the weights of a checkpoint of its method.
+def start_from(
+    path: Path, learner: Learner[Any], method: Method, checkpoint_format: str | None = None
+) -> str:
+    """Fill a new learner with the weights of a checkpoint.
 
-    Of a file that densescope wrote everything is taken: networks, heads, teachers, centers. Of
-    one that the method's own code wrote the backbones are taken and heads stay fresh.
+    Of a file of the same method that densescope wrote everything is taken: networks, heads,
+    teachers, centers. Of one that the method's own code wrote the backbones are taken and heads
+    stay fresh. Of a file of another method its backbone fills every backbone of the learner.
+
+    Args:
+        path: the checkpoint.
+        learner: with fresh weights.
+        method: of the learner.
+        checkpoint_format: row of ``FORMATS``, or ``"auto"``; ``None``: the method's own.
 
     Returns:
         What was taken from which file, for the record.
@@ -128,6 +139,9 @@ def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
     Raises:
         CheckpointError: the file cannot be read or does not fit.
     """
+    if checkpoint_format not in (None, method.name):
+        taken = _fill_from_another(path, learner, str(checkpoint_format))
+        return f"backbone of {path.name} ({checkpoint_format}), sha256 {tensors_sha256(taken)}"
     state = stored_state(path)
     what = "backbones" if state is None else "all weights"
     if state is None:
@@ -136,6 +150,16 @@ def start_from(path: Path, learner: Learner[Any], method: Method) -> str:
         taken = state.learner
         _fill(path, learner, taken)
     return f"{what} of {path.name}, sha256 {tensors_sha256(taken)}"
+
+
+def _fill_from_another(path: Path, learner: Learner[Any], name: str) -> dict[str, Tensor]:
+    shape = learner.settings.backbone
+    spec = BackboneSpec(name, shape.architecture, shape.loader_options)
+    model = load_backbone(path, spec).backbone.model
+    taken: dict[str, Tensor] = model.state_dict()
+    for encoder in learner.backbones().values():
+        _fill(path, encoder.model, taken)
+    return taken
 
 
 def _fill_backbones(path: Path, learner: Learner[Any], method: Method) -> dict[str, Tensor]:

@@ -35,13 +35,21 @@ class Start:
 
     Attributes:
         resume: go on from the last checkpoint in the output folder.
-        weights: a checkpoint of the same method whose weights a new run begins with.
+        weights: a checkpoint whose weights a new run begins with.
+        weights_format: row of ``FORMATS`` that reads it, if it is not one of the run's method;
+            its backbone is taken, and heads stay fresh. ``"auto"``: the file decides.
     """
 
     resume: bool = False
     weights: Path | None = None
+    weights_format: str | None = None
 
     def __post_init__(self) -> None:
+        if self.weights_format is not None and self.weights is None:
+            raise InputError(
+                f"--start-format {self.weights_format} names the format of a checkpoint: name the "
+                "file with --start-from"
+            )
         if self.resume and self.weights is not None:
             raise InputError("a run is resumed or started from other weights, not both")
 
@@ -95,7 +103,9 @@ def pretrain(
         torch.default_generator.manual_seed(settings.seed)
         learner = _build(method, settings)
         if start.weights is not None:
-            document[ORIGIN] = start_from(start.weights, learner, method)
+            document[ORIGIN] = start_from(
+                start.weights, learner, method, start.weights_format
+            )
         # Of a resumed run, what it anchors to lies in its state.
         fresh = start.weights is None and not start.resume
         regularizer = build_regularizer(settings.regularizer, learner, fresh=fresh)

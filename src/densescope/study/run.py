@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -13,6 +13,8 @@ from densescope.errors import DataError, InputError, RecordError
 from densescope.features.discovery import find_checkpoints
 from densescope.features.images import decode_subset, draw_subset, open_images
 from densescope.features.spec import BackboneSpec
+from densescope.pretraining.recorder import TrainingCallback
+from densescope.pretraining.resume import stored_state
 from densescope.pretraining.trainer import Start, pretrain
 from densescope.records import plain, read_json, write_json
 from densescope.runs.cluster import Ray
@@ -80,23 +82,42 @@ def run_study(
                 report(StudyEvent(cell.name, stage, index + (stage == "done"), len(cells)))
     else:
         there = [(cell, spec, path.resolve(), compute) for cell, _, path, _ in jobs]
-        for done, (index, name) in enumerate(ray.each(_whole_cell, there), start=1):
-            if name is None:
-                raise InputError(
-                    f"the run {cells[index].name} lost its worker again and again: give its tasks "
-                    "more memory, or run it alone"
-                )
-            report(StudyEvent(name, "done", done, len(cells)))
+        first = [job for job in there if job[0].start_run is None]
+        later = [job for job in there if job[0].start_run is not None]
+        done = 0
+        for part in filter(None, (first, later)):
+            for index, name in ray.each(_whole_cell, part):
+                if name is None:
+                    raise InputError(
+                        f"the run {part[index][0].name} lost its worker again and again: give its "
+                        "tasks more memory, or run it alone"
+                    )
+                done += 1
+                report(StudyEvent(name, "done", done, len(cells)))
     return [folder / cell.name for cell in cells]
 
 
 def run_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> Iterator[str]:
     """The stages of one run, each named as it begins, and ``"done"``."""
     yield "pretrain"
-    training = spec.by_method.get(cell.method, spec.training)
-    begun = _holds_checkpoints(folder / "run", cell.method)
-    start = Start(resume=True) if begun else Start(weights=cell.start_from)
-    pretrain(cell.settings, _pixels(training), folder / "run", start=start)
+    train_cell(cell, folder)
+    yield from measure_cell(cell, spec, folder, compute)
+
+
+def train_cell(cell: Cell, folder: Path, callbacks: Sequence[TrainingCallback] = ()) -> None:
+    """Train one run, or go on where it was stopped.
+
+    Raises:
+        DataError: the run it begins from has no such checkpoint.
+        InputError, CheckpointError: as training raises them.
+    """
+    run = folder / "run"
+    start = Start(resume=True) if find_steps(run, cell.method) else _start(cell, folder)
+    pretrain(cell.settings, _pixels(cell.training), run, start=start, callbacks=callbacks)
+
+
+def measure_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> Iterator[str]:
+    """The stages after training, each named as it begins, and ``"done"``."""
     yield "sweep"
     shape = cell.settings.backbone
     sweep(
@@ -136,11 +157,38 @@ def _pixels(training: Training) -> Tensor:
     return _decoded[key]
 
 
-def _holds_checkpoints(folder: Path, method: str) -> bool:
+def find_steps(folder: Path, method: str) -> dict[int, Path]:
+    """The checkpoints of a run that ``densescope pretrain`` wrote, by their steps."""
     try:
-        return bool(find_checkpoints(folder, method).checkpoints)
+        found = find_checkpoints(folder, method).checkpoints
     except DataError:
-        return False
+        return {}
+    states = ((stored_state(one.path), one.path) for one in found)
+    return {state.step: path for state, path in states if state is not None}
+
+
+def find_start(cell: Cell, folder: Path) -> Path | None:
+    """The checkpoint of the other run that this one begins with, once it is there."""
+    assert cell.arm.start_run is not None
+    method = cell.arm.start_run.split("-")[0]
+    steps = find_steps(folder.parent / str(cell.start_run) / "run", method)
+    least = cell.arm.start_step or max(steps, default=0)
+    return next((steps[step] for step in sorted(steps) if step >= least), None)
+
+
+def _start(cell: Cell, folder: Path) -> Start:
+    if cell.arm.start_run is None:
+        path, training = cell.training.start_from, cell.training
+        return Start(
+            weights=None if path is None else Path(path), weights_format=training.start_format
+        )
+    found = find_start(cell, folder)
+    if found is None:
+        raise DataError(
+            f"{cell.name} begins with step {cell.arm.start_step} of {cell.start_run}, which has "
+            "not come so far"
+        )
+    return Start(weights=found, weights_format="auto")
 
 
 def _claim(folder: Path, spec: StudySpec) -> None:

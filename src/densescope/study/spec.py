@@ -36,6 +36,10 @@ class Arm:
         images: views of a batch it sees, 0 for all.
         every: steps between two uses.
         set: changes of the recipe, ``key=value``.
+        methods: trained this way; all of the study by default.
+        start_run: ``METHOD-ARM`` of another run of the study, whose backbone (of the same seed)
+            this one begins with.
+        start_step: the first of its checkpoints with so many steps or more; 0: its last one.
     """
 
     name: str = "plain"
@@ -44,6 +48,9 @@ class Arm:
     images: int = 0
     every: int = 1
     set: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    start_run: str | None = None
+    start_step: int = 0
 
     def settings(self) -> RegularizerSettings | None:
         """What the trainer is told."""
@@ -66,7 +73,8 @@ class Training:
         options: of the architecture.
         recipe: ``"small"`` or ``"published"``.
         set: changes of the recipe, ``key=value``.
-        start_from: a checkpoint of the method whose weights all runs begin with.
+        start_from: a checkpoint whose weights all runs begin with.
+        start_format: row of ``FORMATS`` that reads it, if it is not one of the method.
     """
 
     images: str = ""
@@ -81,6 +89,7 @@ class Training:
     recipe: str = "small"
     set: tuple[str, ...] = ()
     start_from: str | None = None
+    start_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,18 +157,24 @@ class Cell:
         method: row of ``METHODS``.
         arm: how it is trained.
         settings: of the trainer.
-        start_from: weights it begins with, or ``None``.
+        training: images, and the checkpoint it begins with.
     """
 
     method: str
     arm: Arm
     settings: PretrainSettings
-    start_from: Path | None
+    training: Training
 
     @property
     def name(self) -> str:
         """Its folder."""
         return f"{self.method}-{self.arm.name}-seed{self.settings.seed}"
+
+    @property
+    def start_run(self) -> str | None:
+        """The folder of the run it begins from."""
+        run = self.arm.start_run
+        return None if run is None else f"{run}-seed{self.settings.seed}"
 
 
 @dataclass(frozen=True)
@@ -187,11 +202,17 @@ class StudySpec:
     def cells(self) -> list[Cell]:
         """Every run, seed by seed, so that a study that is stopped has whole comparisons.
 
+        A run that begins from another one of the study comes after those that do not.
+
         Raises:
             InputError: a method, an architecture or a recipe does not exist or does not fit.
         """
         found = []
-        for seed, method, arm in product(self.seeds, self.methods, self.arms):
+        for seed, later, method, arm in product(
+            self.seeds, (False, True), self.methods, self.arms
+        ):
+            if (arm.start_run is not None) != later or method not in (arm.methods or (method,)):
+                continue
             training = self.by_method.get(method, self.training)
             row = find_method(method)
             recipe = row.small if training.recipe == "small" else row.published
@@ -206,8 +227,7 @@ class StudySpec:
                 precision=training.precision,
                 regularizer=arm.settings(),
             )
-            start = None if training.start_from is None else Path(training.start_from)
-            found.append(Cell(method, arm, resolve_settings(settings), start))
+            found.append(Cell(method, arm, resolve_settings(settings), training))
         return found
 
     def score_settings(self) -> ScoreSettings:
@@ -271,7 +291,21 @@ def _check(spec: StudySpec) -> None:
         raise InputError(f"[method.{strangers[0]}] is not one of methods {list(spec.methods)}")
     if not spec.training.images and set(spec.by_method) < set(spec.methods):
         raise InputError("[pretrain] does not say which images to train on")
-    spec.cells()
+    cells = spec.cells()
+    first = {cell.name for cell in cells if cell.start_run is None}
+    for cell in cells:
+        if cell.start_run is not None and cell.start_run not in first:
+            raise InputError(
+                f"{cell.name} begins from {cell.arm.start_run!r}, which is no run of this study "
+                f"that begins by itself; there are {', '.join(sorted(first))}"
+            )
+    for arm in spec.arms:
+        unknown = sorted(set(arm.methods) - set(spec.methods))
+        if unknown:
+            raise InputError(
+                f"the arm {arm.name} is for {unknown[0]}, which is not one of methods "
+                f"{list(spec.methods)}"
+            )
     spec.score_settings()
     for labels in spec.labels:
         labels.data.check(find_protocol(labels.protocol).task)
