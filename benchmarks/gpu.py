@@ -2,8 +2,9 @@
 
 Each part is a process of its own with a time limit, so that what one part leaves is there even if
 the next one is cut off: the tests marked ``gpu``, the tables of the estimator, the regularizer and
-the sweep, and the runs of a study, which are trained side by side until their time is up, each in
-a process of its own, which then scores and probes its checkpoints on a core of the CPU. ``--tiny`` rehearses all of it on any machine in about a minute.
+the sweep, and the runs of a study. These are trained side by side until their time is up, each in
+a process of its own, which then scores and probes its checkpoints on a core of the CPU. ``--tiny``
+rehearses all of it on any machine in about a minute.
 """
 
 from __future__ import annotations

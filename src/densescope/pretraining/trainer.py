@@ -103,9 +103,7 @@ def pretrain(
         torch.default_generator.manual_seed(settings.seed)
         learner = _build(method, settings)
         if start.weights is not None:
-            document[ORIGIN] = start_from(
-                start.weights, learner, method, start.weights_format
-            )
+            document[ORIGIN] = start_from(start.weights, learner, method, start.weights_format)
         # Of a resumed run, what it anchors to lies in its state.
         fresh = start.weights is None and not start.resume
         regularizer = build_regularizer(settings.regularizer, learner, fresh=fresh)

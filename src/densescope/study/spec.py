@@ -208,9 +208,7 @@ class StudySpec:
             InputError: a method, an architecture or a recipe does not exist or does not fit.
         """
         found = []
-        for seed, later, method, arm in product(
-            self.seeds, (False, True), self.methods, self.arms
-        ):
+        for seed, later, method, arm in product(self.seeds, (False, True), self.methods, self.arms):
             if (arm.start_run is not None) != later or method not in (arm.methods or (method,)):
                 continue
             training = self.by_method.get(method, self.training)
