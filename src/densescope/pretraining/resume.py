@@ -155,8 +155,10 @@ def start_from(
 def _fill_from_another(path: Path, learner: Learner[Any], name: str) -> dict[str, Tensor]:
     shape = learner.settings.backbone
     spec = BackboneSpec(name, shape.architecture, shape.loader_options)
-    model = load_backbone(path, spec).backbone.model
-    taken: dict[str, Tensor] = model.state_dict()
+    model = getattr(load_backbone(path, spec).backbone, "model", None)
+    if model is None:
+        raise CheckpointError(f"{path} ({name}) does not hold a timm network to begin with")
+    taken: dict[str, Tensor] = dict(model.state_dict())
     for encoder in learner.backbones().values():
         _fill(path, encoder.model, taken)
     return taken
