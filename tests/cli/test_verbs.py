@@ -84,6 +84,20 @@ def test_the_paper_definition_can_lead(swept: Path) -> None:
     assert "DSE (paper)" in result.stdout
 
 
+def test_another_rule_for_lambda_can_choose(swept: Path) -> None:
+    scores = swept / "scores"
+    by_run, by_one = (densescope("select", scores, *more) for more in ([], ["--lambda", "1"]))
+    for result in (by_run, by_one):
+        assert result.returncode == 0, result.stderr
+        assert re.search(r"3 definitions of DSE and all 3 rules|The pick depends on", result.stdout)
+    assert by_one.stdout.count("DSE (lambda") == 1
+    assert by_run.stdout.count("DSE (lambda") == 2
+    teacher = densescope("select", scores, "--for", "gram-teacher", "--lambda", "1")
+    assert teacher.returncode == 2
+    assert "--lambda" in teacher.stderr
+    assert "only with --for use" in teacher.stderr
+
+
 def numbers_in(text: str, row: str) -> list[str]:
     """The numbers, each with half its interval, of the first line that begins with a name."""
     line = next(line for line in text.splitlines() if line.strip().startswith(row))

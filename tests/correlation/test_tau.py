@@ -88,7 +88,7 @@ def test_raw_numbers_are_not_turned() -> None:
 def test_every_scored_metric_has_a_row_and_says_why_it_has_no_tau() -> None:
     scores, probes = run_of(HUMP, HUMP)
     found = correlate(scores, probes)
-    parts = ("dse", "separability", "effective_rank", "inter", "intra")
+    parts = ("dse", "separability", "effective_rank", "inter", "intra", "dse_lambda_shrunk")
     assert [row.number for row in found.rows] == [f"released.{part}" for part in parts]
     assert found.tau("lidar") is None
     with pytest.raises(RecordError, match="no number is named 'paper.dse'; there are: released"):

@@ -19,8 +19,8 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.report import ReportData, build_report_data, page, render_report, write_report
 from densescope.report.values import NOT_FINITE, Heading
-from densescope.selection import Alarm
-from densescope.selection.headline import headline
+from densescope.selection import Alarm, RunTable
+from densescope.selection.headline import across_choices, headline
 from tests.report.synthetic import choose, records, report
 
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>.pth"
@@ -113,6 +113,14 @@ def test_the_heading_is_not_said_twice_but_an_alternative_names_its_pick() -> No
     assert render_report(report(rows=rows, alternatives=False)).count(sentence) == 0
     other = headline(choose(rows, "paper"))
     assert render_report(report(rows=rows)).count(other) == 1
+
+
+def test_one_line_says_whether_the_pick_depends_on_definition_or_lambda() -> None:
+    rows = records(24)
+    sentence = across_choices(RunTable.of(rows))
+    assert sentence is not None
+    assert "definition" in sentence
+    assert f'id="across">{sentence}' in render_report(report(rows=rows))
 
 
 def test_every_number_can_be_read_without_scripts() -> None:

@@ -5,8 +5,9 @@ import statistics
 import pytest
 
 from densescope.errors import InputError
-from densescope.metrics.lambdas import run_lambda
-from densescope.selection import select_checkpoints
+from densescope.metrics import METRICS
+from densescope.metrics.lambdas import fixed_lambda, run_lambda, shrunk_lambda
+from densescope.selection import RunTable, select_checkpoints
 from tests.selection.runs import plain_run
 
 
@@ -65,6 +66,49 @@ def test_an_effective_rank_that_hardly_varies_is_a_warning() -> None:
     assert "The effective rank hardly varies" in select_checkpoints(flat).verdict
     for steady in (plain_run(separability), plain_run(separability, [0.46] * 3)):
         assert "hardly varies" not in select_checkpoints(steady).verdict
+
+
+def ranks_with(deviation: float) -> list[float]:
+    """Three effective ranks of this standard deviation, the largest of them 0.5."""
+    step = deviation * 1.5**0.5
+    return [0.5 - 2 * step, 0.5 - step, 0.5]
+
+
+def test_a_lambda_is_shrunk_towards_1_where_the_rank_hardly_varies() -> None:
+    separability = [0.0, 0.1, 0.3]
+    spread = statistics.pstdev(separability)
+    for deviation, weight in ((0.005, 0.5), (0.05, 100 / 101), (0.0005, 1 / 101)):
+        ranks = ranks_with(deviation)
+        ratio = spread / deviation
+        assert run_lambda(separability, ranks)[0] == pytest.approx(ratio)
+        assert shrunk_lambda(separability, ranks)[0] == pytest.approx(ratio**weight)
+    # a ratio below 1 is shrunk as its inverse is
+    low = shrunk_lambda([value / 1000 for value in separability], ranks_with(0.005))[0]
+    assert low == pytest.approx((spread / 1000 / 0.005) ** 0.5)
+    assert shrunk_lambda(separability, [0.5, 0.5, 0.5])[0] == 1
+    assert shrunk_lambda(separability[:2], [0.5, 0.4])[0] == 1
+    assert "to the power of 0.5, nearer to 1" in shrunk_lambda(separability, ranks_with(0.005))[1]
+
+
+def test_definitions_of_other_units_have_no_1_to_shrink_to() -> None:
+    for rule in (fixed_lambda, shrunk_lambda):
+        for definition in ("paper", "pooled"):
+            lambda_, note = rule([0.0, 0.1, 0.3], [0.3, 0.4, 0.5], definition=definition)
+            assert lambda_ is None
+            assert note.startswith(f"The definition {definition} has the run's lambda only")
+    assert fixed_lambda([0.0], [0.3])[0] == 1
+
+
+def test_the_row_of_the_shrunk_lambda_is_that_sum() -> None:
+    separability, ranks = [0.0, 0.1, 0.3], ranks_with(0.005)
+    column = RunTable.of(plain_run(separability, ranks)).column("released.dse_lambda_shrunk")
+    lambda_ = shrunk_lambda(separability, ranks)[0]
+    assert lambda_ is not None
+    assert column.lambda_ == pytest.approx(lambda_)
+    found = [estimate.value for estimate in column.series.values()]
+    expected = [s + lambda_ * r for s, r in zip(separability, ranks, strict=True)]
+    assert found == pytest.approx(expected)
+    assert "paper.dse_lambda_shrunk" not in METRICS
 
 
 def test_refusals() -> None:

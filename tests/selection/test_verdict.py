@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.selection import RunTable, select_checkpoints
-from densescope.selection.headline import by_definitions
+from densescope.selection.headline import across_choices
 from densescope.selection.result import Selection
 from tests.selection.runs import diverged, failed, noisy_run, plain_run, record
 
@@ -231,11 +232,34 @@ def in_both(separability: list[float], rank: list[float], paper_rank: list[float
 def test_whether_the_pick_depends_on_the_definition_is_one_line() -> None:
     separability = [0.0, 1.0, 2.0, 1.0, 0.5, 0.0]
     alike = in_both(separability, separability, [100 * s for s in separability])
-    assert by_definitions(alike) == "Both definitions of DSE pick the same checkpoint."
+    assert across_choices(alike) == (
+        "Both definitions of DSE and all 3 rules for lambda pick the same checkpoint."
+    )
     late = [0.0, 0.0, 0.0, 0.0, 9.0, 0.0]
     apart = in_both(separability, separability, late)
-    assert by_definitions(apart) == (
-        "The pick depends on the definition of DSE: released: epoch30.pth (epoch 30); paper: "
-        "epoch50.pth (epoch 50)."
+    assert across_choices(apart) == (
+        "The pick depends on the definition of DSE: released, released with lambda 1 and released "
+        "with shrunk lambda (1): epoch30.pth (epoch 30); paper: epoch50.pth (epoch 50)."
     )
-    assert by_definitions(RunTable.of(plain_run(separability))) is None
+
+
+def test_whether_the_pick_depends_on_lambda_is_one_line() -> None:
+    separability, rank = [0.0, 0.2, 0.4, 0.5, 0.4, 0.3], [0.4, 0.403, 0.402, 0.401, 0.4, 0.4]
+    assert across_choices(RunTable.of(plain_run(separability, rank))) == (
+        "The pick depends on the rule for lambda: released: epoch30.pth (epoch 30); released with "
+        "lambda 1 and released with shrunk lambda (1.46): epoch40.pth (epoch 40)."
+    )
+    alike = RunTable.of(plain_run(separability))
+    assert across_choices(alike) == "All 3 rules for lambda pick the same checkpoint."
+    assert across_choices(RunTable.of(plain_run(separability[:2]))) is None
+    table = RunTable.of(plain_run(separability, rank))
+    assert table.selection(lambda_choice="1").pick == "epoch40.pth"
+    assert table.selection(lambda_choice="1").lambda_ == 1
+    no_such = select_checkpoints(
+        plain_run([1, 2, 3], definition="paper"), definition="paper", lambda_choice="shrunk"
+    )
+    assert no_such.verdict.startswith(
+        "No checkpoint is picked. The definition paper has the run's lambda only: its two parts"
+    )
+    with pytest.raises(InputError, match="lambda is 'mine'; it must be one of run, 1, shrunk"):
+        select_checkpoints(table, lambda_choice="mine")

@@ -84,7 +84,8 @@ def correlate(
                 console.print(f"of several ways: {'; '.join(shared)}", soft_wrap=True)
             console.print(f"stored in {found.path}")
             correlations.append(found.correlation)
-        sentences = [found.sentence for found in judged.together]
+        across = [] if judged.across is None else [judged.across]
+        sentences = [*across, *(found.sentence for found in judged.together)]
         for sentence in [*sentences, *(found.sentence for found in judged.protocols)]:
             console.print(f"{output.name}, {sentence}", soft_wrap=True)
     if len(scores) > 1:

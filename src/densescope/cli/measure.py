@@ -21,6 +21,7 @@ from densescope.cli.tables import (
 )
 from densescope.cli.tables import console as make_console
 from densescope.errors import RecordError
+from densescope.metrics.lambdas import LambdaName
 from densescope.records import ScoreRecord, write_record
 from densescope.selection.rounds import images_of, saving
 
@@ -182,13 +183,23 @@ def select(
         Only("--for", "gram-teacher"),
     ] = 0.5,
     definition: o.DefinitionOption = "released",
+    lambda_choice: Annotated[
+        LambdaName,
+        option(
+            "Weight of the effective rank in DSE: the run's ratio of spreads, 1, or that ratio "
+            "shrunk towards 1 where the effective rank hardly varies.",
+            h.CHOICE,
+            name="--lambda",
+        ),
+        Only("--for", "use"),
+    ] = "run",
     layer: o.LayerOption = -1,
     config: ConfigOption = None,
 ) -> None:
     """Choose among the scored checkpoints."""
     from densescope.runs.run import read_run
     from densescope.selection import AlarmSettings, find_alarm, write_table
-    from densescope.selection.headline import by_definitions
+    from densescope.selection.headline import across_choices
     from densescope.selection.table import check_suffix
 
     for path in write or []:
@@ -197,7 +208,7 @@ def select(
     if purpose == "gram-teacher":
         _select_teacher(table, definition, layer, first_part, write or [])
         return
-    selection = table.selection(definition=definition, layer=layer)
+    selection = table.selection(definition=definition, layer=layer, lambda_choice=lambda_choice)
     alarm = find_alarm(table, AlarmSettings(definition=definition), layer=layer)
     console = make_console()
     console.print(selection_table(selection, alarm))
@@ -206,7 +217,7 @@ def select(
         fallen = ", whose lambda is taken over the fallen checkpoints too"
         console.print(f"By DSE alone{fallen if alarm.weighs_in(selection) else ''}:")
     console.print(selection.verdict, soft_wrap=True)
-    across = by_definitions(table, layer=layer)
+    across = across_choices(table, layer=layer)
     if across is not None:
         console.print(across, soft_wrap=True)
     for path in write or []:

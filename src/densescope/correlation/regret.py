@@ -11,6 +11,7 @@ from densescope.correlation.judge import Judge, RegretRow
 from densescope.correlation.pairing import check_pairs, probed_run, scored_table
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
+from densescope.metrics.lambdas import LAMBDAS
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.run_table import Column, RunTable
 
@@ -152,6 +153,23 @@ def _by_dse(judge: Judge, table: RunTable, definition: str, layer: int) -> list[
         judge.row(pick, pick_title, selection.pick, judge.scoring_seconds),
         judge.row(top, top_title, highest, judge.scoring_seconds),
         judge.of_shortlist(short, short_title, selection.shortlist),
+        *_by_lambda(judge, table, definition, layer),
+    ]
+
+
+def _by_lambda(judge: Judge, table: RunTable, definition: str, layer: int) -> list[RegretRow]:
+    """The picks by the other rules for lambda, where the definition has them."""
+    if DEFINITIONS[definition].lambda_by_default is None:
+        return []
+    return [
+        judge.row(
+            f"{definition}.pick_lambda_{rule.name}",
+            f"DSE pick ({definition}, {rule.label})",
+            table.selection(definition=definition, layer=layer, lambda_choice=rule.name).pick,
+            judge.scoring_seconds,
+        )
+        for rule in LAMBDAS.values()
+        if rule.name != "run"
     ]
 
 

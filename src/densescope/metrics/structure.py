@@ -8,7 +8,7 @@ from functools import partial
 
 from densescope.definitions import DEFINITIONS, Definition
 from densescope.estimate import Estimate
-from densescope.metrics.lambdas import linear_combination, run_lambda
+from densescope.metrics.lambdas import LITTLE_SPREAD, linear_combination, weighted_sum
 from densescope.metrics.metric import (
     Change,
     Computation,
@@ -44,21 +44,6 @@ STRUCTURE = Computation("dense_structure", "patches", _structure)
 
 def _separability(inter: Series, intra: Series) -> Derived:
     return Derived({name: linear_combination(inter[name], intra[name], -1.0) for name in inter})
-
-
-def _dse(definition: str, separability: Series, effective_rank: Series) -> Derived:
-    lambda_, note = run_lambda(
-        [estimate.value for estimate in separability.values()],
-        [estimate.value for estimate in effective_rank.values()],
-        definition=definition,
-    )
-    if lambda_ is None:
-        return Derived({}, note)
-    sums = {
-        name: linear_combination(separability[name], effective_rank[name], lambda_)
-        for name in separability
-    }
-    return Derived(sums, note, lambda_)
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             f"DSE ({name})",
             definition.separability_unit,
             "higher",
-            Derivation((separability, rank), partial(_dse, name)),
+            Derivation((separability, rank), partial(weighted_sum, name, "run")),
             "Dense representation structure estimator: separability + lambda x effective rank.",
             "Lambda is std(separability) / std(effective rank) over the checkpoints of a run, so "
             "DSE of a checkpoint changes when other checkpoints are scored.",
@@ -230,7 +215,27 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 source,
                 heading=f"DSE (lambda = {definition.lambda_by_default:g})",
                 changes_with=BY_GROUP,
-                judged=False,
+                chooses=False,
+            )
+        )
+        rows.append(
+            Metric(
+                f"{name}.dse_lambda_shrunk",
+                f"DSE (shrunk lambda, {name})",
+                definition.separability_unit,
+                "higher",
+                Derivation((separability, rank), partial(weighted_sum, name, "shrunk")),
+                "DSE with a lambda nearer to 1 the less the effective rank varies over the run.",
+                "Lambda is r ** w: r = std(separability) / std(effective rank) over the "
+                "checkpoints of the run, w = v / (v + t), v the variance of the effective rank, "
+                f"and t the square of {LITTLE_SPREAD:.0%} of its largest value. So it is the run's "
+                "lambda where the effective rank varies by several percent, its square root at "
+                f"{LITTLE_SPREAD:.0%}, and 1 without spread.",
+                "Where r is near 1, or the effective rank varies much, it is the run's DSE.",
+                "this package",
+                heading="DSE (shrunk lambda)",
+                changes_with=BY_GROUP,
+                overview=False,
                 chooses=False,
             )
         )

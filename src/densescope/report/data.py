@@ -16,6 +16,7 @@ from densescope.report.previews import Previews
 from densescope.report.values import LEVEL, Curve, Heading, ShownValue
 from densescope.report.views import Checkpoint, DefinitionPanel, build_view
 from densescope.selection import RunTable
+from densescope.selection.headline import across_choices
 
 if TYPE_CHECKING:
     from densescope.selection import Alarm, Selection
@@ -42,6 +43,7 @@ class ReportData:
         alarm: what the alarm says of the run as a whole; empty where it is silent.
         by_dse: what the pick beside an alarm rests on, in words.
         go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
+        across: whether the pick depends on the definition of DSE or the rule for lambda, in words.
     """
 
     title: str
@@ -58,6 +60,7 @@ class ReportData:
     alarm: str = ""
     by_dse: str = ""
     go_back_to: str = ""
+    across: str = ""
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -133,6 +136,7 @@ def build_report_data(
         alarm="" if alarm is None else alarm.sentence,
         by_dse=_by_dse(alarm, selection),
         go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",
+        across=(across_choices(table, layer=selection.layer) if selection else None) or "",
     )
 
 

@@ -21,6 +21,7 @@ from densescope.errors import RecordError
 from densescope.records import ProbeRecord, write_json
 from densescope.runs.store import RunStore
 from densescope.selection import RunTable, schedule_breaks
+from densescope.selection.headline import across_choices
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class CorrelatedRun:
         by_set: ``<dataset>-<protocol>`` to what that set of probes says.
         together: what several labelled sets say together, one entry per protocol.
         protocols: what two protocols on one labelled set say differently.
+        across: whether the pick depends on the definition of DSE or the rule for lambda.
     """
 
     by_set: Mapping[str, Judgement]
     together: tuple[SetsJudgement, ...]
     protocols: tuple[ProtocolDifference, ...]
+    across: str | None = None
 
 
 def judge_run(
@@ -114,7 +117,7 @@ def correlate_run(
             "protocols": [difference.to_json() for difference in protocols],
         }
         write_json(document, store.folder / "correlation" / "sets.json")
-    return CorrelatedRun(found, together, protocols)
+    return CorrelatedRun(found, together, protocols, across_choices(table, layer=layer))
 
 
 def probe_sets_of(store: RunStore) -> dict[str, list[ProbeRecord]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
+from densescope.metrics.lambdas import LAMBDAS, LEAST_CHECKPOINTS
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.run_table import RunTable
 from densescope.selection.words import listed, phrase
@@ -39,31 +40,6 @@ def headline(selection: Selection) -> str:
     return f"Use {phrase(pick)}."
 
 
-def by_definitions(table: RunTable, *, layer: int = -1) -> str | None:
-    """Whether the pick depends on the definition of DSE, as a sentence.
-
-    Args:
-        table: of the run.
-        layer: whose scores.
-
-    Returns:
-        ``None`` where fewer than two definitions name a pick.
-    """
-    picks: dict[str, list[str]] = {}
-    for definition, chosen in selections_by_definition(table, layer=layer).items():
-        if chosen.pick is not None:
-            at = phrase(chosen.row(chosen.pick))
-            picks.setdefault(at, []).append(definition)
-    count = sum(map(len, picks.values()))
-    if count < 2:
-        return None
-    if len(picks) == 1:
-        which = "Both" if count == 2 else f"All {count}"
-        return f"{which} definitions of DSE pick the same checkpoint."
-    each = "; ".join(f"{' and '.join(names)}: {at}" for at, names in picks.items())
-    return f"The pick depends on the definition of DSE: {each}."
-
-
 def selections_by_definition(table: RunTable, *, layer: int = -1) -> dict[str, Selection]:
     """Definition -> the choice by it, for all that were scored."""
     chosen = {}
@@ -73,6 +49,56 @@ def selections_by_definition(table: RunTable, *, layer: int = -1) -> dict[str, S
         except RecordError:
             continue
     return chosen
+
+
+def across_choices(table: RunTable, *, layer: int = -1) -> str | None:
+    """Whether the pick depends on the definition of DSE, or on the rule for lambda: one sentence.
+
+    Args:
+        table: of the run.
+        layer: whose scores.
+
+    Returns:
+        ``None`` where fewer than two ways name a pick. With fewer than three checkpoints all rules
+        for lambda are one, and are not compared.
+    """
+    found = selections_by_definition(table, layer=layer)
+    by_definition = [one for one in found.values() if one.pick is not None]
+    by_lambda = [
+        table.selection(definition=one.definition, layer=layer, lambda_choice=rule)
+        for one in by_definition
+        if DEFINITIONS[one.definition].lambda_by_default is not None
+        and len(one.rows) >= LEAST_CHECKPOINTS
+        for rule in LAMBDAS
+    ]
+    kinds = {"definition of DSE": by_definition, "rule for lambda": by_lambda}
+    kinds = {kind: ways for kind, ways in kinds.items() if len(ways) > 1}
+    if not kinds:
+        return None
+    picks: dict[str, dict[str, None]] = {}
+    for one in (way for ways in kinds.values() for way in ways):
+        picks.setdefault(phrase(one.row(str(one.pick))), {})[_way(one)] = None
+    if len(picks) == 1:
+        which = " and ".join(_all(len(ways), kind) for kind, ways in kinds.items())
+        return f"{which[0].upper()}{which[1:]} pick the same checkpoint."
+    differing = [kind for kind, ways in kinds.items() if len({way.pick for way in ways}) > 1]
+    each = "; ".join(f"{listed(list(ways))}: {at}" for at, ways in picks.items())
+    return f"The pick depends on the {' and on the '.join(differing)}: {each}."
+
+
+def _all(count: int, kind: str) -> str:
+    """``all 3 definitions of DSE``, ``both rules for lambda``."""
+    first, *rest = kind.split()
+    return f"{'both' if count == 2 else f'all {count}'} {' '.join([f'{first}s', *rest])}"
+
+
+def _way(chosen: Selection) -> str:
+    """``paper``, ``released with shrunk lambda (0.71)``."""
+    if chosen.lambda_choice == "run":
+        return chosen.definition
+    label = LAMBDAS[chosen.lambda_choice].label
+    value = f" ({chosen.lambda_:.3g})" if chosen.lambda_choice != "1" else ""
+    return f"{chosen.definition} with {label}{value}"
 
 
 def tie(selection: Selection) -> str:

@@ -103,7 +103,7 @@ class Selection:
     Attributes:
         definition: row of ``DEFINITIONS``.
         layer: which layer's features were scored; -1 is the last.
-        lambda_: lambda of the run, or ``None`` where it is not defined; ``"lambda"`` in JSON.
+        lambda_: lambda of DSE, or ``None`` where it is not defined; ``"lambda"`` in JSON.
         lambda_note: a sentence about it.
         rows: the scored checkpoints in order of step.
         candidates: names of the local maxima in order of step.
@@ -123,6 +123,7 @@ class Selection:
         saving: what a race saved, as a sentence; ``None`` for records of no race.
         stitched: how the files of the run tell of more than one training, as a sentence; ``None``
             where they tell of one, or nothing.
+        lambda_choice: the rule for lambda, row of ``LAMBDAS``.
     """
 
     definition: str
@@ -145,6 +146,7 @@ class Selection:
     unscored_after: tuple[str, ...] = ()
     diverged: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()
+    lambda_choice: str = "run"
 
     @property
     def images_differ(self) -> bool:

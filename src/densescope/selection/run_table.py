@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from densescope.definitions import check_definition
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate
 from densescope.metrics import METRICS, Derivation, Metric
+from densescope.metrics.lambdas import weighted_sum
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.traits import check_same_run
 from densescope.selection.words import with_error
@@ -97,7 +99,7 @@ class RunTable:
     settings: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     _columns: dict[tuple[str, int], Column] = field(default_factory=dict, repr=False)
-    _selections: dict[tuple[str, int], Selection] = field(default_factory=dict, repr=False)
+    _selections: dict[tuple[str, int, str], Selection] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -189,19 +191,35 @@ class RunTable:
             for r in self.scored
         )
 
-    def selection(self, *, definition: str = "released", layer: int = -1) -> Selection:
+    def dse(self, definition: str, layer: int = -1, lambda_choice: str = "run") -> Column:
+        """DSE by one definition and one rule for lambda; empty and with a note without a lambda.
+
+        Raises:
+            InputError: there is no such definition or rule.
+            RecordError: the parts have unequal numbers of replicates.
+        """
+        check_definition(definition)
+        parts = (f"{definition}.separability", f"{definition}.effective_rank")
+        made_by = Derivation(parts, partial(weighted_sum, definition, lambda_choice))
+        return self._derived(METRICS[f"{definition}.dse"], made_by, layer)
+
+    def selection(
+        self, *, definition: str = "released", layer: int = -1, lambda_choice: str = "run"
+    ) -> Selection:
         """The choice among the checkpoints, made once; see :func:`select_checkpoints`.
 
         Raises:
-            InputError: an unknown definition.
+            InputError: an unknown definition or rule for lambda.
             RecordError: nothing was scored, or not in this definition or at this layer.
         """
         from densescope.selection.select import select_checkpoints
 
-        if (definition, layer) not in self._selections:
-            chosen = select_checkpoints(self, definition=definition, layer=layer)
-            self._selections[definition, layer] = chosen
-        return self._selections[definition, layer]
+        key = (definition, layer, lambda_choice)
+        if key not in self._selections:
+            self._selections[key] = select_checkpoints(
+                self, definition=definition, layer=layer, lambda_choice=lambda_choice
+            )
+        return self._selections[key]
 
     def rows(self, *, definition: str = "released", layer: int = -1) -> list[dict[str, Any]]:
         """One flat row per scored checkpoint, as ``densescope select --write`` writes it.

@@ -22,6 +22,7 @@ def select_checkpoints(
     *,
     definition: str = "released",
     layer: int = -1,
+    lambda_choice: str = "run",
     window: int = WINDOW,
     shortlist_size: int = SHORTLIST_SIZE,
     level: float = 0.95,
@@ -29,7 +30,7 @@ def select_checkpoints(
     """Choose among the checkpoints of one run by DSE.
 
     ``DSE = separability + lambda * effective_rank`` with ``separability = M_inter - M_intra`` and
-    ``lambda`` of :func:`~densescope.metrics.lambdas.run_lambda`. Candidates are the
+    ``lambda`` of the rule ``lambda_choice``. Candidates are the
     :func:`local_maxima` of DSE over the steps, the :func:`shortlist` holds the highest of them,
     :func:`pick_peak` names one. The order of the records does not matter. Numbers of two methods
     do not compare.
@@ -45,13 +46,16 @@ def select_checkpoints(
             is not finite, are left out and named.
         definition: row of :data:`~densescope.definitions.DEFINITIONS`.
         layer: which layer's scores.
+        lambda_choice: row of :data:`~densescope.metrics.lambdas.LAMBDAS`: ``"run"`` (the paper's),
+            ``"1"`` or ``"shrunk"``; definitions other than ``"released"`` have ``"run"`` only.
         window: checkpoints on either side of a candidate, at least 1.
         shortlist_size: at least 1.
         level: confidence of intervals, between 0 and 1.
 
     Returns:
-        The choice. Without a lambda (``"paper"``, fewer than three checkpoints or no spread) it
-        has rows but no DSE, candidates or pick.
+        The choice. Without a lambda (a definition other than ``"released"`` with fewer than three
+        checkpoints, no spread or another ``lambda_choice``) it has rows but no DSE, candidates or
+        pick.
 
     Raises:
         InputError: an argument out of its range.
@@ -71,7 +75,7 @@ def select_checkpoints(
     table = RunTable.of(records)
     points = [point for point in table.points(definition, layer) if point.is_finite]
     failed = _left_out(table, points)
-    dse = table.column(f"{definition}.dse", layer)
+    dse = table.dse(definition, layer, lambda_choice)
     rows = _rows(table, points, dse)
     scored = [record for record in table.scored if record not in failed]
     values = [row.dse.value for row in rows if row.dse is not None]
@@ -107,6 +111,7 @@ def select_checkpoints(
         images=max((row.images for row in rows if row.images is not None), default=None),
         saving=saving(table.records),
         stitched=stitched(schedule_breaks(table.records)),
+        lambda_choice=lambda_choice,
     )
     return replace(selection, verdict=verdict(selection, window=window))
 
