@@ -22,6 +22,7 @@ LAYERS = {
     "_version": 0,
     "errors": 0,
     "definitions": 1,
+    "layers": 1,
     "estimate": 1,
     "files": 1,
     "locks": 2,

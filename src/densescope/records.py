@@ -129,6 +129,8 @@ class ProbeRecord:
         details: whatever else the protocol reports (per-class IoU, chosen learning rate, ...).
         images: names, blocks, folds and pixel counts of the test images, from which intervals that
             are paired over checkpoints are computed; empty where a probe has none.
+        layers: layer (as text) -> ``"values"`` of a probe of this layer alone for each seed, and
+            ``"counts"`` of its test images as in ``images``; empty where no layers were asked for.
         checkpoint: sha256, format, architecture, coverage.
         provenance: data fingerprints, settings, versions, device.
         timing: seconds per stage and the time of writing.
@@ -145,6 +147,7 @@ class ProbeRecord:
     error: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)

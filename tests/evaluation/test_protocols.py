@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import pytest
 from docs.made import made
 
-from densescope.correlation.measures import MEASURES
 from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.datasets import SegmentationSet, open_dataset
+from densescope.evaluation.measures import MEASURES
 from densescope.evaluation.probes import (
     PROTOCOLS,
     ProbeData,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -57,7 +58,9 @@ def vit_weights(
     return weights
 
 
-def vit_features(weights: Weights, images: Tensor, *, heads: int = HEADS) -> Features:
+def vit_features(
+    weights: Weights, images: Tensor, *, heads: int = HEADS, layers: Sequence[int] = (-1,)
+) -> Features:
     """Forward pass of :func:`vit_weights`, with registers, layer scale and SwiGLU if present."""
     tokens = F.conv2d(
         images,
@@ -76,12 +79,14 @@ def vit_features(weights: Weights, images: Tensor, *, heads: int = HEADS) -> Fea
         registers = weights["register_tokens"].expand(len(images), -1, -1)
         tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], 1)
         prefix += registers.shape[1]
+    grids = []
     for block in range(DEPTH):
         tokens = _block(weights, f"blocks.{block}", tokens, heads)
+        patches = _norm(weights, "norm", tokens)[:, prefix:]
+        grids.append(patches.transpose(1, 2).unflatten(2, (rows, columns)))
     tokens = _norm(weights, "norm", tokens)
-    grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
     image = tokens[:, 0] if prefix else tokens.mean(1)
-    return Features((grid,), image)
+    return Features(tuple(grids[layer] for layer in layers), image)
 
 
 def _norm(weights: Weights, name: str, tokens: Tensor) -> Tensor:

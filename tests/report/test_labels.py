@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from densescope.correlation.measures import MEASURES, measure_of
+from densescope.evaluation.measures import MEASURES, measure_of
 from densescope.records import ProbeRecord
 from densescope.report import ReportData, build_report_data, render_report
 from densescope.report.figures import build_figures

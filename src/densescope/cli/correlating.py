@@ -94,7 +94,7 @@ def correlate(
 
 def _too_few(where: str, correlation: Correlation) -> str:
     from densescope.correlation.kendall import LEAST_CHECKPOINTS
-    from densescope.correlation.measures import measure_of
+    from densescope.evaluation.measures import measure_of
 
     return (
         f"Kendall's tau with {measure_of(correlation.measure).title} needs at least "
@@ -123,8 +123,8 @@ def _notes(row: RegretRow) -> list[str]:
 
 
 def _correlation_table(probe_set: str, correlation: Correlation) -> Table:
-    from densescope.correlation.measures import measure_of
     from densescope.correlation.paper import paper_tau
+    from densescope.evaluation.measures import measure_of
 
     made = table(
         f"Kendall tau-b with {measure_of(correlation.measure).title} ({probe_set})",
@@ -157,7 +157,7 @@ def mean_table(mean: MeanCorrelation) -> Table:
 
 
 def _regret_table(regret: RegretTable, shared: Sequence[str]) -> Table:
-    from densescope.correlation.measures import measure_of
+    from densescope.evaluation.measures import measure_of
 
     measure = measure_of(regret.measure)
     made = table(

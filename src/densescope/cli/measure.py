@@ -16,7 +16,7 @@ from densescope.cli.tables import (
     backbone_in_words,
     score_table,
     selection_table,
-    sweep_table,
+    sweep_tables,
     teacher_table,
 )
 from densescope.cli.tables import console as make_console
@@ -76,7 +76,8 @@ def sweep(
         )
     if not records:
         return 0
-    console.print(sweep_table(records))
+    for made in sweep_tables(records):
+        console.print(made)
     _note_fewer(console, records, scoring.images_count)
     return _finish(console, output, records, progress.left_out, choose=part.count == 1)
 
@@ -120,9 +121,9 @@ def _choice(records: list[ScoreRecord]) -> str:
     from densescope.selection import RunTable
     from densescope.selection.headline import headline
 
-    layer = next(int(list(record.scores)[-1]) for record in records if record.scores)
+    table = RunTable.of(records)
     try:
-        selection = RunTable.of(records).selection(layer=layer)
+        selection = table.selection(layer=table.last_layer)
     except RecordError as error:
         return f"no choice can be made: {error}"
     if selection.lambda_ is None or selection.pick is None or len(selection.rows) < 2:

@@ -17,11 +17,12 @@ from densescope.cli.parsing import (
     count_or_auto,
     file,
     from_options,
+    layers_option,
     option,
     place,
-    whole_numbers,
 )
 from densescope.definitions import DefinitionName
+from densescope.layers import Layers
 
 if TYPE_CHECKING:
     from densescope.features.names import CheckpointNames
@@ -163,10 +164,8 @@ class ScoringOptions:
         file("Images without labels: a folder, tar shards, or a saved image set.", h.MAIN),
     ]
     layers: Annotated[
-        tuple[int, ...],
-        option(
-            "Blocks to score, such as -1 or -4,-1.", converter=whole_numbers, metavar="INT,INT,..."
-        ),
+        Layers,
+        layers_option("Blocks to score, such as -4,-1; all scores every block in one pass."),
     ] = (-1,)
     seed: Annotated[int, option("Seed of the drawn images and of the clusterings.")] = 0
     set: Annotated[

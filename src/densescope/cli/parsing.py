@@ -16,6 +16,7 @@ from cyclopts.config import Dict
 from densescope.cli import headings
 from densescope.cli.failures import UsageError
 from densescope.errors import DensescopeError
+from densescope.layers import ALL, Layers
 from densescope.toml import read_toml
 
 _P = ParamSpec("_P")
@@ -56,11 +57,16 @@ def option(
         "show_choices": None if metavar is None else False,
         "validator": None if least is None else partial(_check_least, least),
         "converter": converter,
-        "n_tokens": None if converter is not whole_numbers else 1,
-        "allow_leading_hyphen": None if converter is not whole_numbers else True,
+        "n_tokens": 1 if converter in (whole_numbers, layers_or_all) else None,
+        "allow_leading_hyphen": True if converter in (whole_numbers, layers_or_all) else None,
     }
     # What is not asked is left to the group of options.
     return Parameter(help=help, **{key: value for key, value in asked.items() if value is not None})
+
+
+def layers_option(help: str, group: Group | None = None) -> Parameter:
+    """An option that takes layers by number, or all of them."""
+    return option(help, group, metavar="all|INT,INT,...", converter=layers_or_all)
 
 
 def _check_least(least: float, kind: Any, value: Any) -> None:
@@ -108,6 +114,20 @@ def whole_numbers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
             f"{_typed_as(tokens[0])} {tokens[0].value!r} is not a list of whole numbers such as -1 "
             "or 0,1"
         ) from None
+
+
+def layers_or_all(kind: Any, tokens: Sequence[Token]) -> Layers:
+    """``"all"``, or blocks by number.
+
+    Raises:
+        UsageError: neither.
+    """
+    if tokens[-1].value == ALL:
+        return ALL
+    try:
+        return whole_numbers(kind, tokens)
+    except UsageError as error:
+        raise UsageError(f"{error}; all means every block") from None
 
 
 def count_or_auto(kind: Any, tokens: Sequence[Token]) -> Literal["auto"] | int:

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from densescope.definitions import DEFINITIONS
+from densescope.evaluation.measures import measure_of
 from densescope.metrics import METRICS
 from densescope.metrics.lambdas import linear_combination
-from densescope.records import ScoreRecord
+from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.rounds import images_of
 from densescope.selection.run_table import RunTable
 from densescope.selection.words import dse_title, signed, with_error
@@ -57,6 +58,16 @@ def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
     return made
 
 
+FEW_LAYERS = 4  # that fit on a line
+
+
+def sweep_tables(records: Sequence[ScoreRecord]) -> list[Table]:
+    """The metrics of the overview, and last minus best layer where several were scored."""
+    overview = [metric.name for metric in METRICS.values() if metric.overview]
+    layers = layer_table(RunTable.of(records), overview)
+    return [sweep_table(records), *([] if layers is None else [layers])]
+
+
 def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
     """One line per checkpoint with the metrics of the overview."""
     run = RunTable.of(records)
@@ -83,16 +94,54 @@ def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
     return made
 
 
+def layer_table(run: RunTable, names: Sequence[str]) -> Table | None:
+    """Last minus best layer: a line per checkpoint, a column per metric or set of probes.
+
+    Returns:
+        ``None`` where fewer than two layers were measured.
+    """
+    gaps = {name: found for name in names if (found := run.layer_gaps(name))}
+    if not gaps:
+        return None
+    probed = {name: measure_of(run.probes[name][0].measure) for name in gaps if name in run.probes}
+    titles = {name: f"{measure.title} ({measure.difference})" for name, measure in probed.items()}
+    heads = [titles[name] if name in probed else METRICS[name].short for name in gaps]
+    rows: Sequence[ScoreRecord | ProbeRecord] = run.records
+    rows = rows or run.probes[next(iter(gaps))]
+    made = table(
+        "last minus best layer (± half of the 95 % interval; in brackets the best layer)",
+        ["checkpoint", rows[0].unit, *heads],
+    )
+    for row in rows:
+        cells = [
+            found[row.name].text(probed[name].scale if name in probed else 1)
+            if row.name in found
+            else "–"
+            for name, found in gaps.items()
+        ]
+        made.add_row(Text(row.name), str(row.step), *cells)
+    return made
+
+
 def score_table(record: ScoreRecord) -> Table:
-    """Every stored metric of one checkpoint, a column per layer."""
-    layers = list(record.scores)
-    made = table(record.name, ["metric", *(f"layer {layer}" for layer in layers), "seed spread"])
-    for metric in record.scores[layers[0]]:
-        estimates = [record.scores[layer][metric] for layer in layers]
-        spread = estimates[-1].seed_spread
+    """Every stored metric of one checkpoint: at its layers, and last minus best of them.
+
+    Of more than four layers only the last is shown; the record holds all.
+    """
+    run = RunTable.of([record])
+    shown = run.layers if len(run.layers) <= FEW_LAYERS else run.layers[-1:]
+    layers = [str(layer) for layer in shown]
+    several = ["last minus best layer"] if len(run.layers) > 1 else []
+    heads = ["metric", *(f"layer {layer}" for layer in layers), *several, "seed spread"]
+    made = table(record.name, heads)
+    for metric in record.scores[layers[-1]]:
+        estimates = [record.scores[layer].get(metric) for layer in layers]
+        gap = run.layer_gaps(metric).get(record.name) if several else None
+        spread = estimates[-1].seed_spread if estimates[-1] else None
         made.add_row(
             metric,
             *(with_error(estimate) for estimate in estimates),
+            *(["" if gap is None else gap.text()] if several else []),
             "" if spread is None else f"{spread:.2g}",
         )
     return made

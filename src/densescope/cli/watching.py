@@ -23,6 +23,7 @@ from densescope.cli.failures import (
 )
 from densescope.cli.parsing import ConfigOption, Only, Place, file, from_options, option, place
 from densescope.cli.tables import console as make_console
+from densescope.layers import ALL
 from densescope.metrics.lambdas import linear_combination
 from densescope.selection.headline import tie
 from densescope.selection.words import SINGLE_LAMBDA, dse_title, with_error
@@ -125,8 +126,13 @@ def watch(
     from densescope.runs.watch import watch_run
 
     console, reasons = make_console(), Reasons()
-    layers = ",".join(map(str, scoring.layers))
-    if watching.layer not in scoring.settings().layers:
+    if not scoring.settings().scores_layer(watching.layer):
+        asked = scoring.layers
+        layers = (
+            "all, whose numbers count from the last, -1"
+            if asked == ALL
+            else ",".join(map(str, asked))
+        )
         raise UsageError(f"--layer {watching.layer} is not among --layers {layers}")
     result = watch_run(
         run_folder,

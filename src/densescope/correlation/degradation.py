@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from densescope.correlation.measures import measure_of
+from densescope.evaluation.measures import measure_of
 from densescope.selection import Change
 from densescope.selection.change import is_beyond_noise
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from densescope.correlation.measures import Measure, find_measure
 from densescope.errors import RecordError
+from densescope.evaluation.measures import Measure, find_measure
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.run_table import RunTable
 from densescope.selection.traits import Trait, check_alike

@@ -9,8 +9,8 @@ from itertools import combinations
 from typing import Any
 
 from densescope.correlation.kendall import kendall_tau
-from densescope.correlation.measures import measure_of
 from densescope.correlation.pairing import ProbedRun, probed_run
+from densescope.evaluation.measures import measure_of
 from densescope.records import ProbeRecord
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -82,12 +82,14 @@ class BackboneScore:
         scores: layer (as text) -> number -> estimate.
         preview: patch grids of the last requested layer, ``images dim rows columns``.
         grid: its rows and columns.
+        shapes: layer -> rows, columns and dim of its patch grid.
         seconds: time per stage: those of :class:`BackboneFeatures` and each computation.
     """
 
     scores: Mapping[str, Mapping[str, Estimate]]
     preview: Tensor
     grid: tuple[int, int]
+    shapes: Mapping[str, tuple[int, int, int]]
     seconds: Mapping[str, float]
 
 
@@ -160,7 +162,7 @@ def score_features(
     scores = compute_metrics(
         extracted.patches,
         extracted.image,
-        settings,
+        replace(settings, layers=extracted.layers),
         device=target,
         views=features.views,
         sample_ids=features.sample_ids,
@@ -169,7 +171,13 @@ def score_features(
     )
     few = extracted.patches[-1][:PREVIEW_IMAGES].transpose(1, 2).cpu()
     preview = few.reshape(*few.shape[:2], *extracted.grid)
-    return BackboneScore(scores, preview, extracted.grid, seconds)
+    shapes = {
+        str(layer): (*grid, patches.shape[2])
+        for layer, grid, patches in zip(
+            extracted.layers, extracted.grids, extracted.patches, strict=True
+        )
+    }
+    return BackboneScore(scores, preview, extracted.grid, shapes, seconds)
 
 
 @contextmanager

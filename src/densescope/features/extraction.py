@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from densescope.errors import NOT_FINITE, InputError
 from densescope.features.batching import Batching
 from densescope.features.prefetched import Images
+from densescope.layers import Layers, resolve_layers
 
 if TYPE_CHECKING:
     from densescope.features.backbones import Backbone, Features
@@ -31,11 +33,13 @@ class ExtractedFeatures:
         image: ``images dim``, the class token or what the backbone has in its place; always on
             the CPU.
         grids: per layer the rows and columns its patches form.
+        layers: the layers; ``"all"`` has become numbers.
     """
 
     patches: tuple[Tensor, ...]
     image: Tensor
     grids: tuple[tuple[int, int], ...]
+    layers: tuple[int, ...]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -47,7 +51,7 @@ def extract(
     backbone: Backbone,
     pixels: Images,
     *,
-    layers: tuple[int, ...] = (-1,),
+    layers: Layers = (-1,),
     batch_size: int | Batching | None = None,
     device: str = "auto",
     precision: str = "float32",
@@ -64,7 +68,8 @@ def extract(
             given images laid out like that.
         pixels: ``images 3 rows columns``, uint8 or floating point in [0, 1]; those of a
             :class:`~densescope.features.prefetched.PrefetchedTensor` are waited for batch by batch.
-        layers: blocks to read, ``-1`` is the last.
+        layers: blocks to read in one forward pass, ``-1`` is the last; ``"all"`` reads every
+            block.
         batch_size: images at once; found out where it is left out, and kept from call to call by
             a :class:`~densescope.features.batching.Batching`. Does not change the result beyond
             rounding.
@@ -79,20 +84,21 @@ def extract(
     Raises:
         InputError: an argument is impossible, a feature is NaN or infinite (the text names the
             image), the features do not have the promised shape, or memory ran out.
+        OptionError: a layer does not exist.
     """
     _check(pixels, precision)
-    images = len(pixels)
+    images, wanted = len(pixels), resolve_layers(layers, getattr(backbone, "depth", None))
     patches: list[Tensor] = []
     vectors: list[Tensor] = []
     grids: tuple[tuple[int, int], ...] = ()
-    for rows, features in _batches(backbone, pixels, layers, batch_size, device, precision):
+    for rows, features in _batches(backbone, pixels, wanted, batch_size, device, precision):
         if not patches:
             grids = tuple((grid.shape[2], grid.shape[3]) for grid in features.patches)
             patches = _allocate(images, features.patches, stay)
         for layer, grid in zip(patches, features.patches, strict=True):
             layer[rows] = grid.flatten(2).transpose(1, 2)
         vectors.append(features.image.float())
-    return ExtractedFeatures(tuple(patches), torch.cat(vectors).cpu(), grids)
+    return ExtractedFeatures(tuple(patches), torch.cat(vectors).cpu(), grids, wanted)
 
 
 def extract_image_vectors(
@@ -279,7 +285,30 @@ def _allocate(images: int, grids: Sequence[Tensor], stay: bool) -> list[Tensor]:
     device = grids[0].device
     needed = 4 * sum(math.prod(shape) for shape in shapes)
     there = stay and needed <= KEPT_SHARE * free_bytes(device)
+    if not there:
+        _check_memory(needed, images, len(shapes))
     return [torch.empty(shape, device=device if there else "cpu") for shape in shapes]
+
+
+def _check_memory(needed: int, images: int, layers: int) -> None:
+    """Refuse what would end the process: Linux hands out memory that it does not have."""
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise InputError(
+            f"the patch features of {layers} layer{'s' * (layers != 1)} of {images:,} images take "
+            f"{needed / 1e9:.1f} GB and {available / 1e9:.1f} GB of memory are free: name fewer "
+            "layers (--layers) or take fewer images (--images-count)"
+        )
+
+
+def available_bytes() -> int | None:
+    """Memory that a process can still use without swapping; ``None`` where it is not known."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
 
 
 def free_bytes(device: torch.device) -> int:

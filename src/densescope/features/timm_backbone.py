@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densescope.errors import OptionError
 from densescope.features.protocol import Features
+from densescope.layers import block_of
 
 
 class TimmBackbone(nn.Module):
@@ -52,7 +52,7 @@ class TimmBackbone(nn.Module):
         Raises:
             OptionError: a layer does not exist.
         """
-        wanted = [self._index(layer) for layer in layers]
+        wanted = [block_of(layer, self.depth) for layer in layers]
         taken = sorted(set(wanted))
         final, grids = self.model.forward_intermediates(
             images, indices=taken, norm=True, output_fmt="NCHW"
@@ -63,14 +63,6 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The last patch grid, so that the module can be wrapped like any other."""
         return self.features(images).patches[0]
-
-    def _index(self, layer: int) -> int:
-        if not -self.depth <= layer < self.depth:
-            raise OptionError(
-                f"layer {layer} does not exist: this backbone has {self.depth} "
-                f"(0 to {self.depth - 1}, or -1 to -{self.depth})"
-            )
-        return layer % self.depth
 
     def _image_vector(self, final: Tensor) -> Tensor:
         if final.ndim == 3:

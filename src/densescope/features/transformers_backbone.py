@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from densescope.errors import InputError, OptionError
+from densescope.errors import InputError
 from densescope.features.protocol import Features
+from densescope.layers import block_of
 
 # Their forward applies the last norm to the class token alone; here it goes over all tokens, as in
 # the patch tokens of open_clip and timm.
@@ -57,11 +58,8 @@ class TransformersBackbone(nn.Module):
         Raises:
             OptionError: a layer does not exist.
         """
-        for layer in layers:
-            if not -self.depth <= layer < self.depth:
-                raise OptionError(f"layer {layer} does not exist: this backbone has {self.depth}")
+        indices = [block_of(layer, self.depth) for layer in layers]
         out = self.model(images, output_hidden_states=True, **self._extra(images))
-        indices = [layer % self.depth for layer in layers]
         return (
             self._from_tokens(images, out, indices)
             if self.tokens

@@ -81,10 +81,12 @@ class Derivation:
         of: the metrics it is made of.
         derive: their series in that order to its own. All hold the same checkpoints, those
             where every one is finite.
+        over_run: whether the value of a checkpoint depends on the other checkpoints.
     """
 
     of: tuple[str, ...]
     derive: Callable[..., Derived]
+    over_run: bool = False
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ RIVAL_METRICS = (
         "CLID",
         "standard deviations",
         "higher",
-        Derivation(("cluster_learnability", "twonn"), _standardized),
+        Derivation(("cluster_learnability", "twonn"), _standardized, over_run=True),
         "How learnable and how expressive the features are, in one number.",
         "Cluster learnability plus TwoNN dimension, each standardized over the checkpoints of the "
         "run. So the value of a checkpoint changes when other checkpoints are scored.",

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from densescope.errors import InputError
+from densescope.layers import ALL, Layers
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class ScoreSettings:
     """What the numbers depend on; two scores compare only where these agree.
 
     Attributes:
-        layers: blocks whose patch features are scored; negative counts from the end.
+        layers: blocks whose patch features are scored; negative counts from the end. ``"all"``
+            scores every block of the backbone in one forward pass.
         normalize: L2-normalize patch vectors first (METHOD of the released command).
         local_clusters: k of the k-means within one image.
         global_clusters: k of the k-means within one group of images.
@@ -27,7 +29,7 @@ class ScoreSettings:
         precision: ``"float32"`` or ``"bfloat16"`` (autocast of the forward pass).
     """
 
-    layers: tuple[int, ...] = (-1,)
+    layers: Layers = (-1,)
     normalize: bool = True
     local_clusters: int = 3
     global_clusters: int = 24
@@ -56,7 +58,11 @@ class ScoreSettings:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {bound}")
         if not self.layers:
             raise InputError("no layer to score; name at least one, -1 is the last block")
-        if len(set(self.layers)) != len(self.layers):
+        if isinstance(self.layers, str) and self.layers != ALL:
+            raise InputError(
+                f"layers {self.layers!r}: give block numbers, such as (-4, -1), or {ALL!r}"
+            )
+        if len(set(self.layers)) != len(self.layers) and self.layers != ALL:
             raise InputError(f"layers {self.layers} name one block twice")
         if self.images_per_batch < self.group_size:
             raise InputError(
@@ -64,6 +70,15 @@ class ScoreSettings:
                 f"{self.group_size} images (group_size)"
             )
 
+    @property
+    def leading_layer(self) -> int:
+        """The layer that a choice is made by: the last of the backbone where it is scored."""
+        return -1 if self.layers == ALL or -1 in self.layers else int(self.layers[-1])
+
+    def scores_layer(self, layer: int) -> bool:
+        """Whether a layer is scored under this number; of all layers the last is ``-1``."""
+        return layer < 0 if self.layers == ALL else layer in self.layers
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a record."""
-        return {**asdict(self), "layers": list(self.layers)}
+        return {**asdict(self), "layers": self.layers if self.layers == ALL else list(self.layers)}

@@ -98,7 +98,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             f"DSE ({name})",
             definition.separability_unit,
             "higher",
-            Derivation((separability, rank), partial(weighted_sum, name, "run")),
+            Derivation((separability, rank), partial(weighted_sum, name, "run"), over_run=True),
             "Dense representation structure estimator: separability + lambda x effective rank.",
             "Lambda is std(separability) / std(effective rank) over the checkpoints of a run, so "
             "DSE of a checkpoint changes when other checkpoints are scored.",

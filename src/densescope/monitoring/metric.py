@@ -11,6 +11,7 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.features.extraction import resolve_device
+from densescope.layers import ALL
 from densescope.metrics import ScoreSettings, compute_metrics
 from densescope.monitoring.collected import (
     CollectedFeatures,
@@ -141,5 +142,14 @@ def values_in_order(
 
 
 def without_views(settings: ScoreSettings) -> ScoreSettings:
-    """The same without LiDAR, which needs ten augmented views of every image."""
+    """The same without LiDAR, which needs ten augmented views of every image.
+
+    Raises:
+        InputError: all layers are asked for, whose number a monitor cannot know beforehand.
+    """
+    if settings.layers == ALL:
+        raise InputError(
+            "layers='all' is for checkpoint files: name the layers that are monitored, such as "
+            "layers=(-4, -1)"
+        )
     return replace(settings, lidar_images=0)

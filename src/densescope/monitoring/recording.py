@@ -264,7 +264,7 @@ class ObservationRecorder:
         settings = self.alarm_settings
         if settings is None:
             return None
-        records, layer = self.history.up_to(step), self.settings.layers[-1]
+        records, layer = self.history.up_to(step), int(self.settings.layers[-1])
         alarm = find_alarm(records, settings, layer=layer)
         if self._has_begun(alarm):
             assert alarm is not None

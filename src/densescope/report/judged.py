@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from densescope.correlation.measures import Measure
 from densescope.correlation.paper import paper_tau
+from densescope.evaluation.measures import Measure
 from densescope.report.values import MISSING, ShownValue, decimals_for, plain_value
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densescope.correlation.measures import Measure, measure_of
+from densescope.evaluation.measures import Measure, measure_of
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.judged import ChoiceLine, TauLine, choice_lines, tau_lines
 from densescope.report.masks import MaskPanel, Masks, build_masks

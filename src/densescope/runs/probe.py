@@ -29,6 +29,7 @@ from densescope.features.formats.descriptions import sweep_command
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.spec import BackboneSpec
 from densescope.files import location
+from densescope.layers import Layers, resolve_layers
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.environment import device_description, versions
 from densescope.runs.identity import is_current
@@ -54,6 +55,7 @@ class ProbeRequest:
         steps: optimizer steps in place of the published number.
         image_size: pixels the backbone sees in place of the published number.
         cache_folder: where features are kept between calls; nowhere by default.
+        layers: layers that are probed one by one, beside those that the protocol reads.
     """
 
     protocol: str = "linear"
@@ -61,6 +63,7 @@ class ProbeRequest:
     steps: int | None = None
     image_size: int | None = None
     cache_folder: Path | None = None
+    layers: Layers = ()
 
     @property
     def pixels(self) -> int:
@@ -151,7 +154,9 @@ def probe_run(
     kept = {
         score.name: record
         for score in scored
-        if (record := store.probe(probe_set, score.name)) and _is_current(record, score, settings)
+        if (record := store.probe(probe_set, score.name))
+        and _is_current(record, score, settings)
+        and _has_layers(record, request.layers)
     }
     if len(kept) < total:
         say(_words(f"{total - len(kept)} of {total} checkpoints", opened, request))
@@ -229,6 +234,12 @@ def _is_current(record: ProbeRecord, score: ScoreRecord, settings: dict[str, Any
     )
 
 
+def _has_layers(record: ProbeRecord, layers: Layers) -> bool:
+    """Whether all layers that are asked for were probed."""
+    depth = (record.checkpoint.get("network") or {}).get("depth")
+    return {str(layer) for layer in resolve_layers(layers, depth)} <= set(record.layers)
+
+
 def _load(path: Path, spec: BackboneSpec, request: ProbeRequest) -> LoadedBackbone:
     return load_backbone(path, replace(spec, image_size=request.pixels))
 
@@ -244,6 +255,7 @@ def _probe(
         seeds=request.seeds,
         steps=request.steps,
         image_size=request.image_size,
+        layers=request.layers,
         device=compute.device,
         batch_size=compute.batch_size,
         workers=compute.workers,
@@ -304,6 +316,7 @@ def _record(
         values=outcome.values,
         details={**outcome.details, "classes": list(outcome.classes)},
         images=outcome.images,
+        layers=plain(outcome.layers),
         checkpoint=plain(loaded.to_json()),
         provenance=plain({"settings": outcome.settings, "versions": versions(), "device": device}),
         timing={

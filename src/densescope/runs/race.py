@@ -63,7 +63,7 @@ def race_run(
         records = _pooled([rounds[job.name] for job in jobs], manifest)
         for record in records:
             store.write(record)
-        left = _undecided(rounds, _layer(run.settings), race)
+        left = _undecided(rounds, run.settings.leading_layer, race)
         going = [job for job in going if job.name in left]
         if not going:
             break
@@ -168,8 +168,3 @@ def _undecided(rounds: Mapping[str, Sequence[ScoreRecord]], layer: int, race: Ra
     separability = [[one.separability for one in row] for row in curve.values()]
     rank = [[one.effective_rank for one in row] for row in curve.values()]
     return {list(curve)[place] for place in undecided(separability, rank, race)}
-
-
-def _layer(settings: ScoreSettings) -> int:
-    """The block a choice is made by unless another is asked for."""
-    return -1 if -1 in settings.layers else settings.layers[-1]

@@ -231,6 +231,7 @@ class CheckpointScorer:
             provenance={
                 **self._provenance(extracted_checkpoint.image_size),
                 "grid": list(score.grid),
+                "shapes": plain(score.shapes),
             },
             timing={
                 "checkpoint_modified": extracted_checkpoint.modified,

@@ -95,7 +95,7 @@ def watch_run(
     """
     settings, watching = settings or ScoreSettings(), watching or WatchSettings()
     folder, compute = location(run_folder), compute or Compute()
-    if watching.layer not in settings.layers:
+    if not settings.scores_layer(watching.layer):
         raise InputError(
             f"the alarm is to judge layer {watching.layer}, but only {settings.layers} are scored"
         )

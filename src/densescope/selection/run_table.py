@@ -16,6 +16,7 @@ from densescope.estimate import Estimate
 from densescope.metrics import METRICS, Derivation, Metric
 from densescope.metrics.lambdas import weighted_sum
 from densescope.records import ProbeRecord, ScoreRecord
+from densescope.selection.layers import LayerGap, layer_gaps, layers_of_record
 from densescope.selection.traits import check_same_run
 from densescope.selection.words import with_error
 
@@ -140,10 +141,29 @@ class RunTable:
         return self.records[0].unit if self.records else "step"
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that were scored, from the first block to the last."""
+        return layers_of_record(self.scored[0]) if self.scored else ()
+
+    @property
     def last_layer(self) -> int:
         """The last block that was scored, ``-1`` where that is the last of the backbone."""
-        layers = [int(layer) for layer in self.scored[0].scores] if self.scored else []
-        return max(layers, default=-1)
+        return self.layers[-1] if self.layers else -1
+
+    def layer_gaps(self, name: str) -> dict[str, LayerGap]:
+        """Last minus best layer of every checkpoint, by one metric or one set of probes.
+
+        Args:
+            name: row of ``METRICS``, or key of ``probes``.
+
+        Returns:
+            Name of the checkpoint -> difference; empty where fewer than two layers were measured,
+            or the metric does not compare between layers.
+
+        Raises:
+            RecordError: no such metric or set of probes.
+        """
+        return layer_gaps(self, name)
 
     def column(self, metric: str, layer: int = -1) -> Column:
         """One metric over the run.

@@ -12,6 +12,7 @@ from densescope.estimate import Estimate
 from densescope.files import location, replacing
 from densescope.records import ProbeRecord, write_json
 from densescope.selection.headline import headline
+from densescope.selection.layers import LayerGap
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.run_table import RunTable
 
@@ -51,12 +52,13 @@ def flat_rows(table: RunTable, selection: Selection) -> list[Row]:
 
     Args:
         table: of the run; every metric stored at the selection's layer becomes a column, and
-            every set of probes, the mean over its seeds.
+            every set of probes, the mean over its seeds. Where several layers were measured,
+            ``..._best_layer`` and ``..._last_minus_best`` say how they compare.
         selection: the choice; ``dse`` is with its ``lambda``, ``released.dse_lambda_1`` with 1.
     """
     by_name = {record.name: record for record in table.records}
     stored = _stored(table, selection)
-    labels = _labels(table.probes)
+    labels, gaps = _labels(table.probes), _gaps(table, selection)
     rows = []
     for row in selection.rows:
         scores = by_name[row.name].scores.get(str(selection.layer), {})
@@ -69,6 +71,8 @@ def flat_rows(table: RunTable, selection: Selection) -> list[Row]:
                 column: None if found is None else found.value,
                 f"{column}_spread": None if found is None else found.spread,
             }
+        for column, found_gaps in gaps.items():
+            flat |= _gap(column, found_gaps.get(row.name))
         rows.append(flat)
     return rows
 
@@ -80,7 +84,29 @@ def flat_columns(table: RunTable, selection: Selection) -> dict[str, type]:
         columns |= dict.fromkeys((metric, f"{metric}_low", f"{metric}_high"), float)
     for column in _labels(table.probes):
         columns |= dict.fromkeys((column, f"{column}_spread"), float)
+    for column in _gaps(table, selection):
+        columns |= {key: int if key.endswith("_layer") else float for key in _gap(column, None)}
     return columns
+
+
+def _gaps(table: RunTable, selection: Selection) -> dict[str, dict[str, LayerGap]]:
+    """Last minus best layer, where several layers were measured."""
+    labels = {
+        f"{name}.{records[0].measure}": name for name, records in table.probes.items() if records
+    }
+    names = {**{name: name for name in _stored(table, selection)}, **labels}
+    return {column: gaps for column, name in names.items() if (gaps := table.layer_gaps(name))}
+
+
+def _gap(column: str, gap: LayerGap | None) -> Row:
+    low, high = (None, None) if gap is None or gap.interval is None else gap.interval
+    prefix = f"{column}_last_minus_best"
+    return {
+        f"{column}_best_layer": None if gap is None else gap.best,
+        prefix: None if gap is None else gap.value,
+        f"{prefix}_low": low,
+        f"{prefix}_high": high,
+    }
 
 
 def _stored(table: RunTable, selection: Selection) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densescope.correlation.measures import measure_of
+from densescope.evaluation.measures import measure_of
 from densescope.files import replacing
 from densescope.study.summary import RunSeries, StudySummary
 

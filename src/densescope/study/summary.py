@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from densescope.correlation import MeanCorrelation, mean_correlation
-from densescope.correlation.measures import measure_of
 from densescope.errors import RecordError
 from densescope.estimate import student_quantile
+from densescope.evaluation.measures import measure_of
 from densescope.records import ProbeRecord
 from densescope.runs.correlate import Judgement, judge_run
 from densescope.runs.store import RunStore

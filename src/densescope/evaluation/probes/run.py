@@ -14,6 +14,7 @@ from densescope.errors import InputError
 from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.datasets import SegmentationSet
 from densescope.evaluation.probes.data import ProbeData
+from densescope.evaluation.probes.layers import probe_of_layer, with_features
 from densescope.evaluation.probes.repeated import default_seeds, run_engine
 from densescope.evaluation.probes.row import EngineResult, ProbeProtocol, ProbeTask
 from densescope.evaluation.probes.table import find_protocol
@@ -22,6 +23,7 @@ from densescope.features.backbones import Backbone
 from densescope.features.batching import Batching
 from densescope.features.extraction import PRECISIONS
 from densescope.features.loaded import LoadedBackbone
+from densescope.layers import Layers, resolve_layers
 from densescope.records import plain
 
 
@@ -41,6 +43,8 @@ class ProbeOutcome:
         images: what each test image gave, for a record (see
             :class:`~densescope.evaluation.uncertainty.ProbedImages`); empty where masks are not
             asked for.
+        layers: layer (as text) -> ``"values"`` and ``"counts"`` of a probe that reads this layer
+            alone, as in a record.
         head: the trained reader of the first seed, where the protocol has one that can be used
             again (see :func:`~densescope.evaluation.probes.predict.predict_masks`).
     """
@@ -54,6 +58,7 @@ class ProbeOutcome:
     seconds: float
     classes: tuple[str, ...] = ()
     images: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     head: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -94,6 +99,7 @@ def run_protocol(
     *,
     seeds: Sequence[int] | None = None,
     changes: Mapping[str, Any] | None = None,
+    layers: Layers = (),
     cache: FeatureCache | None = None,
     identity: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -113,6 +119,8 @@ def run_protocol(
         seeds: the row's by default.
         changes: numbers to use in place of the row's, such as ``{"steps": 100}``; the settings and
             the details say so.
+        layers: layers that are probed one by one, beside those that the protocol reads;
+            ``"all"`` for every block. All of them are read in one forward pass.
         cache: where features are kept; in memory by default.
         identity: what tells this backbone's features from others' (sha256, weights, ...);
             required with a cache folder.
@@ -128,6 +136,7 @@ def run_protocol(
 
     Raises:
         InputError: no such protocol, or backbone, data or numbers do not fit it.
+        OptionError: a layer does not exist.
         DataError: an image or label is damaged.
     """
     row = find_protocol(protocol).adapted(**(changes or {}))
@@ -149,6 +158,8 @@ def run_protocol(
         precision=precision,
         workers=workers,
     )
+    each = resolve_layers(layers, getattr(backbone, "depth", None))
+    task = with_features(task, each) if each else task
     found = run_engine(task)
     notes = [*_note(found.details), *data.notes, *_change_notes(row)]
     details = {**found.details, "notes": notes}
@@ -163,6 +174,7 @@ def run_protocol(
         time.perf_counter() - started,
         tuple(getattr(data.test, "classes", ())),
         _images(found, data),
+        {str(layer): probe_of_layer(task, layer, found) for layer in each},
         found.head,
     )
 
@@ -176,6 +188,7 @@ def probe_checkpoint(
     seeds: Sequence[int] | None = None,
     steps: int | None = None,
     image_size: int | None = None,
+    layers: Layers = (),
     device: str = "auto",
     batch_size: int | None = None,
     precision: str = "float32",
@@ -191,6 +204,7 @@ def probe_checkpoint(
         seeds: as in :func:`run_protocol`.
         steps: optimizer steps in place of the published number.
         image_size: side of what the backbone sees in place of the published one.
+        layers: as in :func:`run_protocol`.
         device: as in :func:`run_protocol`.
         batch_size: as in :func:`run_protocol`.
         precision: as in :func:`run_protocol`.
@@ -207,6 +221,7 @@ def probe_checkpoint(
         data,
         seeds=seeds,
         changes={name: value for name, value in changes.items() if value is not None},
+        layers=layers,
         cache=FeatureCache(cache_folder),
         identity=identity_of(loaded),
         device=device,

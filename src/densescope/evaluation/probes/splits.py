@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,11 +23,13 @@ class SplitFeatures:
     """One half of a data set as a backbone sees it.
 
     Attributes:
+        layers: the layers.
         patches: per layer ``images rows columns dim``.
         image: ``images dim``.
         labels: ``images rows columns`` class ids or meters, or ``images`` class ids.
     """
 
+    layers: tuple[int, ...]
     patches: tuple[StoredArray, ...]
     image: StoredArray
     labels: Tensor
@@ -35,7 +37,14 @@ class SplitFeatures:
     def some(self, images: Tensor) -> SplitFeatures:
         """Some of the images, in memory."""
         patches = tuple(layer.some(images) for layer in self.patches)
-        return SplitFeatures(patches, self.image.some(images), self.labels[images])
+        return replace(
+            self, patches=patches, image=self.image.some(images), labels=self.labels[images]
+        )
+
+    def of(self, layers: Sequence[int]) -> SplitFeatures:
+        """The same with some of the layers."""
+        patches = tuple(self.patches[self.layers.index(layer)] for layer in layers)
+        return replace(self, layers=tuple(layers), patches=patches)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -47,7 +56,7 @@ def split_features(task: ProbeTask, part: str) -> SplitFeatures:
     """Features and labels of ``"train"`` or ``"test"``; every image is decoded at most once."""
     if part in task.known:
         known: SplitFeatures = task.known[part]
-        return known
+        return known.of(task.row.layers)
     keys = _keys(task, part)
     stored = {name: task.cache.find(key) for name, key in keys.items()}
     missing = [name for name, array in stored.items() if array is None]
@@ -55,7 +64,7 @@ def split_features(task: ProbeTask, part: str) -> SplitFeatures:
         stored = {**stored, **_compute(task, part, {name: keys[name] for name in missing})}
     arrays = {name: array for name, array in stored.items() if array is not None}
     patches = tuple(arrays[f"layer {layer}"] for layer in task.row.layers)
-    return SplitFeatures(patches, arrays["image"], arrays["labels"].whole())
+    return SplitFeatures(task.row.layers, patches, arrays["image"], arrays["labels"].whole())
 
 
 def _keys(task: ProbeTask, part: str) -> dict[str, dict[str, Any]]:
