@@ -63,13 +63,13 @@ def block_of(layer: int, depth: int) -> int:
     return layer % depth
 
 
-def in_order(layers: Iterable[int], depth: int | None) -> tuple[int, ...]:
+def sorted_layers(layers: Iterable[int], depth: int | None) -> tuple[int, ...]:
     """Layers from the first block to the last.
 
     Where the depth is not known, those that count from the last come after the others.
 
     Example:
-        >>> in_order((-1, 3, -12), 12), in_order((-1, 3), None)
+        >>> sorted_layers((-1, 3, -12), 12), sorted_layers((-1, 3), None)
         ((-12, 3, -1), (3, -1))
     """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densescope.cli.probing import _doubts
+from densescope.cli.probe_tables import doubts
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.records import ProbeRecord
 from densescope.runs.store import RunStore
@@ -198,11 +198,9 @@ def test_a_scored_run_knows_its_model_and_a_file_has_no_shortlist(
 
 def test_probes_that_were_not_trained_enough_are_said_first() -> None:
     record = ProbeRecord("a.pth", 1, "epoch", "linear-sgd", "camvid", "miou", (0.5,))
-    assert (
-        _doubts([record, replace(record, status="failed", details={"under_trained": True})]) == []
-    )
+    assert doubts([record, replace(record, status="failed", details={"under_trained": True})]) == []
     under = replace(record, details={"under_trained": True})
     open_end = replace(record, details={"converged": False})
-    said = _doubts([record, under, open_end])
+    said = doubts([record, under, open_end])
     assert said[0].startswith("under-trained: 1 of 3 probes chose the smallest or largest")
     assert said[1].startswith("not converged: 1 of 3 probes stopped before the minimum")

@@ -15,7 +15,7 @@ from densescope.features.backbones import load_backbone
 from densescope.features.extraction import extract
 from densescope.features.protocol import Features
 from densescope.features.spec import BackboneSpec
-from densescope.layers import block_of, in_order, resolve_layers
+from densescope.layers import block_of, resolve_layers, sorted_layers
 from tests.features.plain_models import DEPTH, random_images, vit_features, vit_weights
 from tests.features.written_layouts import SMALL_VIT, dinov2_weights, prefixed
 
@@ -68,7 +68,7 @@ def test_layers_that_cannot_be_are_refused_before_the_forward_pass(
 def test_layers_are_numbers_of_blocks() -> None:
     assert [block_of(layer, 4) for layer in (0, 3, -1, -4)] == [0, 3, 3, 0]
     assert resolve_layers((5,), None) == (5,)
-    assert in_order([-1, 0, -3], 4) == (0, -3, -1)
+    assert sorted_layers([-1, 0, -3], 4) == (0, -3, -1)
 
 
 def test_features_that_do_not_fit_in_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from densescope.cli.tables import layer_table, table
 from densescope.evaluation.measures import MEASURES, Measure, measure_of
 from densescope.records import ProbeRecord
+from densescope.selection.layers import layers_of_record
 from densescope.selection.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -40,6 +41,31 @@ def print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:
         console.print(f"  note: {note}")
     if by_class:
         console.print(_class_table(by_class, outcome.classes, measure))
+    if outcome.layers:
+        console.print(_layers_of(name, outcome, measure))
+
+
+def _layers_of(name: str, outcome: ProbeOutcome, measure: Measure) -> Table:
+    """What probes of single layers reach, and last minus best of them."""
+    record = ProbeRecord(
+        name,
+        0,
+        "step",
+        outcome.protocol,
+        outcome.dataset,
+        outcome.measure,
+        outcome.values,
+        images=outcome.images,
+        layers=outcome.layers,
+    )
+    made = table(f"by layer, {measure.unit}", ["layer", ""])
+    for layer in layers_of_record(record):
+        values = outcome.layers[str(layer)]["values"]
+        made.add_row(str(layer), measure.number(sum(values) / len(values)))
+    gap = RunTable.of((), {"probe": [record]}).layer_gaps("probe").get(name)
+    if gap is not None:
+        made.add_row("last minus best", gap.text(measure.scale))
+    return made
 
 
 def _class_table(by_class: Any, classes: Sequence[str], measure: Measure) -> Table:

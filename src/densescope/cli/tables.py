@@ -109,7 +109,7 @@ def layer_table(run: RunTable, names: Sequence[str]) -> Table | None:
     rows: Sequence[ScoreRecord | ProbeRecord] = run.records
     rows = rows or run.probes[next(iter(gaps))]
     made = table(
-        "last minus best layer (± half of the 95 % interval; in brackets the best layer)",
+        "last minus best layer (the best in brackets)",
         ["checkpoint", rows[0].unit, *heads],
     )
     for row in rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from densescope.estimate import Estimate
 from densescope.evaluation.measures import MEASURES
-from densescope.layers import in_order
+from densescope.layers import sorted_layers
 from densescope.metrics import METRICS, Derivation, Metric
 from densescope.records import ProbeRecord, ScoreRecord
 
@@ -62,7 +62,7 @@ def layers_of_record(record: ScoreRecord | ProbeRecord) -> tuple[int, ...]:
     """The layers of a record, from the first block to the last."""
     held = record.scores if isinstance(record, ScoreRecord) else record.layers
     depth = (record.checkpoint.get("network") or {}).get("depth")
-    return in_order(map(int, held), depth)
+    return sorted_layers(map(int, held), depth)
 
 
 def compares_layers(metric: Metric) -> bool:
