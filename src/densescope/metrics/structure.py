@@ -224,7 +224,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 f"DSE (shrunk lambda, {name})",
                 definition.separability_unit,
                 "higher",
-                Derivation((separability, rank), partial(weighted_sum, name, "shrunk"), over_run=True),
+                Derivation(
+                    (separability, rank), partial(weighted_sum, name, "shrunk"), over_run=True
+                ),
                 "DSE with a lambda nearer to 1 the less the effective rank varies over the run.",
                 "Lambda is r ** w: r = std(separability) / std(effective rank) over the "
                 "checkpoints of the run, w = v / (v + t), v the variance of the effective rank, "

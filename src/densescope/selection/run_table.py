@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from densescope.metrics.lambdas import weighted_sum
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.layers import LayerGap, layer_gaps, layers_of_record
 from densescope.selection.traits import check_same_run
-from densescope.selection.words import with_error
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -282,24 +280,9 @@ class RunTable:
         return f"RunTable({len(self.records)} checkpoints, {len(self.scored)} scored)"
 
     def _repr_html_(self) -> str:
-        """The metrics of the overview as a table, for a notebook."""
-        metrics = [METRICS[name] for name in METRICS if METRICS[name].overview]
-        columns = [self.column(metric.name, self.last_layer) for metric in metrics]
-        shown = [column for column in columns if column.series]
-        head = "".join(
-            f"<th>{escape(text)}</th>"
-            for text in ("checkpoint", self.unit, *(column.metric.short for column in shown))
-        )
-        lines = []
-        for record in self.records:
-            cells = [record.name, str(record.step)]
-            if record.status == "scored":
-                cells += [with_error(column.series.get(record.name)) for column in shown]
-            else:
-                cells.append("failed")
-            lines.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
-        body = "".join(f"<tr>{line}</tr>" for line in lines)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        from densescope.selection.notebook import html_table
+
+        return html_table(self)
 
     def _made(self, metric: Metric, layer: int) -> Column:
         if isinstance(metric.made_by, Derivation):
