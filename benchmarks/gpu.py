@@ -141,8 +141,8 @@ def placed_spec(options: argparse.Namespace) -> StudySpec:
     spec = read_spec(place / "spec.toml")
     if not options.tiny:
         return spec
-    arms = (*spec.arms[:1], *(arm for arm in spec.arms if arm.start_run is not None))
-    methods = ("mae", "mocov3")
+    later = [arm for arm in spec.arms if arm.start_run is not None and not arm.regularizer]
+    arms, methods = (*spec.arms[:1], *later[:1]), ("mae", "mocov3")
     return replace(
         spec,
         methods=methods,
@@ -152,6 +152,7 @@ def placed_spec(options: argparse.Namespace) -> StudySpec:
                 arm,
                 start_step=arm.start_step and 2,
                 methods=tuple(name for name in methods if name in (arm.methods or methods)),
+                seeds=(),
             )
             for arm in arms
         ),
@@ -165,7 +166,13 @@ def placed_spec(options: argparse.Namespace) -> StudySpec:
 def run_cell(options: argparse.Namespace) -> None:
     """Train one run of the study until the time is up, thin its checkpoints, score and probe."""
     from densescope.runs.scorer import Compute
-    from densescope.study.run import find_start, find_steps, measure_cell, train_cell
+    from densescope.study.run import (
+        find_start,
+        find_steps,
+        probe_cell,
+        sweep_cell,
+        train_cell,
+    )
 
     def told(event: object) -> None:
         print(f"{time.time() - options.began:.1f} s: {event}")
@@ -174,6 +181,9 @@ def run_cell(options: argparse.Namespace) -> None:
     cell = next(cell for cell in spec.cells() if cell.name == options.run)
     cell = replace(cell, settings=replace(cell.settings, device=options.device))
     folder = options.output / "study" / cell.name
+    if options.probe is not None:
+        probe_cell(spec.labels[options.probe], folder, Compute("cpu"))
+        return
     while cell.start_run and find_start(cell, folder) is None and time.time() < late:
         time.sleep(0.5)
     told("begins")
@@ -185,9 +195,16 @@ def run_cell(options: argparse.Namespace) -> None:
     told(f"{max(steps)} steps, {len(steps)} checkpoints")
     for step in sorted(steps.keys() - set(spread(sorted(steps), options.checkpoints))):
         steps[step].unlink()
-    # Small networks and many cores: what follows takes less time on a core of its own.
-    for stage in measure_cell(cell, spec, folder, Compute("cpu")):
-        told(stage)
+    # Small networks and many cores: what follows takes less time on cores of its own.
+    told("sweep")
+    sweep_cell(cell, spec, folder, Compute("cpu"))
+    told("probes")
+    again = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--probe"]
+    probes = [subprocess.Popen([*again, str(place)]) for place in range(len(spec.labels))]
+    codes = [probe.wait() for probe in probes]
+    if any(codes):
+        raise SystemExit("a probe failed")
+    told("done")
 
 
 def spread(steps: list[int], count: int) -> list[int]:
@@ -231,6 +248,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=25, help="scored of a run, evenly")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal of all parts")
     parser.add_argument("--run", help="one run of the study, in this process")
+    parser.add_argument("--probe", type=int, help="with --run: only its probe of this number")
     parser.add_argument("--began", type=float, help="with --run: seconds since 1970")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from densescope.errors import InputError
+
+Section = TypeVar("Section")
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -34,3 +38,48 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         ) from cause
     except tomllib.TOMLDecodeError as cause:
         raise InputError(f"{what} {path} is not TOML: {cause}") from cause
+
+
+def section_of(kind: type[Section], values: Mapping[str, Any], table: str) -> Section:
+    """A dataclass filled from the keys of a table; lists become tuples.
+
+    Args:
+        kind: the dataclass.
+        values: of the table.
+        table: its name for messages, such as ``"[score]"``.
+
+    Raises:
+        InputError: a key is unknown, or one without a default is missing.
+    """
+    names = [part.name for part in fields(kind)]  # type: ignore[arg-type]
+    refuse_unknown(values, names, table)
+    try:
+        return kind(**{key: _tupled(value) for key, value in values.items()})
+    except TypeError as cause:
+        missing = [
+            part.name
+            for part in fields(kind)  # type: ignore[arg-type]
+            if part.name not in values and _is_required(part)
+        ]
+        raise InputError(f"{table} lacks {', '.join(missing) or cause}") from cause
+
+
+def _is_required(part: Any) -> bool:
+    return part.default is MISSING and part.default_factory is MISSING
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Sequence[str], table: str) -> None:
+    """Refuse keys that a table does not have.
+
+    Raises:
+        InputError: there is one.
+    """
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InputError(
+            f"{table} has unknown keys: {', '.join(unknown)}; known: {', '.join(known)}"
+        )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -22,7 +22,7 @@ from densescope.runs.probe import probe_run
 from densescope.runs.scorer import Compute
 from densescope.runs.store import differences
 from densescope.runs.sweep import sweep
-from densescope.study.spec import Cell, StudySpec, Training
+from densescope.study.spec import Cell, Labels, StudySpec, Training
 
 MANIFEST = "study.json"
 
@@ -101,7 +101,12 @@ def run_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> Ite
     """The stages of one run, each named as it begins, and ``"done"``."""
     yield "pretrain"
     train_cell(cell, folder)
-    yield from measure_cell(cell, spec, folder, compute)
+    yield "sweep"
+    sweep_cell(cell, spec, folder, compute)
+    for labels in spec.labels:
+        yield "probe"
+        probe_cell(labels, folder, compute)
+    yield "done"
 
 
 def train_cell(cell: Cell, folder: Path, callbacks: Sequence[TrainingCallback] = ()) -> None:
@@ -116,9 +121,8 @@ def train_cell(cell: Cell, folder: Path, callbacks: Sequence[TrainingCallback] =
     pretrain(cell.settings, _pixels(cell.training), run, start=start, callbacks=callbacks)
 
 
-def measure_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> Iterator[str]:
-    """The stages after training, each named as it begins, and ``"done"``."""
-    yield "sweep"
+def sweep_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> None:
+    """Score every checkpoint of a run."""
     shape = cell.settings.backbone
     sweep(
         folder / "run",
@@ -130,11 +134,12 @@ def measure_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) ->
         compute=compute,
         moved=True,
     )
-    for labels in spec.labels:
-        yield "probe"
-        only = cast(Literal["all", "shortlist"], labels.only)
-        probe_run(folder / "scores", labels.data, labels.request, only=only, compute=compute)
-    yield "done"
+
+
+def probe_cell(labels: Labels, folder: Path, compute: Compute) -> None:
+    """Probe every checkpoint of a run, or those of its shortlist."""
+    only = cast(Literal["all", "shortlist"], labels.only)
+    probe_run(folder / "scores", labels.data, labels.request, only=only, compute=compute)
 
 
 def _whole_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from densescope.errors import InputError
 from densescope.evaluation.probes import find_protocol
@@ -20,9 +20,7 @@ from densescope.pretraining.settings import (
 )
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest
-from densescope.toml import read_toml
-
-Section = TypeVar("Section")
+from densescope.toml import read_toml, refuse_unknown, section_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Arm:
         every: steps between two uses.
         set: changes of the recipe, ``key=value``.
         methods: trained this way; all of the study by default.
+        seeds: of its runs; those of the study by default.
         start_run: ``METHOD-ARM`` of another run of the study, whose backbone (of the same seed)
             this one begins with.
         start_step: the first of its checkpoints with so many steps or more; 0: its last one.
@@ -49,8 +48,13 @@ class Arm:
     every: int = 1
     set: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
     start_run: str | None = None
     start_step: int = 0
+
+    def has(self, method: str, seed: int) -> bool:
+        """Whether a run of this method and seed is trained this way."""
+        return method in (self.methods or (method,)) and seed in (self.seeds or (seed,))
 
     def settings(self) -> RegularizerSettings | None:
         """What the trainer is told."""
@@ -209,7 +213,7 @@ class StudySpec:
         """
         found = []
         for seed, later, method, arm in product(self.seeds, (False, True), self.methods, self.arms):
-            if (arm.start_run is not None) != later or method not in (arm.methods or (method,)):
+            if (arm.start_run is not None) != later or not arm.has(method, seed):
                 continue
             training = self.by_method.get(method, self.training)
             row = find_method(method)
@@ -230,7 +234,7 @@ class StudySpec:
 
     def score_settings(self) -> ScoreSettings:
         """What the numbers depend on."""
-        return _section(ScoreSettings, self.scoring.settings, "settings of [score]")
+        return section_of(ScoreSettings, self.scoring.settings, "settings of [score]")
 
 
 def read_spec(path: Path | str) -> StudySpec:
@@ -248,27 +252,27 @@ def read_spec(path: Path | str) -> StudySpec:
     path = Path(path)
     document = read_toml(path, "the study")
     known = ("study", "arm", "pretrain", "method", "score", "probe")
-    _refuse_unknown(document, known, "the study")
+    refuse_unknown(document, known, "the study")
     for table in ("study", "pretrain", "score"):
         if table not in document:
             raise InputError(f"the study {path} has no table [{table}]")
     main = document["study"]
-    _refuse_unknown(main, ("methods", "seeds"), "[study]")
+    refuse_unknown(main, ("methods", "seeds"), "[study]")
     training = _placed(document["pretrain"], path.parent, "images", "start_from")
-    shared = _section(Training, training, "[pretrain]")
+    shared = section_of(Training, training, "[pretrain]")
     by_method = {}
     for name, changes in document.get("method", {}).items():
         own = {**training, **_placed(changes, path.parent, "images", "start_from")}
-        by_method[name] = _section(Training, own, f"[method.{name}]")
+        by_method[name] = section_of(Training, own, f"[method.{name}]")
     spec = StudySpec(
         methods=tuple(main.get("methods", ("dino",))),
         seeds=tuple(main.get("seeds", (0,))),
-        arms=tuple(_section(Arm, arm, "[[arm]]") for arm in document.get("arm", [{}])),
+        arms=tuple(section_of(Arm, arm, "[[arm]]") for arm in document.get("arm", [{}])),
         training=shared,
         by_method=by_method,
-        scoring=_section(Scoring, _placed(document["score"], path.parent, "images"), "[score]"),
+        scoring=section_of(Scoring, _placed(document["score"], path.parent, "images"), "[score]"),
         labels=tuple(
-            _section(Labels, _placed(one, path.parent, "root", "test_root"), "[[probe]]")
+            section_of(Labels, _placed(one, path.parent, "root", "test_root"), "[[probe]]")
             for one in document.get("probe", [])
         ),
     )
@@ -298,41 +302,19 @@ def _check(spec: StudySpec) -> None:
                 f"that begins by itself; there are {', '.join(sorted(first))}"
             )
     for arm in spec.arms:
-        unknown = sorted(set(arm.methods) - set(spec.methods))
-        if unknown:
-            raise InputError(
-                f"the arm {arm.name} is for {unknown[0]}, which is not one of methods "
-                f"{list(spec.methods)}"
-            )
+        for what, of_arm, of_study in (
+            ("methods", arm.methods, spec.methods),
+            ("seeds", arm.seeds, spec.seeds),
+        ):
+            unknown = sorted(set(of_arm) - set(of_study))
+            if unknown:
+                raise InputError(
+                    f"the arm {arm.name} is for {unknown[0]}, which is not one of {what} "
+                    f"{list(of_study)}"
+                )
     spec.score_settings()
     for labels in spec.labels:
         labels.data.check(find_protocol(labels.protocol).task)
-
-
-def _section(kind: type[Section], values: Mapping[str, Any], table: str) -> Section:
-    names = [part.name for part in fields(kind)]  # type: ignore[arg-type]
-    _refuse_unknown(values, names, table)
-    try:
-        return kind(**{key: _tupled(value) for key, value in values.items()})
-    except TypeError as cause:
-        missing = [
-            part.name
-            for part in fields(kind)  # type: ignore[arg-type]
-            if part.name not in values and _is_required(part)
-        ]
-        raise InputError(f"{table} lacks {', '.join(missing) or cause}") from cause
-
-
-def _is_required(part: Any) -> bool:
-    return part.default is MISSING and part.default_factory is MISSING
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: Sequence[str], table: str) -> None:
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise InputError(
-            f"{table} has unknown keys: {', '.join(unknown)}; known: {', '.join(known)}"
-        )
 
 
 def _placed(values: Mapping[str, Any], folder: Path, *names: str) -> dict[str, Any]:
@@ -341,10 +323,6 @@ def _placed(values: Mapping[str, Any], folder: Path, *names: str) -> dict[str, A
         key: str(folder / value) if key in names and value else value
         for key, value in values.items()
     }
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _backbone(training: Training, method: str) -> BackboneSettings:
