@@ -306,7 +306,7 @@ def _check(spec: StudySpec) -> None:
             ("methods", arm.methods, spec.methods),
             ("seeds", arm.seeds, spec.seeds),
         ):
-            unknown = sorted(set(of_arm) - set(of_study))
+            unknown = sorted({*map(str, of_arm)} - {*map(str, of_study)})
             if unknown:
                 raise InputError(
                     f"the arm {arm.name} is for {unknown[0]}, which is not one of {what} "
