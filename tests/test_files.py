@@ -11,9 +11,10 @@ import fsspec
 import pytest
 
 from densescope.errors import InputError
-from densescope.files import fresh, is_local, location, modified, on_disk, opened, replacing
+from densescope.files import fresh, is_local, location, modified, on_disk, opened
 from densescope.locks import exclusive
 from densescope.records import read_json, write_json
+from densescope.writing import replacing
 
 
 @pytest.fixture

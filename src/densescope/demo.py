@@ -22,6 +22,7 @@ from densescope.features.extraction import extract
 from densescope.features.live import live_backbone
 from densescope.features.protocol import Backbone
 from densescope.features.spec import BackboneSpec
+from densescope.files import make_folder
 from densescope.metrics import ScoreSettings
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.learners.dino import SMALL_DINO
@@ -221,7 +222,7 @@ def _own_folder(folder: Path) -> Path:
         if any(folder.iterdir()) and not (folder / MARK).is_file():
             raise InputError(f"{folder} is not empty and no demo made it; choose another --output")
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     (folder / MARK).write_text("Made by `densescope demo`, which empties this folder first.\n")
     return folder
 

@@ -6,16 +6,16 @@ same methods. What a disk and an object store do differently is here.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from densescope.errors import DataError, InputError
+from densescope.errors import DataError, DiskError, InputError
 
 _BLOCK = 1 << 22  # bytes that are read ahead from an object store
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
@@ -122,27 +122,28 @@ def remove_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file so that a reader sees the whole of it or nothing, also after a crash.
+def on_system(path: Path) -> Iterator[None]:
+    """Let what the operating system refuses in this block be a sentence that names the path.
 
-    Yields:
-        Where to write. On a disk that is a file beside it, which is flushed and renamed in the end;
-        for an object store a local file, which is uploaded in the end.
+    Raises:
+        DiskError: in place of any other ``OSError``.
     """
-    if not is_local(path):
-        remote = cast(Any, path)
-        with tempfile.TemporaryDirectory(prefix="densescope-") as folder:
-            temporary = Path(folder) / path.name
-            yield temporary
-            remote.fs.put_file(str(temporary), remote.path)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        if temporary.is_file():
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except DiskError:
+        raise
+    except OSError as cause:
+        raise DiskError.of(cause, path) from cause
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written to, with those above it.
+
+    Raises:
+        DiskError: it is a file, or may not be written to.
+    """
+    with on_system(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_local(folder) and not os.access(folder, os.W_OK | os.X_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            raise OSError(errno.EROFS if read_only else errno.EACCES, "cannot be written to")

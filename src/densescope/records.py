@@ -11,7 +11,7 @@ from typing import Any
 
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
-from densescope.files import replacing
+from densescope.writing import replacing
 
 SCHEMA = 2
 PROBE_SCHEMA = 1

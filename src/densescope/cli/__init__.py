@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
-from densescope.errors import DensescopeError
+from densescope.errors import DensescopeError, system_refusal
 
 STOPPED = "stopped; what was finished is kept"
 INTERRUPTED = 130
@@ -12,8 +14,11 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; an error a user can act on is one sentence and an exit code."""
+    _tolerate_narrow_streams()
     try:
-        sys.exit(_run(sys.argv[1:]))
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(code)
     except DensescopeError as error:
         from densescope.cli.failures import exit_code
 
@@ -28,6 +33,31 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        from densescope.cli.failures import REFUSED
+
+        place = "standard output" if _drops_output() else error.filename
+        print(f"densescope: {system_refusal(error, place)}", file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+def _tolerate_narrow_streams() -> None:
+    """Print a question mark for what a terminal's encoding has no sign for, nothing if closed."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _drops_output() -> bool:
+    """Drop what standard output does not take, if anything: Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _run(words: list[str]) -> int:

@@ -36,6 +36,7 @@ def study(
     from densescope.study.run import StudyEvent, run_study
     from densescope.study.spec import read_spec
     from densescope.study.summary import markdown, summarize
+    from densescope.writing import replacing
 
     console = make_console()
     read = read_spec(spec)
@@ -50,7 +51,8 @@ def study(
     found = summarize(read, output)
     table = markdown(found)
     write_json(found.to_json(), output / "summary.json")
-    (output / "summary.md").write_text(table + "\n", encoding="utf-8")
+    with replacing(output / "summary.md") as temporary:
+        temporary.write_text(table + "\n", encoding="utf-8")
     write_figure(found, output / "summary.html")
     console.print(table, soft_wrap=True)
     if found.correlation is not None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from densescope.errors import DataError, RecordError
 from densescope.records import plain, read_json, write_json
+from densescope.writing import replacing
 
 Array = np.ndarray[Any, Any]
 READ_BYTES = 1 << 24
@@ -185,22 +186,16 @@ class FeatureCache:
         if self.folder is None:
             yield ArrayWriter(np.empty(shape, stored), features=features)
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{digest_of(key)}.npy"
-        part = self.folder / f".{path.stem}.{os.getpid()}.part"
-        try:
-            values = np.lib.format.open_memmap(part, mode="w+", dtype=stored, shape=shape)
+        with replacing(path) as part:
+            values = _mapped(part, stored, shape)
             writer = ArrayWriter(values, features=features)
             yield writer
             array = writer.finished()
             values.flush()
-            _synchronize(part)
             note = {"key": plain(key), "bytes": part.stat().st_size, "crc32": _checksum(part)}
-            os.replace(part, path)
-            affine = {"offset": _numbers(array.offset), "scale": _numbers(array.scale)}
-            write_json({**note, **affine}, path.with_suffix(".json"))
-        finally:
-            part.unlink(missing_ok=True)
+        affine = {"offset": _numbers(array.offset), "scale": _numbers(array.scale)}
+        write_json({**note, **affine}, path.with_suffix(".json"))
 
     def bytes(self) -> int:
         """Size of everything in the folder, with what a stopped program left behind."""
@@ -246,9 +241,18 @@ def _checksum(path: Path) -> int:
     return total
 
 
-def _synchronize(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new array on the disk, all of whose space is reserved.
+
+    Writing into a map for which the disk has no space left would end the program by a signal.
+    """
+    values: np.memmap[Any, Any] = np.lib.format.open_memmap(
+        path, mode="w+", dtype=dtype, shape=shape
+    )
+    with path.open("r+b") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return values
 
 
 def _numbers(values: Tensor | None) -> list[float] | None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import InputError
+from densescope.files import make_folder
 
 
 class Canvas:
@@ -175,7 +176,7 @@ def save_scenes(scenes: Scenes, folder: str | os.PathLike[str]) -> None:
 
     for kind, tensor in (("images", scenes.images.permute(0, 2, 3, 1)), ("masks", scenes.labels)):
         target = Path(folder) / kind
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         for index, array in enumerate(tensor.numpy()):
             Image.fromarray(array).save(target / f"{index:05d}.png")
 

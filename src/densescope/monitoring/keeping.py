@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densescope.errors import InputError, RecordError
-from densescope.files import replacing
 from densescope.records import read_json, write_json
+from densescope.writing import replacing
 
 INDEX = "kept.json"
 

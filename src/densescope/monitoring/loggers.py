@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from densescope.errors import InputError
 from densescope.monitoring.observation import PREFIX
 from densescope.records import plain
+from densescope.writing import append_line
 
 Numbers = Mapping[str, float]
 
@@ -62,9 +63,7 @@ class JsonLines:
     def log(self, step: int, numbers: Numbers) -> None:
         """Append one line in a single write, so that a reader sees whole lines only."""
         line = {"step": step, "time": round(time.time(), 3), **numbers}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as stream:
-            stream.write(json.dumps(plain(line), allow_nan=False).encode() + b"\n")
+        append_line(self.path, json.dumps(plain(line), allow_nan=False))
 
 
 class TensorBoard:

@@ -15,6 +15,7 @@ from densescope.errors import InputError
 from densescope.pretraining.learner import Learner, Method
 from densescope.pretraining.resume import KEY, RunState, write_checkpoint
 from densescope.pretraining.settings import PretrainSettings
+from densescope.writing import append_line, replacing
 
 if TYPE_CHECKING:
     from densescope.pretraining.loop import TrainingLoop
@@ -144,14 +145,25 @@ class RunRecorder:
             "step": step,
             "seconds": round(perf_counter() - self.began, 3),
         }
-        with (self.folder / LOG).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_line(self.folder / LOG, json.dumps(line))
 
 
 def _forget_after(log: Path, step: int) -> None:
-    """Leave out what a killed run logged after the checkpoint that a resumed one begins from."""
+    """Leave out what a killed run logged after the checkpoint that a resumed one begins from.
+
+    So is a line that it did not finish.
+    """
     if log.is_file():
-        lines = log.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        if kept != lines:
-            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        text = log.read_text(encoding="utf-8", errors="replace")
+        kept = "".join(f"{line}\n" for line in text.splitlines() if _step_of(line) <= step)
+        if kept != text:
+            with replacing(log) as temporary:
+                temporary.write_text(kept, encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinite where it is no whole line."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf

@@ -18,9 +18,9 @@ from densescope.features.discovery import find_checkpoints
 from densescope.features.layouts import StepError, unpack
 from densescope.features.spec import BackboneSpec
 from densescope.features.stored import in_memory, tensors_sha256
-from densescope.files import replacing
 from densescope.pretraining.learner import Learner, Method
 from densescope.pretraining.settings import flat
+from densescope.writing import replacing
 
 # Readers of the original files look at other keys and never at this one. Its tensors are those
 # of the layout, and torch.save stores a tensor once.

@@ -20,6 +20,7 @@ from torch import Tensor
 from densescope.errors import DataError, InputError
 from densescope.features.discovery import find_checkpoints
 from densescope.features.extraction import resolve_device
+from densescope.files import make_folder
 from densescope.pretraining.learner import Learner, Method
 from densescope.pretraining.methods import find_method, resolve_settings
 from densescope.pretraining.recorder import Progress as Progress
@@ -97,7 +98,7 @@ def pretrain(
     _check(images, settings)
     folder = Path(output_folder)
     check_folder(folder, method, start)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     document = {**settings.to_json(), IMAGES: _fingerprint(images)}
     with torch.random.fork_rng(), _quiet():
         torch.default_generator.manual_seed(settings.seed)

@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 
 from densescope._version import __version__
-from densescope.files import replacing
 from densescope.report.data import ReportData
 from densescope.report.figures import build_figures
 from densescope.report.values import MISSING, Curve
+from densescope.writing import replacing
 
 
 def render_report(data: ReportData) -> str:

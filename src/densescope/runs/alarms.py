@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from densescope.errors import InputError, RecordError
 from densescope.records import plain
 from densescope.selection import Alarm
+from densescope.writing import append_line
 
 ALARMS = "alarms.jsonl"
 CHANNEL_SECONDS = 30.0
@@ -151,19 +152,8 @@ class AlarmLog:
         else:
             return None
         entry["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._append(entry)
+        append_line(self.path, _text(entry))
         return entry
-
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as stream:
-            if stream.tell() > 0:
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    stream.write(b"\n")
-            stream.write(f"{_text(entry)}\n".encode())
-            stream.flush()
-            os.fsync(stream.fileno())
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         if not self.path.is_file():

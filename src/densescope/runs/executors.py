@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.connection
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -33,6 +34,7 @@ from densescope.records import ScoreRecord
 from densescope.runs.prefetch import Prefetcher
 from densescope.runs.scorer import CheckpointScorer, Compute, ExtractedCheckpoint
 from densescope.runs.store import RunStore
+from densescope.writing import YOUNG_SECONDS
 
 Report = Callable[[Literal["scoring", "again"], RunCheckpoint], None]
 LOST_TWICE = (
@@ -40,7 +42,7 @@ LOST_TWICE = (
     "memory; try fewer processes or a smaller batch size"
 )
 TRIES = 3
-SHARED, IN_USE, YOUNG_SECONDS = ".images-", "in-use.lock", 10.0
+SHARED, IN_USE = ".images-", "in-use.lock"
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def shared_images(plan: Plan, executor: Executor) -> Iterator[Plan]:
     output = plan.output.resolve() if is_local(plan.output) else Path(tempfile.gettempdir())
     for left in output.glob(f"{SHARED}*"):
         _remove_abandoned(left)
-    folder = output / f"{SHARED}{os.getpid()}"
+    folder = output / f"{SHARED}{secrets.token_hex(8)}"
     with exclusive(folder / IN_USE, wait=True):
         try:
             yield replace(plan, compute=replace(plan.compute, image_cache=folder))

@@ -10,7 +10,13 @@ from typing import Any, Literal
 
 import torch
 
-from densescope.errors import DataError, DensescopeError, OptionError, RecordError
+from densescope.errors import (
+    DataError,
+    DensescopeError,
+    DiskError,
+    OptionError,
+    RecordError,
+)
 from densescope.evaluation.backbone import PREVIEW_IMAGES
 from densescope.evaluation.datasets import SegmentationSet, decode_split
 from densescope.evaluation.probes import (
@@ -299,7 +305,7 @@ def _record(
     try:
         loaded = _load(path, spec, request)
         outcome = _probe(loaded, data, request, compute)
-    except DataError:
+    except (DataError, DiskError):
         raise
     except DensescopeError as error:
         if error.is_of_option:  # all checkpoints of the run share it

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from densescope.errors import DataError, DensescopeError, OptionError
+from densescope.errors import DataError, DensescopeError, DiskError, OptionError
 from densescope.evaluation.backbone import (
     PREVIEW_IMAGES,
     BackboneFeatures,
@@ -178,11 +178,12 @@ class CheckpointScorer:
 
         Raises:
             DataError: the images cannot be read, which no other checkpoint would mend.
+            DiskError: the disk takes no more, which is no checkpoint's fault either.
             OptionError: an option fits no checkpoint of the run.
         """
         try:
             return self.score_or_raise(checkpoint, extracted)
-        except DataError:
+        except (DataError, DiskError):
             raise
         except Exception as error:  # the rest of the run must go on; the reason is recorded
             self.refuse_option(error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from densescope.errors import RecordError
 from densescope.features.formats.descriptions import sweep_command
-from densescope.files import fresh, location, remove_folder, replacing
+from densescope.files import fresh, location, remove_folder
 from densescope.records import (
     ProbeRecord,
     ScoreRecord,
@@ -19,6 +19,7 @@ from densescope.records import (
     write_json,
     write_record,
 )
+from densescope.writing import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densescope.errors import NOT_FINITE, DataError, DensescopeError, InputError, RecordError
+from densescope.errors import (
+    NOT_FINITE,
+    DataError,
+    DensescopeError,
+    DiskError,
+    InputError,
+    RecordError,
+)
 from densescope.features.discovery import find_checkpoints
 from densescope.features.images import draw_subset, open_images
 from densescope.features.names import CheckpointNames
@@ -238,7 +245,7 @@ class _Watch:
     def _score(self, arrival: Arrival) -> None:
         try:
             record = self.scorer.score_or_raise(arrival.checkpoint)
-        except DataError:
+        except (DataError, DiskError):
             raise
         except Exception as error:
             if not self.arrivals.is_unchanged(arrival):

@@ -9,12 +9,13 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
-from densescope.files import location, replacing
+from densescope.files import location
 from densescope.records import ProbeRecord, write_json
 from densescope.selection.headline import headline
 from densescope.selection.layers import LayerGap
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.run_table import RunTable
+from densescope.writing import replacing
 
 Row = dict[str, Any]
 
@@ -170,7 +171,6 @@ def write_rows(
     """
     path = location(path)
     check_suffix(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".json":
         write_json({**(document or {}), "rows": list(rows)}, path)
     else:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from densescope.evaluation.measures import measure_of
-from densescope.files import replacing
 from densescope.study.summary import RunSeries, StudySummary
+from densescope.writing import replacing
 
 COLORS = ("#1c2128", "#0072b2", "#b8540a", "#00795c", "#a1479e", "#8a6d00")
 TITLES = {
