@@ -70,7 +70,7 @@ def test_a_save_that_fails_takes_nothing_away(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     mine.save = half
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="the disk is full. Free some space"):
         mine.offer(3, 0.9)
     assert files(tmp_path) == ["step00000001.pt", "step00000002.pt"]
     assert [kept.step for kept in keeper(tmp_path).kept] == [2, 1]
