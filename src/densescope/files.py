@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -104,12 +105,44 @@ def modified(path: Path) -> int:
 
 
 def opened(path: Path) -> BufferedReader:
-    """A file to read from at any place; of an object store only what is asked for is fetched."""
+    """A file to read from at any place; of an object store only what is asked for is fetched.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a device or a socket: these may never end.
+    """
     if is_local(path):
-        return path.open("rb")
+        return open(path, "rb", opener=_open_regular)
     remote = cast(Any, path)
     stream = remote.fs.open(remote.path, "rb", block_size=_BLOCK, cache_type="readahead")
     return cast(BufferedReader, stream)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, not a file", path)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The bytes of a file.
+
+    Args:
+        path: of a file.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is no file, or has more bytes.
+    """
+    with opened(path) as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return data
 
 
 def remove_folder(folder: Path) -> None:

@@ -391,3 +391,139 @@ def test_real_shards_and_photos(shared: Path) -> None:
     photos = draw_subset(open_images(shared / "data" / "natural_images"), 4, 0)
     batch = decode_subset(photos, image_size=224)
     assert 40 < batch.float().mean() < 215
+
+
+# --- images of others ---
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (3, 500), (700, 20)])
+def test_a_strip_is_cropped_before_it_is_resized(size: tuple[int, int]) -> None:
+    shape = (size[1], size[0], 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    found = decoded(encoded(Image.fromarray(pixels)))
+    short = 18  # of 16 pixels by the rule of the short side
+    width, height = (short * side // min(size) for side in size)
+    left, top = ((side - 16) // 2 for side in (width, height))
+    if max(width, height) > 10_000:  # what the rule says, of the middle only
+        pixels = np.ascontiguousarray(
+            pixels[: size[1], size[0] // 2 - 50 : size[0] // 2 + 50]
+            if size[0] > size[1]
+            else pixels[size[1] // 2 - 50 : size[1] // 2 + 50]
+        )
+        width, height = (short * side // min(size) for side in reversed(pixels.shape[:2]))
+        left, top = ((side - 16) // 2 for side in (width, height))
+    whole = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    expected = np.asarray(whole.crop((left, top, left + 16, top + 16)))
+    difference = np.abs(found.permute(1, 2, 0).numpy().astype(int) - expected.astype(int))
+    assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("form", ["EPS", "ICO", "JPEG2000", "PDF"])
+def test_formats_whose_decoders_do_more_than_decode_are_refused(form: str) -> None:
+    data = encoded(picture(), form)
+    with pytest.raises(DataError, match=r"x.jpg of memory cannot be decoded \(its bytes are those"):
+        decode_subset(only(data, "x.jpg"), image_size=16, workers=1)
+
+
+def test_too_many_pixels_are_refused_by_the_header() -> None:
+    header = b"P6 100000 100000 255\n"
+    with pytest.raises(DataError, match=r"100000 x 100000 pixels|more than 134,217,728 pixels"):
+        decoded(header)
+
+
+def test_what_is_no_file_is_refused_without_waiting(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    for name, reason in (("pipe.png", "a pipe, a device"), ("zero.png", "a pipe, a device")):
+        source = open_images(folder)
+        with pytest.raises(DataError, match=f"cannot read image {name} of .*{reason}"):
+            decode_subset(ImageSubset(source, (name,), 0, ""), image_size=16, workers=1)
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(DataError, match=r"a.tar is a pipe, a device or a socket"):
+        open_images(tmp_path / "a.tar")
+    with pytest.raises(DataError, match=r"a.tar is not a whole, uncompressed tar file"):
+        open_images(f"{tmp_path}/*.tar")
+
+
+def test_names_that_are_no_utf8_are_names(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        (folder / name).write_bytes(encoded(picture(7)))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    subset = draw_subset(open_images(folder), 7, 0)
+    assert name in subset.names
+    assert decode_subset(subset, image_size=16).shape == (7, 3, 16, 16)
+
+
+def _member(name: str, size: int, data: bytes = b"", **fields: object) -> bytes:
+    header = tarfile.TarInfo(name)
+    header.size = max(size, 0)
+    for key, value in fields.items():
+        setattr(header, key, value)
+    raw = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    if size < 0:
+        raw[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+        raw[148:156] = b" " * 8
+        raw[148:156] = b"%06o\0 " % sum(raw)
+    return bytes(raw) + data + bytes(-len(data) % 512)
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (_member("a.png", -512) + bytes(512), "leads back|negative|invalid|header"),
+        (_member("x", 2**40, type=tarfile.XHDTYPE), "a header of 1,099,511,627,776 bytes"),
+        (_member("x", 2**33, type=tarfile.GNUTYPE_LONGNAME), "a header of 8,589,934,592 bytes"),
+        (_member("a.png", 2**40), "unexpected end"),
+        (_member("a.png", 0, type=tarfile.GNUTYPE_SPARSE), "is stored sparse"),
+    ],
+)
+def test_headers_of_a_shard_are_not_believed(tmp_path: Path, header: bytes, reason: str) -> None:
+    whole = _member("0.png", 10, bytes(10))
+    (tmp_path / "a.tar").write_bytes(whole + header + bytes(1024))
+    with pytest.raises(DataError, match=rf"a.tar is not a whole, uncompressed tar file \(.*{reason}"):
+        open_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "gone"])
+def test_a_damaged_hugging_face_set_is_one_sentence(tmp_path: Path, name: str, damage: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [picture(index) for index in range(3)]}
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "set"))
+    path = tmp_path / "set" / name
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[: len(data) // 2] if damage == "cut" else bytes(range(256)) * 8)
+    with pytest.raises(DataError, match=r"set.* Hugging Face data set|set holds no image"):
+        draw_subset(open_images(tmp_path / "set"), 3, 0)
+
+
+def test_broken_images_are_skipped_named_and_told_by_the_fingerprint(folder: Path) -> None:
+    before = draw_subset(open_images(folder), 4, 0)
+    broken = before.names[1]
+    (folder / broken).write_bytes(b"no image")
+    with pytest.raises(DataError, match="skip such images with --skip-broken-images"):
+        decode_subset(draw_subset(open_images(folder), 4, 0), image_size=16)
+    after = draw_subset(open_images(folder, skip_broken=True), 4, 0)
+    assert list(after.skipped) == [broken]
+    assert "its bytes are those of no image format" in after.skipped[broken]
+    assert "1 image was skipped" in after.skipped_sentence
+    following = draw_subset(open_images(folder), 5, 0).names[4]
+    assert after.names == (before.names[0], *before.names[2:4], following)
+    (folder / broken).unlink()
+    without = draw_subset(open_images(folder, skip_broken=True), 4, 0)
+    assert without.names == after.names
+    assert without.fingerprint == draw_subset(open_images(folder), 4, 0).fingerprint
+    assert without.fingerprint != after.fingerprint
+
+
+def test_a_source_of_broken_images_only_is_refused(tmp_path: Path) -> None:
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"of 3 images in .* 0 can be decoded: at least 2 are"):
+        draw_subset(open_images(tmp_path, skip_broken=True), 3, 0)

@@ -138,7 +138,9 @@ def test_of_a_file_on_s3_the_used_pieces_are_fetched(
 
 
 def test_images_are_shared_on_a_disk(memory: str, tmp_path: Path) -> None:
-    plan = Plan(location(f"{memory}/scores"), "images", (), 0, "", SPEC, ScoreSettings(), Compute())
+    plan = Plan(
+        location(f"{memory}/scores"), "images", (), 0, "", {}, SPEC, ScoreSettings(), Compute()
+    )
     with shared_images(plan, Processes(2)) as shared:
         folder = shared.compute.image_cache
         assert folder is not None

@@ -65,6 +65,7 @@ def sweep(
             names=names,
             moved=folder.moved,
             rescore=folder.rescore,
+            skip_broken_images=scoring.skip_broken_images,
             on_event=progress,
         )
     if part.count > 1:
@@ -151,9 +152,12 @@ def score(
         images_count=scoring.images_count,
         settings=scoring.settings(),
         compute=scoring.compute(),
+        skip_broken_images=scoring.skip_broken_images,
     )
     console = make_console()
     console.print(backbone_in_words(record.checkpoint), soft_wrap=True)
+    for reason in record.provenance["images"].get("skipped", {}).values():
+        console.print(f"skipped: {reason}", soft_wrap=True)
     console.print(score_table(record))
     console.print(
         "DSE is separability + lambda x effective rank, with lambda = 1 for a checkpoint by "

@@ -163,6 +163,13 @@ class ScoringOptions:
         Path,
         file("Images without labels: a folder, tar shards, or a saved image set.", h.MAIN),
     ]
+    skip_broken_images: Annotated[
+        bool,
+        option(
+            "Skip images that cannot be decoded, take the next ones, and record which.",
+            h.MAIN,
+        ),
+    ] = False
     layers: Annotated[
         Layers,
         layers_option("Blocks to score, such as -4,-1; all scores every block in one pass."),

@@ -131,6 +131,9 @@ class RunOptions:
     images_count: Annotated[
         int, option("Largest number of images to train on.", h.MAIN, least=2)
     ] = 100_000
+    skip_broken_images: Annotated[
+        bool, option("Skip images that cannot be decoded, and say which.", h.MAIN)
+    ] = False
     seed: Annotated[
         int, option("Seed of the weights, the order of images, the views and the masks.", h.MAIN)
     ] = 0
@@ -296,7 +299,10 @@ def pretrain(
             return 0
     console.print(f"working with {choose_thread_count()} thread(s)")
     size = settings.backbone.image_size
-    subset = draw_subset(open_images(images), run.images_count, run.seed)
+    source = open_images(images, skip_broken=run.skip_broken_images)
+    subset = draw_subset(source, run.images_count, run.seed)
+    if subset.skipped:
+        console.print(subset.skipped_sentence, soft_wrap=True)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}")
     say = partial(console.print, soft_wrap=True)

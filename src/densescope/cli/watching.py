@@ -140,6 +140,7 @@ def watch(
         images=scoring.images,
         output=output,
         images_count=scoring.images_count,
+        skip_broken_images=scoring.skip_broken_images,
         settings=scoring.settings(),
         compute=scoring.compute(),
         watching=watching.watching(),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from densescope.errors import DataError
+from densescope.features.image_files import MOST_BYTES
+from densescope.files import opened, read_bytes
 
+MOST_HEADER = 1 << 20  # bytes of one header of a tar file, with its extensions
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 HUGGINGFACE_MARKS = ("state.json", "dataset_dict.json")
 
@@ -27,18 +31,20 @@ class ImageSource:
         names: unique names in sorted order, free of the path of ``location``, so that a copy of
             the images elsewhere has the same names: ``dog/1.jpg``, ``00.tar/1.jpg``, ``000000001``.
         read: name -> the encoded bytes of one image; safe to call from several threads.
+        skip_broken: whether images that cannot be read or decoded are left out of a draw.
     """
 
     location: str
     kind: str
     names: tuple[str, ...]
     read: Callable[[str], bytes]
+    skip_broken: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
 
 
-def open_images(location: str | os.PathLike[str]) -> ImageSource:
+def open_images(location: str | os.PathLike[str], *, skip_broken: bool = False) -> ImageSource:
     """Find the images at a location, without reading them.
 
     A location is one of
@@ -53,6 +59,8 @@ def open_images(location: str | os.PathLike[str]) -> ImageSource:
 
     Args:
         location: path or glob.
+        skip_broken: leave images that cannot be read or decoded out of every draw, instead of
+            refusing them.
 
     Returns:
         The source; its names do not depend on the order the file system lists files in.
@@ -60,14 +68,23 @@ def open_images(location: str | os.PathLike[str]) -> ImageSource:
     Raises:
         DataError: nothing is there, nothing there is an image, or it is not clear what is meant.
     """
-    text = os.fspath(location)
+    return replace(_open(os.fspath(location)), skip_broken=skip_broken)
+
+
+def _open(text: str) -> ImageSource:
     path = Path(text)
+    if not _is_searchable(path):
+        raise DataError(f"{text} may not be read: check its permissions and those of its folders")
     if path.is_dir():
         if any((path / mark).is_file() for mark in HUGGINGFACE_MARKS):
             return _huggingface(path)
         shards = [found for found in sorted(path.glob("*.tar")) if _is_shard(found)]
         return _shards(text, shards) if shards else _folder(path)
-    if path.is_file():
+    if path.exists():
+        if not path.is_file():
+            raise DataError(
+                f"{text} is a pipe, a device or a socket: name a folder of images or a .tar shard"
+            )
         if not _is_shard(path):
             raise DataError(
                 f"{text} is one file: name a folder of images, a .tar shard or a glob of shards"
@@ -77,6 +94,13 @@ def open_images(location: str | os.PathLike[str]) -> ImageSource:
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
         return _shards(text, [match for match in matches if _is_shard(match)])
     raise DataError(f"{text} does not exist: name a folder of images, a .tar shard or a glob")
+
+
+def _is_searchable(path: Path) -> bool:
+    try:
+        return not path.is_dir() or os.access(path, os.R_OK | os.X_OK)
+    except PermissionError:
+        return False
 
 
 def is_image(name: str) -> bool:
@@ -95,20 +119,22 @@ def _folder(root: Path) -> ImageSource:
     names = sorted(name for name in _files_below(root) if is_image(name))
     if not names:
         raise DataError(f"{root} holds no image: looked for {_list(IMAGE_EXTENSIONS)} at any depth")
-    return ImageSource(str(root), "folder", tuple(names), lambda name: (root / name).read_bytes())
+    return ImageSource(
+        str(root), "folder", tuple(names), lambda name: read_bytes(root / name, MOST_BYTES)
+    )
 
 
 def _files_below(root: Path) -> Iterable[str]:
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    seen, top = set(), os.fspath(root)
+    for folder, folders, files in os.walk(top, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = Path(folder).relative_to(root)
-        yield from ((below / name).as_posix() for name in files)
+        below = "" if folder == top else os.path.relpath(folder, top).replace(os.sep, "/") + "/"
+        yield from (below + name for name in files)
 
 
 @dataclass(frozen=True)
@@ -118,7 +144,9 @@ class _Member:
     size: int
 
     def read(self) -> bytes:
-        with self.shard.open("rb") as stream:
+        if self.size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES:,} bytes")
+        with opened(self.shard) as stream:
             stream.seek(self.offset)
             return stream.read(self.size)
 
@@ -145,23 +173,50 @@ def _shards(location: str, shards: list[Path]) -> ImageSource:
 
 
 def _members(shard: Path) -> dict[str, _Member]:
+    # Damaged headers show as a dozen kinds of exceptions; all mean the same here.
     try:
-        with tarfile.open(shard, "r:") as archive:
-            everything = archive.getmembers()
-        # tarfile ends quietly where an archive is cut off within a header or the last file.
-        size = shard.stat().st_size
-        last = everything[-1].offset_data + everything[-1].size if everything else 0
-        if size % tarfile.BLOCKSIZE or last > size:
-            raise tarfile.ReadError("unexpected end of data")
-    except (tarfile.TarError, OSError) as cause:
+        with opened(shard) as stream:
+            everything = _headers(stream, shard.stat().st_size)
+    except Exception as cause:
         raise DataError(
-            f"{shard} is not a whole, uncompressed tar file ({cause}): write or copy it again"
+            f"{shard} is not a whole, uncompressed tar file ({str(cause) or repr(cause)}): write "
+            "or copy it again"
         ) from cause
     return {
         member.name.removeprefix("./"): _Member(shard, member.offset_data, member.size)
         for member in everything
         if member.isfile() and is_image(member.name)
     }
+
+
+class _Headers:
+    """A tar file of which only headers are read: what they say must not cost memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._stream.read(size)
+
+
+def _headers(stream: BinaryIO, size: int) -> list[tarfile.TarInfo]:
+    """All members of an archive, each after the one before it and inside the file."""
+    found: list[tarfile.TarInfo] = []
+    with tarfile.open(fileobj=_Headers(stream), mode="r:") as archive:  # type: ignore[call-overload]
+        while (member := archive.next()) is not None:
+            begin = found[-1].offset_data if found else -1
+            if member.size < 0 or member.offset <= begin:
+                raise tarfile.ReadError(f"the header of {member.name[:80]} leads back")
+            if member.issparse():
+                raise tarfile.ReadError(f"{member.name[:80]} is stored sparse")
+            found.append(member)
+    # tarfile ends quietly where an archive is cut off within a header or the last file.
+    if size % tarfile.BLOCKSIZE or any(one.offset_data + one.size > size for one in found):
+        raise tarfile.ReadError("unexpected end of data")
+    return found
 
 
 def _pick(shard: Path, names: Iterable[str]) -> list[str]:
@@ -189,6 +244,32 @@ def _huggingface(path: Path) -> ImageSource:
             f"{path} is a Hugging Face data set, and reading it needs the datasets package: "
             "pip install 'densescope[huggingface]'"
         ) from cause
+    # A damaged set shows as an exception of json, pyarrow or datasets; all mean the same here.
+    try:
+        column, table = _image_cells(path, datasets)
+        count = len(table)
+    except DataError:
+        raise
+    except Exception as cause:
+        reason = f"{cause}".strip().splitlines()[:1] or [repr(cause)]
+        raise DataError(
+            f"{path} is not a whole Hugging Face data set ({reason[0]}): save or copy it again"
+        ) from cause
+
+    def read(name: str) -> bytes:
+        cell = table[int(name)][column] or {}
+        if cell.get("bytes") is not None:
+            return bytes(cell["bytes"])
+        if cell.get("path"):
+            return read_bytes(Path(cell["path"]), MOST_BYTES)
+        raise DataError(f"row {int(name)} of {path} has no image: filter such rows out")
+
+    names = tuple(f"{index:09d}" for index in range(count))
+    return ImageSource(str(path), "huggingface", names, read)
+
+
+def _image_cells(path: Path, datasets: Any) -> tuple[str, Any]:
+    """The column of images, and a table of it that decodes nothing."""
     loaded = datasets.load_from_disk(str(path))
     if isinstance(loaded, datasets.DatasetDict):
         splits = sorted(loaded)
@@ -196,18 +277,8 @@ def _huggingface(path: Path) -> ImageSource:
             f"{path} holds the splits {_list(splits)}: name one, such as {path / splits[0]}"
         )
     column = _image_column(path, loaded.features, datasets.Image)
-    table = loaded.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-
-    def read(name: str) -> bytes:
-        cell = table[int(name)][column] or {}
-        if cell.get("bytes") is not None:
-            return bytes(cell["bytes"])
-        if cell.get("path"):
-            return Path(cell["path"]).read_bytes()
-        raise DataError(f"row {int(name)} of {path} has no image: filter such rows out")
-
-    names = tuple(f"{index:09d}" for index in range(len(table)))
-    return ImageSource(str(path), "huggingface", names, read)
+    table = loaded.select_columns([column])
+    return column, table.cast_column(column, datasets.Image(decode=False))
 
 
 def _image_column(path: Path, features: Any, image_type: type) -> str:

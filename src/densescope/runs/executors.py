@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -55,6 +55,7 @@ class Plan:
         names: of the fixed images, in order.
         seed: what they were drawn with.
         fingerprint: of these images.
+        skipped: images that cannot be decoded, with reasons.
         spec: how a file becomes a backbone.
         settings: what the numbers depend on.
         compute: device, batch size, threads, and where decoded images are shared.
@@ -65,13 +66,15 @@ class Plan:
     names: tuple[str, ...]
     seed: int
     fingerprint: str
+    skipped: Mapping[str, str]
     spec: BackboneSpec
     settings: ScoreSettings
     compute: Compute
 
     def scorer(self) -> CheckpointScorer:
         """A scorer that writes into the run's folder; images are not read before they are used."""
-        subset = ImageSubset(open_images(self.images), self.names, self.seed, self.fingerprint)
+        source = open_images(self.images)
+        subset = ImageSubset(source, self.names, self.seed, self.fingerprint, skipped=self.skipped)
         store = RunStore(self.output)
         return CheckpointScorer(self.spec, subset, self.settings, self.compute, store)
 

@@ -82,6 +82,11 @@ class Sweep:
         shared: Mapping[str, Any] = manifest(self.spec, subset, self.settings)
         return dict(plain({**shared, PLACE: str(self.folder.resolve())}))
 
+    def note_skipped(self, subset: ImageSubset) -> None:
+        """Say which images of the draw were skipped, if any."""
+        if subset.skipped:
+            self.report(SweepEvent("note", subset.skipped_sentence, 0, 0))
+
     def expect(self, store: RunStore, **more: Any) -> None:
         """Refuse a folder of records made with other settings before images are read.
 
@@ -121,6 +126,7 @@ def score_pass(
         subset.names,
         subset.seed,
         subset.fingerprint,
+        subset.skipped,
         sweep.spec,
         sweep.settings,
         sweep.compute,

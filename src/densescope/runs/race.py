@@ -51,6 +51,7 @@ def race_run(
         RecordError: the store holds a run made with other settings.
     """
     race, subset = _drawn(run.settings, source, race)
+    run.note_skipped(subset)
     manifest = {**run.manifest(subset), "race": race.to_json()}
     store.open(manifest, moved=run.moved)
     jobs = going = list(checkpoints)
@@ -89,8 +90,12 @@ def _drawn(settings: ScoreSettings, source: ImageSource, race: Race) -> tuple[Ra
             f"{race.round_size}: make the rounds smaller, --round-size or Race(round_size=...), or "
             "give more images"
         )
+    subset = draw_subset(source, replace(race, rounds=rounds).images, settings.seed)
+    rounds = len(subset) // race.round_size  # fewer where broken images are skipped
+    if rounds < 1:
+        raise DataError(f"{len(subset)} images can be decoded, fewer than one round of images")
     race = replace(race, rounds=rounds)
-    return race, draw_subset(source, race.images, settings.seed)
+    return race, part_of(subset, 0, race.images)
 
 
 def _round(

@@ -62,6 +62,7 @@ def manifest(spec: BackboneSpec, subset: ImageSubset, settings: ScoreSettings) -
             "seed": subset.seed,
             "count": len(subset),
             "fingerprint": subset.fingerprint,
+            **({"skipped": dict(subset.skipped)} if subset.skipped else {}),
         },
     }
 

@@ -51,6 +51,7 @@ def sweep(
     names: CheckpointNames | None = None,
     moved: bool = False,
     rescore: bool = False,
+    skip_broken_images: bool = False,
     on_event: Callable[[SweepEvent], None] | None = None,
 ) -> list[ScoreRecord]:
     """Score every checkpoint in a folder and keep one record of each in ``output``.
@@ -79,6 +80,8 @@ def sweep(
         moved: the records are of the same run, whose checkpoints lie elsewhere now; those that were
             scored are compared by their hashes.
         rescore: score checkpoints again whose files have changed since they were scored.
+        skip_broken_images: leave images that cannot be decoded out of the draw instead of stopping;
+            the next ones take their place, and the records name them.
         on_event: called with a :class:`SweepEvent` as the work goes on.
 
     Returns:
@@ -135,10 +138,12 @@ def sweep(
     has_moved = store.has_moved(run.folder)
     to_check = files.checkpoints if has_moved else jobs
     check_files(store, to_check, spec, is_moved=has_moved, rescore=rescore)
+    source = open_images(images, skip_broken=skip_broken_images)
     if isinstance(images_count, Race):
-        records = race_run(run, jobs, open_images(images), store, images_count)
+        records = race_run(run, jobs, source, store, images_count)
     else:
-        subset = draw_subset(open_images(images), images_count, run.settings.seed)
+        subset = draw_subset(source, images_count, run.settings.seed)
+        run.note_skipped(subset)
         scored = score_pass(run, jobs, subset, store)
         records = [scored[job.name] for job in jobs]
     placed = renumber(store, (*files.checkpoints, *files.gone))
@@ -177,6 +182,7 @@ def score_checkpoint(
     images_count: int = 2048,
     settings: ScoreSettings | None = None,
     compute: Compute | None = None,
+    skip_broken_images: bool = False,
 ) -> ScoreRecord:
     """Score one checkpoint file; the record that :func:`sweep` would write for it.
 
@@ -188,7 +194,8 @@ def score_checkpoint(
     _check_kinds(spec=spec, images=images, settings=settings, compute=compute)
     settings, path = settings or ScoreSettings(), location(path)
     spec = resolve_spec(path, spec).spec
-    subset = draw_subset(open_images(images), images_count, settings.seed)
+    source = open_images(images, skip_broken=skip_broken_images)
+    subset = draw_subset(source, images_count, settings.seed)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
         one = position_of(path, spec.row)
         name = str(path) if is_released(path) else path.name

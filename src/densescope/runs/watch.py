@@ -58,6 +58,7 @@ def watch_run(
     names: CheckpointNames | None = None,
     moved: bool = False,
     rescore: bool = False,
+    skip_broken_images: bool = False,
     channels: Sequence[Channel] = (),
     publish: Callable[[RunStore], None] | None = None,
     on_event: Callable[[WatchEvent], None] | None = None,
@@ -82,9 +83,10 @@ def watch_run(
         compute: device, batch size and threads.
         watching: when a file is whole, when the watch ends, when a fall is an alarm.
         names: how checkpoints are named, as for :func:`~densescope.runs.sweep.sweep`, like the next
-            two.
+            three.
         moved: the records are of the same run, whose checkpoints lie elsewhere now.
         rescore: score checkpoints again that have changed before the watch began.
+        skip_broken_images: leave images that cannot be decoded out of the draw.
         channels: called once for every alarm that begins.
         publish: called with the store when records have changed, e.g. to write the report.
         on_event: called with a :class:`WatchEvent` as the work goes on.
@@ -119,7 +121,10 @@ def watch_run(
     spec, place = found, {PLACE: str(folder.resolve())}
     spec.check_architecture()
     store.expect(plain({**without_images(spec, settings), **place, "race": None}), moved=moved)
-    subset = draw_subset(open_images(images), images_count, settings.seed)
+    source = open_images(images, skip_broken=skip_broken_images)
+    subset = draw_subset(source, images_count, settings.seed)
+    if subset.skipped:
+        report(WatchEvent("note", text=subset.skipped_sentence))
     with exclusive(store.folder / LOCK, wait=False) as alone:
         if not alone:
             raise RecordError(

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from densescope import files
 from densescope.errors import DataError
+from densescope.features.image_files import MOST_BYTES, decode
+from densescope.features.images import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXIF_ORIENTATION = 0x0112
 SWAPS_SIDES = (5, 6, 7, 8)
+CURE = "replace it, or remove it and its label"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_bytes(path: Path, what: str) -> bytes:
     """The bytes of a file, or a sentence that names it."""
     try:
-        return path.read_bytes()
+        return files.read_bytes(path, MOST_BYTES)
     except OSError as cause:
         raise DataError(f"cannot read {what} {path}: {cause.strerror or cause}") from cause
 
@@ -58,25 +61,17 @@ def photo_size(path: Path, size: tuple[int, int] | None) -> tuple[int, int]:
     Raises:
         DataError: unreadable or damaged.
     """
-    from PIL import Image
 
-    data = read_bytes(path, "image")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            columns, rows = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION) in SWAPS_SIDES
-            image.draft(None, (1, 1))
-            image.load()
-    except Exception as cause:
-        raise _undecodable(str(path), cause) from cause
+    def look(image: Image) -> tuple[int, int, bool]:
+        columns, rows = image.size
+        turned = image.getexif().get(EXIF_ORIENTATION) in SWAPS_SIDES
+        image.draft(None, (1, 1))
+        image.load()
+        return columns, rows, turned
+
+    columns, rows, turned = decode(read_bytes(path, "image"), f"image {path}", CURE, look)
     fits_only_turned = turned and (columns, rows) != size and (rows, columns) == size
     return (rows, columns) if fits_only_turned else (columns, rows)
-
-
-def _undecodable(name: str, cause: Exception) -> DataError:
-    return DataError(
-        f"image {name} cannot be decoded ({cause}): replace it, or remove it and its label"
-    )
 
 
 def decode_photo(data: bytes, name: str, *, size: tuple[int, int] | None = None) -> Image:
@@ -85,19 +80,15 @@ def decode_photo(data: bytes, name: str, *, size: tuple[int, int] | None = None)
     Raises:
         DataError: the bytes are no whole image; the text has the name.
     """
-    from PIL import Image
 
-    from densescope.features.images import _as_rgb
+    def rgb(image: Image) -> Image:
+        if size is not None:
+            _settle_rotation(image, size)
+        photo = as_rgb(image)
+        photo.load()  # before its file is closed
+        return photo
 
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if size is not None:
-                _settle_rotation(image, size)
-            photo: Image.Image = _as_rgb(image)
-    # Decoders report a damaged file by a dozen kinds of exceptions; all mean the same here.
-    except Exception as cause:
-        raise _undecodable(name, cause) from cause
-    return photo
+    return decode(data, f"image {name}", CURE, rgb)
 
 
 def _settle_rotation(image: Image, size: tuple[int, int]) -> None:
@@ -113,17 +104,13 @@ def read_indices(path: Path, *, label: str = "mask") -> np.ndarray[Any, Any]:
     Raises:
         DataError: unreadable, damaged, a color image, or a format that loses numbers.
     """
-    from PIL import Image
-
     data = read_bytes(path, label)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind, mode = image.format, image.mode
-            pixels = np.asarray(image)
-    except Exception as cause:
-        raise DataError(
-            f"{label} {path} cannot be decoded ({cause}): replace it, or remove it and its image"
-        ) from cause
+    kind, mode, pixels = decode(
+        data,
+        f"{label} {path}",
+        "replace it, or remove it and its image",
+        lambda image: (image.format, image.mode, np.asarray(image)),
+    )
     if kind == "JPEG":
         raise DataError(f"{label} {path} is a JPEG, which alters its numbers: write PNG")
     if pixels.ndim != 2 or mode in ("F", "LA", "PA"):
