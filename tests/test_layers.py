@@ -26,7 +26,7 @@ LAYERS = {
     "estimate": 1,
     "files": 1,
     "locks": 2,
-    "toml": 1,
+    "toml": 2,
     "writing": 3,
     "records": 4,
     "numerics": 10,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,12 @@ def test_a_number_that_json_has_no_word_for_becomes_null(tmp_path: Path) -> None
         ("{", "is not a whole JSON document"),
         ("[1]", "is not a JSON object"),
         (
-            '{"schema": 99}',
-            r"another version of densescope \(schema 99, this version reads 2\): sweep the run",
+            '{"schema": 1}',
+            r"another version of densescope \(schema 1, this version reads 2\): sweep the run",
         ),
+        ('{"schema": 99}', r"a later version of densescope \(schema 99, this version reads 2\)"),
+        ("[" * 100_000, "it is nested too deep"),
+        ('{"a": Infinity}', "it holds Infinity, which is no number of JSON"),
         (json.dumps({"schema": 2}), "lacks or garbles a field"),
     ],
 )
@@ -100,3 +104,45 @@ def test_a_probe_record_with_an_unknown_field_is_refused() -> None:
     document = ProbeRecord("a", 1, "epoch", "p", "d", "miou").to_json()
     with pytest.raises(RecordError, match="lacks or garbles a field"):
         ProbeRecord.from_json({**document, "surprise": 1})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", None),
+        ("name", ["a"]),
+        ("name", ""),
+        ("step", 1e308),
+        ("step", 2**60),
+        ("step", True),
+        ("status", "odd"),
+        ("error", 3),
+        ("checkpoint", None),
+        ("timing", []),
+        ("scores", {"-1": {"rankme": {"value": 1e308}}}),
+        ("scores", {"-1": {"rankme": {"value": "1"}}}),
+        ("scores", {"-1": {"rankme": {"value": 1.0, "note": []}}}),
+        ("scores", {"-1": {"rankme": {"value": 1.0, "replicates": [[1.0]]}}}),
+        ("scores", {"first": {}}),
+        ("scores", []),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(field: str, value: object) -> None:
+    with pytest.raises(RecordError, match="lacks or garbles a field"):
+        ScoreRecord.from_json({**RECORD.to_json(), field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", None), ("step", 1.5), ("values", [1e308]), ("values", "12"), ("images", [])],
+)
+def test_a_field_of_a_probe_of_another_kind_is_refused(field: str, value: object) -> None:
+    document = ProbeRecord("a", 1, "epoch", "p", "d", "miou", (0.5,)).to_json()
+    with pytest.raises(RecordError, match="lacks or garbles a field"):
+        ProbeRecord.from_json({**document, field: value})
+
+
+def test_a_pipe_is_no_record(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(RecordError, match="it is a pipe, a device or a socket"):
+        read_json(tmp_path / "a.json")

@@ -43,6 +43,10 @@ class RecordError(DensescopeError):
     """A stored record is missing, damaged, or belongs to another run."""
 
 
+class NewerRecordError(RecordError):
+    """A stored record is of a later version of this package, which knows more of it."""
+
+
 class DiskError(DensescopeError, OSError):
     """The operating system refused to write or read a file; no checkpoint is to blame."""
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from densescope.errors import InputError
 
+LARGEST = 1e100  # of a stored number
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -78,17 +80,37 @@ class Estimate:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Estimate:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            TypeError, ValueError, KeyError: a field is missing, of another type, or a number that
+                no features have.
+        """
+        spread, note = document.get("seed_spread"), document.get("note")
+        if not isinstance(note, str | None):
+            raise TypeError(f"note is {type(note).__name__}")
         return cls(
-            value=_number(document["value"]),
-            replicates=tuple(_number(value) for value in document.get("replicates", ())),
-            seed_spread=document.get("seed_spread"),
-            note=document.get("note"),
+            value=number(document["value"]),
+            replicates=tuple(map(number, document.get("replicates", ()))),
+            seed_spread=None if spread is None else number(spread),
+            note=note,
         )
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def number(value: float | None) -> float:
+    """A stored number; ``None`` stands for NaN.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is so large that its square is infinite: no features have such numbers.
+    """
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"a number is {type(value).__name__}")
+    if abs(value) > LARGEST:
+        raise ValueError(f"the number {value:.3g} is too large")
+    return float(value)
 
 
 def jackknife_standard_error(replicates: tuple[float, ...]) -> float | None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from densescope.errors import RecordError
-from densescope.estimate import Estimate
+from densescope.errors import NewerRecordError, RecordError
+from densescope.estimate import Estimate, number
+from densescope.files import read_bytes
 from densescope.writing import replacing
 
 SCHEMA = 2
 PROBE_SCHEMA = 1
+MOST_BYTES = 1 << 26  # of a document
+MOST_STEP = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -92,24 +96,17 @@ class ScoreRecord:
             RecordError: another schema version, or a field is missing.
         """
         _check_schema(document, SCHEMA, "sweep the run")
-        try:
+        with _garbled():
+            _check_kinds(document, ("scored", "failed"))
+            kinds(document, {"scores": Mapping})
             scores = {
-                layer: {metric: Estimate.from_json(value) for metric, value in row.items()}
+                str(int(layer)): {
+                    metric: Estimate.from_json(value) for metric, value in row.items()
+                }
                 for layer, row in document["scores"].items()
             }
-            return cls(
-                name=document["name"],
-                step=int(document["step"]),
-                unit=document["unit"],
-                status=document["status"],
-                error=document["error"],
-                scores=scores,
-                checkpoint=document["checkpoint"],
-                provenance=document["provenance"],
-                timing=document["timing"],
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as cause:
-            raise RecordError(f"a record lacks or garbles a field: {cause!r}") from cause
+            held = {item.name: document[item.name] for item in fields(cls)}
+            return cls(**{**held, "scores": scores})
 
 
 @dataclass(frozen=True)
@@ -179,11 +176,56 @@ class ProbeRecord:
             RecordError: another schema version, or a field is missing or unknown.
         """
         _check_schema(document, PROBE_SCHEMA, "probe the checkpoint")
-        try:
+        with _garbled():
+            _check_kinds(document, ("probed", "failed"))
+            of_probes = {"details": Mapping, "images": Mapping, "values": list}
+            kinds(document, {**of_probes, **dict.fromkeys(("protocol", "dataset", "measure"), str)})
             given = {key: value for key, value in document.items() if key != "schema"}
-            return cls(**{**given, "values": tuple(float(value) for value in given["values"])})
-        except (KeyError, TypeError, ValueError) as cause:
-            raise RecordError(f"a record lacks or garbles a field: {cause!r}") from cause
+            return cls(**{**given, "values": tuple(map(number, given["values"]))})
+
+
+_KINDS: dict[str, Any] = {
+    "name": str,
+    "step": int,
+    "unit": str,
+    "status": str,
+    "error": str | None,
+    "checkpoint": Mapping,
+    "provenance": Mapping,
+    "timing": Mapping,
+}
+
+
+def _check_kinds(document: Mapping[str, Any], statuses: Sequence[str]) -> None:
+    """Raise where a field that score and probe records share is of another kind."""
+    kinds(document, _KINDS)
+    if not document["name"] or abs(document["step"]) > MOST_STEP:
+        raise ValueError(f"name {document['name']!r}, step {document['step']}")
+    if document["status"] not in statuses:
+        raise ValueError(f"status {document['status']!r}")
+    if document["status"] == "failed" and document["error"] is None:
+        raise ValueError("it failed without an error")
+
+
+def kinds(document: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Check the types of values of a document that somebody may have written.
+
+    Raises:
+        KeyError: a key is missing.
+        TypeError: a value has another type.
+    """
+    for key, kind in expected.items():
+        value = document[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            raise TypeError(f"{key} is {type(value).__name__}")
+
+
+@contextmanager
+def _garbled() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as cause:
+        raise RecordError(f"a record lacks or garbles a field: {cause!r:.300}") from cause
 
 
 def write_record(record: ScoreRecord, path: Path) -> None:
@@ -201,7 +243,7 @@ def read_record(path: Path) -> ScoreRecord:
     try:
         return ScoreRecord.from_json(document)
     except RecordError as error:
-        raise RecordError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def write_json(document: Mapping[str, Any], path: Path) -> None:
@@ -221,21 +263,34 @@ def read_json(path: Path) -> dict[str, Any]:
         RecordError: the file is missing, unreadable, cut off, or not a JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = read_bytes(path, MOST_BYTES).decode()
+        document = json.loads(text, parse_constant=_no_number)
     except OSError as cause:
         raise RecordError(f"cannot read {path}: {cause.strerror or cause}") from cause
-    except ValueError as cause:
-        raise RecordError(f"{path} is not a whole JSON document: {cause}") from cause
+    except (ValueError, RecursionError) as cause:
+        reason = "it is nested too deep" if isinstance(cause, RecursionError) else cause
+        raise RecordError(f"{path} is not a whole JSON document: {reason}") from cause
     if not isinstance(document, dict):
         raise RecordError(f"{path} is not a JSON object")
     return document
 
 
+def _no_number(word: str) -> None:
+    raise ValueError(f"it holds {word}, which is no number of JSON")
+
+
 def _check_schema(document: Mapping[str, Any], schema: int, again: str) -> None:
-    if document.get("schema") != schema:
+    held = document.get("schema")
+    if isinstance(held, int) and held > schema:
+        raise NewerRecordError(
+            f"this record was written by a later version of densescope (schema {held}, this "
+            f"version reads {schema}) and is not replaced: use that version or a later one, or "
+            "another output folder"
+        )
+    if held != schema:
         raise RecordError(
             "this record was written by another version of densescope (schema "
-            f"{document.get('schema')!r}, this version reads {schema}): {again} again with the "
+            f"{held!r:.100}, this version reads {schema}): {again} again with the "
             "same output folder, which replaces it, or use the version that wrote it"
         )
 

@@ -482,7 +482,9 @@ def _member(name: str, size: int, data: bytes = b"", **fields: object) -> bytes:
 def test_headers_of_a_shard_are_not_believed(tmp_path: Path, header: bytes, reason: str) -> None:
     whole = _member("0.png", 10, bytes(10))
     (tmp_path / "a.tar").write_bytes(whole + header + bytes(1024))
-    with pytest.raises(DataError, match=rf"a.tar is not a whole, uncompressed tar file \(.*{reason}"):
+    with pytest.raises(
+        DataError, match=rf"a.tar is not a whole, uncompressed tar file \(.*{reason}"
+    ):
         open_images(tmp_path)
 
 

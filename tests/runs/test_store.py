@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from densescope.errors import RecordError
+from densescope.errors import NewerRecordError, RecordError
 from densescope.records import ProbeRecord, ScoreRecord
-from densescope.runs.store import RunStore, differences, file_stem
+from densescope.runs.differences import differences
+from densescope.runs.store import RunStore, file_stem
 
 MANIFEST = {"backbone": {"format": "dino"}, "settings": {"seed": 0}}
 
@@ -154,3 +157,54 @@ def test_file_stems_are_distinct_and_stay_inside_the_folder() -> None:
     assert len(set(stems)) == len(names)
     assert all("/" not in stem and not stem.startswith(".") for stem in stems)
     assert all(len(stem) < 200 for stem in stems)
+
+
+def test_a_record_of_a_later_version_is_never_replaced(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    mine = ScoreRecord("a.pth", 1)
+    store.write(mine)
+    probe = ProbeRecord("a.pth", 1, "epoch", "linear", "camvid", "miou", (0.5,))
+    store.write_probe("camvid-linear", probe)
+    for path in tmp_path.rglob("a.pth.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    sentence = r"a.pth.json: this record was written by a later version .* is not replaced: use"
+    for act in (
+        lambda: store.write(mine),
+        lambda: store.write_probe("camvid-linear", probe),
+        lambda: store.open({**MANIFEST, "settings": {"seed": 1}}),
+        lambda: store.record("a.pth"),
+        lambda: store.probe("camvid-linear", "a.pth"),
+        store.records,
+        store.probes,
+    ):
+        with pytest.raises(NewerRecordError, match=sentence):
+            act()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
+def test_images_may_be_named_by_another_path(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    images = {"source": "images", "fingerprint": "0" * 64}
+    store.open({**MANIFEST, "images": images})
+    store.write(ScoreRecord("a.pth", 1))
+    store.open({**MANIFEST, "images": {**images, "source": "/data/images"}})
+    with pytest.raises(RecordError, match="the images differ in name or content"):
+        store.open({**MANIFEST, "images": {**images, "fingerprint": "1" * 64}})
+
+
+@pytest.mark.parametrize("damage", [{"backbone": []}, {"settings": "x"}, {"run_folder": None}])
+def test_a_damaged_manifest_is_named(tmp_path: Path, damage: dict[str, object]) -> None:
+    store = RunStore(tmp_path)
+    store.open({**MANIFEST, **damage})
+    with pytest.raises(
+        RecordError, match=r"run.json is damaged \(.* is .*\): use another --output"
+    ):
+        store.records()
+
+
+def test_stems_of_names_of_many_bytes_fit_into_a_file_name() -> None:
+    for name in ("\N{GRINNING FACE}" * 63, "é" * 127, os.fsdecode(b"\xe9" * 250)):
+        assert len(os.fsencode(f"{file_stem(name)}.safetensors")) <= 255
+    assert file_stem("é" * 100) == "é" * 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from densescope.errors import CheckpointError, DataError, InputError, RecordError
+from densescope.errors import CheckpointError, DataError, DiskError, InputError, RecordError
 from densescope.features.spec import BackboneSpec
 from densescope.metrics import METRICS, ScoreSettings
 from densescope.records import ScoreRecord
@@ -203,6 +204,52 @@ def test_an_unreadable_image_stops_the_sweep_by_name(tiny_run: Path, tmp_path: P
     (images / "007.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"image 007.png of .* cannot be decoded"):
         run_sweep(tiny_run, images, tmp_path / "out")
+
+
+def test_broken_images_are_skipped_where_that_is_said_and_recorded(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    images, events = write_images(tmp_path / "images"), []
+    (images / "007.png").write_bytes(b"not a picture")
+    count = {"images_count": 24, "skip_broken_images": True}
+    records = run_sweep(tiny_run, images, tmp_path / "out", on_event=events.append, **count)
+    for record in records:
+        assert list(record.provenance["images"]["skipped"]) == ["007.png"]
+        assert record.provenance["images"]["count"] == 24
+    assert any("1 image was skipped (007.png)" in str(event) for event in events)
+    again = run_sweep(tiny_run, images, tmp_path / "out", **count)
+    assert again == records
+    with pytest.raises(RecordError, match="the images differ in name or content"):
+        run_sweep(tiny_run, images, tmp_path / "out", images_count=24)
+
+
+def test_a_record_of_other_images_is_scored_again(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    others = write_images(tmp_path / "images", seed=1)
+    run_sweep(tiny_run, others, tmp_path / "foreign")
+    mine = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    name = f"records/{NAMES[1]}.json"
+    shutil.copy(tmp_path / "foreign" / name, tmp_path / "out" / name)
+    again = run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    assert [without_time(record) for record in again] == [without_time(record) for record in mine]
+
+
+def test_a_disk_that_takes_no_more_is_no_fault_of_a_checkpoint(
+    tiny_run: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError, match="run.json: the disk is full. Free some space"):
+        run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(DiskError, match="previews/images.safetensors: the disk is full"):
+        run_sweep(tiny_run, tiny_images, tmp_path / "out")
+    assert not list((tmp_path / "out" / "records").glob("*"))
+    assert not list((tmp_path / "out").rglob("*.part"))
 
 
 def test_an_unknown_format_or_architecture_is_a_sentence(

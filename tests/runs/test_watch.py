@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -484,6 +486,25 @@ def test_a_webhook_gets_the_alarm(server: tuple[str, list[Any]]) -> None:
     assert tell(alarm_entry(), [Webhook(url)]) == []
     assert posted == [alarm_entry()]
     assert posted[0]["text"].startswith("DSE has been below its best since epoch20.pth")
+
+
+def test_a_webhook_that_drips_its_reply_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            reply, _ = listening.accept()
+            with reply, suppress(OSError):
+                for sign in "HTTP/1.1 200 OK\r\n" + "X-A: 1\r\n" * 1000:
+                    reply.sendall(sign.encode())
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began = time.monotonic()
+        (said,) = tell(
+            alarm_entry(), [Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}", 0.5)]
+        )
+    assert said == "the alarm webhook took longer than 0.5 s to answer and was given up"
+    assert time.monotonic() - began < 10
 
 
 def test_a_webhook_that_is_down_is_a_sentence(server: tuple[str, list[Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,9 +77,12 @@ class PixelCounts:
         """
         try:
             shape = (int(document["images"]), len(ROWS), int(document["classes"]))
-            values = np.frombuffer(zlib.decompress(base64.b64decode(document["zlib"])), "<i4")
+            expected = 4 * math.prod(shape)
+            packed = base64.b64decode(document["zlib"])
+            data = zlib.decompressobj().decompress(packed, max(expected, 0) + 1)
+            values = np.frombuffer(data, "<i4")
             return cls(torch.from_numpy(values.astype(np.int64).reshape(shape)))
-        except (KeyError, TypeError, ValueError, zlib.error) as cause:
+        except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as cause:
             raise RecordError(f"pixel counts of a probe are damaged: {cause!r}") from cause
 
 

@@ -222,7 +222,7 @@ def _decodable(
         try:
             decode(_read(source, name), f"image {name}", CURE, lambda image: as_rgb(image).load())
         except DataError as error:
-            return str(error)
+            return str(error).removesuffix(CURE).rstrip(".: ")
         return ""
 
     names: list[str] = []

@@ -80,8 +80,11 @@ def _previews(store: RunStore, names: Sequence[str]) -> Previews | None:
     stored = {name: store.preview(name) for name in names}
     if images is None or any(preview is None for preview in stored.values()):
         return None
-    patches = {name: preview["patches"].float() for name, preview in stored.items() if preview}
-    return Previews(images["images"], patches)
+    try:
+        patches = {name: preview["patches"].float() for name, preview in stored.items() if preview}
+        return Previews(images["images"], patches)
+    except (InputError, KeyError):  # those of another run, or damaged
+        return None
 
 
 def _probe_set(store: RunStore, name: str, table: RunTable, selection: Selection) -> ProbedSet:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 from densescope.errors import InputError, RecordError
@@ -103,6 +104,17 @@ class Webhook:
 
     def tell(self, document: Mapping[str, Any]) -> str | None:
         """Post it; a sentence where that failed."""
+        complaints: list[str] = []
+        # urllib bounds the time between two bytes, not that of the whole reply.
+        posting = Thread(target=lambda: complaints.extend(self._post(document)), daemon=True)
+        posting.start()
+        posting.join(self.timeout_seconds)
+        if posting.is_alive():
+            limit = f"{self.timeout_seconds:g} s"
+            return f"the alarm webhook took longer than {limit} to answer and was given up"
+        return next(iter(complaints), None)
+
+    def _post(self, document: Mapping[str, Any]) -> Iterator[str]:
         from http.client import HTTPException
         from urllib.request import Request, urlopen
 
@@ -114,9 +126,9 @@ class Webhook:
                 method="POST",
             )
             with urlopen(request, timeout=self.timeout_seconds):
-                return None
+                pass
         except (OSError, ValueError, HTTPException) as cause:
-            return f"the alarm webhook could not be reached: {cause}"
+            yield f"the alarm webhook could not be reached: {cause}"
 
 
 class AlarmLog:
@@ -163,7 +175,7 @@ class AlarmLog:
                 entry = json.loads(line)
                 if entry["event"] == "begun":
                     Alarm.from_json(entry["alarm"])
-            except (ValueError, TypeError, KeyError, RecordError):
+            except (ValueError, TypeError, KeyError, RecursionError, RecordError):
                 continue
             yield entry
 

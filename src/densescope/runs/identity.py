@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from densescope.errors import DensescopeError, RecordError
 from densescope.features.backbones import load_backbone
@@ -14,6 +15,7 @@ from densescope.features.layouts import listing
 from densescope.features.names import counts_steps
 from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
+from densescope.runs.differences import FINGERPRINT
 from densescope.runs.prefetch import checkpoint_modified
 from densescope.runs.store import RunStore
 
@@ -28,6 +30,20 @@ def is_current(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:
     if not _is_comparable(record):
         return False
     return _is_seen(record, path) or has_same_hash(record, path, spec)
+
+
+def is_of_run(record: ScoreRecord, manifest: Mapping[str, Any]) -> bool:
+    """Whether a record was made with the images and settings of a run, as far as it says so.
+
+    A record that somebody copied into the folder may be of another run.
+    """
+    made = record.provenance
+    images, settings = made.get("images", {}), made.get("settings")
+    of_images = images.get(FINGERPRINT) if isinstance(images, Mapping) else None
+    return of_images in (None, manifest["images"][FINGERPRINT]) and settings in (
+        None,
+        manifest["settings"],
+    )
 
 
 def has_same_hash(record: ScoreRecord, path: Path, spec: BackboneSpec) -> bool:

@@ -13,7 +13,7 @@ from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.executors import Executor, Plan, shared_images
-from densescope.runs.identity import is_current
+from densescope.runs.identity import is_current, is_of_run
 from densescope.runs.scorer import Compute, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
 
@@ -111,12 +111,15 @@ def score_pass(
         DataError: an image cannot be read.
         RecordError: the store holds a run made with other settings.
     """
-    store.open(sweep.manifest(subset), moved=sweep.moved)
+    made = sweep.manifest(subset)
+    store.open(made, moved=sweep.moved)
     records: dict[str, ScoreRecord] = {}
     sweep.report(SweepEvent("start", "", 0, len(jobs)))
     for job in jobs:
         record = store.record(job.name)
-        if record is not None and is_current(record, job.path, sweep.spec):
+        if record is None or not is_of_run(record, made):
+            continue
+        if is_current(record, job.path, sweep.spec):
             records[job.name] = record
             sweep.report(SweepEvent("kept", job.name, len(records), len(jobs), record))
     left = [job for job in jobs if job.name not in records]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from densescope.errors import CheckpointError, DataError, DensescopeError
+from densescope.errors import CheckpointError, DataError, DensescopeError, RecordError
 from densescope.features.detection import ResolvedSpec, needs_resolving, resolve_spec
 from densescope.features.discovery import find_checkpoints
 from densescope.features.names import ENDINGS, CheckpointNames
@@ -85,10 +85,18 @@ def _as_before(spec: BackboneSpec, store: RunStore) -> BackboneSpec | None:
     """The spec of the records that are there already, where all that is asked for fits it."""
     if not store.manifest_path.is_file():
         return None
-    stored = store.manifest()["backbone"]
-    if stored["format"] in (LIVE, AUTO) or spec.format not in (AUTO, stored["format"]):
+    stored = store.manifest().get("backbone", {})
+    if stored.get("format", LIVE) in (LIVE, AUTO):
         return None
-    found = BackboneSpec(**{**stored, "normalization": spec.normalization})
+    if spec.format not in (AUTO, stored["format"]):
+        return None
+    try:
+        found = BackboneSpec(**{**stored, "normalization": spec.normalization})
+    except TypeError as cause:
+        raise RecordError(
+            f"{store.manifest_path} is damaged or of a later version ({cause}): name --format and "
+            "--architecture, or use another --output"
+        ) from cause
     asked = replace(
         spec,
         format=found.format,

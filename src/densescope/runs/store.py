@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densescope.errors import RecordError
+from densescope.errors import NewerRecordError, RecordError
 from densescope.features.formats.descriptions import sweep_command
 from densescope.files import fresh, location, remove_folder
 from densescope.records import (
     ProbeRecord,
     ScoreRecord,
+    kinds,
     read_json,
     read_record,
     write_json,
     write_record,
 )
+from densescope.runs.differences import differences
 from densescope.writing import replacing
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 MANIFEST = "run.json"
 LOSSES = "losses.json"
 LIVE = "live"  # in the place of a row of FORMATS: the weights that were scored were in no file
-FINGERPRINT = "fingerprint"  # the entry of a manifest that stands for the bytes of its images
-_DIGITS = 12  # of a fingerprint, where people read it
+_STEM_BYTES = 230  # of a name: with its ending it must stay below 255
+_TOLD = ("source", "skipped")  # entries on images that the fingerprint stands for
 PLACE = "run_folder"  # where the checkpoints lie; the one entry of a manifest that may change
 
 
@@ -62,7 +64,16 @@ class RunStore:
             raise RecordError(
                 f"{self.folder} holds no scored run (no {MANIFEST}); make one with: {command}"
             )
-        return read_json(self.manifest_path)
+        document = read_json(self.manifest_path)
+        expected = {"backbone": Mapping, "settings": Mapping, "images": Mapping, PLACE: str}
+        try:
+            kinds(document, {key: kind for key, kind in expected.items() if key in document})
+        except TypeError as cause:
+            raise RecordError(
+                f"{self.manifest_path} is damaged ({cause}): use another --output, or remove this "
+                "file and sweep again"
+            ) from cause
+        return document
 
     def open(self, manifest: Mapping[str, Any], *, moved: bool = False) -> None:
         """Start the run, or go on with it when it was made with the same settings.
@@ -97,7 +108,7 @@ class RunStore:
         """
         if self.manifest_path.exists() and self.anything_scored():
             held, asked = self.manifest(), _settings(part)
-            self._refuse(differences({key: held.get(key) for key in asked}, asked))
+            self._refuse(differences(_settings({key: held.get(key) for key in asked}), asked))
             self._refuse_place(held, part, moved)
 
     def expect_place(self, place: Path, *, moved: bool) -> None:
@@ -165,8 +176,15 @@ class RunStore:
         return _record_or_none(path) if path.is_file() else None
 
     def write(self, record: ScoreRecord) -> None:
-        """Store one record."""
-        write_record(record, self._path("records", record.name, ".json"))
+        """Store one record.
+
+        Raises:
+            NewerRecordError: there is one that a later version wrote.
+        """
+        path = self._path("records", record.name, ".json")
+        if path.is_file():
+            _record_or_none(path)
+        write_record(record, path)
 
     def remove(self, name: str) -> None:
         """Forget the record of one checkpoint, and its preview."""
@@ -240,8 +258,15 @@ class RunStore:
         return {probe_set: records for probe_set, records in found.items() if records}
 
     def write_probe(self, probe_set: str, record: ProbeRecord) -> None:
-        """Store one probe record."""
-        write_json(record.to_json(), self._path(f"probes/{probe_set}", record.name, ".json"))
+        """Store one probe record.
+
+        Raises:
+            NewerRecordError: there is one that a later version wrote.
+        """
+        path = self._path(f"probes/{probe_set}", record.name, ".json")
+        if path.is_file():
+            _probe_or_none(path)
+        write_json(record.to_json(), path)
 
     def losses(self) -> dict[str, float] | None:
         """Training loss by checkpoint name as :meth:`write_losses` kept it, or ``None``."""
@@ -262,21 +287,36 @@ class RunStore:
 
 
 def _record_or_none(path: Path) -> ScoreRecord | None:
+    """A record; one that is damaged or of an earlier version counts as none.
+
+    Raises:
+        NewerRecordError: it is of a later version: it must not be replaced.
+    """
     try:
         return read_record(path)
+    except NewerRecordError:
+        raise
     except RecordError:
         return None
 
 
 def _probe_or_none(path: Path) -> ProbeRecord | None:
+    """Likewise."""
     try:
         return ProbeRecord.from_json(read_json(path))
+    except NewerRecordError as error:
+        raise NewerRecordError(f"{path}: {error}") from error
     except RecordError:
         return None
 
 
 def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in manifest.items() if key != PLACE}
+    """What must not change: not where checkpoints and images lie, as a fingerprint decides."""
+    kept = {key: value for key, value in manifest.items() if key != PLACE}
+    if isinstance(kept.get("images"), Mapping):
+        of_images = kept["images"].items()
+        kept["images"] = {key: value for key, value in of_images if key not in _TOLD}
+    return kept
 
 
 def _is_same_place(old: str, new: str) -> bool:
@@ -289,26 +329,7 @@ def _is_same_place(old: str, new: str) -> bool:
 def file_stem(name: str) -> str:
     """A file name for a checkpoint of that name, also for one in a sub-folder or a long one."""
     flat = name.replace(os.sep, "__").lstrip(".")
-    if flat == name and len(flat) < 200:
+    if flat == name and len(flat) < 200 and len(os.fsencode(flat)) <= _STEM_BYTES:
         return flat
-    return f"{flat[:180]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], at: str = "") -> list[str]:
-    """Settings in which two manifests differ, as ``name: stored, now asked``.
-
-    A fingerprint is told in words, by its first digits: ``the images differ in name or content``.
-    """
-    found: list[str] = []
-    for key in sorted(set(stored) | set(asked)):
-        name = f"{at}{key}"
-        old, new = stored.get(key), asked.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{name}.")
-        elif old != new and key == FINGERPRINT:
-            what = at.rstrip(".") or "files"
-            of = f"fingerprint {str(old)[:_DIGITS]} stored, {str(new)[:_DIGITS]} asked"
-            found.append(f"the {what} differ in name or content: {of}")
-        elif old != new:
-            found.append(f"{name}: {old!r} stored, {new!r} asked")
-    return found
+    short = os.fsencode(flat[:180])[: _STEM_BYTES - 9].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

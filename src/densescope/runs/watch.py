@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from densescope.errors import (
     NOT_FINITE,
@@ -26,11 +27,11 @@ from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, FolderNotes, Signature
-from densescope.runs.identity import check_files, is_current, renumber
+from densescope.runs.identity import check_files, is_current, is_of_run, renumber
 from densescope.runs.resolve_spec import wait_for_spec
 from densescope.runs.scorer import CheckpointScorer, Compute, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
-from densescope.runs.watch_events import Kind, WatchEvent, WatchResult, WatchSettings
+from densescope.runs.watch_events import Kind, Tries, WatchEvent, WatchResult, WatchSettings
 from densescope.selection import (
     Alarm,
     RunTable,
@@ -81,12 +82,8 @@ def watch_run(
         images_count: size of the fixed subset of images.
         settings: what the numbers depend on.
         compute: device, batch size and threads.
-        watching: when a file is whole, when the watch ends, when a fall is an alarm.
-        names: how checkpoints are named, as for :func:`~densescope.runs.sweep.sweep`, like the next
-            three.
-        moved: the records are of the same run, whose checkpoints lie elsewhere now.
-        rescore: score checkpoints again that have changed before the watch began.
-        skip_broken_images: leave images that cannot be decoded out of the draw.
+        watching: when a file is whole, when the watch ends, what an alarm is.
+        names, moved, rescore, skip_broken_images: as for :func:`~densescope.runs.sweep.sweep`.
         channels: called once for every alarm that begins.
         publish: called with the store when records have changed, e.g. to write the report.
         on_event: called with a :class:`WatchEvent` as the work goes on.
@@ -109,9 +106,8 @@ def watch_run(
             f"the alarm is to judge layer {watching.layer}, but only {settings.layers} are scored"
         )
     if watching.once and not folder.is_dir():
-        raise DataError(
-            f"there is no folder {folder}: check the path, or wait for it without --once"
-        )
+        wait = "check the path, or wait for it without --once"
+        raise DataError(f"there is no folder {folder}: {wait}")
     report = on_event or (lambda event: None)
     store = RunStore(on_disk(location(output), "--output of a watch"))
     store.expect_place(folder, moved=moved)
@@ -135,11 +131,13 @@ def watch_run(
         if store.has_moved(folder):
             files = find_checkpoints(folder, spec.format, names, gone=store.names())
             check_files(store, files.checkpoints, spec, is_moved=True, rescore=rescore)
-        store.open(plain({**manifest(spec, subset, settings), **place}), moved=moved)
+        made = plain({**manifest(spec, subset, settings), **place})
+        store.open(made, moved=moved)
         with closing(CheckpointScorer(spec, subset, settings, compute, store)) as scorer:
             watch = _Watch(
                 scorer=scorer,
                 store=store,
+                manifest=made,
                 arrivals=Arrivals(
                     folder,
                     spec.format,
@@ -162,6 +160,7 @@ class _Watch:
 
     scorer: CheckpointScorer
     store: RunStore
+    manifest: Mapping[str, Any]
     arrivals: Arrivals
     watching: WatchSettings
     rescore: bool
@@ -171,7 +170,7 @@ class _Watch:
     alarm: Alarm | None = None
     waiting: tuple[str, ...] = ()
     _done: dict[str, Signature] = field(default_factory=dict)
-    _tried: dict[str, _Tries] = field(default_factory=dict)
+    _tried: dict[str, Tries] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
     _news: FolderNotes = field(default_factory=FolderNotes)
     _last_scan: tuple[tuple[str, Signature], ...] = ()
@@ -238,7 +237,7 @@ class _Watch:
         if tries is not None and tries.signature == arrival.signature:
             return time.monotonic() >= tries.next_at
         record = self.store.record(arrival.name)
-        if record is None or record.status != "scored":
+        if record is None or record.status != "scored" or not is_of_run(record, self.manifest):
             return True
         if is_current(record, arrival.checkpoint.path, self.scorer.spec):
             self._done[arrival.name] = arrival.signature
@@ -284,7 +283,7 @@ class _Watch:
         tries = self._tried.get(arrival.name)
         count = tries.count if tries is not None and tries.signature == arrival.signature else 0
         wait = self.watching.settle_seconds * 2**count
-        self._tried[arrival.name] = _Tries(count + 1, arrival.signature, time.monotonic() + wait)
+        self._tried[arrival.name] = Tries(count + 1, arrival.signature, time.monotonic() + wait)
         return count + 1 < TRIES
 
     def _judge(self) -> Selection | None:
@@ -349,10 +348,3 @@ class _Watch:
             self.publish(self.store)
         except (DensescopeError, OSError) as error:
             self.report(WatchEvent("note", text=f"the report was not written: {error}"))
-
-
-@dataclass(frozen=True)
-class _Tries:
-    count: int
-    signature: Signature
-    next_at: float

@@ -7,6 +7,7 @@ from typing import Literal
 
 from densescope.errors import InputError
 from densescope.records import ScoreRecord
+from densescope.runs.arrivals import Signature
 from densescope.selection import Alarm, AlarmSettings, Selection
 
 Kind = Literal["start", "scored", "failed", "unreadable", "alarm", "ended", "note"]
@@ -78,3 +79,12 @@ class WatchResult:
     alarm: Alarm | None
     left_out: tuple[str, ...] = ()
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often a file could not be read, and when it is tried again."""
+
+    count: int
+    signature: Signature
+    next_at: float

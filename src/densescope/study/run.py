@@ -16,11 +16,11 @@ from densescope.features.spec import BackboneSpec
 from densescope.pretraining.recorder import TrainingCallback
 from densescope.pretraining.resume import stored_state
 from densescope.pretraining.trainer import Start, pretrain
-from densescope.records import plain, read_json, write_json
+from densescope.records import kinds, plain, read_json, write_json
 from densescope.runs.cluster import Ray
+from densescope.runs.differences import differences
 from densescope.runs.probe import probe_run
 from densescope.runs.scorer import Compute
-from densescope.runs.store import differences
 from densescope.runs.sweep import sweep
 from densescope.study.spec import Cell, Labels, StudySpec, Training
 
@@ -206,6 +206,10 @@ def _claim(folder: Path, spec: StudySpec) -> None:
     }
     path = folder / MANIFEST
     stored = read_json(path) if path.is_file() else document
+    try:
+        kinds(stored, dict.fromkeys(document, dict))
+    except (KeyError, TypeError) as cause:
+        raise RecordError(f"{path} is damaged ({cause}): use another --output") from cause
     for grows in ("arms", "methods"):
         stored[grows] = {**document[grows], **stored[grows]}
         document[grows] = {**stored[grows], **document[grows]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -20,7 +21,18 @@ from densescope.pretraining.settings import (
 )
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest
-from densescope.toml import read_toml, refuse_unknown, section_of
+from densescope.toml import read_toml, refuse_unknown, section_of, table, tables
+
+# Methods and arms name folders: no part of a path leads out of the folder of the study.
+_FOLDER_NAME = re.compile(r"[^\W_][\w .+=-]{0,99}")
+
+
+@dataclass(frozen=True)
+class _Main:
+    """Table ``[study]``."""
+
+    methods: tuple[str, ...] = ("dino",)
+    seeds: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -253,27 +265,27 @@ def read_spec(path: Path | str) -> StudySpec:
     document = read_toml(path, "the study")
     known = ("study", "arm", "pretrain", "method", "score", "probe")
     refuse_unknown(document, known, "the study")
-    for table in ("study", "pretrain", "score"):
-        if table not in document:
-            raise InputError(f"the study {path} has no table [{table}]")
-    main = document["study"]
-    refuse_unknown(main, ("methods", "seeds"), "[study]")
+    for name in ("study", "pretrain", "score"):
+        if name not in document:
+            raise InputError(f"the study {path} has no table [{name}]")
+        table(document, name, None)
+    main = section_of(_Main, document["study"], "[study]")
     training = _placed(document["pretrain"], path.parent, "images", "start_from")
     shared = section_of(Training, training, "[pretrain]")
     by_method = {}
-    for name, changes in document.get("method", {}).items():
+    for name, changes in table(document, "method", {}).items():
         own = {**training, **_placed(changes, path.parent, "images", "start_from")}
         by_method[name] = section_of(Training, own, f"[method.{name}]")
     spec = StudySpec(
-        methods=tuple(main.get("methods", ("dino",))),
-        seeds=tuple(main.get("seeds", (0,))),
-        arms=tuple(section_of(Arm, arm, "[[arm]]") for arm in document.get("arm", [{}])),
+        methods=main.methods,
+        seeds=main.seeds,
+        arms=tuple(section_of(Arm, arm, "[[arm]]") for arm in tables(document, "arm", [{}])),
         training=shared,
         by_method=by_method,
         scoring=section_of(Scoring, _placed(document["score"], path.parent, "images"), "[score]"),
         labels=tuple(
             section_of(Labels, _placed(one, path.parent, "root", "test_root"), "[[probe]]")
-            for one in document.get("probe", [])
+            for one in tables(document, "probe", [])
         ),
     )
     _check(spec)
@@ -288,6 +300,12 @@ def _check(spec: StudySpec) -> None:
     ):
         if not values or len(set(values)) < len(values):
             raise InputError(f"a study needs {what}, and none twice: {list(values)}")
+    for arm in spec.arms:
+        if not _FOLDER_NAME.fullmatch(arm.name):
+            raise InputError(
+                f"an arm is named {arm.name!r:.100}, and its runs lie in folders of that name: use "
+                "at most 100 letters, digits, spaces and . _ + = -, a letter or a digit first"
+            )
     strangers = sorted(set(spec.by_method) - set(spec.methods))
     if strangers:
         raise InputError(f"[method.{strangers[0]}] is not one of methods {list(spec.methods)}")
@@ -319,8 +337,10 @@ def _check(spec: StudySpec) -> None:
 
 def _placed(values: Mapping[str, Any], folder: Path, *names: str) -> dict[str, Any]:
     """Paths below the folder of the study, as absolute ones stay."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{values!r:.100} stands where the study needs a table")
     return {
-        key: str(folder / value) if key in names and value else value
+        key: str(folder / value) if key in names and value and isinstance(value, str) else value
         for key, value in values.items()
     }
 
