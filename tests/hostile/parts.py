@@ -9,6 +9,7 @@ from tests.hostile.row import Row
 
 PARTS = {
     "checkpoints": "tests.hostile.checkpoints",
+    "images": "tests.hostile.image_rows",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 
 from densescope.errors import DensescopeError, system_refusal
 
@@ -68,6 +69,8 @@ def _run(words: list[str]) -> int:
     from densescope.cli.app import app
     from densescope.cli.failures import UsageError
 
+    # What is wrong with an image is told by the sentence that names it.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return app(words) or 0
     except UnusedCliTokensError as error:

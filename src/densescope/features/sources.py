@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from densescope.errors import DataError
+from densescope.errors import DataError, system_refusal
 from densescope.features.image_files import MOST_BYTES
 from densescope.files import opened, read_bytes
 
@@ -68,14 +68,17 @@ def open_images(location: str | os.PathLike[str], *, skip_broken: bool = False) 
     Raises:
         DataError: nothing is there, nothing there is an image, or it is not clear what is meant.
     """
-    return replace(_open(os.fspath(location)), skip_broken=skip_broken)
+    text = os.fspath(location)
+    try:
+        return replace(_open(text), skip_broken=skip_broken)
+    except OSError as cause:
+        raise DataError(system_refusal(cause, cause.filename or text)) from cause
 
 
 def _open(text: str) -> ImageSource:
     path = Path(text)
-    if not _is_searchable(path):
-        raise DataError(f"{text} may not be read: check its permissions and those of its folders")
     if path.is_dir():
+        os.scandir(path).close()  # an error where it may not be read
         if any((path / mark).is_file() for mark in HUGGINGFACE_MARKS):
             return _huggingface(path)
         shards = [found for found in sorted(path.glob("*.tar")) if _is_shard(found)]
@@ -94,13 +97,6 @@ def _open(text: str) -> ImageSource:
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
         return _shards(text, [match for match in matches if _is_shard(match)])
     raise DataError(f"{text} does not exist: name a folder of images, a .tar shard or a glob")
-
-
-def _is_searchable(path: Path) -> bool:
-    try:
-        return not path.is_dir() or os.access(path, os.R_OK | os.X_OK)
-    except PermissionError:
-        return False
 
 
 def is_image(name: str) -> bool:
@@ -208,7 +204,7 @@ def _headers(stream: BinaryIO, size: int) -> list[tarfile.TarInfo]:
     with tarfile.open(fileobj=_Headers(stream), mode="r:") as archive:  # type: ignore[call-overload]
         while (member := archive.next()) is not None:
             begin = found[-1].offset_data if found else -1
-            if member.size < 0 or member.offset <= begin:
+            if member.size < 0 or member.offset < begin:
                 raise tarfile.ReadError(f"the header of {member.name[:80]} leads back")
             if member.issparse():
                 raise tarfile.ReadError(f"{member.name[:80]} is stored sparse")
