@@ -9,7 +9,10 @@ from tests.hostile.row import Row
 
 PARTS = {
     "checkpoints": "tests.hostile.checkpoints",
-    "images": "tests.hostile.image_rows",
+    "images": "tests.hostile.image_files",
+    "places": "tests.hostile.image_places",
+    "shards": "tests.hostile.shards",
+    "image sets": "tests.hostile.image_sets",
 }
 
 

@@ -57,6 +57,7 @@ BatchSizeOption = Annotated[
         converter=count_or_auto,
     ),
 ]
+SkipOption = Annotated[bool, option("Skip images that cannot be decoded; name them.", h.MAIN)]
 WorkersOption = Annotated[int, option("Threads that decode images.", h.COMPUTE, least=1)]
 _SETTING = "KEY=VALUE"
 _KINDS = {int: "a whole number", bool: "true or false"}
@@ -163,13 +164,7 @@ class ScoringOptions:
         Path,
         file("Images without labels: a folder, tar shards, or a saved image set.", h.MAIN),
     ]
-    skip_broken_images: Annotated[
-        bool,
-        option(
-            "Skip images that cannot be decoded, take the next ones, and record which.",
-            h.MAIN,
-        ),
-    ] = False
+    skip_broken_images: SkipOption = False
     layers: Annotated[
         Layers,
         layers_option("Blocks to score, such as -4,-1; all scores every block in one pass."),

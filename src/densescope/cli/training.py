@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from densescope.cli import headings as h
-from densescope.cli.options import device_name
+from densescope.cli.options import SkipOption, device_name
 from densescope.cli.parsing import ConfigOption, Only, file, from_options, option
 from densescope.cli.resuming import KeptOptions
 from densescope.cli.tables import console as make_console
@@ -131,9 +131,7 @@ class RunOptions:
     images_count: Annotated[
         int, option("Largest number of images to train on.", h.MAIN, least=2)
     ] = 100_000
-    skip_broken_images: Annotated[
-        bool, option("Skip images that cannot be decoded, and say which.", h.MAIN)
-    ] = False
+    skip_broken_images: SkipOption = False
     seed: Annotated[
         int, option("Seed of the weights, the order of images, the views and the masks.", h.MAIN)
     ] = 0

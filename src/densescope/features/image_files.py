@@ -17,7 +17,8 @@ Done = TypeVar("Done")
 # Each is decoded inside Pillow; others would start programs (EPS starts Ghostscript).
 DECODERS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_BYTES = 1 << 29  # of a file
-MOST_PIXELS = 1 << 27  # of an image; a photo of the largest cameras has 102 million
+MOST_PIXELS = 110_000_000  # of an image; a photo of the largest cameras has 102 million
+MOST_SIDE = 1 << 20  # pixels
 LARGE_PIXELS = 1 << 24  # images with more are decoded one at a time, whatever the threads
 _one_at_a_time = threading.Lock()
 
@@ -44,10 +45,10 @@ def open_image(data: bytes) -> Iterator[Image]:
         raise DataError(f"its bytes are those of no image format among {known}") from cause
     with image:
         pixels = image.width * image.height
-        if pixels > MOST_PIXELS:
+        if pixels > MOST_PIXELS or max(image.size) > MOST_SIDE:
             raise DataError(
-                f"it has {image.width} x {image.height} pixels, and at most {MOST_PIXELS:,} are "
-                "decoded"
+                f"it has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are "
+                f"decoded, and at most {MOST_SIDE:,} a side"
             )
         with _one_at_a_time if pixels > LARGE_PIXELS else nullcontext():
             yield image
