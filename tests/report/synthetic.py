@@ -148,3 +148,26 @@ def report(
         alternatives=(choose(rows, "paper"),) if alternatives and selection else (),
         cluster=nearest_of_first,
     )
+
+
+def layered(run: list[ScoreRecord], depth: int = 6) -> list[ScoreRecord]:
+    """The same run with every layer; later layers fall more, in the patch metrics only."""
+    changed = ("released.", "paper.", "dense_rankme", "outlier")
+    rows = []
+    for index, record in enumerate(run):
+        scores = {}
+        for layer in range(-depth, 0):
+            late = (layer + depth) / max(depth - 1, 1)
+            fall = 1 - 0.25 * (1 - late) - 0.3 * late * index / len(run)
+            scores[str(layer)] = {
+                name: scaled(e, fall) if name.startswith(changed) else e
+                for name, e in record.scores["-1"].items()
+            }
+        rows.append(replace(record, scores=scores))
+    return rows
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """An estimate times a number."""
+    replicates = tuple(factor * value for value in estimate.replicates)
+    return replace(estimate, value=factor * estimate.value, replicates=replicates)

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from densescope.report import write_report
+from densescope.report import build_report_data, write_report
 from densescope.report.data import ReportData
+from densescope.selection import RunTable
 from tests.conftest import CHROMIUM
 from tests.report.probed import probe_set, probed_report, probes
-from tests.report.synthetic import choose, records, report
+from tests.report.synthetic import choose, layered, records, report
 
 pytestmark = pytest.mark.browser
 SHOWN = (
@@ -229,3 +230,39 @@ def test_what_labels_say_can_be_read_off_the_page(chromium: Any, tmp_path: Path)
             wait_until(page, f"document.documentElement.scrollWidth <= {width}")
         assert seen.complaints == []
         assert len(seen.requests) == 1
+
+
+def test_layer_maps_have_a_picker_and_are_read_with_the_keyboard(
+    chromium: Any, tmp_path: Path
+) -> None:
+    rows = layered(records(5), depth=4)
+    data = build_report_data(rows, choose(rows))
+    shown = ".layer-map:not([hidden])"
+    with opened(chromium, data, tmp_path / "report.html") as (page, seen):
+        assert page.locator(shown).get_attribute("data-map") == "released.dse_lambda_1"
+        picker = page.locator("#layer-metric")
+        picker.focus()
+        page.keyboard.press("ArrowDown")  # the next metric
+        assert page.locator(shown).count() == 1
+        name = page.locator(shown).get_attribute("data-map")
+        assert name == picker.input_value() != "released.dse_lambda_1"
+        picker.select_option("dense_rankme")
+        assert page.locator(shown).get_attribute("data-map") == "dense_rankme"
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        focused = "[document.activeElement.tagName, document.activeElement.title]"
+        tag, full = page.evaluate(focused)
+        series = RunTable.of(rows).column("dense_rankme", -1).series
+        assert tag == "TD"
+        assert float(full.split(" ± ")[0]) == pytest.approx(series[rows[0].name].value, rel=1e-2)
+        for key in ("ArrowDown", "ArrowRight", "ArrowUp", "ArrowUp"):
+            page.keyboard.press(key)
+        readout = page.locator(f"{shown} .readout").inner_text()
+        assert readout.startswith(f"epoch 20 ({rows[1].name}), layer −1: ")
+        assert seen.complaints == []
+        page.emulate_media(media="print")
+        assert page.locator(f"{shown} table").is_visible()
+        assert not picker.is_visible()
+    with opened(chromium, data, tmp_path / "plain.html", scripts=False) as (page, _):
+        assert page.locator(shown).count() == len(data.layers.maps)
+        assert not page.locator("#layer-metric").is_visible()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from densescope.definitions import DEFINITIONS
@@ -11,6 +11,7 @@ from densescope.estimate import Estimate
 from densescope.metrics import METRICS
 from densescope.records import ScoreRecord
 from densescope.report.labels import ProbedSet, ProbeSet, build_probe_set
+from densescope.report.layers import LayerMaps, build_layer_maps
 from densescope.report.maps import Cluster, MapPanel, build_maps
 from densescope.report.previews import Previews
 from densescope.report.values import LEVEL, Curve, Heading, ShownValue
@@ -21,6 +22,7 @@ from densescope.selection.headline import across_choices
 if TYPE_CHECKING:
     from densescope.selection import Alarm, Selection
 
+FEW_LAYERS = 4  # whose numbers still fit into one table
 Group = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -43,6 +45,7 @@ class ReportData:
         alarm: what the alarm says of the run as a whole; empty where it is silent.
         by_dse: what the pick beside an alarm rests on, in words.
         go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
+        layers: maps of layers by checkpoints, where several layers were measured.
         across: whether the pick depends on the definition of DSE or the rule for lambda, in words.
     """
 
@@ -60,6 +63,7 @@ class ReportData:
     alarm: str = ""
     by_dse: str = ""
     go_back_to: str = ""
+    layers: LayerMaps = field(default_factory=LayerMaps)
     across: str = ""
 
     @property
@@ -128,7 +132,7 @@ def build_report_data(
         extras=tuple(
             _curve(ordered, heading, series, level) for heading, series in (extras or {}).items()
         ),
-        stored=_stored(ordered, level),
+        stored=_stored(ordered, level, selection.layer if selection else -1),
         maps=_maps(ordered, selection, previews, cluster),
         run=_groups(settings),
         probe_sets=_probe_sets(probe_sets, ordered, selection),
@@ -136,6 +140,7 @@ def build_report_data(
         alarm="" if alarm is None else alarm.sentence,
         by_dse=_by_dse(alarm, selection),
         go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",
+        layers=build_layer_maps(table, level),
         across=(across_choices(table, layer=selection.layer) if selection else None) or "",
     )
 
@@ -202,14 +207,18 @@ def _compared(table: RunTable, layer: int, level: float) -> tuple[Curve, ...]:
     return tuple(curve for curve in curves if not curve.empty)
 
 
-def _stored(records: Sequence[ScoreRecord], level: float) -> tuple[Curve, ...]:
+def _stored(records: Sequence[ScoreRecord], level: float, own: int) -> tuple[Curve, ...]:
+    """Every number in the records; of many layers those of one, as the maps have the others."""
     keys = {
         (layer, metric): None
         for record in records
         for layer, row in record.scores.items()
         for metric in row
     }
-    several = len({layer for layer, _ in keys}) > 1
+    layers = dict.fromkeys(layer for layer, _ in keys)
+    if len(layers) > FEW_LAYERS:
+        keys = {(layer, metric): None for layer, metric in keys if layer == str(own)}
+    several = len(layers) > 1
     curves = []
     for layer, metric in keys:
         title = f"{metric} (layer {layer})" if several else metric

@@ -85,6 +85,50 @@ function sortable(table) {
   });
 }
 
+// One map of layers is shown at a time; arrow keys go from cell to cell.
+function pickMap(picker) {
+  const maps = [...document.querySelectorAll(".layer-map")];
+  const select = picker.querySelector("select");
+  const show = () => maps.forEach((map) => { map.hidden = map.dataset.map !== select.value; });
+  picker.hidden = false;
+  select.addEventListener("change", show);
+  show();
+}
+
+function walk(map) {
+  const table = map.querySelector(".heat");
+  const rows = [...table.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")]);
+  const heads = [...table.tHead.rows[0].cells].slice(1);
+  const readout = map.querySelector(".readout");
+  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  const tell = (cell) => {
+    const [row, column] = [cell.parentElement, cell.cellIndex - 1];
+    const place = `${table.dataset.unit} ${heads[column].textContent} (${heads[column].title})`;
+    readout.textContent = `${place}, layer ${row.cells[0].textContent}: ${cell.title}`;
+  };
+  let active = rows[0][0];
+  active.tabIndex = 0;
+  rows.forEach((cells, y) => cells.forEach((cell, x) => {
+    if (cell !== active) cell.tabIndex = -1;
+    cell.addEventListener("pointerenter", () => tell(cell));
+    cell.addEventListener("focus", () => {
+      active.tabIndex = -1;
+      active = cell;
+      active.tabIndex = 0;
+      tell(cell);
+    });
+    cell.addEventListener("keydown", (event) => {
+      const move = moves[event.key];
+      const next = move && rows[y + move[0]]?.[x + move[1]];
+      if (!move) return;
+      event.preventDefault();
+      if (next) next.focus();
+    });
+  }));
+}
+
+document.querySelectorAll(".picker").forEach(pickMap);
+document.querySelectorAll(".layer-map").forEach(walk);
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll(".wide").forEach(hint);
 draw().catch((error) => {

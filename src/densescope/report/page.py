@@ -12,6 +12,7 @@ from pathlib import Path
 from densescope._version import __version__
 from densescope.report.data import ReportData
 from densescope.report.figures import build_figures
+from densescope.report.layers import shade_css
 from densescope.report.values import MISSING, Curve
 from densescope.writing import replacing
 
@@ -48,7 +49,13 @@ def render_report(data: ReportData) -> str:
         data=data,
         figures=figures,
         drawn={name.rstrip("0123456789") for name in figures},
-        css=_asset("page.css") + (_asset("labels.css") if data.probe_sets else ""),
+        css="".join(
+            [
+                _asset("page.css"),
+                _asset("labels.css") if data.probe_sets else "",
+                _asset("layers.css") + shade_css() if data.layers.maps else "",
+            ]
+        ),
         script=script,
         library=payload,
         policy=_policy(script, library),
