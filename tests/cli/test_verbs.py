@@ -84,6 +84,19 @@ def test_the_paper_definition_can_lead(swept: Path) -> None:
     assert "DSE (paper)" in result.stdout
 
 
+def test_metrics_are_chosen_by_name(swept: Path, tiny_images: Path) -> None:
+    file = swept / "run" / "checkpoint0002.pth"
+    words = ["score", file, *BACKBONE, *SCORING, "--images", tiny_images, "--metrics"]
+    few = densescope(*words, "rankme,shares")
+    assert few.returncode == 0, few.stderr
+    assert "positional_share" in few.stdout
+    assert "released" not in few.stdout
+    assert "lambda" not in few.stdout
+    wrong = densescope(*words, "rankme,positional_shar")
+    assert wrong.returncode == 2
+    assert "no metric is named 'positional_shar'; did you mean positional_share?" in wrong.stderr
+
+
 def test_another_rule_for_lambda_can_choose(swept: Path) -> None:
     scores = swept / "scores"
     by_run, by_one = (densescope("select", scores, *more) for more in ([], ["--lambda", "1"]))

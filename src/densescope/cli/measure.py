@@ -159,10 +159,11 @@ def score(
     for reason in record.provenance["images"].get("skipped", {}).values():
         console.print(f"skipped: {reason}", soft_wrap=True)
     console.print(score_table(record))
-    console.print(
-        "DSE is separability + lambda x effective rank, with lambda = 1 for a checkpoint by "
-        "itself; within a run, densescope select finds lambda over all its checkpoints"
-    )
+    if "released.dse_lambda_1" in record.scores[next(iter(record.scores))]:
+        console.print(
+            "DSE is separability + lambda x effective rank, with lambda = 1 for a checkpoint by "
+            "itself; within a run, densescope select finds lambda over all its checkpoints"
+        )
     if write is not None:
         write_record(record, write)
         console.print(f"wrote {write}")

@@ -18,6 +18,7 @@ from densescope.cli.parsing import (
     file,
     from_options,
     layers_option,
+    names,
     option,
     place,
 )
@@ -169,6 +170,15 @@ class ScoringOptions:
         Layers,
         layers_option("Blocks to score, such as -4,-1; all scores every block in one pass."),
     ] = (-1,)
+    metrics: Annotated[
+        tuple[str, ...] | None,
+        option(
+            "Metrics to compute, or groups of them such as dense_structure (default: all); a "
+            "later sweep adds others to the records.",
+            converter=names,
+            metavar="NAME,NAME,...",
+        ),
+    ] = None
     seed: Annotated[int, option("Seed of the drawn images and of the clusterings.")] = 0
     set: Annotated[
         list[str] | None,
@@ -194,7 +204,12 @@ class ScoringOptions:
         """What the numbers depend on."""
         from densescope.metrics import ScoreSettings
 
-        own = {"layers": self.layers, "seed": self.seed, "precision": self.precision}
+        own = {
+            "layers": self.layers,
+            "seed": self.seed,
+            "precision": self.precision,
+            "metrics": self.metrics,
+        }
         defaults = {f.name: f.default for f in fields(ScoreSettings) if f.name not in own}
         return ScoreSettings(**own, **_changed(defaults, self.set or ()))  # type: ignore[arg-type]
 

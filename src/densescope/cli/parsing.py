@@ -130,6 +130,12 @@ def layers_or_all(kind: Any, tokens: Sequence[Token]) -> Layers:
         raise UsageError(f"{error}; all means every block") from None
 
 
+def names(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """``"rankme,twonn"`` as ``("rankme", "twonn")``."""
+    parts = (part.strip() for token in tokens for part in token.value.split(","))
+    return tuple(part for part in parts if part)
+
+
 def count_or_auto(kind: Any, tokens: Sequence[Token]) -> Literal["auto"] | int:
     """``"auto"``, or a whole number.
 

@@ -133,4 +133,5 @@ def _outcome(event: SweepEvent) -> str:
     if not isinstance(record, ScoreRecord) or not record.scores:
         return f"{event.kind}{took}"
     dse = record.scores[list(record.scores)[-1]].get("released.dse_lambda_1")
-    return f"{event.kind}{took}; {dse_title(SINGLE_LAMBDA)} {with_error(dse)}"
+    shown = "" if dse is None else f"; {dse_title(SINGLE_LAMBDA)} {with_error(dse)}"
+    return f"{event.kind}{took}{shown}"

@@ -67,7 +67,7 @@ def _decoding(
     subset: ImageSubset, image_size: int, settings: ScoreSettings, workers: int
 ) -> ScoringImages:
     pixels = decoding(subset, image_size=image_size, workers=workers)
-    if settings.lidar_images < 2:
+    if not settings.draws_views:
         return ScoringImages(pixels)
     sample_ids = _sample_ids(len(pixels), settings)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -102,7 +102,7 @@ def _keys(
     """What the kept arrays are computed from."""
     seen = {"format": FORMAT, "images": subset.fingerprint, "image_size": image_size}
     keys = {"pixels": {**seen, "array": "pixels"}}
-    if settings.lidar_images >= 2:
+    if settings.draws_views:
         drawn = {
             "seed": settings.seed,
             "lidar_images": settings.lidar_images,

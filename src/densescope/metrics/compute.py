@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from densescope.estimate import Estimate
-from densescope.metrics.metric import Computation, ScoredFeatures
-from densescope.metrics.rows import METRICS
+from densescope.metrics.chosen import computations
+from densescope.metrics.metric import ScoredFeatures
 from densescope.metrics.settings import ScoreSettings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def compute_metrics(
     grids: Sequence[tuple[int, int]] | None = None,
     stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
 ) -> dict[str, dict[str, Estimate]]:
-    """Every stored metric that these features allow.
+    """The metrics that the settings name, as far as these features allow.
 
     Args:
         patches: per layer of ``settings.layers`` ``images patches dim``.
@@ -63,7 +63,7 @@ def compute_metrics(
             _square(patches[place].shape[1]) if grids is None else grids[place],
         )
         row = scores[str(layer)] = {}
-        for computation in computations():
+        for computation in computations(settings.metrics):
             per_layer = computation.reads == "patches"
             if given[computation.reads] and (per_layer or len(scores) == 1):
                 with stage(computation.name):
@@ -75,9 +75,3 @@ def compute_metrics(
 def _square(patches: int) -> tuple[int, int] | None:
     side = math.isqrt(patches)
     return (side, side) if side * side == patches else None
-
-
-def computations() -> list[Computation]:
-    """What computes the stored metrics, each once, in the order of ``METRICS``."""
-    made = (metric.made_by for metric in METRICS.values())
-    return list({id(one): one for one in made if isinstance(one, Computation)}.values())

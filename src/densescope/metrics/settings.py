@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from densescope.errors import InputError
@@ -27,6 +27,8 @@ class ScoreSettings:
         lidar_views: augmented views per image.
         seed: seed of clusterings, permutations and augmented views.
         precision: ``"float32"`` or ``"bfloat16"`` (autocast of the forward pass).
+        metrics: rows of ``METRICS`` or groups of them that are computed; all by default. It
+            changes no number, so it is not part of what two scores must agree in.
     """
 
     layers: Layers = (-1,)
@@ -41,6 +43,7 @@ class ScoreSettings:
     lidar_views: int = 10
     seed: int = 0
     precision: str = "float32"
+    metrics: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         least = {
@@ -70,6 +73,8 @@ class ScoreSettings:
                 f"{self.group_size} images (group_size)"
             )
 
+        self.stored  # noqa: B018, refuses unknown names
+
     @property
     def leading_layer(self) -> int:
         """The layer that a choice is made by: the last of the backbone where it is scored."""
@@ -79,6 +84,28 @@ class ScoreSettings:
         """Whether a layer is scored under this number; of all layers the last is ``-1``."""
         return layer < 0 if self.layers == ALL else layer in self.layers
 
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The stored metrics to compute, in the order of ``METRICS``."""
+        from densescope.metrics.chosen import stored_metrics
+
+        return stored_metrics(self.metrics)
+
+    @property
+    def draws_views(self) -> bool:
+        """Whether any metric needs augmented views of the images."""
+        return self.lidar_images >= 2 and "lidar" in self.stored
+
+    def with_structure(self) -> ScoreSettings:
+        """The same with dense structure among the metrics, on which choices and alarms rest."""
+        if self.metrics is None:
+            return self
+        from densescope.metrics.chosen import STRUCTURE
+
+        return replace(self, metrics=tuple(dict.fromkeys((*self.metrics, STRUCTURE))))
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a record."""
-        return {**asdict(self), "layers": self.layers if self.layers == ALL else list(self.layers)}
+        """Plain values for a record: all that a number depends on."""
+        document = {**asdict(self), "layers": self.layers if self.layers == ALL else list(self.layers)}
+        del document["metrics"]
+        return document

@@ -35,7 +35,8 @@ class DenseMetric:
     settings. No global random state is read or written.
 
     Args:
-        settings: what the numbers depend on; LiDAR is left out (it needs augmented views).
+        settings: what the numbers depend on, and which are computed (``metrics``); LiDAR is left
+            out (it needs augmented views).
         device: where the numbers are computed (features wait on the CPU).
         group: process group whose ranks share the images; all processes by default.
         distributed: ``False`` keeps to this process, also where there is a process group.

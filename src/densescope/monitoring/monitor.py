@@ -64,7 +64,8 @@ class DenseMonitor:
         image_size: pixels of the square that images are cropped to; a tensor has its own size.
         mean: mean of the images the model was trained with, per channel.
         std: their standard deviation, per channel.
-        settings: what the numbers depend on; the seed also draws the images. LiDAR is left out.
+        settings: what the numbers depend on, and which are computed (``metrics``; dense structure
+            always is); the seed also draws the images. LiDAR is left out.
         output: run folder for records, previews and ``monitor.jsonl``; ``None`` writes nothing.
         every: :meth:`observe` acts on steps that are multiples of this, step 0 too.
         unit: of steps, ``"step"`` or ``"epoch"``.
@@ -119,7 +120,7 @@ class DenseMonitor:
         distributed: bool = True,
     ) -> None:
         _check(every=every, batch_size=batch_size, on_error=on_error)
-        self.settings = without_views(settings or ScoreSettings())
+        self.settings = without_views(settings or ScoreSettings()).with_structure()
         self.every = every
         self.batch_size = batch_size
         self.model_reader = ModelReader(tuple(mean), tuple(std), backbone, tokens)

@@ -28,7 +28,8 @@ class DenseStructureMetric(Metric):  # type: ignore[misc]
     number.
 
     Args:
-        settings: what the numbers depend on; LiDAR is left out.
+        settings: what the numbers depend on, and which are computed (``metrics``); LiDAR is left
+            out.
         options: for ``torchmetrics.Metric``.
     """
 

@@ -13,6 +13,7 @@ from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.executors import Executor, Plan, shared_images
+from densescope.runs.extension import missing_metrics
 from densescope.runs.identity import is_current, is_of_run
 from densescope.runs.scorer import Compute, manifest, without_images
 from densescope.runs.store import PLACE, RunStore
@@ -99,10 +100,15 @@ class Sweep:
         store.expect(dict(plain(part)), moved=self.moved)
 
 
+def _is_done(record: ScoreRecord, job: RunCheckpoint, sweep: Sweep) -> bool:
+    """Whether a record speaks of the checkpoint as it is now and has all metrics asked for."""
+    return is_current(record, job.path, sweep.spec) and not missing_metrics(record, sweep.settings)
+
+
 def score_pass(
     sweep: Sweep, jobs: Sequence[RunCheckpoint], subset: ImageSubset, store: RunStore
 ) -> dict[str, ScoreRecord]:
-    """Score what has no current record in the store yet.
+    """Score what has no current record in the store yet, and what lacks metrics asked for.
 
     Returns:
         Record by name of every job, old and new ones.
@@ -119,7 +125,7 @@ def score_pass(
         record = store.record(job.name)
         if record is None or not is_of_run(record, made):
             continue
-        if is_current(record, job.path, sweep.spec):
+        if _is_done(record, job, sweep):
             records[job.name] = record
             sweep.report(SweepEvent("kept", job.name, len(records), len(jobs), record))
     left = [job for job in jobs if job.name not in records]

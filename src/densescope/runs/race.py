@@ -12,6 +12,7 @@ from densescope.features.images import ImageSubset, draw_subset, part_of
 from densescope.features.sources import ImageSource
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
+from densescope.runs.extension import summed_timing
 from densescope.runs.passes import Sweep, SweepEvent, score_pass
 from densescope.runs.store import PLACE, RunStore
 from densescope.selection.race import Race, undecided
@@ -72,8 +73,9 @@ def race_run(
 
 
 def of_rounds(run: Sweep, race: Race) -> Sweep:
-    """The same sweep, with a value of the effective rank per round."""
-    return replace(run, settings=replace(run.settings, images_per_batch=race.round_size))
+    """The same sweep, with a value of the effective rank per round, which the race judges."""
+    settings = replace(run.settings.with_structure(), images_per_batch=race.round_size)
+    return replace(run, settings=settings)
 
 
 def _drawn(settings: ScoreSettings, source: ImageSource, race: Race) -> tuple[Race, ImageSubset]:
@@ -139,7 +141,7 @@ def _pooled(
         last = bad or row[-1]
         done = {**shared["race"], "done": len(row)}
         provenance = {**last.provenance, **shared, "race": done}
-        timing = _summed([one.timing for one in row])
+        timing = summed_timing([one.timing for one in row])
         records.append(replace(last, scores=scores, provenance=provenance, timing=timing))
     return records
 
@@ -151,13 +153,6 @@ def _failure(row: Sequence[ScoreRecord]) -> ScoreRecord | None:
     if len({record.checkpoint.get("sha256") for record in row}) > 1:
         return replace(row[-1], status="failed", error=CHANGED, checkpoint={})
     return None
-
-
-def _summed(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The last one, with the seconds of all."""
-    seconds = {key for timing in timings for key in timing if key.endswith("_seconds")}
-    sums = {key: round(sum(one.get(key, 0.0) for one in timings), 3) for key in sorted(seconds)}
-    return {**timings[-1], **sums}
 
 
 def _undecided(rounds: Mapping[str, Sequence[ScoreRecord]], layer: int, race: Race) -> set[str]:

@@ -29,7 +29,8 @@ from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.environment import device_description, versions
-from densescope.runs.identity import at_position
+from densescope.runs.extension import DONE, extended, missing_metrics
+from densescope.runs.identity import at_position, is_of_run
 from densescope.runs.prefetch import CheckpointInMemory, load_checkpoint
 from densescope.runs.store import RunStore
 
@@ -221,9 +222,10 @@ class CheckpointScorer:
     ) -> ScoreRecord:
         """Like :meth:`score`, but lets every error through."""
         extracted_checkpoint = self.extract(checkpoint.path) if extracted is None else extracted()
-        score = score_features(
-            extracted_checkpoint.features, self.settings, device=self.compute.device
-        )
+        held = self._held(checkpoint.name, extracted_checkpoint.checkpoint)
+        missing = () if held is None else missing_metrics(held, self.settings)
+        settings = replace(self.settings, metrics=missing or self.settings.stored)
+        score = score_features(extracted_checkpoint.features, settings, device=self.compute.device)
         self._keep_preview(checkpoint.name, self._images[extracted_checkpoint.image_size], score)
         record = ScoreRecord(
             name=checkpoint.name,
@@ -242,7 +244,16 @@ class CheckpointScorer:
                 **{f"{stage}_seconds": round(value, 3) for stage, value in score.seconds.items()},
             },
         )
-        return at_position(record, checkpoint)
+        return at_position(extended(held, record, settings.stored), checkpoint)
+
+    def _held(self, name: str, checkpoint: Mapping[str, Any]) -> ScoreRecord | None:
+        """The record of the same weights, where it says which metrics it has."""
+        record = None if self.store is None else self.store.record(name)
+        if record is None or record.status != "scored" or DONE not in record.provenance:
+            return None
+        made = plain(manifest(self.spec, self.subset, self.settings))
+        same = record.checkpoint.get("sha256") == checkpoint.get("sha256")
+        return record if same and is_of_run(record, made) else None
 
     def _prepare(self, image_size: int) -> ScoringImages:
         if image_size not in self._images:

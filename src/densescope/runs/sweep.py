@@ -70,7 +70,8 @@ def sweep(
         images_count: size of the fixed subset of images, drawn with ``settings.seed``; or a
             :class:`~densescope.selection.race.Race`, which scores it in rounds and stops
             checkpoints that no longer matter for the choice.
-        settings: what the numbers depend on.
+        settings: what the numbers depend on, and which are computed. A record that was scored with
+            fewer metrics gets those that it lacks.
         compute: device, batch size and threads.
         executor: where the work is done: :class:`~densescope.runs.executors.InProcess` (the
             default), ``Processes`` or ``Ray``. The numbers are the same up to what the number of

@@ -27,6 +27,7 @@ from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, FolderNotes, Signature
+from densescope.runs.extension import missing_metrics
 from densescope.runs.identity import check_files, is_current, is_of_run, renumber
 from densescope.runs.resolve_spec import wait_for_spec
 from densescope.runs.scorer import CheckpointScorer, Compute, manifest, without_images
@@ -80,7 +81,7 @@ def watch_run(
         images: as for :func:`~densescope.runs.sweep.sweep`, like the next four.
         output: folder for the records, the table and ``alarms.jsonl``.
         images_count: size of the fixed subset of images.
-        settings: what the numbers depend on.
+        settings: what the numbers depend on, and which are computed; dense structure always is.
         compute: device, batch size and threads.
         watching: when a file is whole, when the watch ends, what an alarm is.
         names, moved, rescore, skip_broken_images: as for :func:`~densescope.runs.sweep.sweep`.
@@ -99,7 +100,8 @@ def watch_run(
         RecordError: ``output`` holds a run made with other settings or of another folder, files
             that were scored have changed since, or it is being watched.
     """
-    settings, watching = settings or ScoreSettings(), watching or WatchSettings()
+    settings = (settings or ScoreSettings()).with_structure()
+    watching = watching or WatchSettings()
     folder, compute = location(run_folder), compute or Compute()
     if not settings.scores_layer(watching.layer):
         raise InputError(
@@ -240,6 +242,8 @@ class _Watch:
         if record is None or record.status != "scored" or not is_of_run(record, self.manifest):
             return True
         if is_current(record, arrival.checkpoint.path, self.scorer.spec):
+            if missing_metrics(record, self.scorer.settings):
+                return True
             self._done[arrival.name] = arrival.signature
             return False
         text = f"{arrival.name} was written again since it was scored: it is scored again"

@@ -201,7 +201,10 @@ class RunTable:
         check_definition(definition)
         for record in self.scored:
             for part in ("inter", "intra", "effective_rank"):
-                record.estimate(f"{definition}.{part}", layer)
+                name = f"{definition}.{part}"
+                if record.scores.get(str(layer), {}) and name not in record.scores[str(layer)]:
+                    raise RecordError(_no_parts(record, definition, layer))
+                record.estimate(name, layer)
         separability = self.column(f"{definition}.separability", layer).series
         rank = self.column(f"{definition}.effective_rank", layer).series
         return tuple(
@@ -309,6 +312,14 @@ class RunTable:
         known = {name: derived.series.get(name, Estimate(math.nan)) for name in shared}
         series = {} if finite and not derived.series else known  # not defined for this run
         return Column(metric, series, derived.note, derived.lambda_)
+
+
+def _no_parts(record: ScoreRecord, definition: str, layer: int) -> str:
+    has = ", ".join(sorted(record.scores[str(layer)]))
+    return (
+        f"{record.name} has no {definition}.inter at layer {layer}; it has: {has}. A sweep with "
+        "the same --output that computes dense_structure (--metrics) adds it"
+    )
 
 
 def _position(record: ScoreRecord | ProbeRecord) -> tuple[int, str]:
