@@ -106,6 +106,9 @@ class ScoreSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a record: all that a number depends on."""
-        document = {**asdict(self), "layers": self.layers if self.layers == ALL else list(self.layers)}
+        document = {
+            **asdict(self),
+            "layers": self.layers if self.layers == ALL else list(self.layers),
+        }
         del document["metrics"]
         return document
