@@ -20,7 +20,7 @@ from densescope.errors import CheckpointError
 from densescope.features import distributed
 from densescope.features.checkpoints import fingerprint, read_checkpoint
 from densescope.features.inert import Inert
-from densescope.features.stored import StoredTensor
+from densescope.features.stored import StoredTensor, TensorFile
 from tests.features.written_layouts import foreign_class, function_of_main, namespace
 
 
@@ -285,7 +285,7 @@ def test_shards_are_put_together(tmp_path: Path) -> None:
             stream.write(b"other")
             torch.save(whole[start : start + 2].clone(), stream)
         length = file.stat().st_size - 5
-        pieces.append(distributed._Piece(file, 5, length, (start, 0)))
+        pieces.append(distributed._Piece(TensorFile(file), 5, length, (start, 0)))
     assert torch.equal(distributed._assemble("w", (4, 3), pieces), whole)
     with pytest.raises(CheckpointError, match="do not cover w"):
         distributed._assemble("w", (4, 3), pieces[:1])

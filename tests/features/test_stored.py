@@ -77,14 +77,13 @@ def test_a_file_that_training_replaces_is_read_to_its_end(file: Path, tmp_path: 
     assert torch.equal(in_memory(stored), tensors()["whole"])
 
 
-def test_a_compressed_archive_is_refused_where_it_is_used(file: Path, tmp_path: Path) -> None:
+def test_a_compressed_archive_is_refused(file: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.pth"
     with zipfile.ZipFile(file) as old, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as new:
         for member in old.namelist():
             new.writestr(member, old.read(member))
-    stored = read_checkpoint(small).content["model"]["whole"]
     with pytest.raises(CheckpointError, match="was compressed after it was saved: unpack it"):
-        in_memory(stored)
+        read_checkpoint(small)
 
 
 def test_a_file_of_the_other_order_of_bytes(file: Path, tmp_path: Path) -> None:

@@ -1,171 +1,188 @@
-"""Files of ``torch.save`` and safetensors, of which only those pieces are read that are used."""
+"""Files of ``torch.save``, of which only those pieces are read that are used."""
 
 from __future__ import annotations
 
-import io
-import json
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from densescope.errors import CheckpointError
-from densescope.features.inert import Inert, InertTensor
-from densescope.features.stored import StoredTensor, TensorFile, span
+from densescope.features.rebuilding import TORCH_ANSWERS, Storage, storage_of
+from densescope.features.stored import TensorFile, section
+from densescope.features.unpickling import Unpickler, damaged
 
 _HEADER = 30  # bytes of a zip member's own header before its name
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "C64": torch.complex64,
-}
+_CHUNK = 1 << 22
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+Content = tuple[Any, tuple[str, ...]]
 
 
 class TorchArchive:
-    """A zip file that ``torch.save`` wrote.
+    """A zip file that ``torch.save`` wrote, or one inside another file.
 
-    Attributes:
-        program: the pickle in it, which :meth:`unpickle` reads.
+    What is read is compared with the checksums in the archive, each storage once. Files that were
+    saved without (``torch.serialization.set_crc32_options(False)``, ``skip_data``) have zeros in
+    their place.
+
+    Args:
+        file: holds it.
+        start, length: where it lies in the file; by default it is the file.
 
     Raises:
-        CheckpointError: it is a TorchScript archive, or another zip file.
+        CheckpointError: it is a TorchScript archive, or another zip file, or was compressed.
         BadZipFile: it is cut off.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.file = TensorFile(path)
-        self._archive = zipfile.ZipFile(self.file.stream)
+    def __init__(self, file: TensorFile, start: int = 0, length: int | None = None) -> None:
+        self._file, self._start = file, start
+        self._verified: set[str] = set()
+        self._storages: dict[tuple[str, torch.dtype], Storage] = {}
+        self._archive = zipfile.ZipFile(section(file, start, length or file.size - start))
         members = self._archive.namelist()
         programs = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
         if any(name.endswith("/constants.pkl") for name in members):
             raise CheckpointError(
-                f"{path} is a TorchScript archive, which holds code; save the model's state_dict"
+                f"{file.path} is a TorchScript archive, which holds code; save the model's "
+                "state_dict"
             )
         if not programs:
-            raise CheckpointError(f"{path} is a zip file, but not one that torch.save wrote")
-        self.program = self._archive.read(programs[0])
-        self._root = programs[0].removesuffix("data.pkl")
+            raise CheckpointError(f"{file.path} is a zip file, but not one that torch.save wrote")
+        self._program, self._root = programs[0], programs[0].removesuffix("data.pkl")
         order = f"{self._root}byteorder"
-        written = self._archive.read(order).decode() if order in members else "little"
+        written = "little"
+        if order in members:
+            written = bytes(self._piece(order, 0, min(self._size(order), 8))).decode("latin1")
         self._swapped = written != sys.byteorder
-        self._storages: dict[str, Any] = {}
-        self._keys: dict[int, str] = {}
 
-    def unpickle(self) -> Any:
-        """The content, with stored tensors; torch's allow-list says which names are answered."""
-        from torch._weights_only_unpickler import Unpickler
+    def content(self) -> Content:
+        """The object in it, with stored tensors, and the names that placeholders stand for."""
+        first, length = self._place(self._program)
+        self._verify(self._program, 0, 0)
+        unpickler = Unpickler(section(self._file, first, length), TORCH_ANSWERS, self._persistent)
+        return unpickler.load(), tuple(sorted(unpickler.foreign))
 
-        unpickler = Unpickler(io.BytesIO(self.program), encoding="utf-8")
-        unpickler.persistent_load = self._storage  # type: ignore[method-assign]
-        return self._restored(unpickler.load(), {})  # type: ignore[no-untyped-call]
+    def _persistent(self, saved: Any) -> Any:
+        return storage_of(saved, self._storage)
 
-    def _storage(self, saved: Any) -> Any:
-        """A storage without values, as torch's functions that rebuild tensors expect one."""
-        _, kind, key, _, numel = saved
-        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
-        if key not in self._storages:
-            untyped = torch.UntypedStorage(numel * dtype.itemsize, device="meta")  # type: ignore[no-untyped-call]
-            self._storages[key] = torch.storage.TypedStorage(  # type: ignore[no-untyped-call]
-                wrap_storage=untyped, dtype=dtype, _internal=True
-            )
-            self._keys[untyped._cdata] = str(key)
-        return self._storages[key]
+    def _storage(self, key: str, dtype: torch.dtype, numel: int) -> Storage:
+        if (key, dtype) not in self._storages:
+            member, length = f"{self._root}data/{key}", numel * dtype.itemsize
 
-    def _restored(self, thing: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
-        """Stored tensors in place of those that torch made of storages without values."""
-        if id(thing) in seen:
-            return seen[id(thing)][1]
-        found = thing
-        if isinstance(thing, Tensor) and not isinstance(thing, InertTensor):
-            found = self._stored(thing)
-        elif isinstance(thing, tuple):
-            found = tuple(self._restored(item, seen) for item in thing)
-        seen[id(thing)] = (thing, found)  # a thing that lives keeps its id
-        if isinstance(thing, dict | list):
-            for key, value in list(thing.items() if isinstance(thing, dict) else enumerate(thing)):
-                thing[key] = self._restored(value, seen)
-        elif isinstance(thing, Inert):
-            thing.arguments = self._restored(thing.arguments, seen)
-        if isinstance(thing, Inert | InertTensor):
-            thing.state = self._restored(thing.state, seen)
-        return found
+            def bytes_at(first: int, wanted: int) -> bytearray:
+                if self._size(member) < length:
+                    raise self._file.cut_off()
+                return self._piece(member, first, wanted)
 
-    def _stored(self, tensor: Tensor) -> Tensor:
-        key = self._keys.get(tensor.untyped_storage()._cdata) if tensor.is_meta else None
-        if key is None:
-            return tensor
-        size, stride, held = tensor.shape, tensor.stride(), int(tensor.untyped_storage().nbytes())
-        first = int(tensor.storage_offset()) * tensor.dtype.itemsize
-        if tensor.numel() and first + span(size, stride) * tensor.dtype.itemsize > held:
-            raise ValueError(f"a tensor reaches beyond its storage {key}")
+            self._storages[key, dtype] = Storage(dtype, length, bytes_at, self._swapped)
+        return self._storages[key, dtype]
 
-        def start() -> int:
-            return self._first_byte(f"{self._root}data/{key}", held) + first
+    def _size(self, member: str) -> int:
+        return self._archive.getinfo(member).file_size
 
-        return self.file.tensor_at(start, tensor.dtype, size, stride, swapped=self._swapped)
-
-    def _first_byte(self, member: str, expected: int) -> int:
+    def _place(self, member: str) -> tuple[int, int]:
+        """Where in the file the bytes of a member begin, and how many there are."""
         found = self._archive.getinfo(member)
-        if found.compress_type != zipfile.ZIP_STORED:
+        if found.compress_type != zipfile.ZIP_STORED or found.file_size != found.compress_size:
             raise CheckpointError(
-                f"{self.file.path} was compressed after it was saved: unpack it and zip it without "
-                "compression, or save it again"
+                f"{self._file.path} was compressed after it was saved: unpack it and zip it "
+                "without compression, or save it again"
             )
-        if found.file_size < expected:
-            raise CheckpointError(f"{self.file.path} is cut off or damaged: copy it again")
-        header = self.file.bytes_at(found.header_offset, _HEADER)
+        header = self._file.bytes_at(self._start + found.header_offset, _HEADER)
         name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        return found.header_offset + _HEADER + name + extra
+        return self._start + found.header_offset + _HEADER + name + extra, found.file_size
+
+    def _piece(self, member: str, first: int, length: int) -> bytearray:
+        """A piece of a member, of which the whole is compared with its checksum once."""
+        place, size = self._place(member)
+        if first + length > size:
+            raise self._file.cut_off()
+        if member in self._verified or not self._archive.getinfo(member).CRC:
+            return self._file.bytes_at(place + first, length)
+        return self._verify(member, first, length)
+
+    def _verify(self, member: str, first: int, length: int) -> bytearray:
+        """A piece of a member whose checksum is computed over the whole, which is read once."""
+        place, size = self._place(member)
+        before = self._checksum(place, first, 0)
+        piece = self._file.bytes_at(place + first, length)
+        there = zlib.crc32(piece, before)
+        there = self._checksum(place + first + length, size - first - length, there)
+        expected = self._archive.getinfo(member).CRC
+        if expected and there != expected:
+            raise CheckpointError(
+                f"{self._file.path} is damaged: {member} does not have the checksum that was "
+                "saved with it; copy the file again"
+            )
+        self._verified.add(member)
+        return piece
+
+    def _checksum(self, start: int, length: int, checksum: int) -> int:
+        for at in range(start, start + length, _CHUNK):
+            piece = self._file.bytes_at(at, min(_CHUNK, start + length - at))
+            checksum = zlib.crc32(piece, checksum)
+        return checksum
 
 
-def read_safetensors(path: Path) -> dict[str, Any]:
-    """Stored tensors of a safetensors file, by name.
+def read_zip(path: Path) -> Content:
+    """The content of a zip file of ``torch.save``, and the names that placeholders stand for."""
+    return TorchArchive(TensorFile(path)).content()
 
-    Raises:
-        CheckpointError: it is cut off or damaged.
+
+def read_legacy(path: Path) -> Content:
+    """The same of a file as torch wrote it before 1.6.
+
+    Four pickles (a magic number, a version, the machine, the content), a fifth with the keys of the
+    storages, and behind them each storage's number of values and the values.
     """
     file = TensorFile(path)
-    try:
-        length = int.from_bytes(file.bytes_at(0, 8), "little")
-        size = file.stream.seek(0, 2)
-        described = json.loads(file.bytes_at(8, length)) if length < size else {}
-        if not described:
-            raise ValueError("its header does not end" if length >= size else "it is empty")
-        tensors = {
-            name: _described(file, 8 + length, name, about, size)
-            for name, about in described.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, CheckpointError) as cause:
+    stream = section(file, 0, file.size)
+    places: dict[str, int] = {}  # where the values of a storage begin
+    storages: dict[str, Storage] = {}
+    order = ["little"]
+
+    def make(key: str, dtype: torch.dtype, numel: int) -> Storage:
+        length = numel * dtype.itemsize
+
+        def bytes_at(first: int, wanted: int) -> bytearray:
+            return file.bytes_at(places[key] + first, wanted)
+
+        swapped = order[0] != sys.byteorder
+        return storages.setdefault(key, Storage(dtype, length, bytes_at, swapped))
+
+    unpickler = Unpickler(stream, TORCH_ANSWERS, lambda saved: storage_of(saved, make))
+    magic, _, machine = (unpickler.load() for _ in range(3))
+    if magic != _LEGACY_MAGIC:
         raise CheckpointError(
-            f"{path} is a cut off or damaged safetensors file ({cause}): copy it again"
-        ) from cause
-    return tensors
+            f"{path} is a pickle, but not one that torch.save wrote: save the state_dict with "
+            "torch.save"
+        )
+    if isinstance(machine, dict) and machine.get("little_endian") is False:
+        order[0] = "big"
+    content, keys = unpickler.load(), unpickler.load()
+    places.update(_places(keys, storages, stream.tell(), file))
+    return content, tuple(sorted(unpickler.foreign))
 
 
-def _described(file: TensorFile, data: int, name: str, about: Any, size: int) -> StoredTensor:
-    dtype, shape = _DTYPES.get(about["dtype"]), [int(side) for side in about["shape"]]
-    if dtype is None:
-        raise NotImplementedError(f"{name} has the type {about['dtype']}: save it as F32 or BF16")
-    first, end = about["data_offsets"]
-    if end - first != torch.Size(shape).numel() * dtype.itemsize or first < 0:
-        raise ValueError("sizes in its header do not agree")
-    if data + end > size:
-        raise ValueError(f"it has {size:,} bytes, its header speaks of {data + end:,}")
-    return file.tensor_at(lambda: data + first, dtype, shape, swapped=sys.byteorder == "big")
+def _places(
+    keys: Any, storages: dict[str, Storage], start: int, file: TensorFile
+) -> dict[str, int]:
+    if not isinstance(keys, list):
+        raise damaged("no list of storages")
+    found = {}
+    for key in keys:
+        storage = storages.get(str(key))
+        if storage is None:
+            raise damaged("a storage that no tensor has")
+        order = "big" if storage.swapped and sys.byteorder == "little" else "little"
+        count = int.from_bytes(file.bytes_at(start, 8), order)
+        start += 8
+        if count * storage.dtype.itemsize != storage.length:
+            raise file.cut_off()
+        found[str(key)], start = start, start + storage.length
+    if start > file.size or set(storages) - set(found):
+        raise file.cut_off()
+    return found

@@ -2,46 +2,28 @@
 
 A training file is a pickle, and a pickle is a program. ``torch.load(weights_only=True)`` refuses
 everything but tensors and plain containers, yet most training files also hold their command line,
-a loss scaler or a function. So the names a file asks for are listed first, without executing it,
-and each unknown one is answered by an inert class that only remembers what it was given.
+a loss scaler or a function. So a machine of our own reads it (:mod:`densescope.features.unpickling`),
+which answers each unknown name by an inert class that only remembers what it was given.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
-import pickletools
-import re
-import threading
-import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import Any
 
 from densescope.errors import CheckpointError
-from densescope.features.archives import TorchArchive, read_safetensors
+from densescope.features.archives import read_legacy, read_zip
 from densescope.features.formats.row import is_released
-from densescope.features.inert import (
-    Inert,
-    InertAttribute,
-    InertMapping,
-    InertSequence,
-    placeholder,
-    stand_in_of,
-)
 from densescope.features.ranks import has_shards, rank_files, read_ranks
+from densescope.features.safetensors_files import read_safetensors
 from densescope.features.sharded import is_index, read_shards, shards_of, weights_in
 from densescope.files import location, opened
+from densescope.text import shown
 
-_LEGACY_PICKLES = 4  # magic number, protocol, system, content; then storage keys and raw bytes
-_LOCK = threading.Lock()  # torch keeps its allow-list per process
 _CHUNK = 1 << 22
-_REFUSED_CONTAINER = re.compile(r"Can only (\w+).*but got <class '([^']+)'>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -73,9 +55,10 @@ def read_checkpoint(path: str | Path) -> Container:
     a set of safetensors files, by any of them, by their index or by their folder.
 
     Nothing in a file is executed: classes and functions it names become inert placeholders, and
-    names from ``os`` or ``sys`` are refused. Tensors stay in the file and are read where they are
-    used (:class:`~densescope.features.stored.StoredTensor`), so a large file costs what is used of
-    it; a file as torch wrote them before 1.6 is read whole.
+    names that open the way to a program (``os``, ``sys``, ``eval``) are refused. Tensors stay in
+    the file and are read where they are used
+    (:class:`~densescope.features.stored.StoredTensor`), so a large file costs what is used of it.
+    What is read of a zip file is compared with the checksums in it.
 
     Args:
         path: the file or folder; of rank files any one.
@@ -115,9 +98,9 @@ def _read_one(path: Path) -> Container:
             return Container(path, kind, *read_distributed(path))
         if kind == "safetensors":
             return Container(path, kind, read_safetensors(path))
-        return Container(path, kind, *_read_torch(path, kind))
-    except CheckpointError:
-        raise
+        return Container(path, kind, *(read_zip if kind == "zip" else read_legacy)(path))
+    except CheckpointError as error:
+        raise of_file(path, error) from error
     except Exception as cause:
         raise CheckpointError(_why_unreadable(path, kind, cause)) from cause
 
@@ -195,86 +178,19 @@ def _kind_of_bytes(path: Path, head: bytes) -> str:
     raise CheckpointError(f"{path} is {what}, so it holds no weights")
 
 
+def of_file(path: Path, error: CheckpointError) -> CheckpointError:
+    """An error that names the file."""
+    text = str(error)
+    if str(path) in text:
+        return error
+    if text.startswith("it "):
+        return CheckpointError(f"{path} {text.removeprefix('it ')}")
+    return CheckpointError(f"{path} cannot be read: {text}")
+
+
 def _why_unreadable(path: Path, kind: str, cause: Exception) -> str:
-    message = str(cause)
-    if "is blocked" in message:
-        name = re.search(r"GLOBAL (\S+)", message)
-        asked = name.group(1) if name else "a blocked function"
-        return (
-            f"{path} asks to call {asked}, which no checkpoint needs: it was refused and nothing "
-            "was run; do not trust this file"
-        )
-    if isinstance(cause, zipfile.BadZipFile | EOFError) or "PytorchStreamReader" in message:
+    if isinstance(cause, zipfile.BadZipFile | EOFError):
         return f"{path} is cut off or damaged: copy it again, or it is still being written"
-    first = message.strip().splitlines()[-1] if message.strip() else type(cause).__name__
-    return f"{path} looks like a {kind} checkpoint but cannot be read: {first}"
-
-
-def _read_torch(path: Path, kind: str) -> tuple[Any, tuple[str, ...]]:
-    archive = TorchArchive(path) if kind == "zip" else None
-    program = _names_in_legacy(path) if archive is None else _names_in(archive)
-    names = sorted(set(program))
-    bases: dict[str, type] = {}
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        names = _names_unknown_to_torch(names)
-        for _ in range(len(names) + 1):
-            stand_ins = [
-                (placeholder(name, bases.get(name, stand_in_of(name))), name) for name in names
-            ]
-            stand_ins.append((InertAttribute, f"{__name__}.inside"))
-            try:
-                with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-                    content = _load_legacy(path) if archive is None else archive.unpickle()
-                return content, tuple(names)
-            except pickle.UnpicklingError as cause:
-                name, base = _foreign_container(str(cause))
-                if name not in names or name in bases:
-                    raise
-                bases[name] = base
-    raise AssertionError("unreachable")  # pragma: no cover
-
-
-def _load_legacy(path: Path) -> Any:
-    with opened(path) as stream:
-        return torch.load(stream, map_location="cpu", weights_only=True)
-
-
-def _names_unknown_to_torch(names: list[str]) -> list[str]:
-    from torch._weights_only_unpickler import _get_allowed_globals
-
-    allowed: Mapping[str, Any] = _get_allowed_globals()
-    known = set(allowed)
-    return [name for name in names if name not in known]
-
-
-def _foreign_container(message: str) -> tuple[str, type]:
-    """The foreign class a file fills like a dictionary or a list, from torch's complaint."""
-    found = _REFUSED_CONTAINER.search(message)
-    if found is None:
-        return "", Inert
-    return found.group(2), InertMapping if "SETITEM" in found.group(1) else InertSequence
-
-
-def _names_in(archive: TorchArchive) -> Iterator[str]:
-    return names_in_pickle(io.BytesIO(archive.program))
-
-
-def _names_in_legacy(path: Path) -> Iterator[str]:
-    with opened(path) as stream:
-        for _ in range(_LEGACY_PICKLES):
-            yield from names_in_pickle(stream)
-
-
-def names_in_pickle(stream: BinaryIO | Any) -> Iterator[str]:
-    """Classes and functions that the next pickle of a stream names, found without running it."""
-    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name in ("GLOBAL", "INST"):
-            module, name = str(argument).split(" ", 1)
-            yield f"{module}.{name}"
-            module, name = NAME_MAPPING.get(
-                (module, name), (IMPORT_MAPPING.get(module, module), name)
-            )
-            yield f"{module}.{name}"
+    message = str(cause).strip()
+    first = message.splitlines()[-1] if message else type(cause).__name__
+    return f"{path} looks like a {kind} checkpoint but cannot be read: {shown(first, 500)}"

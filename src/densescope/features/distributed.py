@@ -1,16 +1,15 @@
 """Folders of ``torch.distributed.checkpoint`` (``.metadata`` and ``*.distcp``) on one machine.
 
 The folder's index is a pickle that torch itself reads with the plain ``pickle`` module. Here every
-class in it becomes an inert placeholder whose stored fields are looked at, so it runs nothing.
+class in it is an inert placeholder whose stored fields are looked at, so it runs nothing.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,22 @@ import torch
 from torch import Tensor
 
 from densescope.errors import CheckpointError
-from densescope.features.inert import Inert, placeholder
-from densescope.features.stored import StoredTensor
+from densescope.features.archives import TorchArchive
+from densescope.features.inert import Inert
+from densescope.features.rebuilding import TORCH_ANSWERS
+from densescope.features.stored import StoredTensor, TensorFile, in_memory
+from densescope.features.unpickling import Unpickler
 from densescope.files import opened
+from densescope.text import named
 
-_PLAIN = {
-    ("torch", "Size"): tuple,
-    ("collections", "OrderedDict"): dict,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-}
 # Optimizer state is twice the size of the weights and of no use here.
 _LEFT_OUT = ("optimizer", "optim")
 _COUNTERS = ("iteration", "epoch", "step", "global_step")
 
 
-class _IndexUnpickler(pickle.Unpickler):
-    """Answers every name by an inert class; only tuples, dictionaries and sets are real."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
-        self.foreign: set[str] = set()
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _PLAIN:
-            return _PLAIN[module, name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        self.foreign.add(f"{module}.{name}")
-        return placeholder(f"{module}.{name}")
-
-
 @dataclass(frozen=True)
 class _Piece:
-    file: Path
+    file: TensorFile
     start: int
     length: int
     offsets: tuple[int, ...]
@@ -70,7 +51,7 @@ def read_distributed(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         CheckpointError: the index is damaged, or a file it points to is missing.
     """
     with opened(folder / ".metadata") as stream:
-        unpickler = _IndexUnpickler(stream)
+        unpickler = Unpickler(stream, TORCH_ANSWERS)
         index = unpickler.load()
     fields = _fields(index)
     described: Mapping[str, Any] = fields.get("state_dict_metadata") or {}
@@ -115,42 +96,57 @@ def _fields(thing: Any) -> Mapping[str, Any]:
 
 def _pieces(folder: Path, storage: Mapping[Any, Any]) -> dict[str, list[_Piece]]:
     found: dict[str, list[_Piece]] = defaultdict(list)
+    files: dict[str, TensorFile] = {}
     for key, info in storage.items():
         address, place = _fields(key), _fields(info)
         if place.get("transform_descriptors"):
             raise CheckpointError(f"{folder} was saved with compression, which is not supported")
-        file = folder / Path(str(place["relative_path"])).name
-        if not file.is_file():
-            raise CheckpointError(f"{folder} lacks {file.name}: copy the files of all ranks")
+        name = Path(str(place["relative_path"])).name
+        if name not in files:
+            if not (folder / name).is_file():
+                raise CheckpointError(
+                    f"{folder} lacks {named(name)}: copy the files of all ranks"
+                )
+            files[name] = TensorFile(folder / name)
+        start, length = int(place["offset"]), int(place["length"])
+        if start < 0 or length < 0 or start + length > files[name].size:
+            raise files[name].cut_off()
         offsets = tuple(address.get("offset") or ())
-        found[address["fqn"]].append(_Piece(file, place["offset"], place["length"], offsets))
+        found[address["fqn"]].append(_Piece(files[name], start, length, offsets))
     return found
 
 
 def _load_piece(piece: _Piece) -> Any:
-    with opened(piece.file) as stream:
-        stream.seek(piece.start)
-        data = stream.read(piece.length)
-    if len(data) < piece.length:
-        raise CheckpointError(f"{piece.file} is cut off: copy it again")
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return TorchArchive(piece.file, piece.start, piece.length).content()[0]
 
 
 def _assemble(name: str, size: tuple[int, ...], pieces: Iterable[_Piece]) -> Tensor:
-    whole: Tensor | None = None
-    filled = 0
-    for piece in pieces:
-        part = _load_piece(piece)
+    parts = [(piece.offsets, _load_piece(piece)) for piece in pieces]
+    if not all(isinstance(part, Tensor) for _, part in parts):
+        raise CheckpointError(f"a shard of {named(name)} is no tensor: copy the files again")
+    for _, part in parts:
         if tuple(part.shape) == size:
-            return part  # type: ignore[no-any-return]
-        if whole is None:
-            whole = torch.empty(size, dtype=part.dtype)
-        spans = zip(piece.offsets, part.shape, strict=True)
-        whole[tuple(slice(start, start + length) for start, length in spans)] = part
-        filled += part.numel()
-    if whole is None or filled != whole.numel():
-        raise CheckpointError(f"the shards do not cover {name}: copy the files of all ranks")
+            return in_memory(part)  # type: ignore[no-any-return]
+    if not parts or sum(part.numel() for _, part in parts) != prod(size):
+        raise _uncovered(name)
+    whole = torch.empty(size, dtype=parts[0][1].dtype)
+    covered = torch.zeros(size, dtype=torch.bool)
+    try:
+        for offsets, part in parts:
+            spans = zip(offsets, part.shape, strict=True)
+            place = tuple(slice(start, start + length) for start, length in spans)
+            whole[place], covered[place] = part, True
+    except (RuntimeError, TypeError, ValueError, IndexError) as cause:
+        raise _uncovered(name) from cause
+    if not bool(covered.all()):
+        raise _uncovered(name)
     return whole
+
+
+def _uncovered(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"the shards do not cover {named(name)}: copy the files of all ranks"
+    )
 
 
 def _put(content: dict[str, Any], where: tuple[Any, ...], value: Any) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -22,48 +21,49 @@ class Inert:
 
     def __init__(self, *arguments: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class InertMapping:
-    """Stands in for a foreign dictionary class: its instances are plain dictionaries."""
-
-    def __new__(cls, *_: Any) -> Any:  # noqa: D102
-        return OrderedDict()
-
-
-class InertSequence:
-    """Stands in for a foreign list class: its instances are plain lists."""
-
-    def __new__(cls, *_: Any) -> Any:  # noqa: D102
-        return []
-
 
 class InertTensor(Tensor):
-    """Stands in for a tensor class that is spread over machines: a size without values."""
+    """Stands in for a tensor whose values cannot be had here.
+
+    Attributes:
+        state: what the file says of it.
+        reason: why there are no values, and what to do.
+    """
 
     state: Any = None
+    reason = ""
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+    @staticmethod
+    def __new__(cls, *_: Any) -> Self:  # noqa: D102
+        return Tensor._make_wrapper_subclass(cls, (0,))
+
+    def __init__(self, *_: Any) -> None: ...
+
+    @classmethod
+    def without_values(cls, reason: str) -> InertTensor:
+        """A tensor that says why it has none."""
+        made = cls()
+        made.reason = reason
+        return made
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"InertTensor({self.reason})"
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        raise TypeError("a placeholder for a sharded tensor has no values")
+        raise TypeError("a placeholder for a tensor has no values")
 
 
 class InertAttribute(Inert):
     """Stands in for whatever a file takes out of a foreign class, such as a class inside it."""
 
 
-class _InertLookup:
+class InertLookup:
     """Stands in for ``getattr``, by which some pickles name a class inside a class."""
 
-    def __new__(cls, *_: Any) -> Any:
-        return InertAttribute
+    looked_up = InertAttribute
 
 
 SHARDED = ".ShardedTensor"
@@ -73,7 +73,7 @@ _LOOKUPS = ("__builtin__.getattr", "builtins.getattr")
 def stand_in_of(name: str) -> type:
     """The kind of placeholder that a name needs when nothing else is known of it."""
     if name in _LOOKUPS:
-        return _InertLookup
+        return InertLookup
     return InertTensor if name.endswith(SHARDED) else Inert
 
 
@@ -81,7 +81,7 @@ def stand_in_of(name: str) -> type:
 def placeholder(name: str, base: type = Inert) -> type:
     """An inert class that carries the name of a foreign one."""
     module, _, qualified = name.rpartition(".")
-    return type(qualified, (base,), {"__module__": module})
+    return type(qualified.replace("\0", "?"), (base,), {"__module__": module})
 
 
 def stored_fields(thing: Any) -> dict[str, Any]:

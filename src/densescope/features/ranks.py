@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from densescope.errors import CheckpointError
 from densescope.features.inert import SHARDED, InertTensor, stored_fields
 from densescope.features.wrappers import without_wrappers
 
+_SHOWN = 4
 FLAT_NAMES = ("flat_param", "_flat_param")  # before and since torch 2.0
 _RANK = re.compile(r"(.+\.rank_)(\d+)(\.\w+)")
 
@@ -79,16 +81,18 @@ def read_ranks(path: Path, content: Any, read: Callable[[Path], Any]) -> tuple[A
             "of the other ranks"
         )
     world_size = _first_shard(path, content).world_size
+    names = (f"{named.group(1)}{rank}{named.group(3)}" for rank in range(world_size))
+    absent = (name for name in names if not path.with_name(name).is_file())
+    missing = list(islice(absent, _SHOWN + 1))  # a file may speak of any number of ranks
+    if missing:
+        more = ", ..." if len(missing) > _SHOWN else ""
+        raise CheckpointError(
+            f"{path.parent} lacks {', '.join(missing[:_SHOWN])}{more}: {path.name} is of a run of "
+            f"{world_size} ranks, copy the files of all of them"
+        )
     files = [
         path.with_name(f"{named.group(1)}{rank}{named.group(3)}") for rank in range(world_size)
     ]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        shown = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
-        raise CheckpointError(
-            f"{path.parent} lacks {shown}: {path.name} is of a run of {world_size} ranks, copy the "
-            "files of all of them"
-        )
     contents = tuple(content if file == path else read(file) for file in files)
     for rank, (file, other) in enumerate(zip(files, contents, strict=True)):
         _check_same_save(rank, file, other, path, content)
@@ -110,14 +114,17 @@ def shard_of(name: str, thing: Any) -> RankShard:
             stored = stored_fields(shard)
             (start,) = stored_fields(stored["metadata"])["shard_offsets"]
             pieces.append((int(start), _plain(stored["tensor"])))
-        return RankShard(
+        shard = RankShard(
             size=int(size),
             pieces=tuple(pieces),
             rank=int(place["global_rank"]),
             world_size=int(place["global_world_size"]),
             group_size=int(place["local_world_size"]),
         )
-    except (TypeError, ValueError, KeyError, AttributeError) as cause:
+        if not 0 <= shard.rank < shard.world_size or shard.group_size < 1:
+            raise ValueError(f"rank {shard.rank} of {shard.world_size}")
+        return shard
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as cause:
         raise CheckpointError(
             f"the sharded tensor {name} is stored in an unknown way ({type(cause).__name__}: "
             f"{cause}); save with torch.distributed.checkpoint instead"

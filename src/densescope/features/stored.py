@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from densescope.errors import CheckpointError
 from densescope.files import opened
 
 Thing = TypeVar("Thing")
+_MOST_REPEATED, _MOST_TIMES = 1 << 24, 16  # values of a tensor, and times those in the file
 
 
 class StoredTensor(Tensor):
@@ -99,6 +101,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.stream = opened(path)
+        self.size = self.stream.seek(0, 2)
         self._lock = threading.Lock()
         weakref.finalize(self, self.stream.close)
 
@@ -108,6 +111,8 @@ class TensorFile:
         Raises:
             CheckpointError: it ends before.
         """
+        if start + length > self.size:
+            raise self.cut_off()
         piece = bytearray(length)
         view, filled = memoryview(piece), 0
         with self._lock:
@@ -115,40 +120,106 @@ class TensorFile:
             while filled < length and (more := self.stream.readinto(view[filled:])):
                 filled += more
         if filled < length:
-            raise CheckpointError(
-                f"{self.path} is cut off or damaged: copy it again, or it is still being written"
-            )
+            raise self.cut_off()
         return piece
 
-    def tensor_at(
-        self,
-        start: Callable[[], int],
-        dtype: torch.dtype,
-        size: Sequence[int],
-        stride: Sequence[int] | None = None,
-        *,
-        swapped: bool = False,
-    ) -> StoredTensor:
-        """A tensor whose first value lies at a place of the file.
+    def cut_off(self) -> CheckpointError:
+        """The error that it ends too early."""
+        return CheckpointError(
+            f"{self.path} is cut off or damaged: copy it again, or it is still being written"
+        )
 
-        Args:
-            start: gives that place when the values are read.
-            dtype, size, stride: of the tensor; without strides its values lie in a row.
-            swapped: whether the file has the other order of bytes.
-        """
 
-        def read() -> Tensor:
-            if prod(size) == 0:
-                return torch.empty(tuple(size), dtype=dtype)
-            steps = stride or torch.empty(tuple(size), device="meta").stride()
-            piece = self.bytes_at(start(), span(size, steps) * dtype.itemsize)
-            if swapped:
-                width = dtype.itemsize // (2 if dtype.is_complex else 1)
-                turned = torch.frombuffer(piece, dtype=torch.uint8).view(-1, width).flip(1)
-                piece = bytearray(turned.numpy().tobytes())
-            return torch.frombuffer(piece, dtype=dtype).as_strided(tuple(size), tuple(steps))
+class Section(io.RawIOBase):
+    """A part of a file, as a file of its own.
 
-        return StoredTensor(read, size, dtype, stride)
+    Args:
+        file: the whole.
+        start, length: of the part, in bytes.
+    """
+
+    def __init__(self, file: TensorFile, start: int, length: int) -> None:
+        super().__init__()
+        self._file, self._start, self._length, self._at = file, start, length, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place of the part."""
+        self._at = max(offset + (0, self._at, self._length)[whence], 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the part goes."""
+        wanted = max(min(len(buffer), self._length - self._at), 0)
+        buffer[:wanted] = self._file.bytes_at(self._start + self._at, wanted)
+        self._at += wanted
+        return wanted
+
+
+def section(file: TensorFile, start: int, length: int) -> io.BufferedReader:
+    """A part of a file, to be read in small pieces."""
+    return io.BufferedReader(Section(file, start, length), 1 << 16)
+
+
+def stored_tensor(
+    piece: Callable[[], bytearray],
+    dtype: torch.dtype,
+    size: Sequence[int],
+    stride: Sequence[int] | None = None,
+    *,
+    swapped: bool = False,
+    turned: Callable[[Tensor], Tensor] | None = None,
+) -> StoredTensor:
+    """A tensor whose values are the bytes of a piece of a file.
+
+    Args:
+        piece: reads those from the first to the last value.
+        dtype, size, stride: of the tensor; without strides its values lie in a row.
+        swapped: whether the file has the other order of bytes.
+        turned: what is done to the values that are read.
+
+    Raises:
+        CheckpointError: it repeats the values in the file beyond reason.
+    """
+    steps = stride or torch.empty(tuple(size), device="meta").stride()
+    refuse_expansion(size, span(size, steps))
+
+    def read() -> Tensor:
+        if prod(size) == 0:
+            return torch.empty(tuple(size), dtype=dtype)
+        held = piece()
+        if swapped:
+            width = dtype.itemsize // (2 if dtype.is_complex else 1)
+            reversed_bytes = torch.frombuffer(held, dtype=torch.uint8).view(-1, width).flip(1)
+            held = bytearray(reversed_bytes.numpy().tobytes())
+        values = torch.frombuffer(held, dtype=dtype).as_strided(tuple(size), tuple(steps))
+        return values if turned is None else turned(values)
+
+    return StoredTensor(read, size, dtype, stride)
+
+
+def refuse_expansion(size: Sequence[int], held: int) -> None:
+    """Refuse a tensor that is so much larger than what the file holds that no weight is.
+
+    Args:
+        size: of the tensor.
+        held: values in the file.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    if prod(size) > max(_MOST_REPEATED, _MOST_TIMES * held):
+        raise CheckpointError(
+            f"it has a tensor of shape {tuple(size)}, of which it holds {held:,} values: no "
+            "network has such a weight"
+        )
 
 
 def span(size: Sequence[int], stride: Sequence[int]) -> int:

@@ -1,0 +1,40 @@
+"""Text that comes from files of others, made safe to print and to store."""
+
+from __future__ import annotations
+
+LONGEST = 2000  # characters of a sentence
+LONGEST_NAME = 200  # characters of a name inside one
+_KEPT = "\n"
+
+
+def shown(text: object, limit: int = LONGEST) -> str:
+    """A text as it can be shown: not longer than a limit, and only of printable characters.
+
+    Control characters, escape sequences, marks that turn the direction of writing, and halves of
+    characters (lone surrogates) are written as Python writes them in a source text (``\\x1b``), so
+    that no terminal, page or file takes them for more than text. Line ends are kept.
+
+    Args:
+        text: anything; ``str`` makes a text of it.
+        limit: characters that are kept; how many there were is said where there were more.
+
+    Example:
+        >>> shown("a\\x1b[2Jb"), shown("x" * 50, 10)
+        ('a\\\\x1b[2Jb', 'xxxxxxx... (50 characters)')
+    """
+    whole = text if isinstance(text, str) else str(text)
+    kept = whole if len(whole) <= limit else whole[: limit - 3] + "..."
+    if not kept.isprintable() or not kept.isascii():
+        kept = "".join(_printable(mark) for mark in kept)
+    return kept if len(whole) <= limit else f"{kept} ({len(whole):,} characters)"
+
+
+def named(name: object) -> str:
+    """A name from a file as it stands in a sentence: on one line, and short."""
+    return shown(name, LONGEST_NAME).replace("\n", "\\n")
+
+
+def _printable(mark: str) -> str:
+    if mark.isprintable() or mark in _KEPT:
+        return mark
+    return mark.encode("unicode_escape").decode("ascii")
