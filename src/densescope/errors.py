@@ -6,6 +6,8 @@ import errno
 import os
 from typing import Self
 
+from densescope.text import shown
+
 NOT_FINITE = "NaN or infinite"  # stands in every error about such features or weights
 
 
@@ -14,11 +16,16 @@ class DensescopeError(Exception):
 
     The message is one sentence or two: what is wrong, where, and what to do about it.
 
+    What it says of a file (names, keys, other errors) is made safe to print and to store.
+
     Attributes:
         is_of_option: whether an option has a value that no checkpoint of the run can take.
     """
 
     is_of_option = False
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shown(message))
 
 
 class InputError(DensescopeError):

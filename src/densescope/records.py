@@ -13,6 +13,7 @@ from typing import Any
 from densescope.errors import NewerRecordError, RecordError
 from densescope.estimate import Estimate, number
 from densescope.files import read_bytes
+from densescope.text import stored
 from densescope.writing import replacing
 
 SCHEMA = 2
@@ -272,6 +273,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RecordError(f"{path} is not a whole JSON document: {reason}") from cause
     if not isinstance(document, dict):
         raise RecordError(f"{path} is not a JSON object")
+    if not text.isascii() or "\\u" in text:  # else every text in it can be shown
+        return dict(plain(document))
     return document
 
 
@@ -296,11 +299,16 @@ def _check_schema(document: Mapping[str, Any], schema: int, again: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """What a value is after a round trip through JSON: lists for tuples, ``None`` for NaN."""
+    """What a value is after a round trip through JSON: lists for tuples, ``None`` for NaN.
+
+    Texts are those that can be shown (:mod:`densescope.text`).
+    """
+    if isinstance(value, str):
+        return stored(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {stored(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-LONGEST = 2000  # characters of a sentence
+from unicodedata import category
+
+LONGEST = 4000  # characters of an error
 LONGEST_NAME = 200  # characters of a name inside one
-_KEPT = "\n"
+LONGEST_STORED = 20_000  # characters of a text in a record, or of a piece of a line that is printed
 
 
 def shown(text: object, limit: int = LONGEST) -> str:
@@ -24,9 +26,14 @@ def shown(text: object, limit: int = LONGEST) -> str:
     """
     whole = text if isinstance(text, str) else str(text)
     kept = whole if len(whole) <= limit else whole[: limit - 3] + "..."
-    if not kept.isprintable() or not kept.isascii():
+    if not kept.isprintable():
         kept = "".join(_printable(mark) for mark in kept)
     return kept if len(whole) <= limit else f"{kept} ({len(whole):,} characters)"
+
+
+def stored(text: str) -> str:
+    """A text as a record keeps it."""
+    return shown(text, LONGEST_STORED)
 
 
 def named(name: object) -> str:
@@ -35,6 +42,6 @@ def named(name: object) -> str:
 
 
 def _printable(mark: str) -> str:
-    if mark.isprintable() or mark in _KEPT:
+    if mark.isprintable() or mark == "\n" or category(mark) == "Zs":
         return mark
     return mark.encode("unicode_escape").decode("ascii")

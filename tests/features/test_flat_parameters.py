@@ -24,7 +24,7 @@ from tests.features import fsdp_writer
 
 def stored(**attributes: Any) -> Inert:
     thing = Inert()
-    thing.__setstate__((None, attributes))
+    thing.state = (None, attributes)
     return thing
 
 
@@ -43,7 +43,7 @@ def sharded(
         global_world_size=world,
     )
     thing = torch.Tensor._make_wrapper_subclass(InertTensor, (size,))  # type: ignore[attr-defined]
-    thing.__setstate__((shards, stored(size=torch.Size([size])), place, None, False))
+    thing.state = (shards, stored(size=torch.Size([size])), place, None, False)
     return thing  # type: ignore[no-any-return]
 
 

@@ -23,6 +23,6 @@ payload writes, a process, a shell or a connection that is opened, a file that i
 the folder), not take more than 10 s or 1 GB above its start, not end with a traceback or with an
 "unexpected" error, and not print control characters or lines without end.
 
-Every input is made in one forked process and tried in another, forked from a parent that has
-loaded all libraries, so a row costs some milliseconds.
+Every input is made and tried in a forked process of its own. The parent has loaded all libraries,
+so a row costs a tenth of a second.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import sys
 import tempfile
@@ -44,6 +45,8 @@ def _warm_up() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write_checkpoints(Path(folder), range(1)) / "checkpoint0000.pth"
         assert check(path).returncode == 0
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy all that it shares with this process
 
 
 def _try(part: str, asked: argparse.Namespace) -> Counter[str]:
@@ -55,10 +58,16 @@ def _try(part: str, asked: argparse.Namespace) -> Counter[str]:
         counts.update(["tried", *filter(None, [outcome.fault])])
         if outcome.fault or asked.verbose:
             took = f"{outcome.seconds:.2f} s, {outcome.megabytes:.0f} MB"
-            print(f"{part}: {row.name}: {outcome.fault or 'right'} ({took}) {outcome.detail}")
+            print(
+                f"{part}: {row.name}: {outcome.fault or 'right'} ({took}) {_flat(outcome.detail)}"
+            )
         if asked.verbose:
-            print(f"    {outcome.code} {outcome.text.strip()[:1000]!r} {outcome.error}")
+            print(f"    {outcome.code} {_flat(outcome.text)} {outcome.error}")
     return counts
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())[-600:]
 
 
 def _print(table: dict[str, Counter[str]]) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,11 @@ def attempt(row: Row) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "input"
         folder.mkdir()
-        made = _forked(lambda: {"given": os.fspath(row.make(folder))}, Path(scratch), guard=False)
-        if "given" not in made.result:
-            raise RuntimeError(f"{row.name} cannot be made: {made.result.get('error', made)}")
-        given = Path(made.result["given"])
-        ran = _forked(lambda: _run(row, given, Path(scratch)), Path(scratch), guard=True)
+        ran = _forked(row, Path(scratch))
+        if "unmade" in ran.result:
+            raise RuntimeError(f"{row.name} cannot be made: {ran.result['unmade']}")
         known = {key: value for key, value in ran.result.items() if key in asdict(Outcome())}
-        outcome = Outcome(**known, seconds=ran.seconds, megabytes=ran.megabytes)
+        outcome = Outcome(**known, seconds=ran.seconds)
         if sentinel(folder).exists():
             outcome.events.append("the payload ran")
     outcome.fault, outcome.detail = _judged(row, outcome, ran)
@@ -153,37 +151,25 @@ def _watched(events: list[str], scratch: Path) -> Iterator[None]:
 class _Ended:
     result: dict[str, Any]
     seconds: float
-    megabytes: float
     hung: bool
     how: str
 
 
-def _forked(work: Callable[[], dict[str, Any]], scratch: Path, *, guard: bool) -> _Ended:
-    """The result of some work in a forked process, and what it took."""
+def _forked(row: Row, scratch: Path) -> _Ended:
+    """What became of a row in a forked process."""
     answer = scratch / "answer.json"
-    answer.unlink(missing_ok=True)
     sys.stdout.flush()
     began, child = time.monotonic(), os.fork()
     if child == 0:
-        code = 1
         try:
             os.setsid()
-            start = _megabytes()
-            if guard:
-                _limit()
-            try:
-                result = work()
-            except BaseException:
-                result = {"error": traceback.format_exc()}
-            text = json.dumps({**result, "start": start}, ensure_ascii=True)
-            answer.write_text(text, encoding="ascii")
-            code = 0
+            result = _in_child(row, scratch)
+            answer.write_text(json.dumps(result, ensure_ascii=True), encoding="ascii")
         finally:
-            os._exit(code)
+            os._exit(0)
     watch = os.pidfd_open(child)
     try:
-        seconds = WALL_SECONDS if guard else 4 * WALL_SECONDS
-        late = not select.select([watch], [], [], seconds)[0]
+        late = not select.select([watch], [], [], WALL_SECONDS)[0]
         if late:
             os.kill(child, signal.SIGKILL)
         _, status, used = os.wait4(child, 0)
@@ -192,26 +178,40 @@ def _forked(work: Callable[[], dict[str, Any]], scratch: Path, *, guard: bool) -
         with contextlib.suppress(ProcessLookupError):  # what it started and left behind
             os.killpg(child, signal.SIGKILL)
     result = json.loads(answer.read_text("ascii")) if answer.is_file() else {}
-    start = result.pop("start", 0.0)
     how = os.waitstatus_to_exitcode(status)
-    processor = used.ru_utime + used.ru_stime
+    processor = used.ru_utime + used.ru_stime - result.pop("made_seconds", 0.0)
     return _Ended(
         result=result,
-        seconds=round(max(processor, time.monotonic() - began if late else 0.0), 2),
-        megabytes=round(used.ru_maxrss / 1024 - start, 1) if start else used.ru_maxrss / 1024,
-        hung=late or how in (-signal.SIGXCPU,) or processor > SECONDS,
-        how="no answer" if how == 0 else f"signal {-how}" if how < 0 else f"exit {how}",
+        seconds=round(time.monotonic() - began if late else processor, 2),
+        hung=late or how == -signal.SIGXCPU or processor > SECONDS,
+        how="no answer" if how == 0 else f"signal {-how}",
     )
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+def _in_child(row: Row, scratch: Path) -> dict[str, Any]:
+    """Make an input, then see what happens to it."""
+    try:
+        given = row.make(scratch / "input")
+    except BaseException:
+        return {"unmade": traceback.format_exc()}
+    made = time.process_time()
+    _limit(made)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the most memory that was ever used
+    start = _megabytes()
+    found = _run(row, given, scratch)
+    return {**found, "made_seconds": made, "megabytes": round(_megabytes() - start, 1)}
+
+
+def _limit(made: float) -> None:
+    most = SECONDS + int(made) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + GUARD_MEGABYTES * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    addresses = pages * resource.getpagesize() + GUARD_MEGABYTES * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
 
 
 def _megabytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    """The most memory that this process has used at a time."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024

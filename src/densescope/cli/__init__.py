@@ -21,9 +21,9 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code)
     except DensescopeError as error:
-        from densescope.cli.failures import exit_code
+        from densescope.cli.failures import complain, exit_code
 
-        print(f"densescope: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(exit_code(error))
     except KeyboardInterrupt as stopped:
         # "python -m" would end by the signal all the same where it was at work on a string of

@@ -8,10 +8,16 @@ from collections.abc import Sequence
 
 from densescope.errors import DensescopeError, OptionError
 from densescope.records import ProbeRecord, ScoreRecord
+from densescope.text import shown
 
 REFUSED = 1
 WRONG_USAGE = 2
 FAILED_CHECKPOINTS = 3
+
+
+def complain(what: object) -> None:
+    """Say on standard error what is wrong."""
+    print(f"densescope: {shown(what)}", file=sys.stderr)
 
 
 class UsageError(OptionError):
@@ -46,14 +52,14 @@ def print_failures(failed: Sequence[ScoreRecord | ProbeRecord]) -> None:
         reasons.setdefault(_without_name(record.name, str(record.error)), []).append(record.name)
     for reason, names in reasons.items():
         some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        print(f"densescope: {some}: {reason}", file=sys.stderr)
+        complain(f"{some}: {reason}")
 
 
 def print_left_out(sentences: Sequence[str]) -> None:
     """Name what looks like a checkpoint of the run and was not scored."""
     for sentence in sentences:
-        print(f"densescope: {sentence}", file=sys.stderr)
+        complain(sentence)
 
 
 def _without_name(name: str, text: str) -> str:
-    return re.sub(rf"\S*{re.escape(name)}", "the file", text)
+    return re.sub(rf"\S*{re.escape(name)}", "the file", shown(text))

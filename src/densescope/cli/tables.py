@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.rounds import images_of
 from densescope.selection.run_table import RunTable
 from densescope.selection.words import dse_title, signed, with_error
+from densescope.text import stored
 
 if TYPE_CHECKING:
     from densescope.selection import Alarm, GramTeacher, Selection
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 class Screen(Console):
     """A terminal, or a file or pipe: there no sentence is broken and no line ends in blanks."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Segments without what a terminal would take for more than text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(stored(segment.text), segment.style)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print; square brackets in a sentence are no markup."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,7 @@ from densescope.cli.failures import (
     REFUSED,
     Reasons,
     UsageError,
+    complain,
     print_failures,
     print_left_out,
 )
@@ -220,7 +220,7 @@ def _finish(console: Console, output: Path, result: WatchResult, watching: Watch
         console.print(f"stopped by an alarm: {result.alarm.sentence}")
         return ALARM_STANDS
     if result.problem and not result.records:
-        print(f"densescope: nothing was scored: {result.problem}", file=sys.stderr)
+        complain(f"nothing was scored: {result.problem}")
         return REFUSED
     if result.left_out:
         names = ", ".join(result.left_out)

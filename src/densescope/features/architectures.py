@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from densescope.features.layouts import StepError
 from densescope.features.normalization import Normalization, of_architecture
+from densescope.text import named
 
 # Options that would load weights from elsewhere or change what a backbone is.
 _OPTIONS = (
@@ -31,6 +32,10 @@ _NO_ARCHITECTURE = (
 )
 _REGISTERS = ("reg_token", "register_tokens", "storage_tokens")
 _NEAR, _SAME_FAMILY = 0.75, 0.1  # likeness from 0 to 1
+_LONGEST_NAME = 100
+# Numbers of options; the largest vision transformers have a width of 6,144 and a depth of 64.
+_MOST = {"img_size": 8192, "embed_dim": 16_384, "depth": 256, "num_heads": 1024, "mlp_ratio": 64}
+_MOST_OF_ANY = 16_384
 _FORBIDDEN = {"pretrained", "checkpoint_path", "pretrained_cfg", "num_classes", "features_only"}
 
 
@@ -129,21 +134,23 @@ def build_architecture(
 
     if not name:
         raise StepError("architecture", _NO_ARCHITECTURE)
-    if not timm.is_model(name):
+    _refuse_numbers(options)
+    if len(name) > _LONGEST_NAME or not timm.is_model(name):
         close = closest_names(name, timm.list_models())
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise StepError("architecture", f"timm has no architecture {name!r}{hint}")
+        raise StepError("architecture", f"timm has no architecture {named(name)!r}{hint}")
     forbidden = sorted(_FORBIDDEN & set(options))
     if forbidden:
         raise StepError("architecture", f"architecture option {forbidden[0]} is not allowed here")
     config = timm.models.get_pretrained_cfg(name)
     arguments = dict(options)
     size = arguments.get("img_size") or config.input_size[-1]
-    if not config.fixed_input_size:
-        arguments.pop("img_size", None)
-    if "norm_eps" in arguments:
-        arguments["norm_layer"] = partial(nn.LayerNorm, eps=float(arguments.pop("norm_eps")))
     try:
+        size = int(size[0] if isinstance(size, tuple | list) else size)
+        if not config.fixed_input_size:
+            arguments.pop("img_size", None)
+        if "norm_eps" in arguments:
+            arguments["norm_layer"] = partial(nn.LayerNorm, eps=float(arguments.pop("norm_eps")))
         with nullcontext() if initialized else _WithoutDraws():
             model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except Exception as cause:
@@ -159,7 +166,20 @@ def build_architecture(
             "architecture", f"architecture {name} cannot be built with {given}: {cause}"
         ) from cause
     _refuse_guessed_heads(name, options, model)
-    return model, int(size[0] if isinstance(size, tuple | list) else size)
+    return model, size
+
+
+def _refuse_numbers(options: Mapping[str, Any]) -> None:
+    """Refuse what no network has before anything is built of it."""
+    for key, value in options.items():
+        most = _MOST.get(key, _MOST_OF_ANY)
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, int | float) and not -most <= number <= most:
+                raise StepError(
+                    "architecture",
+                    f"architecture option {named(key)}={named(value)} is beyond any network: at "
+                    f"most {most:,}",
+                )
 
 
 def _refuse_guessed_heads(name: str, options: Mapping[str, Any], model: nn.Module) -> None:
@@ -186,6 +206,7 @@ def architecture_normalization(name: str) -> Normalization:
 
 def closest_names(name: str, known: Sequence[str]) -> list[str]:
     """Up to three names near a wrong one: its family first, then the usual size, the shortest."""
+    name = name[:_LONGEST_NAME]
     words = name.split("_")
 
     def distance(other: str) -> tuple[float, bool, int, str]:

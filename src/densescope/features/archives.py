@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from densescope.errors import CheckpointError
+from densescope.features.pickle_steps import damaged
 from densescope.features.rebuilding import TORCH_ANSWERS, Storage, storage_of
 from densescope.features.stored import TensorFile, section
-from densescope.features.unpickling import Unpickler, damaged
+from densescope.features.unpickling import Unpickler
 
 _HEADER = 30  # bytes of a zip member's own header before its name
 _CHUNK = 1 << 22
@@ -177,8 +178,8 @@ def _places(
         storage = storages.get(str(key))
         if storage is None:
             raise damaged("a storage that no tensor has")
-        order = "big" if storage.swapped and sys.byteorder == "little" else "little"
-        count = int.from_bytes(file.bytes_at(start, 8), order)
+        is_big = storage.swapped == (sys.byteorder == "little")
+        count = int.from_bytes(file.bytes_at(start, 8), "big" if is_big else "little")
         start += 8
         if count * storage.dtype.itemsize != storage.length:
             raise file.cut_off()

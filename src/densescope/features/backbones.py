@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from densescope.errors import NOT_FINITE
+from densescope.errors import NOT_FINITE, CheckpointError
 from densescope.features.advice import GivenOptions, prefix_hint, refuse_other_heads, shape_hint
 from densescope.features.architectures import build_architecture, resize
-from densescope.features.checkpoints import Container, read_checkpoint, size_of
+from densescope.features.checkpoints import Container, of_file, read_checkpoint, size_of
 from densescope.features.detection import layout_advice, resolve_spec
 from densescope.features.fitting import for_network
 from densescope.features.flat_parameters import unflatten
 from densescope.features.formats import Format, Weights
 from densescope.features.formats.row import is_released
+from densescope.features.inert import InertTensor
 from densescope.features.interpretations import stored_architecture, stored_normalization
 from densescope.features.layouts import (
     StepError,
@@ -29,6 +31,7 @@ from densescope.features.loaded import LoadedBackbone, network_facts
 from densescope.features.names import counts_steps
 from densescope.features.protocol import Backbone as Backbone
 from densescope.features.protocol import Features as Features
+from densescope.features.shapes import weights_of
 from densescope.features.sharded import settings_of, timm_model_of
 from densescope.features.spec import BackboneSpec as BackboneSpec
 from densescope.features.stored import in_memory, tensors_sha256
@@ -36,6 +39,10 @@ from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.training import training_facts
 from densescope.features.wrappers import as_named
 from densescope.files import location
+from densescope.text import named
+
+_TIMES, _SPARE = 4, 1 << 27  # a file may lack tensors, and is refused by name then
+_PACKED = {"torch.float4_e2m1fn_x2"}  # several numbers in a byte
 
 
 def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
@@ -81,7 +88,7 @@ def load_backbone(path: str | Path, spec: BackboneSpec) -> LoadedBackbone:
         row = for_network(container, row, chosen, spec.architecture)
         name, options = row.architecture, {**row.options, **spec.architecture_options}
         if spec.architecture is None and not spec.architecture_options:
-            name, options = stored_architecture(container) or (name, options)
+            name, options = _noted_architecture(container) or (name, options)
         return _load(container, row, chosen, name, options, spec)
     except StepError as error:
         raise error.with_advice(layout_advice(error, container, spec)) from error
@@ -101,6 +108,7 @@ def _load(
         tensors, coverage = unpack(whole, row, chosen)
     else:
         tensors, coverage = unpack(container, row, chosen)
+        _refuse_larger(container.path, tensors, architecture, options)
         model, trained_size = build_architecture(architecture, options)
     held = tensors
     if row.conversion is not None:
@@ -137,6 +145,62 @@ def _load(
     )
 
 
+def _noted_architecture(container: Container) -> tuple[str, dict[str, Any]] | None:
+    """What a file notes of its network, if it can be built."""
+    noted = stored_architecture(container)
+    try:
+        if noted is not None:
+            weights_of(*noted)
+    except CheckpointError as error:
+        raise StepError(
+            "load", f"{container.path} notes a network that there cannot be: {error}"
+        ) from error
+    return noted
+
+
+def _refuse_larger(
+    path: Path, tensors: Mapping[str, Tensor], architecture: str, options: Mapping[str, Any]
+) -> None:
+    """Refuse a network that the file cannot fill before memory is taken for it."""
+    wanted = weights_of(architecture, options)
+    there = sum(tensor.numel() for tensor in tensors.values())
+    if wanted > _TIMES * there + _SPARE:
+        raise StepError(
+            "load",
+            f"{path} does not fill {architecture}: it holds {there:,} weights, and the network has "
+            f"{wanted:,}; check the architecture and its options",
+        )
+
+
+def _refuse_types(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse what is no real number where a network computes with real numbers."""
+    hollow = {
+        name: tensor.reason
+        for name, tensor in tensors.items()
+        if isinstance(tensor, InertTensor) and tensor.reason
+    }
+    if hollow:
+        name, reason = next(iter(hollow.items()))
+        raise StepError("load", f"{path} holds {named(name)} as {reason}")
+    odd = [
+        f"{name} ({str(tensors[name].dtype).removeprefix('torch.')})"
+        for name in wanted
+        if name in tensors and not _is_fit(tensors[name].dtype, wanted[name].dtype)
+    ]
+    if odd:
+        raise StepError(
+            "load",
+            f"{path} holds weights that are no real numbers: {listing(odd)}; save them as float32, "
+            "whole numbers of a quantized network times their scales",
+        )
+
+
+def _is_fit(held: torch.dtype, wanted: torch.dtype) -> bool:
+    if wanted.is_floating_point:
+        return held.is_floating_point and str(held) not in _PACKED
+    return not held.is_complex
+
+
 def _fill(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
@@ -146,6 +210,7 @@ def _fill(
 ) -> dict[str, Tensor]:
     """Load the tensors of a file, which are read now that their shapes are found to fit."""
     wanted = model.state_dict()
+    _refuse_types(container.path, tensors, wanted)
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     misshapen = [
@@ -168,7 +233,10 @@ def _fill(
             f"{container.path} does not fill {architecture}: of its {len(wanted)} tensors "
             f"{'; '.join(complaints)}{hint(unexpected, missing)}",
         )
-    filled = in_memory(dict(tensors))
+    try:
+        filled = {name: _in_memory(tensor) for name, tensor in tensors.items()}
+    except CheckpointError as error:
+        raise of_file(container.path, error) from error
     broken = [name for name, value in filled.items() if not bool(value.isfinite().all())]
     if broken:
         raise StepError(
@@ -177,6 +245,12 @@ def _fill(
         )
     model.load_state_dict(filled, strict=True)
     return filled
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """A weight, in a type that torch computes with: of one byte it only has types to store."""
+    found = in_memory(tensor)
+    return found.float() if found.is_floating_point() and found.itemsize == 1 else found
 
 
 def _counter(container: Container, row: Format) -> int | None:

@@ -2,8 +2,8 @@
 
 A training file is a pickle, and a pickle is a program. ``torch.load(weights_only=True)`` refuses
 everything but tensors and plain containers, yet most training files also hold their command line,
-a loss scaler or a function. So a machine of our own reads it (:mod:`densescope.features.unpickling`),
-which answers each unknown name by an inert class that only remembers what it was given.
+a loss scaler or a function. So a machine of our own reads it, which answers each unknown name by an
+inert class that only remembers what it was given (:mod:`densescope.features.unpickling`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ Where rows differ in any of these, the user is asked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from densescope.features.checkpoints import Container, read_checkpoint
 from densescope.features.fitting import Fit, fits_by_name, fits_of, for_network
 from densescope.features.formats import FORMATS
 from densescope.features.formats.row import Format, is_released
+from densescope.features.inert import InertTensor
 from densescope.features.interpretations import (
     Interpretation,
     interpretations_by_name,
@@ -29,9 +29,12 @@ from densescope.features.interpretations import (
     interpretations_of,
 )
 from densescope.features.layouts import LAYOUT_STEPS, StepError, unpack
+from densescope.features.network_prefixes import flattened
 from densescope.features.shapes import try_architecture
+from densescope.features.sharded import settings_of
 from densescope.features.spec import AUTO, BackboneSpec
 from densescope.files import location
+from densescope.text import named
 
 _PLAIN = "vit_small_patch16_224"  # what advice for a network of one's own begins with
 _OWN_FILE = (
@@ -129,10 +132,7 @@ def _not_of_weights(path: Path, spec: BackboneSpec) -> str | None:
         return "custom"
     if is_released(path):
         return "released"
-    config = path / "config.json"
-    if not config.is_file():
-        return None
-    return "huggingface" if "model_type" in json.loads(config.read_text("utf-8")) else None
+    return "huggingface" if "model_type" in settings_of(path) else None
 
 
 def _of_ranks(container: Container, spec: BackboneSpec) -> ResolvedSpec:
@@ -282,7 +282,12 @@ def _difference(interpretation: Interpretation, known: Interpretation) -> str:
 def _nothing(container: Container, spec: BackboneSpec) -> str:
     fits = fits_of(container) or fits_by_name(container, FORMATS["timm"])
     if not fits:
-        return f"{container.path} has the layout of no format. {_OWN_FILE}"
+        hollow = [
+            f"{container.path} holds {named(name)} as {tensor.reason}"
+            for name, tensor in flattened(container.content).items()
+            if isinstance(tensor, InertTensor) and tensor.reason
+        ]
+        return hollow[0] if hollow else f"{container.path} has the layout of no format. {_OWN_FILE}"
     fit = next((fit for fit in fits if fit.format == spec.format), fits[0])
     what, which = "no architecture known here has its shapes", "the"
     if spec.architecture:

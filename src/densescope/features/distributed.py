@@ -104,9 +104,7 @@ def _pieces(folder: Path, storage: Mapping[Any, Any]) -> dict[str, list[_Piece]]
         name = Path(str(place["relative_path"])).name
         if name not in files:
             if not (folder / name).is_file():
-                raise CheckpointError(
-                    f"{folder} lacks {named(name)}: copy the files of all ranks"
-                )
+                raise CheckpointError(f"{folder} lacks {named(name)}: copy the files of all ranks")
             files[name] = TensorFile(folder / name)
         start, length = int(place["offset"]), int(place["length"])
         if start < 0 or length < 0 or start + length > files[name].size:
@@ -144,9 +142,7 @@ def _assemble(name: str, size: tuple[int, ...], pieces: Iterable[_Piece]) -> Ten
 
 
 def _uncovered(name: str) -> CheckpointError:
-    return CheckpointError(
-        f"the shards do not cover {named(name)}: copy the files of all ranks"
-    )
+    return CheckpointError(f"the shards do not cover {named(name)}: copy the files of all ranks")
 
 
 def _put(content: dict[str, Any], where: tuple[Any, ...], value: Any) -> None:

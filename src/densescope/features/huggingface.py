@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import CheckpointError
-from densescope.features.checkpoints import size_of
+from densescope.features.checkpoints import read_checkpoint, size_of
 from densescope.features.layouts import Coverage, StepError, listing
 from densescope.features.loaded import LoadedBackbone
 from densescope.features.normalization import (
@@ -21,17 +21,21 @@ from densescope.features.normalization import (
     of_preprocessor,
 )
 from densescope.features.protocol import Backbone
+from densescope.features.sharded import settings_of, weights_in
 from densescope.features.spec import BackboneSpec
 from densescope.features.stored import tensors_sha256
 from densescope.features.training import trainer_facts
 from densescope.features.transformers_backbone import TransformersBackbone, vision_tower
 from densescope.files import is_local
+from densescope.text import named
 
 # Made anew by AutoModel where a pre-training checkpoint has none, and not used for features.
 _CURE = (
     "read it by a short Python file of yours that returns its grid (--format custom --loader "
     "LOADER.py)"
 )
+_SPARE = 1 << 24  # weights that may be missing
+_MOST, _MOST_LAYERS = 10_000_000, 1024  # numbers of a network; vocabularies are the largest
 _UNUSED = ("pooler.", "mask_token", "embeddings.mask_token")
 
 
@@ -49,20 +53,31 @@ def load_huggingface(folder: Path, spec: BackboneSpec) -> LoadedBackbone:
         )
     if not (folder / "config.json").is_file():
         raise StepError("read", f"{folder} is not a Transformers folder: it has no config.json")
-    if "architecture" in (config := json.loads((folder / "config.json").read_text("utf-8"))):
+    config = settings_of(folder)
+    _refuse_numbers(folder, config)
+    if "architecture" in config:
         raise StepError(
             "architecture",
-            f"{folder} is the folder of a timm model ({config['architecture']}), which timm itself "
-            "reads: give --format timm",
+            f"{folder} is the folder of a timm model ({named(config['architecture'])}), which timm "
+            "itself reads: give --format timm",
         )
+    if (held := weights_in(folder)) is not None and ".safetensors" not in held.name:
+        read_checkpoint(folder)  # a pickle that Transformers would read without a budget
     try:
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
     except ImportError as cause:
         raise CheckpointError(
             "format=huggingface needs Transformers: pip install 'densescope[huggingface]'"
         ) from cause
     try:
         with _quiet():
+            settings = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            with torch.device("meta"):
+                wanted = AutoModel.from_config(settings, trust_remote_code=False).num_parameters()
+            if wanted > _SPARE + 8 * size_of(folder):  # a weight has a bit at least
+                raise ValueError(f"its config.json describes {wanted:,} weights")
             model, report = AutoModel.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
@@ -87,6 +102,24 @@ def load_huggingface(folder: Path, spec: BackboneSpec) -> LoadedBackbone:
         options={},
         training=trainer_facts(folder),
     )
+
+
+def _refuse_numbers(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a network that is beyond any before Transformers takes memory for it."""
+    waiting: list[tuple[str, Any]] = list(config.items())
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += [(key, item) for item in value]
+        most = _MOST_LAYERS if "layers" in str(key) or key == "depths" else _MOST
+        if isinstance(value, int | float) and abs(value) > most:
+            raise StepError(
+                "load",
+                f"{folder / 'config.json'} says {named(key)}={named(value)}, which no network has: "
+                f"at most {most:,}",
+            )
 
 
 def _read(model: nn.Module, missing: Collection[Any]) -> dict[str, Tensor]:

@@ -91,18 +91,32 @@ def stored_fields(thing: Any) -> dict[str, Any]:
     return {str(k): v for part in parts if isinstance(part, dict) for k, v in part.items()}
 
 
+MOST_PARTS, _DEEPEST = 20_000, 32  # of a module, which may hold others and even itself
+
+
 def module_state(thing: Any) -> dict[str, Any] | None:
     """What ``state_dict()`` of a pickled ``nn.Module`` would give; ``None`` for anything else.
 
     Its class is a placeholder, so nothing of it is run: names and tensors are read off its fields.
     """
-    state = stored_fields(thing)
-    if not {"_parameters", "_buffers", "_modules"} <= set(state):
+    if not _is_module(thing):
         return None
-    hidden = set(state.get("_non_persistent_buffers_set") or ())
-    named = {**dict(state["_parameters"]), **dict(state["_buffers"])}
-    found = {str(name): value for name, value in named.items() if name not in hidden}
-    for name, part in dict(state["_modules"]).items():
-        inside = module_state(part) or {}
-        found.update({f"{name}.{inner}": value for inner, value in inside.items()})
-    return {name: value for name, value in found.items() if value is not None}
+    found: dict[str, Any] = {}
+    waiting = [("", thing)]
+    for _ in range(MOST_PARTS):
+        if not waiting:
+            break
+        place, part = waiting.pop()
+        state = stored_fields(part)
+        hidden = set(state.get("_non_persistent_buffers_set") or ())
+        for name, value in {**dict(state["_parameters"]), **dict(state["_buffers"])}.items():
+            if name not in hidden and value is not None:
+                found[f"{place}{name}"] = value
+        inside = [(f"{place}{name}.", inner) for name, inner in dict(state["_modules"]).items()]
+        if place.count(".") < _DEEPEST:
+            waiting += [(where, inner) for where, inner in reversed(inside) if _is_module(inner)]
+    return found
+
+
+def _is_module(thing: Any) -> bool:
+    return {"_parameters", "_buffers", "_modules"} <= set(stored_fields(thing))

@@ -19,8 +19,9 @@ from densescope.features.normalization import IMAGENET, Normalization, of_archit
 from densescope.features.shapes import Shaped, architectures_of, mocov3_heads, try_architecture
 from densescope.features.sharded import settings_of, timm_model_of
 from densescope.features.spec import AUTO, BackboneSpec
+from densescope.text import named
 
-_ABSENT = (KeyError, TypeError, ValueError, IndexError)
+_ABSENT = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
 
 
 def stored_architecture(container: Container) -> tuple[str, dict[str, Any]] | None:
@@ -30,7 +31,7 @@ def stored_architecture(container: Container) -> tuple[str, dict[str, Any]] | No
     try:
         backbone = _settings(container)["backbone"]
         options = {"img_size": backbone["image_size"], **backbone["options"]}
-        name = str(backbone["architecture"])
+        name = named(backbone["architecture"])
     except _ABSENT:
         return None
     lists = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}

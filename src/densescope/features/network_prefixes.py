@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densescope.features.inert import module_state
+from densescope.features.inert import Inert, module_state
 from densescope.features.wrappers import without_wrappers
 
 # One tensor per family that a network of it has, and other families' parts have not.
@@ -21,6 +21,7 @@ _SIGNS = re.compile(
     r"|layers\.0\.blocks\.0\.attn\.qkv\.weight"
     r"|stages\.0\.(?:blocks\.)?0\.(?:dwconv|conv_dw)\.weight)"
 )
+MOST_VISITED, DEEPEST, LONGEST_NAME = 200_000, 32, 1000
 # The slow copies of a network come first: they are what is evaluated.
 _SLOW = re.compile(r"(?:^|[._])(?:ema|teacher|target|momentum)", re.IGNORECASE)
 
@@ -28,15 +29,20 @@ _SLOW = re.compile(r"(?:^|[._])(?:ema|teacher|target|momentum)", re.IGNORECASE)
 def flattened(content: Any) -> dict[str, Tensor]:
     """All tensors in nested dictionaries and modules, each named by its keys with dots between."""
     found: dict[str, Tensor] = {}
-    waiting: list[tuple[str, Any]] = [("", content)]
+    waiting: list[tuple[str, int, Any]] = [("", 0, content)]
+    visited = 0
     while waiting:
-        place, here = waiting.pop()
+        place, depth, here = waiting.pop()
         inside = here if isinstance(here, Mapping) else module_state(here) or {}
+        visited += 1 + len(inside)
+        if visited > MOST_VISITED or depth > DEEPEST:  # dictionaries may hold each other
+            continue
         for key, value in inside.items():
+            name = f"{place}{key}"
             if isinstance(value, Tensor):
-                found[f"{place}{key}"] = value
-            else:
-                waiting.append((f"{place}{key}.", value))
+                found[name] = value
+            elif isinstance(value, Mapping | Inert) and len(name) < LONGEST_NAME:
+                waiting.append((f"{name}.", depth + 1, value))
     return found
 
 

@@ -182,11 +182,11 @@ def _check_same_save(rank: int, file: Path, content: Any, path: Path, first: Any
             )
 
 
-def _without_wrappers(content: Any) -> Any:
-    """The same with the names that tensors have outside FSDP's wrappers."""
-    if not isinstance(content, Mapping):
+def _without_wrappers(content: Any, depth: int = 0) -> Any:
+    """The same with the names that tensors have outside FSDP's wrappers, near the top."""
+    if not isinstance(content, Mapping) or depth > 1:
         return content
     return {
-        without_wrappers(key) if isinstance(key, str) else key: _without_wrappers(value)
+        without_wrappers(key) if isinstance(key, str) else key: _without_wrappers(value, depth + 1)
         for key, value in content.items()
     }

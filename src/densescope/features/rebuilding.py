@@ -15,8 +15,15 @@ from torch import Tensor
 
 from densescope.errors import CheckpointError
 from densescope.features.inert import InertTensor
-from densescope.features.stored import StoredTensor, in_memory, refuse_expansion, span, stored_tensor
-from densescope.features.unpickling import Answer, damaged
+from densescope.features.pickle_steps import damaged
+from densescope.features.stored import (
+    StoredTensor,
+    in_memory,
+    refuse_expansion,
+    span,
+    stored_tensor,
+)
+from densescope.features.unpickling import Answer
 from densescope.text import named
 
 _TENSOR = 60  # instructions that a tensor is as dear as
@@ -138,11 +145,9 @@ def _quantized(
 ) -> Tensor:
     """The values that whole numbers, a scale and a zero point stand for."""
     whole = _tensor(storage, offset, size, stride)
+    shape: list[int] = []
     if quantizer[0] is torch.per_tensor_affine:
-        scale, zero = float(quantizer[1]), float(quantizer[2])
-
-        def values() -> Tensor:
-            return ((in_memory(whole).double() - zero) * scale).float()
+        scales, zeros = (torch.tensor(float(each)) for each in quantizer[1:3])
     else:
         _, scales, zeros, axis = quantizer
         shape = [-1 if place == axis else 1 for place in range(whole.ndim)]
@@ -151,9 +156,10 @@ def _quantized(
         if not scales.shape == zeros.shape == whole.shape[axis : axis + 1]:
             raise damaged("a quantized tensor with too few scales")
 
-        def values() -> Tensor:
-            scale, zero = (in_memory(each).double().view(shape) for each in (scales, zeros))
-            return ((in_memory(whole).double() - zero) * scale).float()
+    def values() -> Tensor:
+        scale, zero = (in_memory(each).double().view(shape) for each in (scales, zeros))
+        made: Tensor = (in_memory(whole).double() - zero) * scale
+        return made.float()
 
     return StoredTensor(values, whole.shape, torch.float32)
 
@@ -170,8 +176,9 @@ def _sparse(layout: Any, data: Any) -> Tensor:
         *parts, size = data
 
         def made() -> Tensor:
+            compressed, plain, values = in_memory(parts)
             return torch.sparse_compressed_tensor(
-                *in_memory(parts), size, layout=layout, check_invariants=True
+                compressed, plain, values, size, layout=layout, check_invariants=True
             )
 
     size, values = _whole(size), parts[-1]
@@ -182,7 +189,7 @@ def _sparse(layout: Any, data: Any) -> Tensor:
     def read() -> Tensor:
         try:
             return made().to_dense()
-        except (RuntimeError, TypeError) as cause:
+        except (RuntimeError, TypeError, ValueError) as cause:
             raise CheckpointError(f"a sparse tensor cannot be read ({named(cause)})") from cause
 
     return StoredTensor(read, size, values.dtype)
@@ -283,4 +290,3 @@ def _part(storage: Storage, offset: int, count: int) -> Storage:
         return storage.bytes_at(start + first, wanted)
 
     return Storage(storage.dtype, length, bytes_at, storage.swapped)
-

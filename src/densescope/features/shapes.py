@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from types import NoneType
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from densescope.errors import CheckpointError
 from densescope.features.architectures import build_architecture
 from densescope.features.formats.row import Format
+from densescope.features.layouts import StepError
 from densescope.features.loaded import model_fingerprint, network_facts
 from densescope.features.timm_backbone import TimmBackbone
 from densescope.features.wrappers import as_named
+from densescope.text import named
 
 # Sizes of timm's vision transformers by width, with their depth.
 _VITS = {
@@ -157,8 +160,25 @@ def _built(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[nn.Module, 
     return model, network_facts(backbone), model_fingerprint(model)
 
 
+def weights_of(name: str, options: Mapping[str, Any]) -> int:
+    """How many weights an architecture has, without taking memory for them.
+
+    Raises:
+        CheckpointError: it cannot be built with these options.
+    """
+    model = _built(name, _frozen(options))[0]
+    return sum(value.numel() for value in model.state_dict().values())
+
+
 def _frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    for key, value in values.items():
+        parts = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(part, str | int | float | NoneType) for part in parts):
+            raise StepError(
+                "architecture",
+                f"architecture option {named(key)}={named(value)} is no number, text or list",
+            )
     return tuple(sorted(values.items()))
 
 
@@ -259,6 +279,8 @@ def mocov3_heads(tensors: Mapping[str, Tensor]) -> int | None:
     """
     held = tensors.get("pos_embed")
     if held is None or held.ndim != 3 or held.shape[-1] not in _HEADS:
+        return None
+    if not held.dtype.is_floating_point:
         return None
     side = math.isqrt(held.shape[1] - 1)
     if side * side != held.shape[1] - 1:

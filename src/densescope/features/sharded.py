@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densescope.errors import CheckpointError
+from densescope.text import named
 
 _INDEX = ".index.json"
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.safetensors|\.bin)")
@@ -80,9 +81,9 @@ def _index(path: Path) -> dict[str, str]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): Path(str(file)).name for name, file in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as cause:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as cause:
         raise CheckpointError(
-            f"{path} is not an index of weights ({cause}): copy it again"
+            f"{path} is not an index of weights ({named(cause)}): copy it again"
         ) from cause
 
 
@@ -90,7 +91,7 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     """Content of ``config.json`` in the folder of a model; empty where there is none."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -100,10 +101,17 @@ def timm_model_of(folder: Path) -> tuple[str, dict[str, Any]] | None:
     settings = settings_of(folder)
     if "architecture" not in settings:
         return None
-    options = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in dict(settings.get("model_args") or {}).items()
-        if name != "num_classes"  # no backbone has a classifier
-    }
-    size = (settings.get("pretrained_cfg") or {}).get("input_size")
-    return str(settings["architecture"]), {**({"img_size": size[-1]} if size else {}), **options}
+    try:
+        options = {
+            str(name): tuple(value) if isinstance(value, list) else value
+            for name, value in dict(settings.get("model_args") or {}).items()
+            if name != "num_classes"  # no backbone has a classifier
+        }
+        size = (settings.get("pretrained_cfg") or {}).get("input_size")
+        named_size = {"img_size": size[-1]} if size else {}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as cause:
+        raise CheckpointError(
+            f"{folder / 'config.json'} is not the settings of a timm model ({named(cause)}): copy "
+            "it again"
+        ) from cause
+    return named(settings["architecture"]), {**named_size, **options}

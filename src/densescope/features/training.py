@@ -21,6 +21,7 @@ MOST_ITEMS = 4_096  # of one container
 DEEPEST = 8  # containers inside each other
 LONGEST_TEXT = 120  # characters; a longer text is known by its hash
 LONGEST_LIST = 16
+LONGEST_PATH = 512  # characters of a dotted name
 SETTINGS = (
     *("args", "config", "cfg", "hyper_parameters", "hparams", "settings", "arguments"),
     *("opts", "options", "train_args", "training_args", "densescope"),
@@ -164,6 +165,8 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
                 continue
             visited += 1
             path = key if not name else f"{name}.{key}"
+            if len(path) > LONGEST_PATH:
+                continue
             plain = _plain(child)
             if plain is not NOTHING:
                 yield path, plain

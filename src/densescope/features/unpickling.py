@@ -13,22 +13,21 @@ import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from pickle import STOP, decode_long
+from pickle import STOP
 from typing import Any, BinaryIO
 
 from densescope.errors import CheckpointError
-from densescope.features.inert import Inert, InertTensor, placeholder, stand_in_of
-from densescope.text import LONGEST_NAME, named
+from densescope.features.inert import SHARDED, Inert, InertTensor, placeholder, stand_in_of
+from densescope.features.pickle_steps import STEPS, damaged, key_of
+from densescope.text import named
 
 BUDGET = 10_000_000  # instructions; the index of a run on 256 GPUs has about half as many
 LONGEST_VALUE = 1 << 26  # bytes of a text or an array in a pickle; a longer one is passed over
 LONGEST_LINE = 1 << 16
-LONGEST_KEY = 4096  # characters of a key of a dictionary; of a longer one the beginning is kept
+MOST_FOREIGN = 256  # names that are listed
 _SMALL = 1 << 16  # bytes that are read without asking how many there are
 _OBJECT, _NAME = 4, 200  # instructions that are as dear as an object, and as a new name
 _COPIED = 64  # bytes that are copied at the price of an instruction
-_SAME_HASH = 1 << 60  # integers from here on can be chosen so that their hashes are one
-_DEEPEST_KEY = 4
 # These hand a program to the machine or open the way to it, and no checkpoint needs them.
 _BLOCKED_MODULES = frozenset(
     ("os", "posix", "nt", "sys", "subprocess", "pty", "ctypes", "importlib", "shutil", "runpy")
@@ -52,11 +51,6 @@ class Answer:
         self.function, self.cost, self.copies = function, cost, copies
 
 
-def damaged(what: object) -> CheckpointError:
-    """The error about a pickle that is not in order."""
-    return CheckpointError(f"its pickle is damaged ({named(what)}): copy it again")
-
-
 class Unpickler:
     """Reads pickles that follow each other in a stream.
 
@@ -67,7 +61,7 @@ class Unpickler:
         persistent: gives the object of a persistent id.
 
     Attributes:
-        foreign: names that were answered by a placeholder.
+        foreign: names that were answered by a placeholder, the first of very many.
     """
 
     def __init__(
@@ -170,8 +164,10 @@ class Unpickler:
             _refuse(module, name)
             _refuse(*new)
             self.spend(_NAME)
-            self.foreign.add(f"{module}.{name}")
-            found = placeholder(f"{module}.{name}", stand_in_of(f"{module}.{name}"))
+            whole = named(f"{module}.{name}")
+            found = placeholder(whole, stand_in_of(whole))
+            if len(self.foreign) < MOST_FOREIGN or whole.endswith(SHARDED):
+                self.foreign.add(whole)
         self._names[module, name] = found
         return found
 
@@ -223,7 +219,7 @@ class Unpickler:
         """Fill the dictionary on top of the stack with keys and values in turn."""
         found = self.container(dict)
         for at in range(0, len(values), 2):
-            found[_key(values[at])] = values[at + 1]
+            found[key_of(values[at])] = values[at + 1]
 
 
 def _size(value: Any) -> int:
@@ -253,24 +249,13 @@ def _unknown(code: bytes) -> str:
     return f"unknown instruction {code!r}" if code else "it has no end"
 
 
-def _key(key: Any, depth: int = 0) -> Any:
-    """A key of a dictionary or a set, unless it is of a kind that can be made to collide."""
-    if isinstance(key, str):
-        return key if len(key) <= LONGEST_KEY else f"{named(key)[:LONGEST_NAME]}..."
-    if isinstance(key, tuple) and depth < _DEEPEST_KEY:
-        return tuple(_key(part, depth + 1) for part in key)
-    if isinstance(key, tuple | complex) or (isinstance(key, int) and abs(key) >= _SAME_HASH):
-        raise damaged(f"a {type(key).__name__} as a key")
-    return key
-
-
 def _pairs(pairs: Any = ()) -> OrderedDict[Any, Any]:
     items = pairs.items() if isinstance(pairs, dict) else pairs
-    return OrderedDict((_key(key), value) for key, value in items)
+    return OrderedDict((key_of(key), value) for key, value in items)
 
 
 def _set(values: Any = ()) -> set[Any]:
-    return {_key(value) for value in values}
+    return {key_of(value) for value in values}
 
 
 def _bytes(value: Any = b"", encoding: str = "latin1") -> bytes:
@@ -298,222 +283,4 @@ _ANSWERS: dict[str, Any] = {
     "builtins.complex": Answer(complex),
     "_codecs.encode": Answer(_bytes, copies=True),
     "copyreg._reconstructor": Answer(_reconstructed),
-}
-Step = Callable[[Unpickler], None]
-
-
-def _integer(line: bytes) -> Any:
-    """A number of protocol 0; ``I00`` and ``I01`` are false and true."""
-    return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line)
-
-
-def _text(data: bytes) -> str:
-    """Text in UTF-8, of which halves of characters are replaced."""
-    return data.decode("utf-8", "replace")
-
-
-def _old_text(data: bytes) -> str | bytes:
-    """A ``str`` of Python 2, which may be either."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data
-
-
-def _quoted(line: bytes) -> str | bytes:
-    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in b"'\"":
-        raise damaged("a text without quotation marks")
-    from codecs import escape_decode
-
-    return _old_text(escape_decode(line[1:-1])[0])
-
-
-def _push(value: Callable[[Unpickler], Any]) -> Step:
-    return lambda machine: machine.stack.append(value(machine))
-
-
-def _sized(layout: str, value: Callable[[bytes], Any]) -> Step:
-    """An instruction whose value is as long as the number before it says."""
-    width = struct.calcsize(layout)
-
-    def step(machine: Unpickler) -> None:
-        (length,) = struct.unpack(layout, machine.take(width))
-        if length < 0:
-            raise damaged("a negative length")
-        machine.stack.append(value(machine.take(length)))
-
-    return step
-
-
-def _unpacked(layout: str) -> Step:
-    width, unpack = struct.calcsize(layout), struct.Struct(layout).unpack
-    return _push(lambda machine: unpack(machine.take(width))[0])
-
-
-def _number(layout: str) -> Callable[[Unpickler], int]:
-    width, unpack = struct.calcsize(layout), struct.Struct(layout).unpack
-    return lambda machine: int(unpack(machine.take(width))[0])
-
-
-def _first(count: int) -> Step:
-    def step(machine: Unpickler) -> None:
-        values = tuple(machine.stack[-count:])
-        if len(values) < count:
-            raise IndexError
-        machine.stack[-count:] = [values]
-
-    return step
-
-
-def _close(value: Callable[[list[Any]], Any]) -> Step:
-    def step(machine: Unpickler) -> None:
-        inside = machine.marked()
-        machine.stack.append(value(inside))
-
-    return step
-
-
-def _on_marked(act: Callable[[Unpickler, list[Any]], None]) -> Step:
-    return lambda machine: act(machine, machine.marked())
-
-
-def _mark(machine: Unpickler) -> None:
-    machine.outer.append(machine.stack)
-    machine.stack = []
-
-
-def _pop(machine: Unpickler) -> None:
-    if machine.stack:
-        machine.stack.pop()
-    else:
-        machine.stack = machine.outer.pop()
-
-
-def _set_item(machine: Unpickler) -> None:
-    value, key = machine.stack.pop(), machine.stack.pop()
-    machine.update([key, value])
-
-
-def _append(machine: Unpickler) -> None:
-    value = machine.stack.pop()
-    machine.extend([value])
-
-
-def _add(machine: Unpickler, values: list[Any]) -> None:
-    machine.container(set).update(map(_key, values))
-
-
-def _reduce(machine: Unpickler) -> None:
-    arguments, function = machine.stack.pop(), machine.stack.pop()
-    machine.stack.append(machine.call(function, arguments))
-
-
-def _new_with_names(machine: Unpickler) -> None:
-    machine.stack.pop()  # arguments by name, which no answer takes
-    _reduce(machine)
-
-
-def _build(machine: Unpickler) -> None:
-    state = machine.stack.pop()
-    machine.build(machine.stack[-1], state)
-
-
-def _instance(machine: Unpickler) -> None:
-    found = machine.find(_text(machine.line()), _text(machine.line()))
-    arguments = tuple(machine.marked())
-    machine.stack.append(machine.call(found, arguments))
-
-
-def _object(machine: Unpickler) -> None:
-    function, *arguments = machine.marked()
-    machine.stack.append(machine.call(function, tuple(arguments)))
-
-
-def _stack_global(machine: Unpickler) -> None:
-    name, module = machine.stack.pop(), machine.stack.pop()
-    if not (isinstance(name, str) and isinstance(module, str)):
-        raise damaged("a name that is no text")
-    machine.stack.append(machine.find(module, name))
-
-
-def _long(layout: str) -> Step:
-    return _sized(layout, decode_long)
-
-
-def _dictionary(values: list[Any]) -> dict[Any, Any]:
-    pairs = zip(values[::2], values[1::2], strict=True)
-    return {_key(key): value for key, value in pairs}
-
-
-def _remember(place: Callable[[Unpickler], int]) -> Step:
-    return lambda machine: machine.remember(place(machine))
-
-
-def _recall(place: Callable[[Unpickler], int]) -> Step:
-    return lambda machine: machine.stack.append(machine.memo[place(machine)])
-
-
-STEPS: dict[bytes, Step] = {
-    b"\x80": lambda machine: None if machine.take(1) else None,  # the protocol
-    b"\x95": lambda machine: None if machine.take(8) else None,  # a frame: of use to who reads ahead
-    b"(": _mark,
-    b"0": _pop,
-    b"1": lambda machine: None if machine.marked() else None,
-    b"2": lambda machine: machine.stack.append(machine.stack[-1]),
-    b"N": _push(lambda machine: None),
-    b"\x88": _push(lambda machine: True),
-    b"\x89": _push(lambda machine: False),
-    b"I": _push(lambda machine: _integer(machine.line())),
-    b"L": _push(lambda machine: int(machine.line().rstrip(b"L"))),
-    b"F": _push(lambda machine: float(machine.line())),
-    b"J": _unpacked("<i"),
-    b"K": _unpacked("<B"),
-    b"M": _unpacked("<H"),
-    b"G": _unpacked(">d"),
-    b"\x8a": _long("<B"),
-    b"\x8b": _long("<i"),
-    b"S": _push(lambda machine: _quoted(machine.line())),
-    b"V": _push(lambda machine: machine.line().decode("raw-unicode-escape", "replace")),
-    b"T": _sized("<i", _old_text),
-    b"U": _sized("<B", _old_text),
-    b"X": _sized("<I", _text),
-    b"\x8c": _sized("<B", _text),
-    b"\x8d": _sized("<Q", _text),
-    b"B": _sized("<I", bytes),
-    b"C": _sized("<B", bytes),
-    b"\x8e": _sized("<Q", bytes),
-    b"\x96": _sized("<Q", bytes),
-    b"]": _push(lambda machine: []),
-    b"}": _push(lambda machine: {}),
-    b")": _push(lambda machine: ()),
-    b"\x8f": _push(lambda machine: set()),
-    b"\x85": _first(1),
-    b"\x86": _first(2),
-    b"\x87": _first(3),
-    b"t": _close(tuple),
-    b"l": _close(list),
-    b"d": _close(_dictionary),
-    b"\x91": _close(lambda values: frozenset(map(_key, values))),
-    b"a": _append,
-    b"e": _on_marked(Unpickler.extend),
-    b"s": _set_item,
-    b"u": _on_marked(Unpickler.update),
-    b"\x90": _on_marked(_add),
-    b"q": _remember(_number("<B")),
-    b"r": _remember(_number("<I")),
-    b"p": _remember(lambda machine: int(machine.line())),
-    b"\x94": _remember(lambda machine: len(machine.memo)),
-    b"h": _recall(_number("<B")),
-    b"j": _recall(_number("<I")),
-    b"g": _recall(lambda machine: int(machine.line())),
-    b"c": _push(lambda machine: machine.find(_text(machine.line()), _text(machine.line()))),
-    b"\x93": _stack_global,
-    b"i": _instance,
-    b"o": _object,
-    b"R": _reduce,
-    b"\x81": _reduce,
-    b"\x92": _new_with_names,
-    b"b": _build,
-    b"P": _push(lambda machine: machine.persistent(_text(machine.line()))),
-    b"Q": _push(lambda machine: machine.persistent(machine.stack.pop())),
 }
