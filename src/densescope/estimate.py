@@ -4,12 +4,48 @@ from __future__ import annotations
 
 import math
 import statistics
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from densescope.errors import InputError
 
 LARGEST = 1e100  # of a stored number
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of the values that a number is the mean of; another number is made of them.
+
+    Attributes:
+        of: which values they are, in words; two samples compare only where it is the same.
+        values: equally many of each block of images, block after block, in half precision.
+    """
+
+    of: str
+    values: tuple[float, ...]
+
+    def to_json(self) -> dict[str, str]:
+        """Plain values for a JSON document: half-precision numbers in base64."""
+        packed = struct.pack(f"<{len(self.values)}e", *self.values)
+        return {"of": self.of, "values": b64encode(packed).decode("ascii")}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, str]) -> Sample:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            TypeError, ValueError: it is no such document.
+        """
+        packed = b64decode(document["values"], validate=True)
+        if len(packed) % 2:
+            raise ValueError(f"{len(packed)} bytes are no half-precision numbers")
+        values = struct.unpack(f"<{len(packed) // 2}e", packed)
+        if not isinstance(document["of"], str) or not all(map(math.isfinite, values)):
+            raise ValueError("a sample lacks its name, or its values are not finite")
+        return cls(document["of"], values)
 
 
 @dataclass(frozen=True)
@@ -26,6 +62,7 @@ class Estimate:
         seed_spread: standard deviation of the number over clustering seeds; ``None`` where
             no clustering enters or one seed was used.
         note: a warning that travels with the number, or ``None``.
+        sample: values of which it is the mean, kept for other numbers, or ``None``.
 
     Source: delete-a-group jackknife, Kott (2001), "The Delete-a-Group Jackknife".
 
@@ -39,6 +76,7 @@ class Estimate:
     replicates: tuple[float, ...] = ()
     seed_spread: float | None = None
     note: str | None = None
+    sample: Sample | None = None
 
     @property
     def standard_error(self) -> float | None:
@@ -76,6 +114,8 @@ class Estimate:
             document["seed_spread"] = self.seed_spread
         if self.note is not None:
             document["note"] = self.note
+        if self.sample is not None:
+            document["sample"] = self.sample.to_json()
         return document
 
     @classmethod
@@ -94,6 +134,7 @@ class Estimate:
             replicates=tuple(map(number, document.get("replicates", ()))),
             seed_spread=None if spread is None else number(spread),
             note=note,
+            sample=Sample.from_json(document["sample"]) if "sample" in document else None,
         )
 
 

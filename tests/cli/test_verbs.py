@@ -84,6 +84,23 @@ def test_the_paper_definition_can_lead(swept: Path) -> None:
     assert "DSE (paper)" in result.stdout
 
 
+def test_gram_drift_from_a_reference_of_choice(swept: Path, tmp_path: Path) -> None:
+    scores = swept / "scores"
+    found = densescope("select", scores, "--drift-from", "first")
+    assert found.returncode == 0, found.stderr
+    table = found.stdout[found.stdout.index("Gram drift from checkpoint") :]
+    assert numbers_in(table, "checkpoint0000.pth") == ["0 ± 0"]
+    assert "0 ± 0" not in numbers_in(table, "checkpoint0002.pth")
+    record = next((scores / "records").glob("*0002*.json"))
+    beside = densescope("select", scores, "--drift-from", record)
+    assert "Gram drift from checkpoint0002.pth" in beside.stdout
+    wrong = densescope("select", scores, "--drift-from", "checkpoint002.pth")
+    assert wrong.returncode == 1
+    assert "did you mean checkpoint0002.pth?" in wrong.stderr
+    missing = densescope("select", scores, "--drift-from", tmp_path / "none.json")
+    assert "cannot read" in missing.stderr
+
+
 def test_metrics_are_chosen_by_name(swept: Path, tiny_images: Path) -> None:
     file = swept / "run" / "checkpoint0002.pth"
     words = ["score", file, *BACKBONE, *SCORING, "--images", tiny_images, "--metrics"]

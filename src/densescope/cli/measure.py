@@ -7,6 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
+from rich.table import Table
 
 from densescope.cli import headings as h
 from densescope.cli import options as o
@@ -14,6 +15,7 @@ from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failur
 from densescope.cli.parsing import ConfigOption, Only, Place, from_options, option, place
 from densescope.cli.tables import (
     backbone_in_words,
+    column_table,
     score_table,
     selection_table,
     sweep_tables,
@@ -21,8 +23,9 @@ from densescope.cli.tables import (
 )
 from densescope.cli.tables import console as make_console
 from densescope.errors import RecordError
+from densescope.files import location
 from densescope.metrics.lambdas import LambdaName
-from densescope.records import ScoreRecord, write_record
+from densescope.records import ScoreRecord, read_record, write_record
 from densescope.selection.rounds import images_of, saving
 
 if TYPE_CHECKING:
@@ -199,6 +202,16 @@ def select(
         ),
         Only("--for", "use"),
     ] = "run",
+    drift_from: Annotated[
+        str | None,
+        option(
+            "Reference of a table of Gram drift: first, pick, the name of a checkpoint, or a "
+            "record that densescope score wrote (FILE.json).",
+            h.CHOICE,
+            metavar="REFERENCE",
+        ),
+        Only("--for", "use"),
+    ] = None,
     layer: o.LayerOption = -1,
     config: ConfigOption = None,
 ) -> None:
@@ -226,9 +239,21 @@ def select(
     across = across_choices(table, layer=layer)
     if across is not None:
         console.print(across, soft_wrap=True)
+    if drift_from is not None:
+        console.print(_drift(table, drift_from, layer))
     for path in write or []:
         write_table(table, selection, path)
         console.print(f"wrote {path}")
+
+
+def _drift(table: RunTable, reference: str, layer: int) -> Table:
+    from densescope.selection import drift
+
+    is_record = reference.endswith(".json")
+    found = drift.drift_from(
+        table, read_record(location(reference)) if is_record else reference, layer=layer
+    )
+    return column_table(table, found)
 
 
 def _select_teacher(

@@ -19,7 +19,7 @@ from densescope.metrics import METRICS
 from densescope.metrics.lambdas import linear_combination
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.rounds import images_of
-from densescope.selection.run_table import RunTable
+from densescope.selection.run_table import Column, RunTable
 from densescope.selection.words import dse_title, signed, with_error
 from densescope.text import stored
 
@@ -129,6 +129,15 @@ def layer_table(run: RunTable, names: Sequence[str]) -> Table | None:
             for name, found in gaps.items()
         ]
         made.add_row(Text(row.name), str(row.step), *cells)
+    return made
+
+
+def column_table(run: RunTable, column: Column) -> Table:
+    """One line per checkpoint with one metric."""
+    made = table(str(column.note), ["checkpoint", run.unit, column.metric.short])
+    for record in run.scored:
+        cell = with_error(column.series.get(record.name))
+        made.add_row(Text(record.name), str(record.step), cell)
     return made
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypedDict
 
-from densescope.estimate import Estimate
+from densescope.estimate import Estimate, Sample
 from densescope.metrics.metric import Computation, ScoredFeatures
 from densescope.metrics.settings import ScoreSettings
 
+PAIRS = 4096  # of patches whose cosines are kept: a mean of squares is then known to 2 or 3 %
 SAMPLE = 1024  # patches behind the metrics of distances
 LEAST_PATCHES = 64  # with fewer a tree of an eighth of them says nothing
 
@@ -40,7 +42,24 @@ def _cosines(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, 
         values["cds_code"] = profile.decay(spatial.SLOPE_DISTANCES)
         if len(profile.pairs) >= spatial.FAR_DISTANCE:
             values["lds_code"] = profile.neighbors_minus_far()
-    return {name: estimate_mean(value, **_blocks(settings)) for name, value in values.items()}
+    found = {name: estimate_mean(value, **_blocks(settings)) for name, value in values.items()}
+    cosine = replace(found["token_cosine"], sample=_sample(features, settings))
+    return {**found, "token_cosine": cosine}
+
+
+def _sample(features: ScoredFeatures, settings: ScoreSettings) -> Sample:
+    """Cosines of some pairs of patches, for the Gram drift between checkpoints."""
+    from densescope.numerics.intervals import block_of_images
+    from densescope.numerics.spatial import pair_cosines
+
+    images, patches, _ = features.patches.shape
+    block = block_of_images(images, settings.group_size, settings.blocks)
+    pairs = PAIRS // (int(block[-1]) + 1)
+    cosines = pair_cosines(features.patches, block, pairs, seed=settings.seed)
+    return Sample(
+        f"pairs of {patches} patches of {images} images, seed {settings.seed}",
+        tuple(cosines.half().float().flatten().tolist()),
+    )
 
 
 def _shares(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:

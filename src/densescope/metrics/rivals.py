@@ -7,6 +7,7 @@ from functools import partial
 
 from densescope.estimate import Estimate
 from densescope.metrics.computations import COSINES, DISTANCES, IMAGE_UNITS, SHARES, UNITS
+from densescope.metrics.drift import drift_from_first
 from densescope.metrics.metric import (
     Change,
     Derivation,
@@ -63,6 +64,26 @@ RIVAL_METRICS = (
         "-1 / (n - 1) to 1 for n patches.",
         "Images of uniform content have similar patches in a good network, too.",
         "homogenization of tokens; see Raghu et al. (2021), arXiv 2108.08810",
+    ),
+    _row(
+        "gram_drift",
+        "Gram drift",
+        "squared cosine",
+        "lower",
+        Derivation(("token_cosine",), drift_from_first, over_run=True),
+        "How far the similarities between the patches of an image have moved from those of the "
+        "first checkpoint.",
+        "Mean squared difference of the cosine similarity of two patches of an image between a "
+        "checkpoint and a reference on the same images, over 4,096 pairs of patches that are drawn "
+        "once for the run: the squared difference of the off-diagonal entries of their Gram "
+        "matrices. The reference is the first scored checkpoint; select --drift-from takes the "
+        "pick, another checkpoint or a record of another run. From 0 to 4.",
+        "It says how far, not whether for the better: from the first checkpoint it grows in every "
+        "training that learns. The sample of pairs gives it an error of 2 to 3 % of its value, "
+        "which is part of its interval.",
+        "Gram anchoring; Simeoni et al. (2025), DINOv3, arXiv 2508.10104",
+        changes_with=ORDER,
+        chooses=False,
     ),
     _row(
         "image_patch_cosine",

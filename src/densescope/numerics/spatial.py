@@ -42,6 +42,38 @@ def token_cosine(features: Tensor) -> Tensor:
     return (together - lengths) / (count * (count - 1))
 
 
+def pair_cosines(features: Tensor, block: Tensor, pairs: int, *, seed: int) -> Tensor:
+    """Cosines of some pairs of different patches of an image, the same pairs for all features.
+
+    Args:
+        features: ``images patches dim``, at least 2 patches.
+        block: ``images``, the block of each image, from 0.
+        pairs: to draw in each block: an image, and two of its patches.
+        seed: decides the pairs, with the number of images and of patches.
+
+    Returns:
+        ``blocks pairs``, float32, on the CPU.
+
+    Raises:
+        InputError: wrong shape, NaN or infinity, or a single patch.
+    """
+    features = check_floating(features, "features")
+    check_shape(features, "images patches dim", "features")
+    count = features.shape[1]
+    check_at_least(count, 2, "the number of patches")
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for place in range(int(block.max()) + 1):
+        images = (block == place).nonzero().squeeze(1)
+        image = images[torch.randint(len(images), (pairs,), generator=generator)]
+        first = torch.randint(count, (pairs,), generator=generator)
+        second = (first + torch.randint(1, count, (pairs,), generator=generator)) % count
+        image, first, second = (index.to(features.device) for index in (image, first, second))
+        one, other = features[image, first].float(), features[image, second].float()
+        rows.append(torch.nn.functional.cosine_similarity(one, other, dim=-1).cpu())
+    return torch.stack(rows)
+
+
 def image_patch_cosine(features: Tensor, image: Tensor) -> Tensor:
     """Mean cosine of an image's vector (its class token, where it has one) and its patches.
 

@@ -45,7 +45,8 @@ def pooled(table: Sequence[Sequence[Estimate]]) -> list[Estimate | None]:
 
     Block ``b`` stands for the blocks ``b`` of all rounds: replicates are pooled like values, each
     with its own change, so that those of two checkpoints can still be paired. ``seed_spread`` is
-    that of a mean of rounds clustered independently.
+    that of a mean of rounds clustered independently, ``sample`` that of the first round, which all
+    have.
 
     Args:
         table: of each checkpoint its rounds, of which it has the first few, all or none.
@@ -76,6 +77,7 @@ def _pooled(row: Sequence[Estimate], change: Sequence[float] | None) -> Estimate
         tuple(numbers[1:]),
         math.hypot(*spreads) / len(row) if spreads else None,
         "; ".join(notes) or None,
+        row[0].sample,
     )
 
 
