@@ -79,10 +79,11 @@ def _distances(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str
     import torch
 
     from densescope.numerics import intrinsic
-    from densescope.numerics.checks import check_floating
+    from densescope.numerics.checks import Scaling, check_floating
     from densescope.numerics.intervals import estimate_of_sample
 
-    patches = check_floating(features.patches, "features")
+    scaling: Scaling = "vectors" if settings.normalize else "whole"
+    patches = check_floating(features.patches, "features", scaling=scaling)
     if len(patches) * patches.shape[1] < LEAST_PATCHES:
         return {}
     generator = torch.Generator().manual_seed(settings.seed)
@@ -110,7 +111,7 @@ def _units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Es
     from densescope.numerics.checks import check_floating
     from densescope.numerics.intervals import estimate_baseline
 
-    patches = normalize(check_floating(features.patches, "features"), dim=-1)
+    patches = normalize(check_floating(features.patches, "features", scaling="vectors"), dim=-1)
     return {
         "dense_rankme_unit": estimate_baseline("dense_rankme", patches, **_blocks(settings)),
     }
@@ -122,7 +123,7 @@ def _image_units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[s
     from densescope.numerics.checks import check_floating
     from densescope.numerics.intervals import estimate_baseline
 
-    image = normalize(check_floating(features.image, "image"), dim=-1)
+    image = normalize(check_floating(features.image, "image", scaling="vectors"), dim=-1)
     return {
         f"{name}_unit": estimate_baseline(name, image, **_blocks(settings))
         for name in ("rankme", "alpha_req")

@@ -63,7 +63,7 @@ def collect_features(
         *((grid, "images patches dim", "features") for grid in patches),
         *(((image, "images dim", "image_vectors"),) if image_vectors is not None else ()),
     ):
-        check_floating(tensor, name)
+        check_floating(tensor, name, scaling="whole")
         if len(ids):
             check_shape(tensor, axes, name)
         if len(tensor) != len(ids):

@@ -47,7 +47,7 @@ def rankme(vectors: Tensor, *, epsilon: float = RANKME_EPSILON) -> Tensor:
         >>> round(rankme(torch.eye(8)).item(), 3)
         8.0
     """
-    vectors = check_floating(vectors, "vectors")
+    vectors = check_floating(vectors, "vectors", scaling="whole")
     check_shape(vectors, "images dim", "vectors")
     return effective_rank(vectors, epsilon=epsilon)
 
@@ -72,7 +72,7 @@ def dense_rankme(features: Tensor, *, epsilon: float = RANKME_EPSILON) -> Tensor
         >>> round(dense_rankme(torch.eye(8).reshape(2, 4, 8)).item(), 3)
         8.0
     """
-    features = check_floating(features, "features")
+    features = check_floating(features, "features", scaling="whole")
     check_shape(features, "images patches dim", "features")
     return rank_of([moments(features.flatten(0, 1))], epsilon)
 
@@ -113,7 +113,7 @@ def alpha_req(
         >>> round(alpha_req(decaying, center=False, ranks=(1, 64)).item(), 6)
         1.0
     """
-    vectors = check_floating(vectors, "vectors")
+    vectors = check_floating(vectors, "vectors", scaling="whole")
     check_shape(vectors, "images dim", "vectors")
     check_at_least(len(vectors), 3, "the number of images")
     if not 1 <= ranks[0] < ranks[1]:
@@ -195,7 +195,7 @@ def outlier_fraction(features: Tensor, *, factor: float = OUTLIER_FACTOR) -> Ten
         >>> outlier_fraction(tokens).item()
         0.02
     """
-    features = check_floating(features, "features")
+    features = check_floating(features, "features", scaling="whole")
     check_shape(features, "images patches dim", "features")
     if factor <= 1:
         raise InputError(f"factor is {factor}; it must be above 1, the median itself")

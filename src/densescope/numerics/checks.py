@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from densescope.errors import InputError
 
 HALF = (torch.float16, torch.bfloat16)
+Scaling = Literal["none", "whole", "vectors"]
+SMALL, LARGE = 2.0**-20, 2.0**40  # within them squares and their sums are safe in float32
+LIMITS = {torch.float32: 1e15, torch.float64: 1e120}  # of values that are squared as they are
 
 
-def check_floating(tensor: Tensor, name: str) -> Tensor:
+def check_floating(tensor: Tensor, name: str, *, scaling: Scaling = "none") -> Tensor:
     """The tensor in float32 or float64: half precision is upcast, other types are refused.
 
+    Args:
+        tensor: to check.
+        name: of it, for errors.
+        scaling: what the result does not depend on: the scale of the whole tensor (``"whole"``),
+            that of each vector (``"vectors"``), or neither. Where the squares of its values would
+            leave the range of its type, such a tensor is brought to values about 1, by a power of
+            two, and any other is refused.
+
     Raises:
-        InputError: not a tensor, not floating point, or NaN or infinite somewhere.
+        InputError: not a tensor, not floating point, NaN or infinite somewhere, or too large or too
+            small to be squared.
     """
     if not isinstance(tensor, Tensor):
         raise InputError(
@@ -23,18 +38,43 @@ def check_floating(tensor: Tensor, name: str) -> Tensor:
         )
     if not tensor.is_floating_point():
         raise InputError(f"{name} holds {tensor.dtype}; features are floating point")
-    if tensor.numel() and not _finite(tensor):
+    if not tensor.numel():
+        return tensor.float() if tensor.dtype in HALF else tensor
+    low, high = (float(end) for end in torch.aminmax(tensor.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):
         bad = int((~torch.isfinite(tensor)).sum())
         raise InputError(
             f"{name} has {bad} NaN or infinite values of {tensor.numel()}; "
             "the checkpoint is broken or overflowed in half precision: extract in float32"
         )
-    return tensor.float() if tensor.dtype in HALF else tensor
+    tensor = tensor.float() if tensor.dtype in HALF else tensor
+    largest = max(-low, high)
+    if not largest:
+        return tensor
+    if scaling != "none":
+        return tensor if SMALL <= largest <= LARGE else _about_one(tensor, scaling)
+    limit = LIMITS[tensor.dtype]
+    if not 1 / limit <= largest <= limit:
+        raise InputError(
+            f"{name} has values of {largest:.1e}, whose squares are outside the range of "
+            f"{str(tensor.dtype).removeprefix('torch.')}: divide the features by a number, or "
+            "check whether the run diverged"
+        )
+    return tensor
 
 
-def _finite(tensor: Tensor) -> bool:
-    low, high = torch.aminmax(tensor.detach())
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+def _about_one(tensor: Tensor, scaling: Scaling) -> Tensor:
+    """The tensor, or each vector, times the power of two that makes its largest value 1/2 to 1.
+
+    In two steps, as one power may itself be outside the range.
+    """
+    sizes = tensor.detach().abs()
+    largest = sizes.amax(-1, keepdim=True) if scaling == "vectors" else sizes.amax()
+    _, exponent = torch.frexp(largest)
+    half = exponent.div(2, rounding_mode="floor")
+    for part in (half, exponent - half):
+        tensor = tensor * torch.ldexp(torch.ones_like(largest), -part)
+    return tensor
 
 
 def check_shape(tensor: Tensor, axes: str, name: str) -> None:

@@ -20,7 +20,7 @@ from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.numerics import baselines
 from densescope.numerics.assignment import group_count
-from densescope.numerics.checks import check_at_least, check_floating, check_shape
+from densescope.numerics.checks import Scaling, check_at_least, check_floating, check_shape
 from densescope.numerics.intrinsic import NumbersOfSets, PatchSample
 from densescope.numerics.replicates import Numbers, batch_numbers
 from densescope.numerics.structure import check_features
@@ -104,7 +104,8 @@ def estimate_structure(
         >>> len(result), len(result["released.dse_lambda_1"].replicates)
         (16, 3)
     """
-    features = check_floating(features, "features").detach()
+    scaling: Scaling = "vectors" if normalize else "none"
+    features = check_floating(features, "features", scaling=scaling).detach()
     check_features(features, definitions, local_clusters, global_clusters, group_size)
     for name, value in (("seeds", len(seeds)), ("blocks", blocks)):
         check_at_least(value, 1, name)
@@ -197,7 +198,7 @@ def estimate_baseline(
     if sample_ids is not None:
         return _lidar(features, sample_ids, images, blocks, group_size)
     row = BASELINES[name]
-    features = check_floating(features, "features").detach()
+    features = check_floating(features, "features", scaling="whole").detach()
     check_shape(features, row.axes, "features")
     check_at_least(len(features), 3, "the number of images")
     found = estimates_of_sums(

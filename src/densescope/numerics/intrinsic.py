@@ -56,7 +56,7 @@ def draw_patches(features: Tensor, size: int, *, generator: torch.Generator) -> 
     Raises:
         InputError: wrong shape, NaN or infinity, or fewer than 8 patches in all.
     """
-    features = check_floating(features, "features")
+    features = check_floating(features, "features", scaling="whole")
     check_shape(features, "images patches dim", "features")
     check_at_least(size, 8, "the size of a sample")
     images, patches, _ = features.shape

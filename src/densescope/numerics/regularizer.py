@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from densescope.errors import InputError
 from densescope.numerics.assignment import Assignment, assign, unit
 from densescope.numerics.checks import (
+    LIMITS,
     check_at_least,
     check_enough_rows,
     check_shape,
@@ -183,7 +184,8 @@ class DenseStructureLoss(nn.Module):
         return features
 
     def _structure(self, features: Tensor, generator: torch.Generator) -> Tensor:
-        finite = torch.isfinite(features.detach()).all()
+        low, high = torch.aminmax(features.detach())
+        finite = (low >= -LIMITS[features.dtype]) & (high <= LIMITS[features.dtype])
         clean = torch.where(finite, features.detach(), 0.0)
         given = assign(
             clean,

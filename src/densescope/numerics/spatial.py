@@ -90,7 +90,7 @@ def image_patch_cosine(features: Tensor, image: Tensor) -> Tensor:
         InputError: wrong shape, another width or number of images, NaN or infinity.
     """
     units = _units(features, least=1)
-    vectors = check_floating(image, "image").to(units)
+    vectors = check_floating(image, "image", scaling="vectors").to(units)
     check_shape(vectors, "images dim", "image")
     if vectors.shape != (len(units), units.shape[-1]):
         raise InputError(
@@ -290,7 +290,7 @@ def _moments(parts: Sequence[PatchSums]) -> tuple[int, int, Tensor, Tensor]:
 
 
 def _units(features: Tensor, least: int = 2) -> Tensor:
-    features = check_floating(features, "features")
+    features = check_floating(features, "features", scaling="vectors")
     check_shape(features, "images patches dim", "features")
     check_at_least(features.shape[1], least, "the number of patches")
     return torch.nn.functional.normalize(features, dim=-1)

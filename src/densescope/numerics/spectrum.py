@@ -83,7 +83,7 @@ def effective_rank(
         >>> effective_rank(torch.eye(4)).item()
         4.0
     """
-    features = check_floating(features, "features")
+    features = check_floating(features, "features", scaling="whole")
     if features.ndim < 2:
         raise InputError(f"features has shape {tuple(features.shape)}; it must end in samples dim")
     samples, dim = features.shape[-2:]

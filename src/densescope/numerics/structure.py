@@ -145,7 +145,7 @@ def dense_structure(
         >>> bool(result.dse == result.inter - result.intra + result.effective_rank)
         True
     """
-    features = check_floating(features, "features")
+    features = check_floating(features, "features", scaling="vectors" if normalize else "none")
     check_features(features, (definition,), local_clusters, global_clusters, group_size)
     source = torch.Generator().manual_seed(0) if generator is None else cpu_generator(generator)
     given = _given(
