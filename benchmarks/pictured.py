@@ -110,7 +110,8 @@ def document(tables: Mapping[str, RunTable]) -> dict[str, Any]:
     """All metrics of all runs."""
     return {
         name: {
-            "steps": [record.step * SETTINGS.checkpoint_every for record in table.scored],
+            # The number in a file name of I-JEPA is one more than its finished epochs.
+            "steps": [(record.step - 1) * SETTINGS.checkpoint_every for record in table.scored],
             "metrics": {
                 metric: series_of(series)
                 for metric in METRICS

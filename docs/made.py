@@ -16,6 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+if __package__:
+    from docs.pictures import metric_picture
+else:  # mkdocs has this folder on its path
+    from pictures import metric_picture
+
 ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r"^<!-- made: (\w+)(?: (\S+))? -->$", re.MULTILINE)
 # Titles of the pages of the Python reference, by the first part of a public name's module.
@@ -172,8 +177,11 @@ def _metric_section(row: Any) -> str:
     paragraphs = [
         f"### {row.title} {{: #{_anchor(row.name)} }}",
         f"`{row.name}`: {row.summary}",
+        f"```text\n{row.formula}\n```" if row.formula else "",
         f"{row.about} {row.direction}",
-        f"**Caution.** {row.trap}" if row.trap else "",
+        f"**When to use it.** {row.use}" if row.use else "",
+        f"**When it misleads.** {row.trap}" if row.trap else "",
+        metric_picture(row),
         f"Source: {row.source}" if row.source else "",
     ]
     return "\n\n".join(filter(None, paragraphs))

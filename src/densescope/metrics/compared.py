@@ -49,6 +49,9 @@ COMPARED_METRICS = (
         trap="It is close to paper.effective_rank. Patches of one image are not independent, so it "
         "tells less than their number suggests.",
         source="RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
+        formula="exp(-sum p log p), p = sigma(Z) / sum sigma(Z) + 1e-7, Z: all patches of all "
+        "images",
+        use="To see collapse of patch features at a glance.",
     ),
     Metric(
         "rankme",
@@ -62,6 +65,8 @@ COMPARED_METRICS = (
         trap="It does not use patch features. Libraries that center the vectors, square the "
         "singular values or use another epsilon give values that differ by a factor of three.",
         source="Garrido et al. (2023), arXiv 2210.02885",
+        formula="exp(-sum p log p), p = sigma(G) / sum sigma(G) + 1e-7, G: image vectors",
+        use="To see collapse of image vectors, and to compare with published RankMe values.",
     ),
     Metric(
         "alpha_req",
@@ -75,6 +80,10 @@ COMPARED_METRICS = (
         trap="The range of the fit alone has changed it from 0.80 to 1.66. It is NaN where too few "
         "eigenvalues above rounding are left to fit.",
         source="Agrawal et al. (2022), alpha-ReQ",
+        formula="-slope of log e_k over log k, e_k: eigenvalues of cov(G), k = 4 ... 100, weights "
+        "1 / k",
+        use="To see whether image vectors use a few directions only (far above 1) or spread like "
+        "noise (far below 1).",
     ),
     Metric(
         "lidar",
@@ -90,6 +99,10 @@ COMPARED_METRICS = (
         "of the features.",
         source="Thilak et al. (2024), arXiv 2312.04000",
         changes_with=frozenset({"scale"}),
+        formula="exp(-sum p log p), p: normalized eigenvalues of W S_b W, W = (S_w + 1e-4 "
+        "I)^(-1/2)",
+        use="To see collapse in methods whose image vectors contain much that augmentation "
+        "changes.",
     ),
     Metric(
         "outlier_fraction",
@@ -105,5 +118,7 @@ COMPARED_METRICS = (
         "outliers before that layer.",
         source="Darcet et al. (2024), arXiv 2309.16588",
         heading="outliers",
+        formula="share of patches with |z| > 3 median |z|",
+        use="To find artifact tokens in large ViTs without registers.",
     ),
 )

@@ -104,6 +104,8 @@ class Metric:
         trap: how it misleads, as a paragraph; may be empty.
         source: where the definition comes from.
         heading: its title in a narrow column; ``title`` where empty.
+        formula: the definition on one line, in the symbols of docs/reference/metrics.md.
+        use: when to look at it, as a sentence.
         changes_with: what moves it although no feature has become better or worse.
         overview: whether the table of a sweep and the main table of a report show it.
         judged: whether it is compared with labelled probes, and has a curve of its own in a report.
@@ -124,6 +126,8 @@ class Metric:
     overview: bool = True
     judged: bool = True
     chooses: bool = True
+    formula: str = ""
+    use: str = ""
 
     @property
     def is_stored(self) -> bool:

@@ -64,6 +64,8 @@ RIVAL_METRICS = (
         "-1 / (n - 1) to 1 for n patches.",
         "Images of uniform content have similar patches in a good network, too.",
         "homogenization of tokens; see Raghu et al. (2021), arXiv 2108.08810",
+        formula="mean over i of mean over p != q of cos(z_ip, z_iq)",
+        use="To see homogenization: patches of an image that become copies of each other.",
     ),
     _row(
         "gram_drift",
@@ -98,6 +100,8 @@ RIVAL_METRICS = (
         "If the vector of an image is the mean of its patches, this measures the token cosine.",
         "this package; Darcet et al. (2024), arXiv 2309.16588, on patches that hold global "
         "information",
+        formula="mean over i, p of cos(z_ip, g_i)",
+        use="To see whether patches take over the content of the class token.",
     ),
     _row(
         "lds_paper",
@@ -111,6 +115,8 @@ RIVAL_METRICS = (
         "Features that encode only the position have a high value. The released code computes "
         "another number, LDS (code).",
         IREPA,
+        formula="mean of cos(z_p, z_q) for |p - q| < H / 2, minus the mean for |p - q| >= H / 2",
+        use="To see whether patch features follow the layout of the image.",
     ),
     _row(
         "lds_code",
@@ -123,6 +129,8 @@ RIVAL_METRICS = (
         "Manhattan distance 6 or more; mean over images. Not computed on grids without such pairs.",
         "The distance 6 is counted in patches, so compare only grids of one size.",
         f"{IREPA}, released code",
+        formula="mean of cos(z_p, z_q) for |p - q| = 1, minus the mean for |p - q| >= 6",
+        use="To compare with numbers of the released code of iREPA.",
     ),
     _row(
         "cds_paper",
@@ -136,6 +144,8 @@ RIVAL_METRICS = (
         "The few pairs at the largest distances count as much as the many pairs at small "
         "distances.",
         IREPA,
+        formula="-slope over r of the mean of cos(z_p, z_q) for |p - q| = r, all r",
+        use="To see how local the features are, as one slope.",
     ),
     _row(
         "cds_code",
@@ -147,6 +157,8 @@ RIVAL_METRICS = (
         "As CDS (paper), fitted to the distances 1 to 8.",
         "The distance is counted in patches, so compare only grids of one size.",
         f"{IREPA}, released code",
+        formula="-slope over r of the mean of cos(z_p, z_q) for |p - q| = r, r = 1 ... 8",
+        use="To compare with numbers of the released code of iREPA.",
     ),
     _row(
         "spatial_contrast",
@@ -159,6 +171,9 @@ RIVAL_METRICS = (
         "over images. From 0 to 1.",
         "Noise in the patches raises it.",
         IREPA,
+        formula="mean over i of sqrt(mean over p of |z_ip - mean_p z_ip|^2)",
+        use="To see homogenization as a distance: 0 means that all patches of an image are the "
+        "same.",
     ),
     _row(
         "positional_share",
@@ -172,6 +187,9 @@ RIVAL_METRICS = (
         "If all images have the same layout (street scenes), the share is high in a good network, "
         "too.",
         "analysis of variance",
+        formula="sum over i, p of |m_p - m|^2 / sum over i, p of |z_ip - m|^2, m_p = mean over i "
+        "of z_ip",
+        use="To see whether features encode where a patch lies in place of what it shows.",
     ),
     _row(
         "image_share",
@@ -184,6 +202,9 @@ RIVAL_METRICS = (
         "About 1 / patches for independent patches, and at most 1.",
         "If every image shows one object, the share is high in a good network, too.",
         "analysis of variance",
+        formula="sum over i, p of |m_i - m|^2 / sum over i, p of |z_ip - m|^2, m_i = mean over p "
+        "of z_ip",
+        use="To see whether patches encode their image as a whole in place of their own content.",
     ),
     _row(
         "patch_norm",
@@ -197,6 +218,8 @@ RIVAL_METRICS = (
         "metric of features that are not normalized.",
         "length of vectors",
         changes_with=SCALES,
+        formula="mean |z|",
+        use="To explain metrics of features that are not normalized: look here when they move.",
     ),
     _row(
         "patch_norm_variation",
@@ -208,6 +231,8 @@ RIVAL_METRICS = (
         "Standard deviation of the norms of patch vectors divided by their mean. At least 0.",
         "A final norm layer makes the norms more equal.",
         "this package; Darcet et al. (2024), arXiv 2309.16588, on patches with outlying norms",
+        formula="deviation of |z| / mean |z|",
+        use="To see whether a few patches get long vectors.",
     ),
     _row(
         "twonn",
@@ -223,6 +248,9 @@ RIVAL_METRICS = (
         "wide as it should be.",
         "Facco et al. (2017)",
         changes_with=TWINS,
+        formula="slope through 0 of -log(1 - F(r)) over log r, r = d_2(z) / d_1(z)",
+        use="To see the dimension of the surface on which patches lie, which effective rank "
+        "overstates for curved ones.",
     ),
     _row(
         "mst_dimension",
@@ -238,6 +266,8 @@ RIVAL_METRICS = (
         "be.",
         "IdEst, arXiv 2606.03338",
         changes_with=ORDER,
+        formula="1 / (1 - slope of log L(n) over log n), L(n): length of the tree of n patches",
+        use="To check TwoNN with an estimate that does not rest on nearest neighbors alone.",
     ),
     _row(
         "cluster_learnability",
@@ -251,6 +281,8 @@ RIVAL_METRICS = (
         "Clusters of very unequal size are easy to predict.",
         "Lu et al. (2022), arXiv 2206.01251; patches in place of images",
         changes_with=ORDER,
+        formula="share of patches whose cluster is the majority among their 10 nearest",
+        use="As a part of CLID. Alone it needs care: see the picture.",
     ),
     _row(
         "clid",
@@ -265,6 +297,9 @@ RIVAL_METRICS = (
         "be better when it is lower.",
         "Lu et al. (2022), arXiv 2206.01251",
         changes_with=ORDER,
+        formula="(learnability - its mean) / its deviation + (twonn - its mean) / its deviation, "
+        "over the run",
+        use="To compare with published CLID values.",
     ),
     _row(
         "davies_bouldin",
@@ -279,6 +314,10 @@ RIVAL_METRICS = (
         "k-means finds round clusters in any data.",
         "Davies and Bouldin (1979)",
         changes_with=ORDER,
+        formula="mean over c of max over e != c of (s_c + s_e) / |mu_c - mu_e|, s_c: mean distance "
+        "to mu_c",
+        use="To compare with packages that report it. Separability answers the same question with "
+        "intervals per part.",
     ),
     _row(
         "dense_rankme_unit",
@@ -290,6 +329,8 @@ RIVAL_METRICS = (
         "Dense RankMe of L2-normalized patches. From 1 to dim.",
         "It is close to paper.effective_rank.",
         "RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
+        formula="dense RankMe of z / |z|",
+        use="In place of dense RankMe where patch norms grow during training.",
     ),
     _row(
         "rankme_unit",
@@ -301,6 +342,8 @@ RIVAL_METRICS = (
         "RankMe of L2-normalized image vectors. From 1 to min(images, dim).",
         "It does not use patch features.",
         "Garrido et al. (2023), arXiv 2210.02885",
+        formula="RankMe of g / |g|",
+        use="In place of RankMe where the norms of image vectors grow during training.",
     ),
     _row(
         "alpha_req_unit",
@@ -313,5 +356,7 @@ RIVAL_METRICS = (
         "alpha-ReQ of L2-normalized image vectors.",
         "The range of the fit alone has changed alpha-ReQ from 0.80 to 1.66.",
         "Agrawal et al. (2022), alpha-ReQ",
+        formula="alpha-ReQ of g / |g|",
+        use="In place of alpha-ReQ where the norms of image vectors grow during training.",
     ),
 )

@@ -48,12 +48,14 @@ def _separability(inter: Series, intra: Series) -> Derived:
 
 @dataclass(frozen=True)
 class _Formulas:
-    """What the parts are in one definition, in words."""
+    """What the parts are in one definition, in words, and the effective rank in symbols."""
 
     inter: str
     divisor: str
+    symbols: str
     alone: str
     rank: str
+    rank_formula: str
 
 
 _PER_CLUSTER = "mean over the patches of a cluster, the clusters of a group, the groups."
@@ -65,21 +67,36 @@ _PER_POSITION = (
 _ONE_DRAW = (
     "The paper takes a single draw; the mean of many has the same expectation and less noise."
 )
+_CENTERED = (
+    "Centering removes what all patches share, so the little that differs in collapsed features "
+    "can have a high rank."
+)
 _FORMULAS = {
     "released": _Formulas(
         "mean over patches, then groups, divided by the mean distance of a patch to the mean of "
         "all.",
         "sqrt(max(n - 1, dim))",
+        "sqrt(max(n - 1, d))",
         "If no cluster has two patches, the radius is 1 before the division.",
         f"{_PER_POSITION}; divided by min(images, dim), so at most 1.",
+        "mean over p of erank(Z_p) / min(B, d), Z_p: one patch per image",
     ),
-    "paper": _Formulas(_PER_CLUSTER, "n - 1", _LEFT_OUT, f"{_PER_POSITION}."),
+    "paper": _Formulas(
+        _PER_CLUSTER,
+        "n - 1",
+        "(n - 1)",
+        _LEFT_OUT,
+        f"{_PER_POSITION}.",
+        "mean over p of erank(Z_p), Z_p: one patch per image",
+    ),
     "pooled": _Formulas(
         f"{_PER_CLUSTER} The same is done with the clusters of each image; mean of the two.",
+        "sqrt(n - 1)",
         "sqrt(n - 1)",
         _LEFT_OUT,
         "of the patches of all images together, at most 30,000 (equally many of every image, drawn "
         "at random), minus their mean.",
+        "erank(Z - mean Z), Z: at most 30,000 patches",
     ),
 }
 
@@ -108,6 +125,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             heading="DSE",
             changes_with=BY_GROUP,
             overview=False,
+            formula="separability + lambda effective_rank, lambda = std(separability) / "
+            "std(effective_rank)",
+            use="To choose among the checkpoints of one run.",
         ),
         Metric(
             separability,
@@ -118,12 +138,18 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             "How far clusters of patches lie apart, minus how wide they are. It falls when "
             "clusters overlap.",
             "M_inter - M_intra.",
-            "",
+            "It does not see a collapse that keeps clusters apart: look at the effective rank, too."
+            if released
+            else "Its parts are not divided by the spread of the features, so a collapse moves it "
+            "towards 0, from above or below.",
             source,
             heading="separability",
             changes_with=BY_GROUP,
             overview=released,
             chooses=False,
+            formula="inter - intra",
+            use="To see whether clusters run into each other, the way in which DINO's features "
+            "got worse.",
         ),
         Metric(
             rank,
@@ -137,11 +163,13 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             f"{formulas.rank}",
             "It grows with the number of images, and with fewer images than dimensions it measures "
             "the sample. Resampling with replacement lowers it, so it has no bootstrap interval."
-            f"{'' if pooled else f' {_ONE_DRAW}'}",
+            f" {_CENTERED if pooled else _ONE_DRAW}",
             source,
             heading="effective rank",
             overview=released,
             chooses=False,
+            formula=formulas.rank_formula,
+            use="To see collapse, the way in which MoCo v3's features got worse.",
         ),
         Metric(
             inter,
@@ -159,6 +187,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             changes_with=BY_GROUP,
             overview=False,
             chooses=False,
+            formula=f"mean over z of min over c != c(z) of |z - mu_c|{' / s' * released}"
+            f"{', mean of groups and images' * pooled}",
+            use="To see which part moved separability.",
         ),
         Metric(
             intra,
@@ -176,6 +207,8 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             changes_with=BY_GROUP,
             overview=False,
             chooses=False,
+            formula="(intra_image + intra_batch) / 2",
+            use="To see which part moved separability.",
         ),
         *(
             Metric(
@@ -195,6 +228,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 overview=False,
                 judged=False,
                 chooses=False,
+                formula="mean over c of sum sigma(Z_c - mu_c) / "
+                f"{formulas.symbols}{' / s' * released}, c: clusters of {words}",
+                use="To see whether images or groups of images moved M_intra.",
             )
             for part, words in (("image", "one image"), ("batch", "a group of images"))
         ),
@@ -216,6 +252,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 heading=f"DSE (lambda = {definition.lambda_by_default:g})",
                 changes_with=BY_GROUP,
                 chooses=False,
+                formula="inter - intra + effective_rank",
+                use="For one checkpoint, for layers, and while a run is going: lambda does not "
+                "move.",
             )
         )
         rows.append(
@@ -239,6 +278,8 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
                 changes_with=BY_GROUP,
                 overview=False,
                 chooses=False,
+                formula="separability + r^w effective_rank, w = v / (v + t)",
+                use="To check a choice by DSE where the effective rank hardly varies over the run.",
             )
         )
     return tuple(rows)
