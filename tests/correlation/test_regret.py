@@ -11,6 +11,7 @@ from densescope.correlation import regret_table
 from densescope.correlation.regret import RegretTable
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord
+from densescope.selection import RunTable
 from tests.correlation.runs import name_of, probe, run_of
 
 # A bump at 2 that falls, a rise to the end that is highest: the pick and the maximum differ.
@@ -51,6 +52,18 @@ def test_every_way_by_hand(way: str, step: int, regret: float, gain: float, seco
     assert row.gain == pytest.approx(gain)
     assert row.seconds == pytest.approx(seconds)
     assert row.needs_labels == (way in ("released.shortlist", "probes"))
+
+
+def test_the_picks_by_the_other_rules_for_lambda_have_rows() -> None:
+    scores, probes = run_of(SEPARABILITY, MIOU, numbers=NUMBERS)
+    table = RunTable.of(scores)
+    found = regret_table(table, probes)
+    for rule in ("1", "shrunk"):
+        row = found.row(f"released.pick_lambda_{rule}")
+        assert row.name == table.selection(lambda_choice=rule).pick
+        assert row.regret is not None
+        assert row.regret >= 0
+        assert row.title.startswith("DSE pick (released, ")
 
 
 def test_a_random_choice_is_the_mean() -> None:

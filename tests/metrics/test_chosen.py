@@ -53,7 +53,15 @@ def test_a_row_brings_what_it_is_made_of_and_what_is_computed_with_it() -> None:
     every = tuple(metric.name for metric in METRICS.values() if metric.is_stored)
     assert stored_metrics(None) == every
     assert set(groups()) == {
-        *("dense_structure", "cosines", "shares", "distances", "unit_patches", "unit_images"),
+        *(
+            "dense_structure",
+            "cosines",
+            "shares",
+            "distances",
+            "unit_patches",
+            "unit_images",
+            "unit_views",
+        ),
     }
 
 

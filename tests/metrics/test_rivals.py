@@ -9,11 +9,12 @@ import torch
 
 from densescope.metrics import METRICS, ScoreSettings, compute_metrics
 from densescope.metrics.rivals import RIVAL_METRICS
+from densescope.numerics.baselines import lidar as lidar_of
 from densescope.selection import RunTable
 from tests.correlation.runs import score
 
 CPU = torch.device("cpu")
-STORED = {metric.name for metric in RIVAL_METRICS if metric.is_stored}
+STORED = {m.name for m in RIVAL_METRICS if m.is_stored and m.reads != ("views",)}
 ON_THE_GRID = {"lds_paper", "lds_code", "cds_paper", "cds_code"}
 OF_A_SAMPLE = {"twonn", "mst_dimension", "cluster_learnability", "davies_bouldin"}
 SETTINGS = ScoreSettings(global_clusters=6, lidar_images=0)
@@ -46,6 +47,27 @@ def test_what_features_do_not_allow_is_left_out() -> None:
     assert STORED - computed(features, drawn(dim=5).mean(1), (4, 4)) == {"image_patch_cosine"}
     without = STORED - computed(features, None, (4, 4))
     assert without == {"image_patch_cosine", "rankme_unit", "alpha_req_unit"}
+
+
+def test_lidar_of_unit_vectors_does_not_depend_on_the_scale() -> None:
+    features = drawn()
+    ids = torch.arange(32).repeat_interleave(16)
+
+    views = torch.nn.functional.normalize(features.flatten(0, 1), dim=-1)
+    found, scaled = (
+        compute_metrics(
+            [features],
+            None,
+            SETTINGS,
+            device=CPU,
+            views=features.flatten(0, 1) * scale,
+            sample_ids=ids,
+        )["-1"]
+        for scale in (1, 30)
+    )
+    assert found["lidar_unit"].value == pytest.approx(scaled["lidar_unit"].value, rel=1e-6)
+    assert found["lidar_unit"].value == pytest.approx(lidar_of(views, ids).item(), rel=1e-6)
+    assert found["lidar"].value != pytest.approx(scaled["lidar"].value, rel=1e-6)
 
 
 def test_few_patches_make_no_sample() -> None:

@@ -93,15 +93,15 @@ def value(metric: str, features: Tensor, images: Tensor, given: Assignment) -> T
             component.removesuffix("_lambda_1"),
         )
         return result
+    twice = len(images) > 16
+    ids = (torch.arange(32) if twice else images).repeat_interleave(16)
     if metric in RIVALS:
         made_by = METRICS[metric].made_by
         assert isinstance(made_by, Computation)
-        scored = ScoredFeatures(features, features.mean(1), None, None, (4, 4))
+        scored = ScoredFeatures(features, features.mean(1), features.flatten(0, 1), ids, (4, 4))
         return torch.tensor(made_by.compute(scored, ScoreSettings(group_size=4))[metric].value)
     if metric == "lidar":
-        twice = len(images) > 16
-        ids = torch.cat([torch.arange(16), torch.arange(16, 32)]) if twice else images
-        return baselines.lidar(features.flatten(0, 1), ids.repeat_interleave(16), delta=0.5)
+        return baselines.lidar(features.flatten(0, 1), ids, delta=0.5)
     function: Callable[..., Tensor] = getattr(baselines, metric)
     if metric == "alpha_req":
         return function(features.mean(1), ranks=(1, 8))

@@ -130,8 +130,22 @@ def _image_units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[s
     }
 
 
+def _view_units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    from torch.nn.functional import normalize
+
+    from densescope.numerics.checks import check_floating
+    from densescope.numerics.intervals import estimate_baseline
+
+    if features.views is None:
+        return {}
+    views = normalize(check_floating(features.views, "views"), dim=-1)
+    ids = features.sample_ids
+    return {"lidar_unit": estimate_baseline("lidar", views, sample_ids=ids, **_blocks(settings))}
+
+
 COSINES = Computation("cosines", "patches", _cosines)
 SHARES = Computation("shares", "patches", _shares)
 DISTANCES = Computation("distances", "patches", _distances)
 UNITS = Computation("unit_patches", "patches", _units)
 IMAGE_UNITS = Computation("unit_images", "image", _image_units)
+VIEW_UNITS = Computation("unit_views", "views", _view_units)

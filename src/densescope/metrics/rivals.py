@@ -6,7 +6,14 @@ import statistics
 from functools import partial
 
 from densescope.estimate import Estimate
-from densescope.metrics.computations import COSINES, DISTANCES, IMAGE_UNITS, SHARES, UNITS
+from densescope.metrics.computations import (
+    COSINES,
+    DISTANCES,
+    IMAGE_UNITS,
+    SHARES,
+    UNITS,
+    VIEW_UNITS,
+)
 from densescope.metrics.drift import drift_from_first
 from densescope.metrics.metric import (
     Change,
@@ -344,6 +351,19 @@ RIVAL_METRICS = (
         "Garrido et al. (2023), arXiv 2210.02885",
         formula="RankMe of g / |g|",
         use="In place of RankMe where the norms of image vectors grow during training.",
+    ),
+    _row(
+        "lidar_unit",
+        "LiDAR (unit vectors)",
+        "dimensions",
+        "higher",
+        VIEW_UNITS,
+        "How many directions separate images by more than augmentation moves them, independent of "
+        "the norms of the vectors.",
+        "LiDAR of L2-normalized image vectors of augmented views. From 1 to min(images - 1, dim).",
+        "It cannot exceed the number of images. The constant delta = 1e-4 has more weight than in "
+        "LiDAR of vectors that are longer than 1.",
+        "Thilak et al. (2024), arXiv 2312.04000",
     ),
     _row(
         "alpha_req_unit",

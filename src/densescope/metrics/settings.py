@@ -94,7 +94,11 @@ class ScoreSettings:
     @property
     def draws_views(self) -> bool:
         """Whether any metric needs augmented views of the images."""
-        return self.lidar_images >= 2 and "lidar" in self.stored
+        from densescope.metrics.chosen import computations
+
+        return self.lidar_images >= 2 and any(
+            computation.reads == "views" for computation in computations(self.metrics)
+        )
 
     def with_structure(self) -> ScoreSettings:
         """The same with dense structure among the metrics, on which choices and alarms rest."""
