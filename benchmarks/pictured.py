@@ -1,6 +1,6 @@
 """What every metric looks like on a healthy and on a collapsing run: numbers for the guide.
 
-    python -m benchmarks.pictured --folder FOLDER
+    python -m benchmarks.pictured FOLDER
 
 I-JEPA is trained twice on procedural scenes from the same weights: as it is, and without its moving
 average and its stop-gradient, so that the loss is least where all patches are alike. All metrics of
@@ -124,7 +124,7 @@ def document(tables: Mapping[str, RunTable]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where the runs lie")
+    parser.add_argument("folder", type=Path, help="where the runs lie")
     folder = parser.parse_args().folder
     torch.set_num_threads(1)
     tables = {name: run_of(name, folder) for name in ("healthy", "collapsing")}

@@ -21,7 +21,7 @@ def test_every_metric_has_a_formula_a_use_and_a_picture(row: Metric) -> None:
     assert row.use.endswith("."), "a row says when to look at it: use="
     assert row.trap.endswith("."), "a row says how it misleads: trap="
     assert row.formula in PAGE
-    assert metric_picture(row), "draw it: python -m benchmarks.pictured --folder FOLDER"
+    assert metric_picture(row), "draw it: python -m benchmarks.pictured FOLDER"
 
 
 def test_a_picture_has_both_runs_and_the_numbers_that_are_stored() -> None:
