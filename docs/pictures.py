@@ -54,7 +54,7 @@ def verdict(row: Any, last: Mapping[str, float | None]) -> str:
     if healthy is None or collapsing is None:
         return "One of the runs has no finite value at the end."
     if getattr(row.made_by, "over_run", False):
-        return "The two lines do not compare: each run has weights of its own in this metric."
+        return "The two lines do not compare: a value depends on the other checkpoints of its run."
     values = f"({healthy:.3g} against {collapsing:.3g})"
     good, bad = row.badness(healthy), row.badness(collapsing)
     if good == bad:

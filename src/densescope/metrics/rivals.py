@@ -93,6 +93,9 @@ RIVAL_METRICS = (
         "Gram anchoring; Simeoni et al. (2025), DINOv3, arXiv 2508.10104",
         changes_with=ORDER,
         chooses=False,
+        formula="mean over pairs (p, q) of an image of (cos(z_p, z_q) - cos(y_p, y_q))^2, y: the "
+        "reference",
+        use="To see when patch similarities leave those of a checkpoint that was good.",
     ),
     _row(
         "image_patch_cosine",
