@@ -10,6 +10,7 @@ import pytest
 from densescope.correlation import regret_table
 from densescope.correlation.regret import RegretTable
 from densescope.errors import RecordError
+from densescope.estimate import Estimate
 from densescope.records import ProbeRecord
 from densescope.selection import RunTable
 from tests.correlation.runs import name_of, probe, run_of
@@ -64,6 +65,21 @@ def test_the_picks_by_the_other_rules_for_lambda_have_rows() -> None:
         assert row.regret is not None
         assert row.regret >= 0
         assert row.title.startswith("DSE pick (released, ")
+
+
+def test_a_definition_that_some_records_lack_chooses_nothing_and_says_why() -> None:
+    scores, probes = run_of(SEPARABILITY, MIOU, numbers=NUMBERS)
+    for place in range(4, 8):  # scored by a later version
+        row = dict(scores[place].scores["-1"])
+        for part in ("inter", "intra"):
+            row[f"pooled.{part}"] = row[f"released.{part}"]
+        row["pooled.effective_rank"] = Estimate(100.0 + place)
+        scores[place] = replace(scores[place], scores={"-1": row})
+    found = regret_table(RunTable.of(scores), probes)
+    assert found.row("released.pick").name == name_of(2)
+    row_of_pooled = found.row("pooled.pick")
+    assert row_of_pooled.name is None
+    assert "checkpoint0000.pth has no pooled.inter" in str(row_of_pooled.note)
 
 
 def test_a_random_choice_is_the_mean() -> None:

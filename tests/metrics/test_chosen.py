@@ -13,7 +13,7 @@ from densescope.errors import InputError, RecordError
 from densescope.metrics import METRICS, ScoreSettings, compute_metrics
 from densescope.metrics.chosen import groups, stored_metrics
 from densescope.records import ScoreRecord
-from densescope.runs.extension import DONE
+from densescope.runs.extension import DONE, missing_metrics
 from densescope.runs.passes import SweepEvent
 from densescope.runs.store import RunStore
 from tests.tiny_run import IMAGES, SETTINGS, SPEC, write_checkpoints, write_images
@@ -119,6 +119,12 @@ def test_a_record_that_does_not_say_what_it_has_is_kept(folder: Path) -> None:
         store.write(replace(record, provenance=rest))
     sweep(folder, ALL)
     assert (folder / "events").read_text().count("kept") == 3
+    named = sweep(folder, replace(FEW, metrics=("alpha_req", "rankme")))
+    for record in named:  # what is named is added, what it holds is not computed again
+        assert {"alpha_req", "rankme", "twonn"} <= set(record.scores["-1"])
+        assert "alpha_req" in record.provenance[DONE]
+    broken = replace(named[0], provenance={**named[0].provenance, DONE: 3})
+    assert missing_metrics(broken, ALL) == ()
 
 
 def test_other_weights_under_the_name_are_not_extended(folder: Path) -> None:

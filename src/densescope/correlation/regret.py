@@ -142,12 +142,16 @@ def _by_dse(judge: Judge, table: RunTable, definition: str, layer: int) -> list[
         f"{definition}.shortlist": f"best probe of the DSE shortlist ({definition})",
     }
     (pick, pick_title), (top, top_title), (short, short_title) = ways.items()
-    if not dse.finite:
+    try:
+        selection = table.selection(definition=definition, layer=layer) if dse.finite else None
+        note = dse.note
+    except RecordError as error:  # some checkpoints were scored without this definition
+        selection, note = None, str(error)
+    if selection is None:
         return [
-            judge.row(way, title, None, None, labels=way == short, note=dse.note)
+            judge.row(way, title, None, None, labels=way == short, note=note)
             for way, title in ways.items()
         ]
-    selection = table.selection(definition=definition, layer=layer)
     highest = dse.metric.best(dse.series)
     return [
         judge.row(pick, pick_title, selection.pick, judge.scoring_seconds),

@@ -15,10 +15,20 @@ DONE = "metrics"  # entry of the provenance: the metrics that were asked for, co
 def missing_metrics(record: ScoreRecord, settings: ScoreSettings) -> tuple[str, ...]:
     """The metrics to compute that a record was not asked for yet.
 
-    A record that does not say what it was asked for, as those of earlier versions, lacks none.
+    A record of an earlier version does not say what it was asked for: it lacks what it does not
+    hold, but only where metrics are named, so that a new version alone scores nothing again.
     """
-    done = record.provenance.get(DONE, settings.stored)
+    if settings.metrics is None and not isinstance(record.provenance.get(DONE), list):
+        return ()
+    done = _done(record)
     return tuple(name for name in settings.stored if name not in done)
+
+
+def _done(record: ScoreRecord) -> set[str]:
+    asked = record.provenance.get(DONE)
+    if isinstance(asked, list):
+        return {str(name) for name in asked}
+    return {name for row in record.scores.values() for name in row}
 
 
 def extended(held: ScoreRecord | None, new: ScoreRecord, asked: tuple[str, ...]) -> ScoreRecord:
@@ -32,7 +42,7 @@ def extended(held: ScoreRecord | None, new: ScoreRecord, asked: tuple[str, ...])
     Returns:
         The union of both, with the seconds of both.
     """
-    done = set(asked) | set(() if held is None else held.provenance[DONE])
+    done = set(asked) | (set() if held is None else _done(held))
     provenance = {**new.provenance, DONE: [name for name in METRICS if name in done]}
     if held is None:
         return replace(new, provenance=provenance)

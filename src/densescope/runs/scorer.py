@@ -29,7 +29,7 @@ from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.environment import device_description, versions
-from densescope.runs.extension import DONE, extended, missing_metrics
+from densescope.runs.extension import extended, missing_metrics
 from densescope.runs.identity import at_position, is_of_run
 from densescope.runs.prefetch import CheckpointInMemory, load_checkpoint
 from densescope.runs.store import RunStore
@@ -247,9 +247,9 @@ class CheckpointScorer:
         return at_position(extended(held, record, settings.stored), checkpoint)
 
     def _held(self, name: str, checkpoint: Mapping[str, Any]) -> ScoreRecord | None:
-        """The record of the same weights, where it says which metrics it has."""
+        """The record of the same weights, images and settings, if there is one."""
         record = None if self.store is None else self.store.record(name)
-        if record is None or record.status != "scored" or DONE not in record.provenance:
+        if record is None or record.status != "scored":
             return None
         made = plain(manifest(self.spec, self.subset, self.settings))
         same = record.checkpoint.get("sha256") == checkpoint.get("sha256")
