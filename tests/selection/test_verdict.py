@@ -6,6 +6,7 @@ import pytest
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate
+from densescope.records import ScoreRecord
 from densescope.selection import RunTable, select_checkpoints
 from densescope.selection.headline import across_choices
 from densescope.selection.result import Selection
@@ -241,6 +242,24 @@ def test_whether_the_pick_depends_on_the_definition_is_one_line() -> None:
         "The pick depends on the definition of DSE: released, released with lambda 1 and released "
         "with shrunk lambda (1): epoch30.pth (epoch 30); paper: epoch50.pth (epoch 50)."
     )
+
+
+def test_picks_that_no_definition_tells_apart_are_said_to_be_so() -> None:
+    curve, late = [0.0, 0.5, 0.6, 0.5, 0.5, 0.0], [0.0, 0.5, 0.5, 0.5, 0.6, 0.0]
+    for noise, apart in ((0.5, False), (0.001, True)):
+        released = noisy_run(curve, curve, noise=noise)
+        paper = noisy_run(late, late, noise=noise, seed=1)
+        records = [
+            replace(one, scores={"-1": {**one.scores["-1"], **renamed(other)}})
+            for one, other in zip(released, paper, strict=True)
+        ]
+        sentence = str(across_choices(RunTable.of(records)))
+        assert sentence.startswith("The pick depends on the definition of DSE")
+        assert ("None of them tells these checkpoints apart." in sentence) is not apart
+
+
+def renamed(record: ScoreRecord) -> dict[str, Estimate]:
+    return {name.replace("released", "paper"): e for name, e in record.scores["-1"].items()}
 
 
 def test_whether_the_pick_depends_on_lambda_is_one_line() -> None:

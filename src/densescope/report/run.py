@@ -33,7 +33,7 @@ def report_run(
     Args:
         folder: what a sweep wrote.
         to: the file to write; ``report.html`` in the folder by default.
-        definition: the DSE that leads the page; the other is shown below.
+        definition: the DSE that leads the page; the others are shown below.
         layer: the block the page is about.
 
     Returns:

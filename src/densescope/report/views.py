@@ -89,7 +89,7 @@ class DefinitionPanel:
     """The run seen through one definition of DSE.
 
     Attributes:
-        definition: ``"released"`` or ``"paper"``.
+        definition: row of ``DEFINITIONS``.
         layer: which layer's features; -1 is the last.
         lambda_: lambda as text, or ``None`` where it is not defined.
         lambda_note: a sentence about it, or ``None``.

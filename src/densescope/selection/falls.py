@@ -37,7 +37,8 @@ class AlarmSettings:
     """When a fall counts; the guide to watching a run says what each choice costs.
 
     Attributes:
-        definition: row of ``DEFINITIONS``; of ``"paper"`` only lambda of the run counts.
+        definition: row of ``DEFINITIONS``; of others than ``"released"`` only lambda of the run
+            counts.
         patience: checkpoints in a row that must all have fallen, at least 1.
         false_alarm_rate: of a run of any length that does not degrade, between 0 and 1.
         collapse_fraction: an effective rank below this part of the highest so far is a collapse,

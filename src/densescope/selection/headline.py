@@ -83,7 +83,10 @@ def across_choices(table: RunTable, *, layer: int = -1) -> str | None:
         return f"{which[0].upper()}{which[1:]} pick the same checkpoint."
     differing = [kind for kind, ways in kinds.items() if len({way.pick for way in ways}) > 1]
     each = "; ".join(f"{listed(list(ways))}: {at}" for at, ways in picks.items())
-    return f"The pick depends on the {' and on the '.join(differing)}: {each}."
+    sentence = f"The pick depends on the {' and on the '.join(differing)}: {each}."
+    named = {way.pick for ways in kinds.values() for way in ways}
+    tied = all(named <= set(way.tied) for ways in kinds.values() for way in ways)
+    return f"{sentence} None of them tells these checkpoints apart." if tied else sentence
 
 
 def _all(count: int, kind: str) -> str:
