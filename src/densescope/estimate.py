@@ -6,8 +6,9 @@ import math
 import statistics
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from densescope.errors import InputError
@@ -78,7 +79,7 @@ class Estimate:
     note: str | None = None
     sample: Sample | None = None
 
-    @property
+    @cached_property
     def standard_error(self) -> float | None:
         """Jackknife standard error, ``sqrt((G - 1) / G * sum (r_i - mean r)^2)``, or ``None``."""
         return jackknife_standard_error(self.replicates)
@@ -131,11 +132,18 @@ class Estimate:
             raise TypeError(f"note is {type(note).__name__}")
         return cls(
             value=number(document["value"]),
-            replicates=tuple(map(number, document.get("replicates", ()))),
+            replicates=_numbers(document.get("replicates", ())),
             seed_spread=None if spread is None else number(spread),
             note=note,
             sample=Sample.from_json(document["sample"]) if "sample" in document else None,
         )
+
+
+def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:
+    """Many of them; records of a long run hold millions."""
+    if {float}.issuperset(map(type, values)) and max(map(abs, values), default=0.0) <= LARGEST:  # type: ignore[arg-type]
+        return tuple(values)  # type: ignore[arg-type]
+    return tuple(map(number, values))
 
 
 def number(value: float | None) -> float:

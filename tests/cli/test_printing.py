@@ -12,8 +12,9 @@ from rich.text import Text
 
 from densescope.cli import headings
 from densescope.cli.app import app
-from densescope.cli.tables import Screen
+from densescope.cli.tables import MOST_ROWS, Screen, selection_table
 from tests.cli.running import VERBS, densescope, help_of, in_a_process, options_of
+from tests.report.synthetic import choose, records
 
 
 def test_help_and_version() -> None:
@@ -108,3 +109,16 @@ def test_printing_nothing_in_a_pipe_is_an_empty_line() -> None:
     screen.print()
     screen.print("below")
     assert screen.file.getvalue() == "\nbelow\n"  # type: ignore[attr-defined]
+
+
+def test_the_table_of_a_long_run_shows_a_part_and_says_so() -> None:
+    selection = choose(records(500))
+    out = io.StringIO()
+    Screen(file=out, width=200).print(selection_table(selection))
+    lines = out.getvalue().splitlines()
+    assert len(lines) < MOST_ROWS + 10
+    for name in (*selection.shortlist, selection.last):
+        assert any(name in line for line in lines)
+    assert any(
+        re.search(r"\d+ of 500 checkpoints; all of them: densescope select", x) for x in lines
+    )

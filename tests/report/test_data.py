@@ -180,3 +180,18 @@ def test_a_column_without_a_finite_number_is_left_out() -> None:
         "paper.separability",
         "paper.effective_rank",
     ]
+
+
+def test_a_page_of_a_long_run_shows_a_part_and_says_so() -> None:
+    run = records(600)
+    data = report(rows=run)
+    shown = [row.name for row in data.checkpoints]
+    selection = choose(run)
+    assert len(shown) <= 250 < data.count == len(run)
+    assert {selection.pick, selection.last, *selection.shortlist} <= set(shown)
+    for row, number in zip(data.checkpoints, data.view.separability.values, strict=True):
+        assert number is not None
+        assert number.value == selection.row(row.name).separability.value
+    page = render_report(data)
+    assert f"{len(shown)} of {len(run)} checkpoints are shown" in page
+    assert "checkpoints are shown" not in render_report(report())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -25,6 +25,10 @@ from densescope.text import stored
 
 if TYPE_CHECKING:
     from densescope.selection import Alarm, GramTeacher, Selection
+
+
+MOST_ROWS = 200  # of a table on a terminal
+Row = TypeVar("Row")
 
 
 class Screen(Console):
@@ -93,7 +97,7 @@ def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
             *(column.metric.short for column in shown),
         ],
     )
-    for record in run.records:
+    for record in _some(made, run.records, [record.status == "failed" for record in run.records]):
         if record.status == "failed":
             made.add_row(Text(record.name), str(record.step), Text("failed", "red"))
             continue
@@ -141,6 +145,21 @@ def column_table(run: RunTable, column: Column) -> Table:
     return made
 
 
+def _some(made: Table, rows: Sequence[Row], marked: Sequence[bool]) -> list[Row]:
+    """All rows, or of a long run those that are marked and others at equal distances."""
+    if len(rows) <= MOST_ROWS:
+        return list(rows)
+    step = -(-len(rows) // (MOST_ROWS // 2))
+    chosen = [place for place, mark in enumerate(marked) if mark][: MOST_ROWS // 2]
+    shown = sorted({*range(0, len(rows), step), len(rows) - 1, *chosen})
+    made.caption = (
+        f"{len(shown)} of {len(rows):,} checkpoints; all of them: "
+        "densescope select SCORES --write table.csv"
+    )
+    made.caption_justify = "left"
+    return [rows[place] for place in shown]
+
+
 def score_table(record: ScoreRecord) -> Table:
     """Every stored metric of one checkpoint: at its layers, and last minus best of them.
 
@@ -181,7 +200,8 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
             *("", ""),
         ],
     )
-    for row in selection.rows:
+    marked = [row.is_pick or row.rank_in_shortlist is not None for row in selection.rows]
+    for row in _some(made, selection.rows, marked):
         place = "" if row.rank_in_shortlist is None else f"shortlist {row.rank_in_shortlist}"
         if row.is_pick:
             place = f"PICK, {place}" if place else "PICK"

@@ -44,7 +44,7 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
             f"{len(first)} numbers and {len(second)} of the other kind; give one of each per "
             "checkpoint"
         )
-    if not all(math.isfinite(value) for value in (*first, *second)):
+    if not all(map(math.isfinite, (*first, *second))):
         raise InputError("a number is not finite; leave such checkpoints out first")
     return _tau(first, second)
 

@@ -232,7 +232,7 @@ def _seeds_error(numbers: Sequence[float], seeds: Sequence[tuple[float, ...]]) -
 
 
 def _defined(numbers: Sequence[float], goodness: Sequence[float]) -> float | None:
-    if not all(math.isfinite(value) for value in (*numbers, *goodness)):
+    if not all(map(math.isfinite, (*numbers, *goodness))):
         return None
     return kendall_tau(numbers, goodness)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FEW_LAYERS = 4  # whose numbers still fit into one table
 Group = tuple[str, tuple[tuple[str, str], ...]]
 
+MOST_SHOWN = 250  # checkpoints of a page
+
 
 @dataclass(frozen=True)
 class ReportData:
@@ -47,6 +49,7 @@ class ReportData:
         go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
         layers: maps of layers by checkpoints, where several layers were measured.
         across: whether the pick depends on the definition of DSE or the rule for lambda, in words.
+        count: checkpoints of the run; of a long one the page shows a part.
     """
 
     title: str
@@ -65,10 +68,16 @@ class ReportData:
     go_back_to: str = ""
     layers: LayerMaps = field(default_factory=LayerMaps)
     across: str = ""
+    count: int = 0
+
+    @property
+    def thinned(self) -> bool:
+        """Whether the page shows a part of the checkpoints."""
+        return len(self.checkpoints) < self.count
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All checkpoints by step, the failed ones included."""
+        """The checkpoints that are shown by step, the failed ones included."""
         return self.view.checkpoints
 
     @property
@@ -120,7 +129,7 @@ def build_report_data(
         The data of one page, for :func:`~densescope.report.page.render_report`.
     """
     table = RunTable.of(records)
-    ordered = table.records
+    ordered = _shown(table.records, selection, alternatives)
     level = selection.level if selection else LEVEL
     settings = dict(run or {})
     return ReportData(
@@ -128,7 +137,7 @@ def build_report_data(
         unit=table.unit,
         view=build_view(ordered, selection),
         alternatives=tuple(build_view(ordered, other) for other in alternatives),
-        baselines=_compared(table, selection.layer if selection else -1, level),
+        baselines=_compared(table, ordered, selection.layer if selection else -1, level),
         extras=tuple(
             _curve(ordered, heading, series, level) for heading, series in (extras or {}).items()
         ),
@@ -141,8 +150,25 @@ def build_report_data(
         by_dse=_by_dse(alarm, selection),
         go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",
         layers=build_layer_maps(table, level),
+        count=len(table.records),
         across=(across_choices(table, layer=selection.layer) if selection else None) or "",
     )
+
+
+def _shown(
+    records: Sequence[ScoreRecord], selection: Selection | None, alternatives: Sequence[Selection]
+) -> Sequence[ScoreRecord]:
+    """All records, or of a long run those the page speaks of and others at equal distances.
+
+    A page of thousands takes a browser many seconds; the choice is made from all of them.
+    """
+    if len(records) <= MOST_SHOWN:
+        return records
+    named: set[str | None] = set()
+    for chosen in filter(None, (selection, *alternatives)):
+        named |= {chosen.pick, chosen.last, chosen.earliest_peak, *chosen.shortlist}
+    step = -(-len(records) // (MOST_SHOWN - len(named)))
+    return [record for i, record in enumerate(records) if i % step == 0 or record.name in named]
 
 
 def preview_names(
@@ -196,12 +222,14 @@ def _roles(
     return labels
 
 
-def _compared(table: RunTable, layer: int, level: float) -> tuple[Curve, ...]:
+def _compared(
+    table: RunTable, records: Sequence[ScoreRecord], layer: int, level: float
+) -> tuple[Curve, ...]:
     """Metrics of the overview that belong to no definition of DSE."""
     parts = tuple(f"{definition}." for definition in DEFINITIONS)
     metrics = (m for m in METRICS.values() if m.overview and not m.name.startswith(parts))
     curves = (
-        _curve(table.records, Heading.of(metric), table.column(metric.name, layer).series, level)
+        _curve(records, Heading.of(metric), table.column(metric.name, layer).series, level)
         for metric in metrics
     )
     return tuple(curve for curve in curves if not curve.empty)

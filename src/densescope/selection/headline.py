@@ -106,7 +106,8 @@ def _way(chosen: Selection) -> str:
 
 def tie(selection: Selection) -> str:
     """``epochs 1-21 are tied``, ``all 12 checkpoints (epochs 1-12) are tied``."""
-    tied = [row.name in selection.tied for row in selection.rows]
+    names = set(selection.tied)
+    tied = [row.name in names for row in selection.rows]
     spans = _spans(selection.rows, tied)
     if all(tied):
         return f"all {len(tied)} checkpoints ({spans}) are tied"

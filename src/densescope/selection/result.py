@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, Self, cast
 
 from densescope.errors import RecordError
@@ -153,12 +154,12 @@ class Selection:
         """Whether some checkpoints were scored on more images than others."""
         return len({row.images for row in self.rows}) > 1
 
-    @property
+    @cached_property
     def noise_known(self) -> bool:
         """Whether the numbers of the checkpoints have intervals."""
         return any(row.separability.standard_error is not None for row in self.rows)
 
-    @property
+    @cached_property
     def tied(self) -> tuple[str, ...]:
         """The pick and all that are not told apart from it, by step; empty where there is none."""
         if not any(row.below_noise_of_pick and not row.has_weights_of_pick for row in self.rows):
@@ -176,15 +177,18 @@ class Selection:
         peaks = (row.name for row in self.rows if row.is_candidate and row.name in tied)
         return next(peaks, self.pick)
 
+    @cached_property
+    def _by_name(self) -> dict[str, SelectionRow]:
+        return {row.name: row for row in reversed(self.rows)}
+
     def row(self, name: str) -> SelectionRow:
         """The row of one checkpoint.
 
         Raises:
             RecordError: no scored checkpoint has this name.
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
+        if name in self._by_name:
+            return self._by_name[name]
         known = ", ".join(row.name for row in self.rows)
         raise RecordError(f"no scored checkpoint is named {name!r}; there are: {known}")
 

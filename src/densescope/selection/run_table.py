@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ class Column:
     note: str | None = None
     lambda_: float | None = None
 
-    @property
+    @cached_property
     def finite(self) -> dict[str, Estimate]:
         """The part of ``series`` that is finite."""
         return {name: e for name, e in self.series.items() if math.isfinite(e.value)}

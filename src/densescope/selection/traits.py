@@ -93,7 +93,7 @@ def check_alike(
         ours, theirs = trait.of(first), trait.of(other)
         if stated and (ours is None or theirs is None):
             continue
-        if _plain(ours) != _plain(theirs):
+        if ours != theirs and _plain(ours) != _plain(theirs):
             name, ours, theirs = _narrowed(trait.name, ours, theirs)
             raise RecordError(
                 f"{whose} differ in their {name}: {_words(ours)} and {_words(theirs)}; {trait.cure}"
