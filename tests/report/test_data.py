@@ -187,7 +187,7 @@ def test_a_page_of_a_long_run_shows_a_part_and_says_so() -> None:
     data = report(rows=run)
     shown = [row.name for row in data.checkpoints]
     selection = choose(run)
-    assert len(shown) <= 250 < data.count == len(run)
+    assert len(shown) <= 300 < data.count == len(run)
     assert {selection.pick, selection.last, *selection.shortlist} <= set(shown)
     for row, number in zip(data.checkpoints, data.view.separability.values, strict=True):
         assert number is not None

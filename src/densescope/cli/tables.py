@@ -217,7 +217,7 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
             for lambda_ in lambdas
         ]
         cells = [with_error(row.separability), with_error(row.effective_rank), *(sums or ["–"])]
-        known = [f"{row.images:,}"] * len(images)
+        known = ["–" if row.images is None else f"{row.images:,}"] * len(images)
         style = "bold green" if row.is_pick else ""
         made.add_row(Text(row.name), str(row.step), *known, *cells, place, noise, style=style)
     return made

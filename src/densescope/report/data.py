@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FEW_LAYERS = 4  # whose numbers still fit into one table
 Group = tuple[str, tuple[tuple[str, str], ...]]
 
-MOST_SHOWN = 250  # checkpoints of a page
+MOST_SHOWN = 300  # checkpoints of a page
 
 
 @dataclass(frozen=True)
