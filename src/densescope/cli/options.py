@@ -231,7 +231,7 @@ class ScoreOptions(ScoringOptions):
     """The same, on a fixed number of images."""
 
     images_count: Annotated[
-        int, option("Images to score on, drawn once for all checkpoints.", h.MAIN, least=2)
+        int, option("Images to score on, drawn once for all checkpoints.", h.MAIN, least=3)
     ] = 2048
 
 
@@ -245,7 +245,7 @@ class SweepOptions(ScoringOptions):
             "Images to score on, drawn once for all checkpoints; auto scores them in rounds and "
             "stops checkpoints that no longer matter for the choice.",
             h.MAIN,
-            least=2,
+            least=3,
             metavar="auto|COUNT",
             converter=count_or_auto,
         ),

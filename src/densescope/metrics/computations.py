@@ -12,6 +12,10 @@ from densescope.metrics.settings import ScoreSettings
 
 PAIRS = 4096  # of patches whose cosines are kept: a mean of squares is then known to 2 or 3 %
 SAMPLE = 1024  # patches behind the metrics of distances
+NO_CLASS_TOKEN = (
+    "this backbone has no class token: the vector of an image is the mean of its patches, so this "
+    "measures the token cosine"
+)
 LEAST_PATCHES = 64  # with fewer a tree of an eighth of them says nothing
 
 
@@ -44,7 +48,19 @@ def _cosines(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, 
             values["lds_code"] = profile.neighbors_minus_far()
     found = {name: estimate_mean(value, **_blocks(settings)) for name, value in values.items()}
     cosine = replace(found["token_cosine"], sample=_sample(features, settings))
-    return {**found, "token_cosine": cosine}
+    return {**found, "token_cosine": cosine, **_without_class_token(found, features)}
+
+
+def _without_class_token(
+    found: Mapping[str, Estimate], features: ScoredFeatures
+) -> Mapping[str, Estimate]:
+    """The cosine with the image vector, with a note where that is no class token."""
+    name = "image_patch_cosine"
+    mean = features.patches.float().mean(1)
+    vectors = features.image.to(mean)
+    if name not in found or not mean.allclose(vectors, rtol=1e-4, atol=1e-5 * float(mean.norm())):
+        return {}
+    return {name: replace(found[name], note=NO_CLASS_TOKEN)}
 
 
 def _sample(features: ScoredFeatures, settings: ScoreSettings) -> Sample:
@@ -66,9 +82,13 @@ def _shares(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, E
     from densescope.numerics import spatial
     from densescope.numerics.intervals import estimates_of_sums
 
+    images, patches, _ = features.patches.shape
+    shares = {
+        **({"positional_share": spatial.positional_share} if images > 1 else {}),
+        **({"image_share": spatial.image_share} if patches > 1 else {}),
+    }
     numbers = {
-        "positional_share": spatial.positional_share,
-        "image_share": spatial.image_share,
+        **shares,
         "patch_norm": spatial.patch_norm,
         "patch_norm_variation": spatial.patch_norm_variation,
     }

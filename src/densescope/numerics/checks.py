@@ -123,6 +123,11 @@ def check_enough_rows(rows: int, clusters: int, what: str) -> None:
     Raises:
         InputError: fewer rows than clusters.
     """
+    if rows == 1:
+        raise InputError(
+            f"{what} has 1 patch, of which no clusters can be made; give larger images "
+            "(--image-size), or layers with more than one patch"
+        )
     if rows < clusters:
         raise InputError(
             f"{what} has {rows} patches for {clusters} clusters; "
