@@ -367,6 +367,8 @@ RIVAL_METRICS = (
         "It cannot exceed the number of images. The constant delta = 1e-4 has more weight than in "
         "LiDAR of vectors that are longer than 1.",
         "Thilak et al. (2024), arXiv 2312.04000",
+        formula="LiDAR of g / |g|",
+        use="In place of LiDAR where the norms of image vectors grow during training.",
     ),
     _row(
         "alpha_req_unit",
