@@ -236,7 +236,7 @@ def test_settings_of_the_metrics_are_assignments() -> None:
 def test_the_help_names_every_setting_of_the_metrics_and_its_default() -> None:
     (asked,) = [one for one in options_of("sweep") if one.name == "--set"]
     shown = str(asked.parameter.help).replace("true", "True")
-    own = {"layers", "seed", "precision"}  # options by themselves
+    own = {"layers", "metrics", "seed", "precision"}  # options by themselves
     settings = [one for one in fields(ScoreSettings) if one.name not in own]
     assert all(f"{one.name}={one.default}" in shown for one in settings)
 
