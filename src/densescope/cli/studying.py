@@ -35,7 +35,8 @@ def study(
     from densescope.study.figure import write_figure
     from densescope.study.run import StudyEvent, run_study
     from densescope.study.spec import read_spec
-    from densescope.study.summary import markdown, summarize
+    from densescope.study.summary import summarize
+    from densescope.study.tables import markdown
     from densescope.writing import replacing
 
     console = make_console()

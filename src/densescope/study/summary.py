@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,14 +10,21 @@ from typing import Any
 
 from densescope.correlation import MeanCorrelation, mean_correlation
 from densescope.errors import RecordError
-from densescope.estimate import student_quantile
-from densescope.evaluation.measures import measure_of
 from densescope.records import ProbeRecord
 from densescope.runs.correlate import Judgement, judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import RunTable
+from densescope.study.answers import (
+    HeldOutChoice,
+    RunAnswer,
+    WayAnswer,
+    held_out_choices,
+    run_answer,
+    way_answers,
+)
 from densescope.study.run import cells_done
 from densescope.study.spec import Cell, StudySpec
+from densescope.study.spread import Spread
 
 # Name in the tables -> metric; DSE of one checkpoint by itself, as lambda differs between runs.
 PARTS = {
@@ -26,38 +32,6 @@ PARTS = {
     "separability": "released.separability",
     "effective_rank": "released.effective_rank",
 }
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The mean of a number over runs, and what their scatter says of it.
-
-    Attributes:
-        value: the mean.
-        runs: how many.
-        half: half of Student's 95 % interval; ``None`` for one run.
-    """
-
-    value: float
-    runs: int
-    half: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread | None:
-        """Of the finite values; ``None`` without any."""
-        known = [value for value in values if math.isfinite(value)]
-        if not known:
-            return None
-        half = None
-        if len(known) > 1:
-            error = statistics.stdev(known) / math.sqrt(len(known))
-            half = student_quantile(0.95, len(known) - 1) * error
-        return cls(statistics.fmean(known), len(known), half)
-
-    def text(self, scale: float = 1.0, digits: int = 2, *, sign: bool = False) -> str:
-        """``12.30 +- 0.40``."""
-        value = f"{scale * self.value:{'+' if sign else ''}.{digits}f}"
-        return value if self.half is None else f"{value} ± {scale * self.half:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -122,13 +96,20 @@ class StudySummary:
     Attributes:
         rows: one per method, arm and labelled set.
         series: one per run and labelled set.
-        correlation: mean tau over all runs, beside the paper's; ``None`` without probes.
+        correlation: mean tau over the runs without a regularizer (over all where there are no
+            others), beside the paper's; ``None`` without probes.
+        answers: one per run.
+        ways: mean regret over the same runs as ``correlation``, one per way to choose.
+        held_out: ways chosen on all methods but one.
         missing: runs of the study that are not there yet.
     """
 
     rows: tuple[StudyRow, ...]
     series: tuple[RunSeries, ...]
     correlation: MeanCorrelation | None
+    answers: tuple[RunAnswer, ...]
+    ways: tuple[WayAnswer, ...]
+    held_out: tuple[HeldOutChoice, ...]
     missing: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -137,6 +118,9 @@ class StudySummary:
             {
                 "rows": [asdict(row) for row in self.rows],
                 "series": [asdict(series) for series in self.series],
+                "answers": [asdict(answer) for answer in self.answers],
+                "ways": [asdict(way) for way in self.ways],
+                "held_out": [asdict(choice) for choice in self.held_out],
                 "missing": list(self.missing),
                 "correlation": None if self.correlation is None else self.correlation.to_json(),
             }
@@ -160,6 +144,9 @@ class _Run:
 def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     """Read what is there of a study.
 
+    A run whose probes were cut off is judged up to the last checkpoint that all of its labelled
+    sets have probed, so that all of them judge the same checkpoints.
+
     Raises:
         RecordError: no run of it has been scored yet.
     """
@@ -174,23 +161,50 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     rows = [
         _row(key, group, groups.get((key[0], first, key[2]), [])) for key, group in groups.items()
     ]
-    judged = [run.judgement.correlation for run in runs if run.judgement is not None]
+    judged = [run for run in runs if run.judgement is not None]
+    plain = [run for run in judged if run.cell.arm.regularizer is None] or judged
+    by_cell: dict[str, list[_Run]] = {}
+    for run in runs:
+        by_cell.setdefault(run.cell.name, []).append(run)
+    tables = {
+        name: [run.judgement.regret for run in of_cell if run in plain and run.judgement]
+        for name, of_cell in by_cell.items()
+    }
+    regrets = [(by_cell[name][0].cell.method, found) for name, found in tables.items() if found]
     there = {cell.name for cell, _ in done}
     return StudySummary(
         rows=tuple(rows),
         series=tuple(_series(run) for run in runs),
-        correlation=mean_correlation(judged) if judged else None,
+        correlation=mean_correlation([run.judgement.correlation for run in plain if run.judgement])
+        if plain
+        else None,
+        answers=tuple(
+            run_answer(
+                name, of_cell[0].table, {run.probe_set: run.probes for run in of_cell if run.probes}
+            )
+            for name, of_cell in by_cell.items()
+        ),
+        ways=way_answers([found for _, found in regrets]),
+        held_out=held_out_choices(regrets),
         missing=tuple(cell.name for cell in spec.cells() if cell.name not in there),
     )
 
 
 def _runs(cell: Cell, store: RunStore) -> list[_Run]:
-    table = RunTable.of(store.records(), store.probes())
-    if not table.probes:
-        return [_Run(cell, "", table, [], None)]
+    records, probe_sets = store.records(), store.probes()
+    if not probe_sets:
+        return [_Run(cell, "", RunTable.of(records, {}), [], None)]
+    good = {
+        name: {probe.name for probe in probes if probe.status == "probed"}
+        for name, probes in probe_sets.items()
+    }
+    shared = set.intersection(*good.values())
+    until = max((record.step for record in records if record.name in shared), default=math.inf)
+    table = RunTable.of([record for record in records if record.step <= until], probe_sets)
+    kept = {record.name for record in table.records}
     found = []
     for probe_set, probes in table.probes.items():
-        probed = [probe for probe in probes if probe.status == "probed"]
+        probed = [probe for probe in probes if probe.name in good[probe_set] & kept]
         judged = judge_run(table, probed) if probed and table.scored else None
         found.append(_Run(cell, probe_set, table, probed, judged))
     return found
@@ -266,56 +280,6 @@ def _series(run: _Run) -> RunSeries:
         steps=tuple(record.step for record in run.table.scored),
         values={name: tuple(values) for name, values in columns.items()},
     )
-
-
-def markdown(summary: StudySummary) -> str:
-    """The rows as a table in Markdown, in percent points where the measure is a fraction.
-
-    Columns that are empty in every row, such as those of labels where nothing was probed, are left
-    out.
-    """
-    head = (
-        "method",
-        "arm",
-        "labels",
-        "runs",
-        "last",
-        "best - last",
-        "degraded",
-        "pick - last",
-        "tau of DSE",
-        "DSE (lambda = 1)",
-        "separability",
-        "effective rank",
-        "effect on labels",
-        "effect on DSE (lambda = 1)",
-    )
-    table: list[Sequence[str]] = [head]
-    for row in summary.rows:
-        measure = measure_of(row.measure)
-        scale = measure.scale
-
-        def shown(spread: Spread | None, by: float = 1.0, digits: int = 3, *, sign: bool) -> str:
-            return "" if spread is None else spread.text(by, digits, sign=sign)
-
-        cells = [
-            row.method,
-            row.arm,
-            row.probe_set,
-            str(row.runs),
-            shown(row.last, scale, 2, sign=False),
-            shown(row.drop, scale, 2, sign=False),
-            f"{row.degraded} of {row.runs}" if row.probe_set else "",
-            shown(row.gain, scale, 2, sign=True),
-            shown(row.tau.get("released.dse"), 1, 2, sign=True),
-            *(shown(row.numbers[part], 1, 3, sign=False) for part in PARTS),
-            shown(row.effect.get(row.measure), scale, 2, sign=True),
-            shown(row.effect.get("dse"), 1, 4, sign=True),
-        ]
-        table.append(cells)
-    filled = [column for column in zip(*table, strict=True) if any(column[1:])]
-    lines = ["| " + " | ".join(cells) + " |" for cells in zip(*filled, strict=True)]
-    return "\n".join([lines[0], "|" + " --- |" * len(filled), *lines[1:]])
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,154 @@
+"""A study's summary as tables in Markdown, in percent points where a measure is a fraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from densescope.evaluation.measures import measure_of
+from densescope.study.spread import Spread
+from densescope.study.summary import PARTS, StudySummary
+
+
+def markdown(summary: StudySummary) -> str:
+    """All tables, each under a heading; one that would be empty is left out."""
+    parts = {
+        "Methods and arms": rows_table(summary),
+        "Runs": runs_table(summary),
+        "Kendall's tau, mean over the runs without a regularizer": tau_table(summary),
+        "Regret of a choice, mean over the same runs": ways_table(summary),
+        "The best way on all methods but one, tried on that one": held_out_table(summary),
+    }
+    return "\n\n".join(f"## {head}\n\n{table}" for head, table in parts.items() if table)
+
+
+def rows_table(summary: StudySummary) -> str:
+    """A row per method, arm and labelled set."""
+    head = (
+        "method",
+        "arm",
+        "labels",
+        "runs",
+        "last",
+        "best - last",
+        "degraded",
+        "pick - last",
+        "tau of DSE",
+        "DSE (lambda = 1)",
+        "separability",
+        "effective rank",
+        "effect on labels",
+        "effect on DSE (lambda = 1)",
+    )
+    table: list[Sequence[str]] = [head]
+    for row in summary.rows:
+        measure = measure_of(row.measure)
+        scale = measure.scale
+
+        def shown(spread: Spread | None, by: float = 1.0, digits: int = 3, *, sign: bool) -> str:
+            return "" if spread is None else spread.text(by, digits, sign=sign)
+
+        cells = [
+            row.method,
+            row.arm,
+            row.probe_set,
+            str(row.runs),
+            shown(row.last, scale, 2, sign=False),
+            shown(row.drop, scale, 2, sign=False),
+            f"{row.degraded} of {row.runs}" if row.probe_set else "",
+            shown(row.gain, scale, 2, sign=True),
+            shown(row.tau.get("released.dse"), 1, 2, sign=True),
+            *(shown(row.numbers[part], 1, 3, sign=False) for part in PARTS),
+            shown(row.effect.get(row.measure), scale, 2, sign=True),
+            shown(row.effect.get("dse"), 1, 4, sign=True),
+        ]
+        table.append(cells)
+    return _table(table)
+
+
+def runs_table(summary: StudySummary) -> str:
+    """What each run came to: the labelled sets, their verdict together, and the alarm."""
+    sets = list(dict.fromkeys(name for answer in summary.answers for name in answer.courses))
+    measures = {row.probe_set: row.measure for row in summary.rows}
+    table: list[Sequence[str]] = [
+        (
+            "run",
+            "checkpoints",
+            *(f"{name}: first, best, last" for name in sets),
+            "sets together",
+            "first alarm",
+        )
+    ]
+    for answer in summary.answers:
+        courses = [
+            ", ".join(measure_of(measures[name]).number(value) for value in answer.courses[name])
+            if name in answer.courses
+            else ""
+            for name in sets
+        ]
+        calls = "; ".join(dict.fromkeys(answer.calls.values()))
+        alarm = "none" if answer.alarm is None else f"{answer.alarm_step}"
+        table.append([answer.run, str(answer.checkpoints), *courses, calls, alarm])
+    return _table(table) if sets else ""
+
+
+def tau_table(summary: StudySummary) -> str:
+    """Mean tau of each metric with each labelled set, with Student's interval over runs."""
+    if summary.correlation is None:
+        return ""
+    found = summary.correlation
+    head = ("metric", *found.datasets, "mean", "the paper's mean")
+    table: list[Sequence[str]] = [head]
+    for row in found.rows:
+        cells = []
+        for name in found.datasets:
+            cell = row.cells.get(name)
+            around = cell.interval if cell is not None else None
+            text = "" if cell is None else f"{cell.value:+.2f}"
+            cells.append(text if around is None else f"{text} [{around[0]:+.2f}, {around[1]:+.2f}]")
+        paper = row.paper.get("mean") if row.paper else None
+        table.append(
+            [
+                row.title,
+                *cells,
+                "" if row.mean is None else f"{row.mean:+.2f}",
+                "" if paper is None else f"{paper:+.2f}",
+            ]
+        )
+    return _table(table)
+
+
+def ways_table(summary: StudySummary) -> str:
+    """Mean regret of each way to choose, the least first."""
+    measures = {row.measure for row in summary.rows if row.measure}
+    if not summary.ways or len(measures) != 1:
+        return ""
+    measure = measure_of(next(iter(measures)))
+    table: list[Sequence[str]] = [("way", "labels", "regret", "runs")]
+    for answer in summary.ways:
+        regret = answer.regret.text(measure.scale, 2)
+        labels = "yes" if answer.needs_labels else "no"
+        table.append([answer.title, labels, regret, str(answer.regret.runs)])
+    return _table(table)
+
+
+def held_out_table(summary: StudySummary) -> str:
+    """What a way chosen on the other methods costs on each method."""
+    measures = {row.measure for row in summary.rows if row.measure}
+    if not summary.held_out or len(measures) != 1:
+        return ""
+    scale = measure_of(next(iter(measures))).scale
+    titles = {answer.way: answer.title for answer in summary.ways}
+    table: list[Sequence[str]] = [
+        ("method", "best on the others", "its regret", "regret of the last")
+    ]
+    for choice in summary.held_out:
+        numbers = (f"{scale * value:.2f}" for value in (choice.regret, choice.last))
+        table.append([choice.method, titles[choice.way], *numbers])
+    return _table(table)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns that are empty in every row are left out."""
+    filled = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    lines = ["| " + " | ".join(cells) + " |" for cells in zip(*filled, strict=True)]
+    return "\n".join([lines[0], "|" + " --- |" * len(filled), *lines[1:]])
