@@ -39,6 +39,9 @@ torture: $(STAMP)  ## hostile, broken and odd inputs under limits; prints what h
 gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-records
 	$(BIN)/python -m benchmarks.gpu
 
+study: $(STAMP)  ## tables and figure of studies/degradation from its records
+	$(BIN)/python -m benchmarks.degradation
+
 docs: $(STAMP)  ## the user guide and the reference, into site/; a broken link or anchor fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 

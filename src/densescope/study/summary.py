@@ -98,6 +98,8 @@ class StudySummary:
         series: one per run and labelled set.
         correlation: mean tau over the runs without a regularizer (over all where there are no
             others), beside the paper's; ``None`` without probes.
+        regularized: the same over the runs with one, which may raise a metric without making
+            patches better; ``None`` where there are none.
         answers: one per run.
         ways: mean regret over the same runs as ``correlation``, one per way to choose.
         held_out: ways chosen on all methods but one.
@@ -107,6 +109,7 @@ class StudySummary:
     rows: tuple[StudyRow, ...]
     series: tuple[RunSeries, ...]
     correlation: MeanCorrelation | None
+    regularized: MeanCorrelation | None
     answers: tuple[RunAnswer, ...]
     ways: tuple[WayAnswer, ...]
     held_out: tuple[HeldOutChoice, ...]
@@ -123,6 +126,7 @@ class StudySummary:
                 "held_out": [asdict(choice) for choice in self.held_out],
                 "missing": list(self.missing),
                 "correlation": None if self.correlation is None else self.correlation.to_json(),
+                "regularized": None if self.regularized is None else self.regularized.to_json(),
             }
         )
         return document
@@ -175,9 +179,8 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     return StudySummary(
         rows=tuple(rows),
         series=tuple(_series(run) for run in runs),
-        correlation=mean_correlation([run.judgement.correlation for run in plain if run.judgement])
-        if plain
-        else None,
+        correlation=_mean_tau(plain),
+        regularized=_mean_tau([run for run in judged if run not in plain]),
         answers=tuple(
             run_answer(
                 name, of_cell[0].table, {run.probe_set: run.probes for run in of_cell if run.probes}
@@ -188,6 +191,11 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
         held_out=held_out_choices(regrets),
         missing=tuple(cell.name for cell in spec.cells() if cell.name not in there),
     )
+
+
+def _mean_tau(runs: Sequence[_Run]) -> MeanCorrelation | None:
+    found = [run.judgement.correlation for run in runs if run.judgement is not None]
+    return mean_correlation(found) if found else None
 
 
 def _runs(cell: Cell, store: RunStore) -> list[_Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from densescope.correlation import MeanCorrelation
 from densescope.evaluation.measures import measure_of
 from densescope.study.spread import Spread
 from densescope.study.summary import PARTS, StudySummary
@@ -14,7 +15,8 @@ def markdown(summary: StudySummary) -> str:
     parts = {
         "Methods and arms": rows_table(summary),
         "Runs": runs_table(summary),
-        "Kendall's tau, mean over the runs without a regularizer": tau_table(summary),
+        "Kendall's tau, mean over the runs without a regularizer": tau_table(summary.correlation),
+        "Kendall's tau, mean over the runs with a regularizer": tau_table(summary.regularized),
         "Regret of a choice, mean over the same runs": ways_table(summary),
         "The best way on all methods but one, tried on that one": held_out_table(summary),
     }
@@ -91,11 +93,10 @@ def runs_table(summary: StudySummary) -> str:
     return _table(table) if sets else ""
 
 
-def tau_table(summary: StudySummary) -> str:
+def tau_table(found: MeanCorrelation | None) -> str:
     """Mean tau of each metric with each labelled set, with Student's interval over runs."""
-    if summary.correlation is None:
+    if found is None:
         return ""
-    found = summary.correlation
     head = ("metric", *found.datasets, "mean", "the paper's mean")
     table: list[Sequence[str]] = [head]
     for row in found.rows:
