@@ -84,9 +84,9 @@ class Cell:
                 f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
             )
             if named:
+                across = self.left + 8 + 80 * number
                 parts.append(
-                    f'<text x="{self.left + 8 + 96 * number}" y="{floor + 15}" style="fill:{color}">'
-                    f"{name}</text>"
+                    f'<text x="{across}" y="{floor + 15}" style="fill:{color}">{name}</text>'
                 )
         return "".join(parts)
 

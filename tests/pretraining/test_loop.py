@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from densescope.errors import CheckpointError, InputError
+from densescope.features.backbones import load_backbone
+from densescope.features.spec import BackboneSpec
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.recipe import AugmentationSettings
 from densescope.pretraining.recorder import Progress
@@ -161,6 +163,21 @@ def test_a_checkpoint_of_the_methods_own_code_begins_a_run_but_cannot_be_resumed
     assert same(*({n: part["student"][n] for n in backbone} for part in (ours, theirs)))
     assert not same(*({n: part["student"][n] for n in head} for part in (ours, theirs)))
     assert "backbones of checkpoint0000.pth" in ours[KEY]["settings"]
+
+
+def test_a_backbone_of_another_method_begins_a_run(tmp_path: Path) -> None:
+    first = pretrain(tiny("mae", steps=2), images(), tmp_path / "first")[0]
+    settings = tiny("dino", steps=1)
+    assert settings.recipe is not None
+    frozen = replace(settings, recipe=replace(settings.recipe, learning_rate=0.0))
+    start = Start(weights=first, weights_format="mae")
+    begun = pretrain(frozen, images(), tmp_path / "begun", start=start)[0]
+    spec = BackboneSpec()
+    ours, theirs = (load_backbone(path, spec).backbone for path in (begun, first))
+    assert same(ours.model.state_dict(), theirs.model.state_dict())
+    assert "backbone of checkpoint-0.pth (mae)" in content(begun)[KEY]["settings"]
+    with pytest.raises(InputError, match="--start-format mae names the format of a checkpoint"):
+        Start(weights_format="mae")
 
 
 def test_a_checkpoint_of_another_network_does_not_fit(tmp_path: Path) -> None:

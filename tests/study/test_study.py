@@ -16,14 +16,9 @@ from densescope.runs.store import RunStore
 from densescope.study.figure import write_figure
 from densescope.study.run import StudyEvent, run_study
 from densescope.study.spec import StudySpec, read_spec
-from densescope.study.summary import (
-    PARTS,
-    Spread,
-    StudyRow,
-    StudySummary,
-    markdown,
-    summarize,
-)
+from densescope.study.spread import Spread
+from densescope.study.summary import PARTS, StudyRow, StudySummary, summarize
+from densescope.study.tables import markdown, rows_table
 from tests.tiny_run import write_images
 
 SPEC = """
@@ -144,8 +139,11 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     assert effect.half == pytest.approx(12.706 * abs(changes[0] - changes[1]) / 2, rel=1e-3)
     assert found.missing == ()
     assert found.correlation is not None
+    assert [answer.run for answer in found.answers] == [cell.name for cell in spec.cells()]
+    assert "last" in {answer.way for answer in found.ways}
     text = markdown(found)
-    assert text.count("\n") == 5
+    assert rows_table(found).count("\n") == 5
+    assert "## Kendall's tau, mean over the runs with a regularizer" in text
     assert "| simsiam | dse | scenes-linear-image-size32 | 2 |" in text
     assert (
         "| DSE (lambda = 1) | separability | effective rank | effect on labels | effect on DSE"
@@ -166,7 +164,10 @@ def test_a_table_has_no_empty_columns() -> None:
         numbers=numbers,
         effect={},
     )
-    assert markdown(StudySummary((row,), (), None, ())).splitlines() == [
+    found = StudySummary((row,), (), None, None, (), (), (), ())
+    assert markdown(found).splitlines() == [
+        "## Methods and arms",
+        "",
         "| method | arm | runs | DSE (lambda = 1) | separability | effective rank |",
         "| --- | --- | --- | --- | --- | --- |",
         "| dino | plain | 1 | 0.250 | 0.250 | 0.250 |",
@@ -207,6 +208,13 @@ def test_a_study_may_grow_and_not_change(spec: StudySpec, done: Path) -> None:
         ),
         ('name = "dse"', 'name = ".hidden"', "an arm is named '.hidden', and its runs lie"),
         ('name = "dse"', "name = 3", r"\[\[arm\]\]: name cannot be 3"),
+        (
+            'name = "dse"',
+            'name = "dse"\nstart_run = "mae-plain"',
+            "begins from 'mae-plain', which is no run of this study",
+        ),
+        ('name = "dse"', 'name = "dse"\nmethods = ["mae"]', "the arm dse is for mae, which is not"),
+        ('name = "dse"', 'name = "dse"\nseeds = [7]', "the arm dse is for 7, which is not one"),
         ("steps = 4", 'steps = "4"', r"\[pretrain\]: steps cannot be '4'"),
         ("seeds = [0, 1]", 'seeds = ["a"]', r"\[study\]: seeds cannot be \('a',\)"),
         ("[score]\nimages", "score = 1\n[scored]\nimages", "unknown keys: scored|is not TOML"),

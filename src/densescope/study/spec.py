@@ -48,8 +48,7 @@ class Arm:
         set: changes of the recipe, ``key=value``.
         methods: trained this way; all of the study by default.
         seeds: of its runs; those of the study by default.
-        start_run: ``METHOD-ARM`` of another run of the study, whose backbone (of the same seed)
-            this one begins with.
+        start_run: ``METHOD-ARM`` of a run of the study with whose backbone (same seed) it begins.
         start_step: the first of its checkpoints with so many steps or more; 0: its last one.
     """
 
@@ -320,10 +319,8 @@ def _check(spec: StudySpec) -> None:
                 f"that begins by itself; there are {', '.join(sorted(first))}"
             )
     for arm in spec.arms:
-        for what, of_arm, of_study in (
-            ("methods", arm.methods, spec.methods),
-            ("seeds", arm.seeds, spec.seeds),
-        ):
+        both = (("methods", arm.methods, spec.methods), ("seeds", arm.seeds, spec.seeds))
+        for what, of_arm, of_study in both:
             unknown = sorted({*map(str, of_arm)} - {*map(str, of_study)})
             if unknown:
                 raise InputError(

@@ -1,0 +1,78 @@
+"""The study of degradation: what its page says follows from the records in the repository."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.degradation import figure, unpacked
+
+from densescope.correlation import MeanCorrelation
+from densescope.study.answers import held_out_choices
+from densescope.study.summary import StudySummary, summarize
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StudySummary]:
+    folder = tmp_path_factory.mktemp("degradation")
+    return {name: summarize(*unpacked(name, folder)) for name in ("explore", "spec")}
+
+
+def taus(correlation: MeanCorrelation | None, metric: str) -> list[float]:
+    assert correlation is not None
+    row = next(row for row in correlation.rows if row.number == metric)
+    return [row.cells[name].value for name in ("camvid", "folders")]
+
+
+def test_the_declines_are_those_of_the_page(found: dict[str, StudySummary]) -> None:
+    declined = {
+        answer.run
+        for summary in found.values()
+        for answer in summary.answers
+        if "decline" in answer.calls.values()
+    }
+    assert declined == {
+        "simsiam-constant-seed0",
+        "simsiam-from-mae-seed0",
+        "simsiam-from-mae-dse-1-seed1",
+        "simsiam-from-mae-dse-1-seed2",
+        "simsiam-from-mae-dse-0.1-seed1",
+    }
+
+
+def test_dse_follows_labels_in_young_runs_only(found: dict[str, StudySummary]) -> None:
+    young, late = found["explore"].correlation, found["spec"].correlation
+    assert taus(young, "released.dse_lambda_1") == pytest.approx([0.57, 0.69], abs=0.005)
+    assert taus(young, "released.dse") == pytest.approx([0.24, 0.27], abs=0.005)
+    assert taus(late, "released.dse_lambda_1") == pytest.approx([-0.20, -0.21], abs=0.005)
+    assert late is not None
+    intervals = [cell.interval for row in late.rows for cell in row.cells.values()]
+    assert all(low < 0 < high for low, high in filter(None, intervals))
+    destroyed = found["spec"].regularized
+    assert taus(destroyed, "token_cosine") == pytest.approx([-0.77, -0.74], abs=0.005)
+    assert taus(destroyed, "twonn") == pytest.approx([0.73, 0.80], abs=0.005)
+
+
+def test_the_alarm_came_where_the_page_says(found: dict[str, StudySummary]) -> None:
+    alarms = {
+        answer.run: answer.alarm_step
+        for summary in found.values()
+        for answer in summary.answers
+        if answer.alarm is not None
+    }
+    assert alarms == {
+        "simsiam-constant-seed0": 7,
+        "mae-constant-seed1": 91,
+        "mae-constant-seed2": 111,
+        "simsiam-from-mae-dse-0.1-seed1": 12,
+    }
+
+
+def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
+    drawn = figure(found)
+    assert drawn.count("<polyline") == 3 * 3 * 2
+    assert "nan" not in drawn
+
+
+def test_a_way_is_tried_on_a_method_it_was_not_chosen_on() -> None:
+    assert held_out_choices([("dino", []), ("mae", [])]) == ()
