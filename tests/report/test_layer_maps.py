@@ -10,7 +10,7 @@ import pytest
 from densescope.metrics import METRICS
 from densescope.records import ProbeRecord
 from densescope.report import build_report_data, render_report
-from densescope.report.data import FEW_LAYERS
+from densescope.report.data import FEW_LAYERS, MOST_COLUMNS
 from densescope.report.layers import MANY, SHADES, build_layer_maps, shade_css
 from densescope.selection import RunTable
 from densescope.selection.layers import compares_layers
@@ -149,3 +149,13 @@ def test_many_checkpoints_have_narrow_cells() -> None:
     many = layered(records(MANY + 1), depth=2)
     assert build_layer_maps(RunTable.of(many), 0.95).maps[0].is_dense
     assert not MAPS["dense_rankme"].is_dense
+
+
+def test_a_long_run_has_maps_of_some_checkpoints_the_pick_among_them() -> None:
+    rows = layered(records(MOST_COLUMNS + 30), depth=2)
+    selection = choose(rows)
+    data = build_report_data(rows, selection)
+    names = [name for name, _ in data.layers.maps[0].checkpoints]
+    assert len(names) <= MOST_COLUMNS
+    assert {selection.pick, selection.last} <= set(names)
+    assert data.layers.note == f"The maps show {len(names)} of {len(rows)} checkpoints."

@@ -26,6 +26,7 @@ FEW_LAYERS = 4  # whose numbers still fit into one table
 Group = tuple[str, tuple[tuple[str, str], ...]]
 
 MOST_SHOWN = 300  # checkpoints of a page
+MOST_COLUMNS = 60  # checkpoints of a map of layers
 
 
 @dataclass(frozen=True)
@@ -149,25 +150,30 @@ def build_report_data(
         alarm="" if alarm is None else alarm.sentence,
         by_dse=_by_dse(alarm, selection),
         go_back_to=alarm.back_to if alarm and selection and alarm.overrules(selection) else "",
-        layers=build_layer_maps(table, level),
+        layers=build_layer_maps(
+            table, level, _shown(table.records, selection, alternatives, MOST_COLUMNS)
+        ),
         count=len(table.records),
         across=(across_choices(table, layer=selection.layer) if selection else None) or "",
     )
 
 
 def _shown(
-    records: Sequence[ScoreRecord], selection: Selection | None, alternatives: Sequence[Selection]
+    records: Sequence[ScoreRecord],
+    selection: Selection | None,
+    alternatives: Sequence[Selection],
+    most: int = MOST_SHOWN,
 ) -> Sequence[ScoreRecord]:
     """All records, or of a long run those the page speaks of and others at equal distances.
 
     A page of thousands takes a browser many seconds; the choice is made from all of them.
     """
-    if len(records) <= MOST_SHOWN:
+    if len(records) <= most:
         return records
     named: set[str | None] = set()
     for chosen in filter(None, (selection, *alternatives)):
         named |= {chosen.pick, chosen.last, chosen.earliest_peak, *chosen.shortlist}
-    step = -(-len(records) // (MOST_SHOWN - len(named)))
+    step = -(-len(records) // (most - len(named)))
     return [record for i, record in enumerate(records) if i % step == 0 or record.name in named]
 
 

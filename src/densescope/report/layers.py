@@ -99,16 +99,22 @@ class LayerMaps:
     note: str = ""
 
 
-def build_layer_maps(table: RunTable, level: float) -> LayerMaps:
+def build_layer_maps(
+    table: RunTable, level: float, shown: Sequence[ScoreRecord] | None = None
+) -> LayerMaps:
     """A map for each set of probes and each metric of which several layers were measured.
 
     Args:
         table: of the run.
         level: confidence of the intervals.
+        shown: the checkpoints that have a column; all by default.
     """
     names = sorted(METRICS, key=lambda name: name != FIRST)
-    maps = [_of_probes(table, name) for name, records in table.probes.items() if records]
-    maps += [_of_metric(table, name, level) for name in names if compares_layers(METRICS[name])]
+    columns = [record for record in (shown or table.records) if record.status == "scored"]
+    maps = [_of_probes(table, name, columns) for name, held in table.probes.items() if held]
+    maps += [
+        _of_metric(table, name, level, columns) for name in names if compares_layers(METRICS[name])
+    ]
     left_out = {layer for r in table.scored for layer in layers_of_record(r)}
     left_out -= {layer for r in table.scored for layer in same_shape(r)}
     note = ""
@@ -118,6 +124,9 @@ def build_layer_maps(table: RunTable, level: float) -> LayerMaps:
             f"Without layers {listed}: their patch grid or width is not that of the last layer, "
             "and the metrics depend on both."
         )
+    if len(columns) < len(table.scored):
+        part = f"The maps show {len(columns)} of {len(table.scored)} checkpoints."
+        note = f"{part} {note}".strip()
     return LayerMaps(tuple(one for one in maps if one is not None), note)
 
 
@@ -132,16 +141,18 @@ def shade_css() -> str:
     return "\n".join(rules)
 
 
-def _of_metric(table: RunTable, name: str, level: float) -> LayerMap | None:
+def _of_metric(
+    table: RunTable, name: str, level: float, shown: Sequence[ScoreRecord]
+) -> LayerMap | None:
     metric = METRICS[name]
     columns = {layer: table.column(name, layer).series for layer in table.layers}
     values = {
         record.name: {
-            layer: shown
+            layer: value
             for layer in same_shape(record)
-            if (shown := ShownValue.of(columns[layer].get(record.name), level)) is not None
+            if (value := ShownValue.of(columns[layer].get(record.name), level)) is not None
         }
-        for record in table.scored
+        for record in shown
     }
     title = metric.short[:1].upper() + metric.short[1:]
     if "." in name:
@@ -150,15 +161,18 @@ def _of_metric(table: RunTable, name: str, level: float) -> LayerMap | None:
         name,
         f"{title} ({metric.unit})",
         f"{metric.summary} {metric.direction}",
-        table.scored,
+        shown,
         values,
         table.layer_gaps(name),
         metric.badness,
     )
 
 
-def _of_probes(table: RunTable, name: str) -> LayerMap | None:
-    records = table.probes[name]
+def _of_probes(table: RunTable, name: str, shown: Sequence[ScoreRecord]) -> LayerMap | None:
+    kept = {record.name for record in shown}
+    records = [record for record in table.probes[name] if record.name in kept]
+    if not records:
+        return None
     measure = measure_of(records[0].measure)
     values = {
         record.name: {
@@ -192,7 +206,7 @@ def _map(
     scale: float = 1.0,
 ) -> LayerMap | None:
     """``None`` where no checkpoint has two layers."""
-    if not gaps:
+    if not any(record.name in gaps for record in records):
         return None
     shown = [record for record in records if values[record.name]]
     flat = [v for row in values.values() for v in row.values() if v.finite]
