@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,11 @@ def test_probe_and_correlate(swept: Path, tmp_path: Path) -> None:
         in correlated.stdout
     )
     assert "a probe on every checkpoint" in correlated.stdout
+    assert "DSE pick (released, shrunk lambda)" in correlated.stdout
+    assert re.search(
+        r"scores, (The pick depends on the|All 3 definitions of DSE and all 3 rules for lambda)",
+        correlated.stdout,
+    )
     assert "mean Kendall" not in correlated.stdout
     shutil.copytree(scores, tmp_path / "again")
     several = densescope("correlate", scores, tmp_path / "again")

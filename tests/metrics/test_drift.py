@@ -93,6 +93,21 @@ def test_another_width_is_fine_and_a_rotation_changes_nothing() -> None:
     assert gram_drift(cosine(rows), cosine(rows)).value == 0
 
 
+def test_half_precision_adds_less_than_a_ten_millionth() -> None:
+    rows = features(0) + 300  # cosines near 1, where half precision is coarsest
+    noise = torch.randn(rows.shape, generator=seeded(7))
+    near = rows + 0.5 * noise
+    block = torch.arange(128) // 8
+    pair = [pair_cosines(x, block, 256, seed=0) for x in (rows, near)]
+    exact = (pair[0] - pair[1]).double().square().mean().item()
+    assert exact < 1e-7
+    assert gram_drift(cosine(near), cosine(rows)).value == pytest.approx(exact, abs=1e-7)
+    spread = [features(seed) for seed in (0, 1)]
+    pair = [pair_cosines(x, block, 256, seed=0) for x in spread]
+    exact = (pair[0] - pair[1]).double().square().mean().item()
+    assert gram_drift(cosine(spread[1]), cosine(spread[0])).value == pytest.approx(exact, abs=1e-5)
+
+
 def test_other_pairs_and_missing_pairs_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         gram_drift(cosine(features(0, patches=25)), cosine(features(0)), "late.pth")

@@ -86,7 +86,8 @@ RIVAL_METRICS = (
         "checkpoint and a reference on the same images, over 4,096 pairs of patches that are drawn "
         "once for the run: the squared difference of the off-diagonal entries of their Gram "
         "matrices. The reference is the first scored checkpoint; select --drift-from takes the "
-        "pick, another checkpoint or a record of another run. From 0 to 4.",
+        "pick, another checkpoint or a record of another run. From 0 to 4. Cosines are kept in "
+        "half precision, so values up to 1e-7 are rounding.",
         "It says how far, not whether for the better: from the first checkpoint it grows in every "
         "training that learns. The sample of pairs gives it an error of 2 to 3 % of its value, "
         "which is part of its interval.",
