@@ -68,8 +68,6 @@ def attempt(row: Row) -> Outcome:
         folder = Path(scratch) / "input"
         folder.mkdir()
         ran = _forked(row, Path(scratch))
-        if "unmade" in ran.result:
-            raise RuntimeError(f"{row.name} cannot be made: {ran.result['unmade']}")
         known = {key: value for key, value in ran.result.items() if key in asdict(Outcome())}
         outcome = Outcome(**known, seconds=ran.seconds)
         if sentinel(folder).exists():
@@ -79,6 +77,8 @@ def attempt(row: Row) -> Outcome:
 
 
 def _judged(row: Row, outcome: Outcome, ran: _Ended) -> tuple[str, str]:
+    if "unmade" in ran.result:
+        return "wrong answer", f"it cannot be made: {ran.result['unmade']}"
     events = [event for event in outcome.events if not event.startswith(row.allows or ("\0",))]
     said = outcome.text + outcome.error
     if events:

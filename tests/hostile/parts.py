@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from tests.hostile.row import Row
 
 PARTS = {
-    "checkpoints": "tests.hostile.checkpoints",
+    "bombs": "tests.hostile.bombs",
+    "code": "tests.hostile.code",
+    "damage": "tests.hostile.damage",
+    "weights": "tests.hostile.weights",
+    "texts": "tests.hostile.texts",
     "images": "tests.hostile.image_files",
     "places": "tests.hostile.image_places",
     "shards": "tests.hostile.shards",

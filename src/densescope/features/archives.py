@@ -18,7 +18,7 @@ from densescope.features.unpickling import Unpickler
 
 _HEADER = 30  # bytes of a zip member's own header before its name
 _CHUNK = 1 << 22
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # of a number in the first pickle
 Content = tuple[Any, tuple[str, ...]]
 
 
@@ -154,13 +154,14 @@ def read_legacy(path: Path) -> Content:
         swapped = order[0] != sys.byteorder
         return storages.setdefault(key, Storage(dtype, length, bytes_at, swapped))
 
-    unpickler = Unpickler(stream, TORCH_ANSWERS, lambda saved: storage_of(saved, make))
-    magic, _, machine = (unpickler.load() for _ in range(3))
-    if magic != _LEGACY_MAGIC:
+    if _LEGACY_MAGIC not in stream.read(64):
         raise CheckpointError(
             f"{path} is a pickle, but not one that torch.save wrote: save the state_dict with "
             "torch.save"
         )
+    stream.seek(0)
+    unpickler = Unpickler(stream, TORCH_ANSWERS, lambda saved: storage_of(saved, make))
+    _, _, machine = (unpickler.load() for _ in range(3))
     if isinstance(machine, dict) and machine.get("little_endian") is False:
         order[0] = "big"
     content, keys = unpickler.load(), unpickler.load()

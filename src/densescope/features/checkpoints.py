@@ -151,6 +151,8 @@ def _kind(path: Path) -> str:
         )
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file, but a pipe, a socket or a device: copy it")
     try:
         with opened(path) as stream:
             head = stream.read(512)
