@@ -196,6 +196,6 @@ ROWS = (
     Row("zeros", written(bytes(100_000)), refused("neither a torch.save")),
     Row("a signature alone", written(b"PK\x03\x04"), refused("cut off or damaged")),
     Row("a zip file of nothing", written(b"PK\x05\x06" + bytes(18)), refused("neither a torch")),
-    Row("a pickle's first byte", written(b"\x80"), refused("pickle is damaged")),
+    Row("a pickle's first byte", written(b"\x80"), refused("not one that torch.save")),
     Row("a pickle of another kind", written(b"\x80\x02N."), refused("not one that torch.save|end")),
 )

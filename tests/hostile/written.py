@@ -35,7 +35,7 @@ def number(value: int) -> bytes:
 
 def named(module: str, name: str) -> bytes:
     """GLOBAL."""
-    return b"c" + f"{module}\n{name}\n".encode()
+    return b"c" + f"{module}\n{name}\n".encode("utf-8", "surrogatepass")
 
 
 def call(module: str, name: str, *arguments: bytes) -> bytes:
