@@ -35,6 +35,7 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 
 torture: $(STAMP)  ## hostile, broken and odd inputs under limits; prints what happened
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.hostile.kills
 
 gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-records
 	$(BIN)/python -m benchmarks.gpu

@@ -65,6 +65,7 @@ class DiskError(DensescopeError, OSError):
         return error
 
 
+_LONGEST_PATH = 1000  # characters in a sentence
 _FULL = "free some space, or name a place on another disk; what was finished is kept"
 _CURES = {
     errno.ENOSPC: ("the disk is full", _FULL),
@@ -97,5 +98,5 @@ def system_refusal(cause: OSError, path: object = None) -> str:
     reason, cure = known or (cause.strerror or str(cause), "check the path and the file system")
     place = path if path is not None else cause.filename
     text = os.fsdecode(place) if isinstance(place, str | bytes | os.PathLike) else place
-    where = "a file" if text is None else text
+    where = "a file" if text is None else shown(text, _LONGEST_PATH)
     return f"cannot read or write {where}: {reason}. {cure[0].upper()}{cure[1:]}"

@@ -20,6 +20,7 @@ SCHEMA = 2
 PROBE_SCHEMA = 1
 MOST_BYTES = 1 << 26  # of a document
 MOST_STEP = 1 << 53
+MOST_NAME = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,8 @@ _KINDS: dict[str, Any] = {
 def _check_kinds(document: Mapping[str, Any], statuses: Sequence[str]) -> None:
     """Raise where a field that score and probe records share is of another kind."""
     kinds(document, _KINDS)
-    if not document["name"] or abs(document["step"]) > MOST_STEP:
-        raise ValueError(f"name {document['name']!r}, step {document['step']}")
+    if not 0 < len(document["name"]) <= MOST_NAME or abs(document["step"]) > MOST_STEP:
+        raise ValueError(f"name {document['name']!r:.100}, step {document['step']!r:.100}")
     if document["status"] not in statuses:
         raise ValueError(f"status {document['status']!r}")
     if document["status"] == "failed" and document["error"] is None:

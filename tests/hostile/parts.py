@@ -17,6 +17,8 @@ PARTS = {
     "places": "tests.hostile.image_places",
     "shards": "tests.hostile.shards",
     "image sets": "tests.hostile.image_sets",
+    "records": "tests.hostile.stored",
+    "settings": "tests.hostile.settings",
 }
 
 

@@ -35,10 +35,10 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        from densescope.cli.failures import REFUSED
+        from densescope.cli.failures import REFUSED, complain
 
         place = "standard output" if _drops_output() else error.filename
-        print(f"densescope: {system_refusal(error, place)}", file=sys.stderr)
+        complain(system_refusal(error, place))
         sys.exit(REFUSED)
 
 
