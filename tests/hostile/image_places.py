@@ -85,6 +85,8 @@ PLACES = {
         refused("holds 1 image: at least 2 are needed"),
     ),
     "nothing there": (lambda f: f / "gone", refused("does not exist")),
+    "a path of 5,000 letters": (lambda f: f / ("x" * 5_000), refused("too long|does not exist")),
+    "a path with a null": (lambda f: f / "a\0b", refused("does not exist|null")),
     "a file, not a folder": (
         lambda f: write_images(f / "i", 1) / "000.png",
         refused("is one file"),
