@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BESIDE = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "benchmarks/results/README.md": "measurements/index.md",
     "benchmarks/results/*": "measurements/{name}",
