@@ -136,6 +136,9 @@ def test_the_numbers_of_two_clusters_on_paper() -> None:
     shares = np.array([10, 1]) / 11
     expected = np.exp(-(shares * np.log(shares)).sum())
     assert found.effective_rank.item() == pytest.approx(expected)
+    # a cluster without patches has no centroid to be near to
+    gap = replace(chosen, local_labels=2 * labels, local_clusters=3)
+    assert structure_of(image.repeat(2, 1, 1), gap, "pooled").inter == found.inter
 
 
 def test_an_image_of_one_class_has_nothing_apart() -> None:
