@@ -1,11 +1,11 @@
-"""The whole story on images the package makes itself: pretrain, sweep, select, report, probe."""
+"""The whole story on images the package draws: a run gets better, then worse, and what is seen."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,31 +13,51 @@ from typing import Any
 
 from torch import nn
 
-from densescope.errors import InputError
-from densescope.evaluation.probes import LinearResult, linear_probe
+from densescope.errors import InputError, RecordError
+from densescope.evaluation.probes import run_protocol
 from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
-from densescope.evaluation.uncertainty import ProbedImages, paired_difference
-from densescope.features.backbones import load_backbone
-from densescope.features.extraction import extract
+from densescope.evaluation.uncertainty import ProbedImages, paired_difference, probed_images
 from densescope.features.live import live_backbone
-from densescope.features.protocol import Backbone
 from densescope.features.spec import BackboneSpec
 from densescope.files import make_folder
 from densescope.metrics import ScoreSettings
 from densescope.pretraining.learner import Learner
-from densescope.pretraining.learners.dino import SMALL_DINO
-from densescope.pretraining.settings import PretrainSettings
+from densescope.pretraining.learners.mae import METHOD as MAE
+from densescope.pretraining.settings import BackboneSettings, PretrainSettings
 from densescope.pretraining.trainer import Progress, pretrain
+from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.run import report_run
+from densescope.runs.labels import LabelledData
+from densescope.runs.probe import ProbeRequest, probe_run
 from densescope.runs.sweep import SweepEvent, sweep
-from densescope.selection import RunTable, Selection
+from densescope.selection import Alarm, RunTable, Selection, find_alarm
 
 MARK = "densescope-demo.txt"
+UNTRAINED = "the network before training"
+START_RATE, FINAL_RATE = 4e-3, 6e-2
+ABOUT = (
+    f"The run: a masked autoencoder whose learning rate rises on purpose from {START_RATE:g} to "
+    f"{FINAL_RATE:g}, so that its features first get better and then break."
+)
+
+
+def _rising_rate() -> PretrainSettings:
+    """A masked autoencoder whose learning rate grows fifteenfold, until training breaks."""
+    return PretrainSettings(
+        method="mae",
+        recipe=replace(MAE.small, learning_rate=START_RATE, final_learning_rate=FINAL_RATE),
+        backbone=BackboneSettings(
+            options={"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}
+        ),
+        steps=640,
+        checkpoint_every=40,
+        batch_size=32,
+    )
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo; the defaults take under five minutes on two cores, even beside other work.
+    """Sizes of the demo; the defaults take under five minutes on two idle cores.
 
     Attributes:
         train_images: scenes the backbone is pretrained on.
@@ -51,16 +71,22 @@ class DemoSettings:
     train_images: int = 2000
     score_images: int = 256
     probe_images: tuple[int, int] = (400, 200)
-    pretrain: PretrainSettings = field(
-        default_factory=lambda: PretrainSettings(
-            recipe=replace(SMALL_DINO, local_size=32),
-            steps=264,
-            checkpoint_every=12,
-            batch_size=32,
-        )
-    )
+    pretrain: PretrainSettings = field(default_factory=_rising_rate)
     score: ScoreSettings = field(default_factory=lambda: ScoreSettings(lidar_images=64))
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Warned:
+    """The alarm that a watch of the run would have raised first.
+
+    Attributes:
+        alarm: what it says.
+        at: the checkpoint after which it is raised.
+    """
+
+    alarm: Alarm
+    at: str
 
 
 @dataclass(frozen=True)
@@ -69,17 +95,34 @@ class DemoResult:
 
     Attributes:
         selection: the choice among its checkpoints.
+        warned: the first alarm, or ``None``.
         report: the HTML file.
-        probes: checkpoint name -> probe, for the pick and the last checkpoint.
-        untrained: the same probe on the network as it was before training.
+        probes: checkpoint name -> what the probe read on the test scenes, in order of step.
+        untrained: the same of the network as it was before training.
         seconds: wall time per stage.
     """
 
     selection: Selection
+    warned: Warned | None
     report: Path
-    probes: dict[str, LinearResult]
-    untrained: LinearResult
-    seconds: dict[str, float]
+    probes: Mapping[str, ProbedImages]
+    untrained: ProbedImages
+    seconds: Mapping[str, float]
+
+    @property
+    def pick(self) -> ProbedImages:
+        """The probe of the checkpoint that DSE picks."""
+        return self.probes[str(self.selection.pick)]
+
+    @property
+    def last(self) -> ProbedImages:
+        """The probe of the last checkpoint."""
+        return self.probes[self.selection.last]
+
+    @property
+    def best(self) -> str:
+        """The checkpoint that labels prefer."""
+        return max(self.probes, key=lambda name: mean_iou(self.probes[name]))
 
 
 def run_demo(
@@ -90,17 +133,17 @@ def run_demo(
     on_step: Callable[[Progress], None] | None = None,
     on_event: Callable[[SweepEvent], None] | None = None,
 ) -> DemoResult:
-    """Pretrain a small ViT with DINO on procedural scenes, then do what a user would do.
+    """Pretrain a small ViT on procedural scenes, then do what a user would do.
 
     Args:
         output: folder for everything; one that an earlier demo made is emptied first.
         settings: sizes.
         say: takes a line of text per stage.
         on_step: called after every training step.
-        on_event: called with every event of the sweep.
+        on_event: called with every event of the sweep and of the probing.
 
     Returns:
-        The choice, the report's path, and what a probe with labels says of it.
+        The choice, the alarm, the report's path, and what a probe with labels says of them.
 
     Raises:
         InputError: the folder holds something that is not a demo's, or lightly is missing.
@@ -113,19 +156,21 @@ def run_demo(
     scenes = make_scenes(settings.train_images, size=size, seed=settings.seed)
     others = make_scenes(settings.score_images, size=size, seed=settings.seed + 1)
     save_scenes(others, folder / "scenes")
+    labelled = LabelledData("scenes", folder / "labelled")
+    _save_halves(settings, labelled.root)
     say(f"made {len(scenes) + len(others)} scenes of {size} pixels ({clock('scenes')})")
 
     run = folder / "run"
     before = _Before()
     files = pretrain(settings.pretrain, scenes.images, run, on_step, callbacks=[before])
-    say(f"pretrained with DINO: {len(files)} checkpoints in {run} ({clock('pretraining')})")
+    method = settings.pretrain.method
+    say(f"pretrained with {method}: {len(files)} checkpoints in {run} ({clock('pretraining')})")
 
     scores = folder / "scores"
     shape = settings.pretrain.backbone
-    spec = BackboneSpec("dino", shape.architecture, shape.loader_options)
     records = sweep(
         run,
-        spec,
+        BackboneSpec(method, shape.architecture, shape.loader_options),
         images=folder / "scenes" / "images",
         output=scores,
         images_count=settings.score_images,
@@ -133,53 +178,103 @@ def run_demo(
         on_event=on_event,
     )
     say(f"scored {len(records)} checkpoints without labels ({clock('sweep')})")
-    selection = RunTable.of(records).selection()
+
+    request = ProbeRequest(image_size=size)
+    probed = probe_run(scores, labelled, request, on_event=on_event)
+    fresh = run_protocol(
+        request.protocol,
+        live_backbone(before.network, image_size=size),
+        labelled.open("segmentation"),
+        changes=request.changes,
+    )
+    say(f"probed them and {UNTRAINED} with labels ({clock('probe')})")
     report = report_run(scores)
     say(f"wrote {report} ({clock('report')})")
-
-    labelled = make_scenes(sum(settings.probe_images), size=size, seed=settings.seed + 2)
-    names = dict.fromkeys((str(selection.pick), selection.last))
-    probes = {
-        name: _probe(load_backbone(run / name, spec).backbone, labelled, settings) for name in names
-    }
-    fresh = live_backbone(before.network, image_size=size)
-    untrained = _probe(fresh, labelled, settings)
-    say(f"probed the pick and the last checkpoint with labels ({clock('probe')})")
-    return DemoResult(selection, report, probes, untrained, clock.seconds)
+    return DemoResult(
+        RunTable.of(records).selection(),
+        first_alarm(records),
+        report,
+        {record.name: _images_of(record) for record in probed},
+        ProbedImages.from_json(fresh.images),
+        clock.seconds,
+    )
 
 
-def probe_sentences(result: DemoResult) -> list[str]:
-    """What the probe says of the pick and of the last checkpoint, whatever it says."""
+def first_alarm(records: Sequence[ScoreRecord]) -> Warned | None:
+    """The alarm that a watch would have raised first, had it seen the checkpoints one by one."""
+    for seen in range(1, len(records) + 1):
+        alarm = find_alarm(records[:seen])
+        if alarm is not None:
+            return Warned(alarm, records[seen - 1].name)
+    return None
+
+
+def mean_iou(probe: ProbedImages) -> float:
+    """Of all test images, a fraction; mean over the seeds."""
+    return sum(counts.mean_iou for counts in probe.counts) / len(probe.counts)
+
+
+def label_sentences(result: DemoResult) -> list[str]:
+    """What the labels say of the untrained network, the pick, the best and the last checkpoint."""
     selection = result.selection
-    lines = []
-    for role, name in (("pick", str(selection.pick)), ("last", selection.last)):
-        lines.append(f"{role:>5} {name}: {_miou(result.probes[name])}")
-    lines.append(f"the network before training: {_miou(result.untrained)}")
-    if result.probes[str(selection.pick)].mean_iou <= result.untrained.mean_iou:
-        lines.append(
-            "The probe reads no more from the pick than from the untrained network: so short a "
-            "training shows the commands, not good features."
-        )
-    if selection.pick == selection.last:
-        return [*lines, "The pick is the last checkpoint: this short run shows no degradation."]
-    pick, last = result.probes[str(selection.pick)], result.probes[selection.last]
-    gain = 100 * (pick.mean_iou - last.mean_iou)
-    images, noise = len(pick.counts), 200 * _error(pick, last)
-    if abs(gain) <= noise:
-        return [*lines, f"They differ by {gain:+.1f}, within the noise of {images} test images."]
-    word = "better" if gain > 0 else "worse"
-    return [
-        *lines,
-        f"With labels the pick is {word} than the last checkpoint by {abs(gain):.1f} points, "
-        f"beyond the noise of {images} test images (± {noise:.1f}).",
-    ]
+    named = {"pick": str(selection.pick), "best": result.best, "last": selection.last}
+    lines = [f"{UNTRAINED}: {_percent(result.untrained)}"]
+    lines += [f"{role:>5} {name}: {_percent(result.probes[name])}" for role, name in named.items()]
+    pick = f"the pick {selection.pick}"
+    lines.append(_difference(pick, result.pick, UNTRAINED, result.untrained))
+    if selection.pick != selection.last:
+        last = f"the last checkpoint {selection.last}"
+        lines.append(_difference(pick, result.pick, last, result.last))
+    return lines
 
 
-def _error(first: LinearResult, second: LinearResult) -> float:
-    """Standard error of the difference, over the test images, which are scenes of their own."""
-    names = tuple(map(str, range(len(first.counts))))
-    probes = [ProbedImages(names, names, (), (result.counts,)) for result in (first, second)]
-    return paired_difference(probes[:1], probes[1:]).error or 0.0
+def shortfalls(result: DemoResult) -> list[str]:
+    """What the demo does not show and should: nothing, if all is well.
+
+    The pick must be better than the untrained network and than the last checkpoint, both by more
+    than the noise of the test images.
+    """
+    selection = result.selection
+    if selection.pick is None:
+        return ["no checkpoint was picked"]
+    missing = []
+    for name, other in ((UNTRAINED, result.untrained), ("the last checkpoint", result.last)):
+        interval = paired_difference([other], [result.pick]).interval
+        if interval is None or interval[0] <= 0:
+            missing.append(f"the pick {selection.pick} is not better than {name} beyond noise")
+    if result.warned is None:
+        missing.append("no alarm was raised")
+    return missing
+
+
+def _difference(first: str, a: ProbedImages, second: str, b: ProbedImages) -> str:
+    found = paired_difference([b], [a])
+    points = f"{100 * found.value:+.1f} points"
+    if found.interval is not None:
+        points += f" [{100 * found.interval[0]:+.1f}, {100 * found.interval[1]:+.1f}]"
+    return f"{first} against {second}: {points}"
+
+
+def _percent(probe: ProbedImages) -> str:
+    return f"{100 * mean_iou(probe):.1f} % mIoU"
+
+
+def _images_of(record: ProbeRecord) -> ProbedImages:
+    found = probed_images(record)
+    if found is None:
+        raise RecordError(f"{record.name} could not be probed: {record.error}")
+    return found
+
+
+def _save_halves(settings: DemoSettings, root: Path) -> None:
+    made = make_scenes(
+        sum(settings.probe_images),
+        size=settings.pretrain.backbone.image_size,
+        seed=settings.seed + 2,
+    )
+    train = settings.probe_images[0]
+    for split, here in (("train", slice(None, train)), ("test", slice(train, None))):
+        save_scenes(Scenes(made.images[here], made.labels[here], made.classes), root / split)
 
 
 class _Before:
@@ -196,24 +291,6 @@ class _Before:
 
     def on_checkpoint(self, learner: Learner[Any], progress: Progress) -> None:
         """Nothing."""
-
-
-def _miou(probe: LinearResult) -> str:
-    return f"{100 * probe.mean_iou:.1f} mIoU"
-
-
-def _probe(backbone: Backbone, labelled: Scenes, settings: DemoSettings) -> LinearResult:
-    features = extract(backbone, labelled.images, device=settings.pretrain.device)
-    train = settings.probe_images[0]
-    (patches,) = features.patches
-    return linear_probe(
-        patches[:train],
-        labelled.labels[:train],
-        patches[train:],
-        labelled.labels[train:],
-        classes=labelled.classes,
-        grid=features.grid,
-    )
 
 
 def _own_folder(folder: Path) -> Path:

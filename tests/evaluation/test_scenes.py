@@ -1,4 +1,4 @@
-"""Procedural scenes: deterministic, varied, and not to be solved by color."""
+"""Procedural scenes: deterministic, varied, and with much to learn that color does not tell."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.scenes import (
+    NETWORK,
+    POOLED,
+    RAW,
+    Labelled,
+    Pretraining,
+    labelled_scenes,
+    pretrained,
+    train_with_labels,
+    untrained,
+)
 from PIL import Image
 
 from densescope.errors import InputError
-from densescope.evaluation.scenes import PARTS, Scenes, make_scenes, save_scenes
+from densescope.evaluation.scenes import TEXTURES, Scenes, make_scenes, save_scenes
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +34,7 @@ def test_shapes_types_and_classes(scenes: Scenes) -> None:
     assert scenes.labels.shape == (128, 64, 64)
     assert scenes.images.dtype == scenes.labels.dtype == torch.uint8
     assert len(scenes) == 128
-    assert scenes.classes == tuple(part.name for part in PARTS)
+    assert scenes.classes == tuple(texture.name for texture in TEXTURES)
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone(scenes: Scenes) -> None:
@@ -55,17 +66,38 @@ def test_pictures_are_neither_dark_nor_burnt_out(scenes: Scenes) -> None:
     assert pixels.flatten(1).std(1).min() > 5
 
 
-def test_color_alone_tells_little() -> None:
-    """The nearest of 1,500 colored pixels of other scenes, against the most frequent class."""
-    scenes = make_scenes(384, size=32, seed=1)
-    colors = scenes.images.permute(0, 2, 3, 1).reshape(-1, 3).float()
-    labels = scenes.labels.flatten().long()
-    chosen = torch.randperm(len(colors), generator=torch.Generator().manual_seed(0))
-    known, asked = chosen[:1500], chosen[1500:4500]
-    nearest = torch.cdist(colors[asked], colors[known]).topk(15, largest=False).indices
-    voted = labels[known][nearest].mode(1).values
-    balanced = torch.stack([(voted == c)[labels[asked] == c].float().mean() for c in range(8)])
-    assert balanced.mean() < 0.3
+@pytest.fixture(scope="module")
+def data() -> Labelled:
+    return labelled_scenes(160, 80)
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_colors_and_places_alone_tell_little(data: Labelled, name: str) -> None:
+    assert data.miou(RAW[name](data.scenes.images)) < 40
+
+
+def test_an_untrained_network_tells_little(data: Labelled) -> None:
+    assert data.miou_of(untrained(NETWORK).model) < 35
+
+
+@pytest.mark.slow
+def test_much_can_be_learned_with_labels(data: Labelled) -> None:
+    encoder = train_with_labels(make_scenes(1000, size=64, seed=1), steps=150)
+    assert data.miou_of(encoder.model) > 55
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "run",
+    [
+        Pretraining("mae", NETWORK, 150, ("learning_rate=2e-3",)),
+        Pretraining("vicreg", POOLED, 60),
+    ],
+    ids=lambda run: run.method,
+)
+def test_a_few_seconds_without_labels_gain_much(data: Labelled, run: Pretraining) -> None:
+    seen = pretrained(run, make_scenes(1000, size=64, seed=1), data).seen
+    assert seen[-1][2] > seen[0][2] + 8
 
 
 @pytest.mark.parametrize("size", [16, 40, 96])
@@ -85,5 +117,5 @@ def test_saved_scenes_come_back(scenes: Scenes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(0, 64), (1, 8)])
 def test_too_few_or_too_small(count: int, size: int) -> None:
-    with pytest.raises(InputError, match=f"cannot paint {count} scenes of {size} pixels"):
+    with pytest.raises(InputError, match=f"cannot draw {count} scenes of {size} pixels"):
         make_scenes(count, size=size, seed=0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
 from densescope.cli import headings as h
+from densescope.cli.failures import REFUSED
 from densescope.cli.parsing import ConfigOption, file, option
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import selection_table
@@ -17,21 +19,22 @@ def demo(
     output: Annotated[Path, file("Folder for everything; it is emptied first.", h.MAIN)] = Path(
         "demo"
     ),
-    steps: Annotated[int, option("Optimizer steps of the training.", h.MAIN, least=48)] = 264,
+    steps: Annotated[int, option("Optimizer steps of the training.", h.MAIN, least=48)] = 640,
     seed: Annotated[int, option("Seed of the images, the training and the scores.", h.MAIN)] = 0,
     config: ConfigOption = None,
-) -> None:
-    """Pretrain, sweep, select, report and probe on images the package makes itself."""
+) -> int:
+    """Pretrain, sweep, select, probe and report on images the package draws."""
     from dataclasses import replace
 
     from densescope.cli.progress import SweepProgress, TrainingProgress
-    from densescope.demo import DemoSettings, probe_sentences, run_demo
+    from densescope.demo import ABOUT, DemoSettings, label_sentences, run_demo, shortfalls
     from densescope.runs.environment import choose_thread_count
 
     console = make_console()
     console.print(f"working with {choose_thread_count()} thread(s)")
+    console.print(ABOUT)
     default = DemoSettings()
-    every = max(steps // 22, 1)
+    every = max(steps // CHECKPOINTS, 1)
     settings = replace(
         default,
         seed=seed,
@@ -48,10 +51,19 @@ def demo(
         )
     console.print(selection_table(result.selection))
     console.print(result.selection.verdict)
-    console.print("\nWith labels, a linear probe on 200 other scenes:")
-    for line in probe_sentences(result):
+    if result.warned is not None:
+        console.print(f"\nALARM after {result.warned.at}: {result.warned.alarm.sentence}")
+    console.print(f"\nWith labels, a linear probe on {len(result.untrained.names)} other scenes:")
+    for line in label_sentences(result):
         console.print(line)
     folder = quote(str(result.report.parent))
     total = sum(result.seconds.values())
     console.print(f"\n{total:.0f} s in all. Open {result.report} in a browser.")
     console.print(f"The same by hand: densescope select {folder}; densescope report {folder}")
+    missing = shortfalls(result)
+    for sentence in missing:
+        print(f"densescope: the demo failed: {sentence}", file=sys.stderr)
+    return REFUSED if missing else 0
+
+
+CHECKPOINTS = 16

@@ -15,98 +15,116 @@ from torch import Tensor
 from densescope.errors import InputError
 from densescope.files import make_folder
 
+CHUNK = 64  # scenes that are drawn at once
+REGIONS = 3  # of a scene, each of another class
+DARK, LIGHT = (0.0, 0.1, 0.25), (1.0, 0.9, 0.75)  # the same two colors in all scenes
+SENSOR_NOISE = 0.03  # standard deviation
+
 
 class Canvas:
-    """Images and pixel labels of ``scenes`` scenes; nearer things cover farther ones.
+    """Coordinates and random numbers of ``CHUNK`` scenes that are drawn together.
 
-    Masks, tones and numbers of a part are ``scenes rows columns``, or ``scenes 1 1`` where one
-    number per scene is enough. Coordinates run from 0 to 1, rightwards and downwards.
+    Coordinates run from 0 to 1, rightwards and downwards.
     """
 
-    def __init__(self, scenes: int, size: int, generator: torch.Generator) -> None:
-        self.scenes = scenes
+    def __init__(self, size: int, generator: torch.Generator) -> None:
         self.size = size
         self.generator = generator
         steps = (torch.arange(size) + 0.5) / size
         self.x = steps.view(1, 1, size)
         self.y = steps.view(1, size, 1)
-        self.image = torch.zeros(scenes, 3, size, size)
-        self.labels = torch.zeros(scenes, size, size, dtype=torch.uint8)
-        self.nearness = torch.full((scenes, size, size), -math.inf)
-        # Where the ground begins: a tilted, wavy line; above the picture in one scene of seven.
-        height = self.uniform(0.12, 0.75) - self.happens(1 / 7) * 1.0
-        wave = self.uniform(0, 0.05) * torch.sin(
-            2 * math.pi * (self.uniform(0.5, 2.5) * self.x + self.uniform(0, 1))
-        )
-        self.horizon = height + self.uniform(-0.15, 0.15) * (self.x - 0.5) + wave
-        self.height = height
 
     def uniform(self, low: float, high: float) -> Tensor:
         """One number per scene."""
-        return low + (high - low) * torch.rand(self.scenes, 1, 1, generator=self.generator)
+        return low + (high - low) * torch.rand(CHUNK, 1, 1, generator=self.generator)
 
-    def happens(self, probability: float) -> Tensor:
-        """One boolean per scene."""
-        return self.uniform(0, 1) < probability
+    def hills(self, cells: int) -> Tensor:
+        """Smooth noise from -1 to 1 with that many cells along a side."""
+        coarse = torch.rand(CHUNK, 1, cells + 1, cells + 1, generator=self.generator) * 2 - 1
+        shape = (self.size, self.size)
+        return F.interpolate(coarse, shape, mode="bilinear", align_corners=True)[:, 0]
 
-    def noise(self, rows: int, columns: int | None = None) -> Tensor:
-        """Random hills of about that many rows and columns, from -1 to 1."""
-        shape = (self.scenes, 1, rows + 1, columns + 1 if columns else rows + 1)
-        coarse = torch.rand(shape, generator=self.generator) * 2 - 1
-        if min(shape[2:]) > self.size:
-            coarse = coarse[:, :, : self.size, : self.size]
-        smooth = F.interpolate(coarse, (self.size, self.size), mode="bilinear", align_corners=True)
-        return smooth[:, 0]
+    def wave(self, angle: float | Tensor, period: Tensor, *, tilt: float = 12) -> Tensor:
+        """A slightly bent sine from -1 to 1 that begins anywhere.
 
-    def grain(self) -> Tensor:
-        """Noise of single pixels, from -1 to 1."""
-        shape = (self.scenes, self.size, self.size)
-        return torch.rand(shape, generator=self.generator) * 2 - 1
-
-    def colors(self, hue: float) -> tuple[Tensor, Tensor]:
-        """Two colors per scene, ``scenes 3 1 1``; half of them have nothing to do with ``hue``."""
-        own = torch.where(self.happens(0.5), hue + self.uniform(-0.1, 0.1), self.uniform(0, 1))
-        first = _rgb(own, self.uniform(0.05, 0.7), self.uniform(0.35, 0.95))
-        contrast = self.uniform(0.45, 0.75)
-        darker = first * contrast.unsqueeze(1)
-        other = _rgb(self.uniform(0, 1), self.uniform(0.05, 0.7), self.uniform(0.2, 0.9))
-        return first, torch.where(self.happens(0.3).unsqueeze(1), other, darker)
-
-    def paint(
-        self,
-        label: int,
-        mask: Tensor,
-        nearness: Tensor,
-        tone: Tensor,
-        colors: tuple[Tensor, Tensor],
-    ) -> None:
-        """Lay a part over everything that is not nearer; ``tone`` mixes its two colors."""
-        shape = self.labels.shape
-        visible = mask.expand(shape) & (nearness.expand(shape) > self.nearness)
-        mix = tone.clamp(-1, 1).add(1).div(2).unsqueeze(1)
-        color = torch.lerp(*colors, mix)
-        self.image = torch.where(visible.unsqueeze(1), color, self.image)
-        self.labels.masked_fill_(visible, label)
-        self.nearness = torch.where(visible, nearness, self.nearness)
-
-    def light(self) -> None:
-        """Daylight: strength, tint, a side the light comes from, haze and sensor noise."""
-        tint = 1 + 0.15 * (torch.rand(self.scenes, 3, 1, 1, generator=self.generator) * 2 - 1)
-        angle = self.uniform(0, 2 * math.pi)
-        slope = angle.cos() * (self.x - 0.5) + angle.sin() * (self.y - 0.5)
-        strength = self.uniform(0.75, 1.35) * (1 + self.uniform(0, 0.5) * slope)
-        lit = self.image * tint * strength.unsqueeze(1)
-        haze = self.uniform(0, 0.25).unsqueeze(1)
-        self.image = lit * (1 - haze) + 0.6 * haze + 0.02 * self.grain().unsqueeze(1)
+        Args:
+            angle: from the x axis to the direction in which it runs, in degrees.
+            period: as a fraction of the side.
+            tilt: the direction differs from ``angle`` by up to so many degrees.
+        """
+        turned = (angle + self.uniform(-tilt, tilt)) * math.pi / 180
+        along = turned.cos() * self.x + turned.sin() * self.y
+        phase = along / period + self.uniform(0, 1)
+        return torch.sin(2 * math.pi * phase + 0.8 * self.hills(6))
 
 
-def _rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    sector = torch.stack([5 + 6 * hue, 3 + 6 * hue, 1 + 6 * hue], dim=1) % 6
-    wheel = torch.minimum(sector, 4 - sector).clamp(0, 1)
-    return (value * saturation).unsqueeze(1) * -wheel + value.unsqueeze(1)
+def _steep(tone: Tensor, slope: float = 3) -> Tensor:
+    """Dark and light with a narrow edge between them."""
+    return torch.tanh(slope * tone) / math.tanh(slope)
 
 
-CHUNK = 64
+def _plain(canvas: Canvas) -> Tensor:
+    return 0.5 * canvas.hills(3)
+
+
+def _stripes(canvas: Canvas, angle: float | Tensor) -> Tensor:
+    return _steep(canvas.wave(angle, canvas.uniform(0.07, 0.11)))
+
+
+def _rows(canvas: Canvas) -> Tensor:
+    return _stripes(canvas, 90)
+
+
+def _columns(canvas: Canvas) -> Tensor:
+    return _stripes(canvas, 0)
+
+
+def _diagonals(canvas: Canvas) -> Tensor:
+    return _stripes(canvas, torch.where(canvas.uniform(0, 1) < 0.5, 45.0, -45.0))
+
+
+def _checks(canvas: Canvas) -> Tensor:
+    period = canvas.uniform(0.095, 0.14)
+    return _steep(canvas.wave(0, period) * canvas.wave(90, period), 6)
+
+
+def _dots(canvas: Canvas) -> Tensor:
+    period = canvas.uniform(0.095, 0.13)
+    return _steep(canvas.wave(45, period, tilt=15) + canvas.wave(-45, period, tilt=15) - 1)
+
+
+def _grid(canvas: Canvas) -> Tensor:
+    period = canvas.uniform(0.095, 0.14)
+    return _steep(torch.maximum(canvas.wave(0, period), canvas.wave(90, period)) - 0.6, 4)
+
+
+def _grain(canvas: Canvas) -> Tensor:
+    return _steep(2 * canvas.hills(21), 2)
+
+
+@dataclass(frozen=True)
+class Texture:
+    """One class: what its regions are covered with.
+
+    Attributes:
+        name: of the class.
+        draw: canvas -> tones from -1 to 1, ``scenes rows columns``.
+    """
+
+    name: str
+    draw: Callable[[Canvas], Tensor]
+
+
+TEXTURES = (
+    Texture("plain", _plain),
+    Texture("rows", _rows),
+    Texture("columns", _columns),
+    Texture("diagonals", _diagonals),
+    Texture("checks", _checks),
+    Texture("dots", _dots),
+    Texture("grid", _grid),
+    Texture("grain", _grain),
+)
 
 
 @dataclass(frozen=True)
@@ -128,15 +146,19 @@ class Scenes:
 
 
 def make_scenes(count: int, *, size: int = 64, seed: int) -> Scenes:
-    """Paint small landscapes with roads, lakes, trees, houses, animals and vehicles.
+    """Draw collages of three regions, each covered with a texture of another class.
 
-    Half of all colors are drawn without regard to the class, and places, sizes, occlusion, light
-    and horizon vary, so that texture, shape and surroundings must tell the classes apart: color
-    and place alone do not.
+    Classes differ in their texture only. Phase, period, tilt and contrast of a texture, which of
+    its two tones is the lighter one, and place and outline of its region are random, and all
+    textures have the same colors. So the color of a patch says little, pixels of all textures have
+    nearly the same mean, and a network must learn to recognize patterns wherever they begin. What a
+    texture looks like beside a patch can be foretold from the patch, so a network can learn it
+    without labels.
 
     Args:
         count: scenes, at least 1.
-        size: side in pixels, at least 16.
+        size: side in pixels, at least 16. Textures scale with it: a period is 0.07 to 0.14 of
+            the side, about one patch of an 8 x 8 grid.
         seed: the same seed gives the same scenes, and a smaller count the first of them.
 
     Returns:
@@ -150,24 +172,19 @@ def make_scenes(count: int, *, size: int = 64, seed: int) -> Scenes:
         >>> scenes.images.shape, scenes.labels.shape
         (torch.Size([2, 3, 32, 32]), torch.Size([2, 32, 32]))
         >>> scenes.classes
-        ('sky', 'ground', 'water', 'road', 'tree', 'house', 'animal', 'vehicle')
+        ('plain', 'rows', 'columns', 'diagonals', 'checks', 'dots', 'grid', 'grain')
     """
     if count < 1 or size < 16:
-        raise InputError(f"cannot paint {count} scenes of {size} pixels: at least 1 of 16")
+        raise InputError(f"cannot draw {count} scenes of {size} pixels: at least 1 of 16")
     generator = torch.Generator().manual_seed(seed)
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
     labels = torch.empty(count, size, size, dtype=torch.uint8)
     for start in range(0, count, CHUNK):
-        canvas = Canvas(CHUNK, size, generator)
-        for label, part in enumerate(PARTS):
-            for _ in range(part.copies):
-                part.paint(canvas, label)
-        canvas.light()
         here = slice(start, min(start + CHUNK, count))
-        painted = canvas.image[: here.stop - start]
-        images[here] = painted.clamp(0, 1).mul(255).round().to(torch.uint8)
-        labels[here] = canvas.labels[: here.stop - start]
-    return Scenes(images, labels, tuple(part.name for part in PARTS))
+        pixels, classes = _draw(Canvas(size, generator))
+        images[here] = pixels[: here.stop - start].clamp(0, 1).mul(255).round().to(torch.uint8)
+        labels[here] = classes[: here.stop - start].to(torch.uint8)
+    return Scenes(images, labels, tuple(texture.name for texture in TEXTURES))
 
 
 def save_scenes(scenes: Scenes, folder: str | os.PathLike[str]) -> None:
@@ -181,129 +198,39 @@ def save_scenes(scenes: Scenes, folder: str | os.PathLike[str]) -> None:
             Image.fromarray(array).save(target / f"{index:05d}.png")
 
 
-def _sky(canvas: Canvas, label: int) -> None:
-    clouds = canvas.noise(3, 2) + 0.4 * canvas.noise(8, 4)
-    tone = canvas.uniform(-1, 1) * (2 * canvas.y - 1) + canvas.uniform(0, 0.8) * clouds
-    everywhere = torch.ones_like(canvas.labels, dtype=torch.bool)
-    canvas.paint(label, everywhere, canvas.uniform(-9, -9), tone, canvas.colors(0.58))
+def _draw(canvas: Canvas) -> tuple[Tensor, Tensor]:
+    """Pixels around [0, 1], ``scenes 3 rows columns``, and classes, ``scenes rows columns``."""
+    regions, generator = _regions(canvas), canvas.generator
+    drawn = torch.rand(CHUNK, len(TEXTURES), generator=generator).argsort(1)[:, :REGIONS]
+    classes = _of_region(drawn, regions)
+    tone = torch.zeros(classes.shape)
+    for label, texture in enumerate(TEXTURES):
+        tone = torch.where(classes == label, texture.draw(canvas), tone)
+    contrast = 0.6 + 0.4 * torch.rand(CHUNK, REGIONS, generator=generator)
+    lighter = torch.rand(CHUNK, REGIONS, generator=generator) < 0.5
+    tone = tone * _of_region(torch.where(lighter, contrast, -contrast), regions)
+    shade = 1 + 0.1 * canvas.hills(2)
+    pixels = _colored(tone) * shade[:, None]
+    noise = torch.randn(pixels.shape, generator=generator)
+    return pixels + SENSOR_NOISE * noise, classes
 
 
-def _ground(canvas: Canvas, label: int) -> None:
-    tone = 0.7 * canvas.noise(20) + 0.7 * canvas.grain() + 0.4 * canvas.noise(4)
-    mask = canvas.y > canvas.horizon
-    canvas.paint(label, mask, canvas.uniform(-3, -3), tone, canvas.colors(0.28))
+def _regions(canvas: Canvas) -> Tensor:
+    """Number of the nearest of a few random places, with wavy borders, ``scenes rows columns``."""
+    distances = []
+    for _ in range(REGIONS):
+        x, y = canvas.uniform(0.1, 0.9), canvas.uniform(0.1, 0.9)
+        away = ((canvas.x - x).square() + (canvas.y - y).square()).sqrt()
+        distances.append(away + 0.05 * canvas.hills(6))
+    return torch.stack(distances).argmin(0)
 
 
-def _water(canvas: Canvas, label: int) -> None:
-    middle_x, middle_y = canvas.uniform(0, 1), canvas.uniform(0.15, 0.95)
-    wide, high = canvas.uniform(0.25, 0.8), canvas.uniform(0.12, 0.4)
-    distance = ((canvas.x - middle_x) / wide) ** 2 + ((canvas.y - middle_y) / high) ** 2
-    mask = (distance + 0.4 * canvas.noise(5) < 1) & (canvas.y > canvas.horizon)
-    mask = mask & canvas.happens(0.6)
-    phase = canvas.uniform(9, 16) * canvas.y + 0.35 * canvas.noise(10, 4)
-    tone = torch.sin(2 * math.pi * phase) + 0.2 * canvas.grain()
-    canvas.paint(label, mask, canvas.uniform(-2, -2), tone, canvas.colors(0.55))
+def _of_region(values: Tensor, regions: Tensor) -> Tensor:
+    """The value of every pixel's region; ``values`` is ``scenes regions``."""
+    return values.gather(1, regions.flatten(1)).view_as(regions)
 
 
-def _road(canvas: Canvas, label: int) -> None:
-    depth = ((canvas.y - canvas.horizon) / (1 - canvas.height)).clamp(min=0)
-    bend = canvas.uniform(-0.8, 0.8) * depth * (1 - depth)
-    far, near = canvas.uniform(0.1, 0.9), canvas.uniform(0, 1)
-    offset = canvas.x - (far + (near - far) * depth + bend)
-    width = canvas.uniform(0.12, 0.4) * (0.15 + depth)
-    mask = (offset.abs() < width) & (canvas.y > canvas.horizon) & canvas.happens(0.6)
-    dashes = torch.sin(2 * math.pi * canvas.uniform(3, 6) * depth.sqrt()) > 0
-    line = (offset.abs() < 0.09 * width) & dashes
-    edge = offset.abs() > 0.85 * width
-    tone = torch.where(line | edge, 1.0, -0.8 + 0.12 * canvas.grain())
-    canvas.paint(label, mask, canvas.uniform(-1, -1), tone, canvas.colors(0.1))
-
-
-def _place(canvas: Canvas, small: float, large: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Feet (right, down) and size of a thing that stands on the ground; nearer is larger."""
-    depth = canvas.uniform(0.05, 1)
-    down = canvas.height.clamp(min=0.0) * (1 - depth) + depth * 1.05
-    return canvas.uniform(0, 1), down, canvas.uniform(small, large) * (0.45 + 0.55 * depth)
-
-
-def _tree(canvas: Canvas, label: int) -> None:
-    x, y, size = _place(canvas, 0.4, 0.75)
-    across, up = (canvas.x - x) / size, (y - canvas.y) / size
-    ragged = canvas.noise(14)
-    round_crown = (across / 0.42) ** 2 + ((up - 0.68) / 0.36) ** 2 + 0.35 * ragged < 1
-    cone = (up > 0.22) & (across.abs() < 0.36 * (1.1 - up) + 0.05 * ragged)
-    crown = torch.where(canvas.happens(0.4), cone, round_crown)
-    trunk = (across.abs() < 0.06) & (up > 0) & (up < 0.5)
-    present = canvas.happens(0.6)
-    canvas.paint(label, trunk & present, y, canvas.noise(2, 30), canvas.colors(0.08))
-    leaves = (1.6 * canvas.noise(24)).sign() * 0.8 + 0.4 * up
-    canvas.paint(label, crown & present, y, leaves, canvas.colors(0.33))
-
-
-def _house(canvas: Canvas, label: int) -> None:
-    x, y, size = _place(canvas, 0.35, 0.7)
-    across, up = (canvas.x - x) / size, (y - canvas.y) / size
-    half, wall = canvas.uniform(0.3, 0.55), canvas.uniform(0.35, 0.7)
-    present = canvas.happens(0.5)
-    walls = (across.abs() < half) & (up > 0) & (up < wall)
-    windows = canvas.uniform(2, 4)
-    columns = ((across / half + 1) / 2 * windows) % 1
-    storeys = (up / wall * canvas.uniform(1.2, 2.2)) % 1
-    glass = ((columns - 0.5).abs() < 0.22) & ((storeys - 0.55).abs() < 0.25)
-    bricks = 0.35 * torch.sin(2 * math.pi * canvas.uniform(10, 16) * up).sign()
-    canvas.paint(
-        label, walls & present, y, torch.where(glass, 1, bricks - 0.6), canvas.colors(0.05)
-    )
-    slope = (wall + canvas.uniform(0.2, 0.45) * (1 - across.abs() / (half * 1.15))) - up
-    roof = (up >= wall) & (slope > 0)
-    tiles = torch.sin(2 * math.pi * canvas.uniform(5, 9) * (across + 0.6 * up)).sign() * 0.6
-    canvas.paint(label, roof & present, y, tiles, canvas.colors(0.0))
-
-
-def _animal(canvas: Canvas, label: int) -> None:
-    x, y, size = _place(canvas, 0.28, 0.5)
-    facing = torch.where(canvas.happens(0.5), 1.0, -1.0)
-    across, up = (canvas.x - x) / size * facing, (y - canvas.y) / size
-    body = (across / 0.48) ** 2 + ((up - 0.5) / 0.25) ** 2 < 1
-    head = ((across - 0.48) / 0.2) ** 2 + ((up - 0.78) / 0.18) ** 2 < 1
-    legs = ((across.abs() - 0.28).abs() < 0.08) & (up > 0) & (up < 0.5)
-    stripes = torch.sin(2 * math.pi * (canvas.uniform(3, 5) * across + 0.25 * canvas.noise(6)))
-    spots = canvas.noise(12) * 3 - 0.8
-    coat = torch.where(canvas.happens(0.5), stripes * 2, spots)
-    mask = (body | head | legs) & canvas.happens(0.6)
-    canvas.paint(label, mask, y, coat, canvas.colors(0.1))
-
-
-def _vehicle(canvas: Canvas, label: int) -> None:
-    x, y, size = _place(canvas, 0.35, 0.6)
-    across, up = (canvas.x - x) / size, (y - canvas.y) / size
-    body = (across.abs() < 0.5) & (up > 0.1) & (up < 0.36)
-    cabin = (up >= 0.36) & (up < 0.6) & (across.abs() < 0.5 - 0.6 * (up - 0.2))
-    glass = cabin & (up < 0.55) & (across.abs() < 0.42 - 0.6 * (up - 0.2)) & (across.abs() > 0.03)
-    wheels = (across.abs() - 0.3) ** 2 + (up - 0.11) ** 2 < 0.12**2
-    present = canvas.happens(0.6)
-    tone = torch.where(glass, 0.9, -0.9 + 0.3 * up)
-    canvas.paint(label, (body | cabin) & present, y, tone, canvas.colors(0.0))
-    dark = tuple(color * 0.25 for color in canvas.colors(0.6))
-    canvas.paint(label, wheels & present, y + 1e-3, up - up, (dark[0], dark[1]))
-
-
-@dataclass(frozen=True)
-class Part:
-    """One class of things a scene may hold, and how often it is tried."""
-
-    name: str
-    paint: Callable[[Canvas, int], None]
-    copies: int = 1
-
-
-PARTS = (
-    Part("sky", _sky),
-    Part("ground", _ground),
-    Part("water", _water),
-    Part("road", _road),
-    Part("tree", _tree, copies=3),
-    Part("house", _house, copies=2),
-    Part("animal", _animal, copies=2),
-    Part("vehicle", _vehicle, copies=2),
-)
+def _colored(tone: Tensor) -> Tensor:
+    mix = (tone.unsqueeze(1) + 1) / 2
+    dark, light = (torch.tensor(color).view(3, 1, 1) for color in (DARK, LIGHT))
+    return dark + (light - dark) * mix

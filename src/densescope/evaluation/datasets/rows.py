@@ -214,7 +214,7 @@ SPLIT/masks/00000.png    (pixel value = class id)""",
     )
 
 
-SCENES = ("sky", "ground", "water", "road", "tree", "house", "animal", "vehicle")
+SCENES = ("plain", "rows", "columns", "diagonals", "checks", "dots", "grid", "grain")
 
 _ROWS = (
     _voc(),
