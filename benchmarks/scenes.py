@@ -124,7 +124,7 @@ def train_with_labels(scenes: Scenes, *, steps: int, batch: int = 32, seed: int 
     weights = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
-    mean, std = (torch.tensor(part).view(3, 1, 1) for part in IMAGENET)
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (IMAGENET.mean, IMAGENET.std))
     for _ in range(steps):
         chosen = torch.randint(len(scenes), (batch,))
         images = (scenes.images[chosen].float() / 255 - mean) / std
@@ -223,7 +223,7 @@ def measure(runs: Sequence[Pretraining], steps_with_labels: int, images: int) ->
             }
         )
     for run in runs:
-        print(run.method, flush=True)
+        print(rows[-1], run.method, flush=True)
         seen = pretrained(run, scenes, data).seen
         rows.append(
             {
