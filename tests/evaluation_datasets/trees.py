@@ -168,7 +168,7 @@ CASES = (
         "train/images/00000.png",
         "train/masks/00000.png",
         "00000",
-        {0: "sky", 3: "road", 7: "vehicle"},
+        {0: "plain", 3: "diagonals", 7: "grain"},
         8,
     ),
 )
