@@ -34,7 +34,7 @@ from densescope.selection import Alarm, RunTable, Selection, find_alarm
 
 MARK = "densescope-demo.txt"
 UNTRAINED = "the network before training"
-START_RATE, FINAL_RATE = 4e-3, 6e-2
+START_RATE, FINAL_RATE = 4e-3, 0.12
 ABOUT = (
     f"The run: a masked autoencoder whose learning rate rises on purpose from {START_RATE:g} to "
     f"{FINAL_RATE:g}, so that its features first get better and then break."
@@ -42,15 +42,15 @@ ABOUT = (
 
 
 def _rising_rate() -> PretrainSettings:
-    """A masked autoencoder whose learning rate grows fifteenfold, until training breaks."""
+    """A masked autoencoder whose learning rate grows thirtyfold, until training breaks."""
     return PretrainSettings(
         method="mae",
         recipe=replace(MAE.small, learning_rate=START_RATE, final_learning_rate=FINAL_RATE),
         backbone=BackboneSettings(
             options={"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}
         ),
-        steps=640,
-        checkpoint_every=40,
+        steps=400,
+        checkpoint_every=25,
         batch_size=32,
     )
 

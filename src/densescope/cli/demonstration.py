@@ -19,7 +19,7 @@ def demo(
     output: Annotated[Path, file("Folder for everything; it is emptied first.", h.MAIN)] = Path(
         "demo"
     ),
-    steps: Annotated[int, option("Optimizer steps of the training.", h.MAIN, least=48)] = 640,
+    steps: Annotated[int, option("Optimizer steps of the training.", h.MAIN, least=48)] = 400,
     seed: Annotated[int, option("Seed of the images, the training and the scores.", h.MAIN)] = 0,
     config: ConfigOption = None,
 ) -> int:
