@@ -57,7 +57,7 @@ def test_every_checkpoint_is_probed_once(scored: Path, labelled: LabelledData) -
         assert record.status == "probed", record.error
         assert len(record.values) == 2
         assert 0 < record.value < 1
-        assert record.details["classes"][:2] == ["sky", "ground"]
+        assert record.details["classes"][:2] == ["plain", "rows"]
         assert record.provenance["settings"]["changes"]["image_size"] == [224, 32]
     assert RunStore(scored).probes() == {ROOM: records}
     events: list[SweepEvent] = []
