@@ -250,7 +250,9 @@ def main() -> None:
     runs = [run for run in RUNS if options.only is None or run.method in options.only]
     where = environment()
     rows = measure(runs, options.steps_with_labels, options.images)
-    text = f"# What there is to learn on the procedural scenes\n\n{__doc__}\n{table(rows)}\n"
+    head, _, rest = str(__doc__).partition("\n\n")
+    text = f"# {head.partition(':')[0]}\n\nMade by `python -m benchmarks.scenes`.\n\n"
+    text += f"{rest}\n{table(rows)}\n"
     text += f"\n```json\n{json.dumps(where)}\n```\n"
     (options.output / "scenes-cpu.md").write_text(text)
     print(text)
