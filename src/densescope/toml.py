@@ -101,7 +101,7 @@ def refuse_unknown(values: Mapping[str, Any], known: Sequence[str], table: str) 
         )
 
 
-def table(document: Mapping[str, Any], name: str, default: Any) -> Mapping[str, Any]:
+def subtable(document: Mapping[str, Any], name: str, default: Any) -> Mapping[str, Any]:
     """One table of a document.
 
     Raises:
@@ -113,7 +113,7 @@ def table(document: Mapping[str, Any], name: str, default: Any) -> Mapping[str, 
     return found
 
 
-def tables(document: Mapping[str, Any], name: str, default: Any) -> list[Any]:
+def subtables(document: Mapping[str, Any], name: str, default: Any) -> list[Any]:
     """Some tables of one name.
 
     Raises:

@@ -21,7 +21,7 @@ from densescope.pretraining.settings import (
 )
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest
-from densescope.toml import read_toml, refuse_unknown, section_of, table, tables
+from densescope.toml import read_toml, refuse_unknown, section_of, subtable, subtables
 
 # Methods and arms name folders: no part of a path leads out of the folder of the study.
 _FOLDER_NAME = re.compile(r"[^\W_][\w .+=-]{0,99}")
@@ -267,24 +267,24 @@ def read_spec(path: Path | str) -> StudySpec:
     for name in ("study", "pretrain", "score"):
         if name not in document:
             raise InputError(f"the study {path} has no table [{name}]")
-        table(document, name, None)
+        subtable(document, name, None)
     main = section_of(_Main, document["study"], "[study]")
     training = _placed(document["pretrain"], path.parent, "images", "start_from")
     shared = section_of(Training, training, "[pretrain]")
     by_method = {}
-    for name, changes in table(document, "method", {}).items():
+    for name, changes in subtable(document, "method", {}).items():
         own = {**training, **_placed(changes, path.parent, "images", "start_from")}
         by_method[name] = section_of(Training, own, f"[method.{name}]")
     spec = StudySpec(
         methods=main.methods,
         seeds=main.seeds,
-        arms=tuple(section_of(Arm, arm, "[[arm]]") for arm in tables(document, "arm", [{}])),
+        arms=tuple(section_of(Arm, arm, "[[arm]]") for arm in subtables(document, "arm", [{}])),
         training=shared,
         by_method=by_method,
         scoring=section_of(Scoring, _placed(document["score"], path.parent, "images"), "[score]"),
         labels=tuple(
             section_of(Labels, _placed(one, path.parent, "root", "test_root"), "[[probe]]")
-            for one in tables(document, "probe", [])
+            for one in subtables(document, "probe", [])
         ),
     )
     _check(spec)

@@ -15,7 +15,7 @@ from torch import Tensor
 from densescope.errors import DataError, InputError
 from densescope.evaluation.datasets.layout import PHOTO_SUFFIXES
 from densescope.evaluation.datasets.pairs import Pair, match_files
-from densescope.evaluation.datasets.pixels import read_bytes, read_indices, read_photo
+from densescope.evaluation.datasets.pixels import read_file_bytes, read_indices, read_photo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,7 +74,7 @@ class DepthSet:
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image file."""
-        return read_bytes(self.pairs[index].image, "image")
+        return read_file_bytes(self.pairs[index].image, "image")
 
     def subset(self, indices: Sequence[int]) -> DepthSet:
         """The same data set with only these images, in this order."""

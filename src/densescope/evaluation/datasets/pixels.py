@@ -21,7 +21,7 @@ CURE = "replace it, or remove it and its label"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def read_bytes(path: Path, what: str) -> bytes:
+def read_file_bytes(path: Path, what: str) -> bytes:
     """The bytes of a file, or a sentence that names it."""
     try:
         return files.read_bytes(path, MOST_BYTES)
@@ -42,7 +42,7 @@ def read_photo(path: Path, *, size: tuple[int, int], label: str = "mask") -> Ima
     Raises:
         DataError: unreadable, damaged, or no size that fits the mask's.
     """
-    photo = decode_photo(read_bytes(path, "image"), str(path), size=size)
+    photo = decode_photo(read_file_bytes(path, "image"), str(path), size=size)
     if photo.size != size:
         raise DataError(
             f"image {path} has {_text(photo.size)} pixels, its {label} {_text(size)}: both "
@@ -62,14 +62,14 @@ def photo_size(path: Path, size: tuple[int, int] | None) -> tuple[int, int]:
         DataError: unreadable or damaged.
     """
 
-    def look(image: Image) -> tuple[int, int, bool]:
+    def shape_of(image: Image) -> tuple[int, int, bool]:
         columns, rows = image.size
         turned = image.getexif().get(EXIF_ORIENTATION) in SWAPS_SIDES
         image.draft(None, (1, 1))
         image.load()
         return columns, rows, turned
 
-    columns, rows, turned = decode(read_bytes(path, "image"), f"image {path}", CURE, look)
+    columns, rows, turned = decode(read_file_bytes(path, "image"), f"image {path}", CURE, shape_of)
     fits_only_turned = turned and (columns, rows) != size and (rows, columns) == size
     return (rows, columns) if fits_only_turned else (columns, rows)
 
@@ -104,7 +104,7 @@ def read_indices(path: Path, *, label: str = "mask") -> np.ndarray[Any, Any]:
     Raises:
         DataError: unreadable, damaged, a color image, or a format that loses numbers.
     """
-    data = read_bytes(path, label)
+    data = read_file_bytes(path, label)
     kind, mode, pixels = decode(
         data,
         f"{label} {path}",

@@ -17,7 +17,12 @@ from densescope.errors import DataError, InputError
 from densescope.evaluation.blocks import BlockRule, folder_block
 from densescope.evaluation.datasets.layout import IGNORE_INDEX
 from densescope.evaluation.datasets.pairs import Pair
-from densescope.evaluation.datasets.pixels import decode_photo, read_bytes, read_indices, read_photo
+from densescope.evaluation.datasets.pixels import (
+    decode_photo,
+    read_file_bytes,
+    read_indices,
+    read_photo,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +102,7 @@ class SegmentationSet:
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image file."""
-        return read_bytes(self.pairs[index].image, "image")
+        return read_file_bytes(self.pairs[index].image, "image")
 
     def subset(self, indices: Sequence[int]) -> SegmentationSet:
         """The same data set with only these images, in this order."""
@@ -110,8 +115,8 @@ class SegmentationSet:
         _feed(digest, facts.encode())
         for pair in self.pairs:
             _feed(digest, pair.name.encode())
-            _feed(digest, read_bytes(pair.image, "image"))
-            _feed(digest, read_bytes(pair.mask, "mask"))
+            _feed(digest, read_file_bytes(pair.image, "image"))
+            _feed(digest, read_file_bytes(pair.mask, "mask"))
         return digest.hexdigest()
 
     def _class_ids(self, path: Path) -> np.ndarray[Any, Any]:

@@ -1,0 +1,137 @@
+"""Protocols and metrics on the same twenty checkpoints of two methods, as tables.
+
+    python -m benchmarks.rulers
+
+Reads studies/degradation/rulers.tar.xz: ten checkpoints each of SimSiam and DINO from MAE (seed 1
+of the study), scored with every metric and probed on CamVid by several protocols. Writes
+benchmarks/results/rulers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from densescope.correlation.kendall import tau_interval, tau_over_checkpoints
+from densescope.evaluation.uncertainty import block_resamples, probed_images, resampled_miou
+from densescope.records import ProbeRecord
+from densescope.runs.store import RunStore
+from densescope.selection import RunTable
+from densescope.writing import replacing
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / "studies" / "degradation" / "rulers.tar.xz"
+TARGET = ROOT / "benchmarks" / "results" / "rulers.md"
+TRUE, TRAINED = "linear", "linear-sgd"
+HEAD = (
+    "SimSiam and DINO from MAE, seed 1 of [the study](../../studies/degradation/README.md): ten "
+    "checkpoints each. CamVid at 64 pixels (8 x 8 patches),\n367 training and 233 test frames. "
+    "`error` is the standard error over blocks of test frames, at the first checkpoint. Seconds "
+    "are those of one thread on a busy machine.\nIntervals of tau (95 %) are over blocks of "
+    "checkpoints. Made by `python -m benchmarks.rulers` from the records."
+)
+Runs = Mapping[str, tuple[RunTable, Mapping[str, Sequence[ProbeRecord]]]]
+
+
+def read(folder: Path) -> Runs:
+    """Method -> its table, and its probes by protocol in order of step."""
+    found = {}
+    for path in sorted(folder.glob("*/run.json")):
+        store = RunStore(path.parent)
+        probes = {of_set[0].protocol: of_set for of_set in store.probes().values()}
+        table = RunTable.of(store.records(), store.probes())
+        found[path.parent.name.split("-")[0]] = table, probes
+    return found
+
+
+def tau_text(first: Sequence[float], second: Sequence[float]) -> str:
+    """Tau with its interval over blocks of checkpoints."""
+    known = [pair for pair in zip(first, second, strict=True) if all(map(math.isfinite, pair))]
+    tau = tau_over_checkpoints([a for a, _ in known], [b for _, b in known])
+    if tau is None:
+        return ""
+    around = tau_interval(tau, 0.95)
+    text = f"{tau.value:+.2f}"
+    return text if around is None else f"{text} [{around[0]:+.2f}, {around[1]:+.2f}]"
+
+
+def protocols_table(runs: Runs) -> list[str]:
+    """mIoU, seconds and tau with ``linear`` of every protocol."""
+    lines = [
+        "| method | protocol | mIoU first, highest, last | error | seconds | tau with `linear` |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for method, (_, probes) in runs.items():
+        true = [probe.value for probe in probes[TRUE]]
+        for protocol, of_set in probes.items():
+            values = [probe.value for probe in of_set]
+            seconds = sorted(float(probe.timing["probe_seconds"]) for probe in of_set)
+            ends = ", ".join(f"{100 * v:.1f}" for v in (values[0], max(values), values[-1]))
+            tau = "" if protocol == TRUE else tau_text(values, true)
+            spread = _image_error(of_set[0])
+            middle = seconds[len(seconds) // 2]
+            lines.append(f"| {method} | {protocol} | {ends} | {spread} | {middle:.1f} | {tau} |")
+    return lines
+
+
+def _image_error(probe: ProbeRecord) -> str:
+    """Standard error of mIoU over the blocks of test images, in points."""
+    images = probed_images(probe)
+    if images is None:
+        return ""
+    generator = torch.Generator().manual_seed(0)
+    resamples = block_resamples(images.blocks, generator=generator)
+    error = float(resampled_miou(images.counts, resamples).std())
+    return f"{100 * error:.1f}"
+
+
+def metrics_table(runs: Runs) -> list[str]:
+    """Every metric at the first, the best and the last checkpoint, and tau with both rulers."""
+    heads = [f"{method}: first, best, last | with `{TRUE}` | with `{TRAINED}`" for method in runs]
+    lines = [f"| metric | {' | '.join(heads)} |", "| --- |" + " --- | --- | --- |" * len(runs)]
+    first, *_ = runs.values()
+    for metric in first[0].metrics(-1):
+        cells = [metric.title]
+        for table, probes in runs.values():
+            series = table.column(metric.name, -1).series
+            names = [probe.name for probe in probes[TRUE]]
+            values = [series[name].value if name in series else math.nan for name in names]
+            true, trained = ([p.value for p in probes[key]] for key in (TRUE, TRAINED))
+            best = true.index(max(true))
+            cells.append(", ".join(f"{values[i]:.3g}" for i in (0, best, -1)))
+            cells += [tau_text(values, true), tau_text(values, trained)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        with tarfile.open(RECORDS) as archive:
+            archive.extractall(temporary, filter="data")
+        runs = read(Path(temporary))
+    text = "\n".join(
+        [
+            "# Twenty checkpoints, every protocol and every metric",
+            "",
+            HEAD,
+            "",
+            *protocols_table(runs),
+            "",
+            *metrics_table(runs),
+            "",
+        ]
+    )
+    with replacing(TARGET) as place:
+        place.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
