@@ -173,3 +173,8 @@ def test_names_of_numbers() -> None:
         == reading.estimate("released.effective_rank", -2).value
     )
     assert names["densescope/dse_error"] == reading.estimate("released.dse_lambda_1").standard_error
+
+
+def test_all_layers_are_for_files_as_a_monitor_cannot_know_their_number() -> None:
+    with pytest.raises(InputError, match="layers='all' is for checkpoint files: name the layers"):
+        DenseMetric(ScoreSettings(layers="all"))
