@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from densescope import writing
 from densescope.errors import NewerRecordError, RecordError
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.runs.differences import differences
@@ -208,3 +209,17 @@ def test_stems_of_names_of_many_bytes_fit_into_a_file_name() -> None:
     for name in ("\N{GRINNING FACE}" * 63, "é" * 127, os.fsdecode(b"\xe9" * 250)):
         assert len(os.fsencode(f"{file_stem(name)}.safetensors")) <= 255
     assert file_stem("é" * 100) == "é" * 100
+
+
+def test_the_next_run_removes_what_killed_writers_left_in_every_folder(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    (tmp_path / "rounds" / "1" / "previews").mkdir(parents=True)
+    left = [tmp_path / f".run.json.{'0' * 16}.part"]
+    left.append(tmp_path / "rounds" / "1" / "previews" / f".a.safetensors.{'0' * 16}.part")
+    for part in left:
+        part.touch()
+        os.utime(part, (1, 1))
+    writing._tidied.clear()
+    RunStore(tmp_path).open(MANIFEST)
+    assert not any(part.exists() for part in left)

@@ -15,7 +15,7 @@ from densescope.errors import InputError
 from densescope.pretraining.learner import Learner, Method
 from densescope.pretraining.resume import KEY, RunState, write_checkpoint
 from densescope.pretraining.settings import PretrainSettings
-from densescope.writing import append_line, replacing
+from densescope.writing import append_line, remove_abandoned, replacing
 
 if TYPE_CHECKING:
     from densescope.pretraining.loop import TrainingLoop
@@ -86,6 +86,7 @@ class RunRecorder:
         self.first = first
         self.losses: list[float] = []
         self.began = perf_counter()
+        remove_abandoned(folder)
         _forget_after(folder / LOG, first)
 
     def on_start(self, loop: TrainingLoop) -> None:

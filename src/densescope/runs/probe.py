@@ -148,6 +148,7 @@ def probe_run(
         InputError: no such protocol, or data and numbers do not fit it.
     """
     store, compute = RunStore(output), compute or Compute()
+    store.tidy()
     report = on_event or (lambda event: None)
     spec = spec_of(store)
     scored = _asked_for(store, only)

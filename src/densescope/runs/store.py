@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from densescope.errors import NewerRecordError, RecordError
 from densescope.features.formats.descriptions import sweep_command
-from densescope.files import fresh, location, remove_folder
+from densescope.files import fresh, is_local, location, remove_folder
 from densescope.records import (
     ProbeRecord,
     ScoreRecord,
@@ -21,7 +21,7 @@ from densescope.records import (
     write_record,
 )
 from densescope.runs.differences import differences
-from densescope.writing import replacing
+from densescope.writing import remove_abandoned, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +89,7 @@ class RunStore:
             RecordError: the folder holds a run with other settings or of another folder of
                 checkpoints; the message names them.
         """
+        self.tidy()
         held = self.manifest() if self.manifest_path.exists() else None
         if held is not None and self.anything_scored():
             self._refuse(differences(_settings(held), _settings(manifest)))
@@ -98,6 +99,12 @@ class RunStore:
                 self.remove(name)
         if held != manifest:
             write_json(manifest, self.manifest_path)
+
+    def tidy(self) -> None:
+        """Remove what killed writers left in the folders of the run."""
+        if is_local(self.folder):
+            for folder, _, _ in os.walk(self.folder):
+                remove_abandoned(Path(folder))
 
     def expect(self, part: Mapping[str, Any], *, moved: bool = False) -> None:
         """Refuse what :meth:`open` would refuse, as far as these entries of a manifest say.
