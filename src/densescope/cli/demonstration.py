@@ -13,6 +13,8 @@ from densescope.cli.parsing import ConfigOption, file, option
 from densescope.cli.tables import console as make_console
 from densescope.cli.tables import selection_table
 
+CHECKPOINTS = 16
+
 
 def demo(
     *,
@@ -62,8 +64,5 @@ def demo(
     console.print(f"The same by hand: densescope select {folder}; densescope report {folder}")
     missing = shortfalls(result)
     for sentence in missing:
-        print(f"densescope: the demo failed: {sentence}", file=sys.stderr)
+        print(f"densescope: the demo failed: {sentence}; try another --seed", file=sys.stderr)
     return REFUSED if missing else 0
-
-
-CHECKPOINTS = 16
