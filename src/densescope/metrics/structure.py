@@ -157,7 +157,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             definition.rank_unit,
             "higher",
             STRUCTURE,
-            "How many directions the patch features use. It falls when the representation "
+            "How many directions the patch features use around their mean."
+            if pooled
+            else "How many directions the patch features use. It falls when the representation "
             "collapses.",
             "M_dim: effective rank (exp of the entropy of the normalized singular values) "
             f"{formulas.rank}",
@@ -169,7 +171,9 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             overview=released,
             chooses=False,
             formula=formulas.rank_formula,
-            use="To see collapse, the way in which MoCo v3's features got worse.",
+            use="As a part of this DSE; for collapse look at the released effective rank."
+            if pooled
+            else "To see collapse, the way in which MoCo v3's features got worse.",
         ),
         Metric(
             inter,
