@@ -195,7 +195,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut legacy": (cut_legacy, "cannot be read|cut off"),
     "cut safetensors": (cut_safetensors, "cut off or damaged safetensors"),
     "other zip": (archive, "zip file, but not one that torch.save wrote"),
-    "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "cannot be read|cut off"),
+    "pickle": (
+        lambda path: path.write_bytes(pickle.dumps({"a": 1})),
+        "not one that torch.save wrote",
+    ),
 }
 
 

@@ -381,8 +381,8 @@ SLOW = (
     Row("60 million instructions", opcodes(60_000_000, zipped), ENDLESS, bounded=False),
     Row("60 million instructions, legacy", opcodes(60_000_000, old), ENDLESS, bounded=False),
     Row("60 million instructions, index", opcodes(60_000_000, index), ENDLESS, bounded=False),
-    Row("9 million dictionaries", many(EMPTY_DICT, 9_000_000), NOTHING, bounded=False),
-    Row("9 million sets", many(b"\x8f", 9_000_000), NOTHING, bounded=False),
+    Row("9 million dictionaries", many(EMPTY_DICT, 9_000_000), ENDLESS, bounded=False),
+    Row("9 million sets", many(b"\x8f", 9_000_000), ENDLESS, bounded=False),
     Row(
         "3 million placeholders",
         many(named("some", "Class") + EMPTY_TUPLE + b"\x81", 3_000_000),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LONGEST_INTEGER = 512  # bytes; Python refuses to print much longer ones
 LONGEST_KEY = 4096  # characters of a key of a dictionary; of a longer one the beginning is kept
 _SAME_HASH = 1 << 60  # integers from here on can be chosen so that their hashes are one
+_CONTAINER = 4  # instructions that are as dear as an empty container
 _DEEPEST_KEY = 4
 
 
@@ -66,6 +67,14 @@ def _quoted(line: bytes) -> str | bytes:
 
 def _push(value: Callable[[Unpickler], Any]) -> Step:
     return lambda machine: machine.stack.append(value(machine))
+
+
+def _empty(kind: Callable[[], Any]) -> Step:
+    def step(machine: Unpickler) -> None:
+        machine.spend(_CONTAINER)
+        machine.stack.append(kind())
+
+    return step
 
 
 def _sized(layout: str, value: Callable[[bytes], Any]) -> Step:
@@ -231,10 +240,10 @@ STEPS: dict[bytes, Step] = {
     b"C": _sized("<B", bytes),
     b"\x8e": _sized("<Q", bytes),
     b"\x96": _sized("<Q", bytes),
-    b"]": _push(lambda machine: []),
-    b"}": _push(lambda machine: {}),
+    b"]": _empty(list),
+    b"}": _empty(dict),
     b")": _push(lambda machine: ()),
-    b"\x8f": _push(lambda machine: set()),
+    b"\x8f": _empty(set),
     b"\x85": _first(1),
     b"\x86": _first(2),
     b"\x87": _first(3),

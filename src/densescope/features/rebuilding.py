@@ -23,10 +23,9 @@ from densescope.features.stored import (
     span,
     stored_tensor,
 )
-from densescope.features.unpickling import Answer
+from densescope.features.unpickling import TENSOR, Answer
 from densescope.text import named
 
-_TENSOR = 60  # instructions that a tensor is as dear as
 _META = "a tensor of the meta device, which has no values: fill the model before it is saved"
 _NESTED = "a nested tensor, whose parts have different shapes: save the parts"
 _WRAPPER = "a tensor of a class of its own, whose values only its code can tell: save plain tensors"
@@ -218,11 +217,11 @@ def _layout(name: Any) -> Any:
 
 
 def _without(reason: str) -> Answer:
-    return Answer(lambda *_: InertTensor.without_values(reason), cost=_TENSOR)
+    return Answer(lambda *_: InertTensor.without_values(reason), cost=TENSOR)
 
 
 def _made(function: Callable[..., Any]) -> Answer:
-    return Answer(function, cost=_TENSOR)
+    return Answer(function, cost=TENSOR)
 
 
 def _plain_values() -> dict[str, Any]:

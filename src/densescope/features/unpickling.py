@@ -22,12 +22,13 @@ from densescope.features.pickle_steps import STEPS, damaged, key_of
 from densescope.text import named
 
 BUDGET = 10_000_000  # instructions; the index of a run on 256 GPUs has about half as many
+TENSOR = 250  # instructions that are as dear as a tensor
 LONGEST_VALUE = 1 << 26  # bytes of a text or an array in a pickle; a longer one is passed over
 LONGEST_LINE = 1 << 16
 MOST_FOREIGN = 256  # names that are listed
 _SMALL = 1 << 16  # bytes that are read without asking how many there are
-_OBJECT, _NAME = 4, 200  # instructions that are as dear as an object, and as a new name
-_COPIED = 64  # bytes that are copied at the price of an instruction
+_OBJECT, _NAME = 8, 200  # instructions that are as dear as an object, and as a new name
+_COPIED = 16  # bytes that are copied at the price of an instruction
 # These hand a program to the machine or open the way to it, and no checkpoint needs them.
 _BLOCKED_MODULES = frozenset(
     ("os", "posix", "nt", "sys", "subprocess", "pty", "ctypes", "importlib", "shutil", "runpy")
@@ -180,7 +181,10 @@ class Unpickler:
             self.spend(function.cost + copied)
             return function.function(*arguments)
         self.spend(_OBJECT)
-        if isinstance(function, type) and issubclass(function, (Inert, InertTensor)):
+        if isinstance(function, type) and issubclass(function, Inert):
+            return function(*arguments)
+        if isinstance(function, type) and issubclass(function, InertTensor):
+            self.spend(TENSOR)
             return function(*arguments)
         if isinstance(function, type) and hasattr(function, "looked_up"):
             return function.looked_up
