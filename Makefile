@@ -42,6 +42,7 @@ gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-recor
 
 study: $(STAMP)  ## tables and figure of studies/degradation from its records
 	$(BIN)/python -m benchmarks.degradation
+	$(BIN)/python -m benchmarks.rulers
 
 docs: $(STAMP)  ## the user guide and the reference, into site/; a broken link or anchor fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -27,14 +27,14 @@ FIGURE = ROOT / "docs" / "images" / "degradation.svg"
 PARTS = {"explore": "first-look", "spec": "results"}
 # Of the figure: a column is a kind of run, a row a number.
 COLUMNS = (
-    ("explore", "constant", ("vicreg", "dino"), "from fresh weights"),
-    ("spec", "from-mae", ("simsiam",), "SimSiam from MAE"),
-    ("spec", "from-mae-dse-1", ("simsiam",), "the same, minus DSE in the loss"),
+    ("constant", "mae", "MAE from fresh weights", (0.15, 0.45)),
+    ("from-mae", "simsiam", "SimSiam from MAE", (0.15, 0.45)),
+    ("from-mae-dse-1", "simsiam", "the same, minus DSE in the loss", (0.2, 1.3)),
 )
 ROWS = (
     ("camvid", "CamVid mIoU, %", (15.0, 27.0)),
     ("folders", "clothing mIoU, %", (8.0, 24.0)),
-    ("dse", "DSE (lambda = 1)", (0.2, 1.3)),
+    ("dse", "DSE (lambda = 1)", None),
 )
 COLORS = ("#0072b2", "#b8540a")
 CELL, GAP, LEFT, TOP = (200, 120), 26, 46, 48
@@ -91,8 +91,8 @@ class Cell:
         return "".join(parts)
 
 
-def figure(summaries: dict[str, StudySummary]) -> str:
-    """The figure of the page: what labels and DSE say of three kinds of run."""
+def figure(summary: StudySummary) -> str:
+    """The figure of the page: what labels and DSE say of three kinds of run of part 2."""
     width = LEFT + len(COLUMNS) * (CELL[0] + GAP + 24)
     height = TOP + len(ROWS) * (CELL[1] + GAP) + 20
     parts = [
@@ -102,14 +102,14 @@ def figure(summaries: dict[str, StudySummary]) -> str:
         ".axis{stroke:#888;fill:none}</style>"
         f'<rect width="{width}" height="{height}" fill="#fff"/>'
     ]
-    for column, (study, arm, methods, title) in enumerate(COLUMNS):
+    for column, (arm, method, title, of_dse) in enumerate(COLUMNS):
         left = LEFT + column * (CELL[0] + GAP + 24)
         parts.append(f'<text x="{left}" y="18" class="head">{title}</text>')
         under = TOP + len(ROWS) * (CELL[1] + GAP) + 6
         parts.append(f'<text x="{left + CELL[0]}" y="{under}" text-anchor="end">checkpoint</text>')
-        for row, (what, label, (low, high)) in enumerate(ROWS):
-            top = TOP + row * (CELL[1] + GAP)
-            found = [s for s in summaries[study].series if s.arm == arm and s.method in methods]
+        for row, (what, label, ends) in enumerate(ROWS):
+            top, (low, high) = TOP + row * (CELL[1] + GAP), ends or of_dse
+            found = [one for one in summary.series if (one.arm, one.method) == (arm, method)]
             lines = _lines(found, what)
             parts.append(f'<text x="{left}" y="{top - 6}">{label}</text>')
             parts.append(Cell(left, top, low, high, lines).svg(named=row == len(ROWS) - 1))
@@ -117,10 +117,9 @@ def figure(summaries: dict[str, StudySummary]) -> str:
 
 
 def _lines(found: Sequence[RunSeries], what: str) -> list[tuple[str, Sequence[float]]]:
-    several = len({one.method for one in found}) > 1
     lines: dict[str, Sequence[float]] = {}
     for one in found:
-        name = one.method if several else f"seed {one.seed}"
+        name = f"seed {one.seed}"
         if what == "dse":
             lines.setdefault(name, one.values["dse"])
         elif one.probe_set.startswith(what):
@@ -147,7 +146,7 @@ def main() -> None:
         sentences = {answer.run: dict(answer.sentences) for answer in found[name].answers}
         write_json(sentences, STUDY / f"{title}-verdicts.json")
     with replacing(FIGURE) as place:
-        place.write_text(figure(found) + "\n", encoding="utf-8")
+        place.write_text(figure(found["spec"]) + "\n", encoding="utf-8")
     print(json.dumps({name: len(summary.answers) for name, summary in found.items()}))
 
 

@@ -8,9 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from densescope.correlation import MeanCorrelation, mean_correlation
+from densescope.correlation import (
+    MeanCorrelation,
+    kendall_tau,
+    losses_by_checkpoint,
+    mean_correlation,
+    read_losses,
+)
 from densescope.errors import RecordError
-from densescope.records import ProbeRecord
+from densescope.evaluation.measures import measure_of
+from densescope.pretraining.recorder import LOG
+from densescope.records import ProbeRecord, ScoreRecord
 from densescope.runs.correlate import Judgement, judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import RunTable
@@ -100,6 +108,9 @@ class StudySummary:
             others), beside the paper's; ``None`` without probes.
         regularized: the same over the runs with one, which may raise a metric without making
             patches better; ``None`` where there are none.
+        clock: data set -> mean tau of the number of the checkpoint itself over the same runs as
+            ``correlation``: what any number that moves with time has.
+        clock_regularized: the same over the runs of ``regularized``.
         answers: one per run.
         ways: mean regret over the same runs as ``correlation``, one per way to choose.
         held_out: ways chosen on all methods but one.
@@ -110,6 +121,8 @@ class StudySummary:
     series: tuple[RunSeries, ...]
     correlation: MeanCorrelation | None
     regularized: MeanCorrelation | None
+    clock: Mapping[str, Spread | None]
+    clock_regularized: Mapping[str, Spread | None]
     answers: tuple[RunAnswer, ...]
     ways: tuple[WayAnswer, ...]
     held_out: tuple[HeldOutChoice, ...]
@@ -121,6 +134,8 @@ class StudySummary:
             {
                 "rows": [asdict(row) for row in self.rows],
                 "series": [asdict(series) for series in self.series],
+                "clock": _plain(self.clock),
+                "clock_regularized": _plain(self.clock_regularized),
                 "answers": [asdict(answer) for answer in self.answers],
                 "ways": [asdict(way) for way in self.ways],
                 "held_out": [asdict(choice) for choice in self.held_out],
@@ -167,6 +182,7 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     ]
     judged = [run for run in runs if run.judgement is not None]
     plain = [run for run in judged if run.cell.arm.regularizer is None] or judged
+    others = [run for run in judged if run not in plain]
     by_cell: dict[str, list[_Run]] = {}
     for run in runs:
         by_cell.setdefault(run.cell.name, []).append(run)
@@ -180,7 +196,9 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
         rows=tuple(rows),
         series=tuple(_series(run) for run in runs),
         correlation=_mean_tau(plain),
-        regularized=_mean_tau([run for run in judged if run not in plain]),
+        regularized=_mean_tau(others),
+        clock=_clock(plain),
+        clock_regularized=_clock(others),
         answers=tuple(
             run_answer(
                 name, of_cell[0].table, {run.probe_set: run.probes for run in of_cell if run.probes}
@@ -198,6 +216,29 @@ def _mean_tau(runs: Sequence[_Run]) -> MeanCorrelation | None:
     return mean_correlation(found) if found else None
 
 
+def _clock(runs: Sequence[_Run]) -> dict[str, Spread | None]:
+    """The tau that a metric would have if it were the number of the checkpoint."""
+    taus: dict[str, list[float]] = {}
+    for run in runs:
+        turn = -1 if measure_of(run.probes[0].measure).better == "lower" else 1
+        steps = [float(probe.step) for probe in run.probes]
+        tau = kendall_tau(steps, [turn * probe.value for probe in run.probes])
+        taus.setdefault(run.probes[0].dataset, []).append(math.nan if tau is None else tau)
+    return {dataset: Spread.of(values) for dataset, values in taus.items()}
+
+
+def _plain(spreads: Mapping[str, Spread | None]) -> dict[str, Any]:
+    return {name: None if one is None else asdict(one) for name, one in spreads.items()}
+
+
+def _losses(run: Path, records: Sequence[ScoreRecord]) -> dict[str, float] | None:
+    """The training loss of each checkpoint, where the run has kept its log."""
+    if not (run / LOG).is_file():
+        return None
+    losses = losses_by_checkpoint(read_losses(run / LOG), records)
+    return losses if len(losses) == len(records) else None
+
+
 def _runs(cell: Cell, store: RunStore) -> list[_Run]:
     records, probe_sets = store.records(), store.probes()
     if not probe_sets:
@@ -210,10 +251,11 @@ def _runs(cell: Cell, store: RunStore) -> list[_Run]:
     until = max((record.step for record in records if record.name in shared), default=math.inf)
     table = RunTable.of([record for record in records if record.step <= until], probe_sets)
     kept = {record.name for record in table.records}
+    losses = _losses(store.folder.parent / "run", table.records)
     found = []
     for probe_set, probes in table.probes.items():
         probed = [probe for probe in probes if probe.name in good[probe_set] & kept]
-        judged = judge_run(table, probed) if probed and table.scored else None
+        judged = judge_run(table, probed, losses=losses) if probed and table.scored else None
         found.append(_Run(cell, probe_set, table, probed, judged))
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from densescope.correlation import MeanCorrelation
 from densescope.evaluation.measures import measure_of
@@ -15,8 +15,12 @@ def markdown(summary: StudySummary) -> str:
     parts = {
         "Methods and arms": rows_table(summary),
         "Runs": runs_table(summary),
-        "Kendall's tau, mean over the runs without a regularizer": tau_table(summary.correlation),
-        "Kendall's tau, mean over the runs with a regularizer": tau_table(summary.regularized),
+        "Kendall's tau, mean over the runs without a regularizer": tau_table(
+            summary.correlation, summary.clock
+        ),
+        "Kendall's tau, mean over the runs with a regularizer": tau_table(
+            summary.regularized, summary.clock_regularized
+        ),
         "Regret of a choice, mean over the same runs": ways_table(summary),
         "The best way on all methods but one, tried on that one": held_out_table(summary),
     }
@@ -77,7 +81,7 @@ def runs_table(summary: StudySummary) -> str:
             "checkpoints",
             *(f"{name}: first, best, last" for name in sets),
             "sets together",
-            "first alarm",
+            "first alarm (checkpoint number)",
         )
     ]
     for answer in summary.answers:
@@ -93,12 +97,17 @@ def runs_table(summary: StudySummary) -> str:
     return _table(table) if sets else ""
 
 
-def tau_table(found: MeanCorrelation | None) -> str:
-    """Mean tau of each metric with each labelled set, with Student's interval over runs."""
+def tau_table(found: MeanCorrelation | None, clock: Mapping[str, Spread | None]) -> str:
+    """Mean tau of each metric with each labelled set, with Student's interval over runs.
+
+    The first row is the number of the checkpoint: what a metric has that only moves with time.
+    """
     if found is None:
         return ""
     head = ("metric", *found.datasets, "mean", "the paper's mean")
+    times = [clock.get(name) for name in found.datasets]
     table: list[Sequence[str]] = [head]
+    table.append(["*number of the checkpoint*", *(map(_tau_of, times)), "", ""])
     for row in found.rows:
         cells = []
         for name in found.datasets:
@@ -116,6 +125,15 @@ def tau_table(found: MeanCorrelation | None) -> str:
             ]
         )
     return _table(table)
+
+
+def _tau_of(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    if spread.half is None:
+        return f"{spread.value:+.2f}"
+    low, high = max(-1.0, spread.value - spread.half), min(1.0, spread.value + spread.half)
+    return f"{spread.value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def ways_table(summary: StudySummary) -> str:
