@@ -164,7 +164,7 @@ def test_a_table_has_no_empty_columns() -> None:
         numbers=numbers,
         effect={},
     )
-    found = StudySummary((row,), (), None, None, (), (), (), ())
+    found = StudySummary((row,), (), None, None, {}, {}, (), (), (), ())
     assert markdown(found).splitlines() == [
         "## Methods and arms",
         "",
