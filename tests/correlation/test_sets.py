@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,3 +87,14 @@ def test_with_counts_the_noise_of_degradation_is_that_of_the_test_images() -> No
     flat = find_degradation(a_set("a", (0.6, 0.601, 0.6, 0.6)))
     assert flat.degraded is False
     assert "by the noise of the test images (16 blocks) in" in flat.verdict
+
+
+def test_drawn_training_images_have_the_noise_of_the_seeds() -> None:
+    """An interval over test images knows nothing of which fifty images were drawn."""
+    settings = {"settings": {"data": {"labels": 50}}}
+    probes = a_set("a", (0.7, 0.8, 0.5))
+    drawn = [replace(one, provenance=settings) for one in probes]
+    assert find_degradation(probes).blocks == BLOCKS
+    assert find_degradation(drawn).blocks is None
+    both = {"a": drawn, "b": [replace(one, dataset="b") for one in drawn]}
+    assert verdict_over_sets(both) == []

@@ -14,7 +14,13 @@ from densescope.correlation.noise import (
     many_to_one_quantile,
     seed_noise,
 )
-from densescope.correlation.pairing import ProbedRun, check_pairs, probed_run, scored_table
+from densescope.correlation.pairing import (
+    ProbedRun,
+    check_pairs,
+    drawn_labels,
+    probed_run,
+    scored_table,
+)
 from densescope.errors import InputError
 from densescope.estimate import student_quantile
 from densescope.records import ProbeRecord, ScoreRecord
@@ -45,7 +51,8 @@ def find_degradation(
 
     Where the probes hold the pixel counts of their test images (mIoU), the noise is that of the
     images: a bootstrap over their blocks, on the same resamples for all checkpoints, with the
-    quantile of the largest deviation in place of Dunnett's. Else it is that of the probe's seeds,
+    quantile of the largest deviation in place of Dunnett's. Else, and where each seed has training
+    images of its own (``--labels``), it is that of the probe's seeds,
     taken to be normal and alike for all checkpoints; where all have equally many seeds, seed ``i``
     is taken to be the same for all.
 
@@ -117,6 +124,8 @@ def _over_images(run: ProbedRun) -> LastContrasts | None:
         return None
     if not all(probe.images for probe in run.probes):
         return None
+    if any(drawn_labels(probe) for probe in run.probes):
+        return None  # each seed has other training images: their noise is larger, and that of seeds
     from densescope.evaluation.uncertainty import ProbedImages, contrasts_with_last
 
     return contrasts_with_last([ProbedImages.from_json(probe.images) for probe in run.probes])

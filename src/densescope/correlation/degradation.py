@@ -173,15 +173,18 @@ def _moved(found: Degradation) -> list[str]:
 
 
 def _part(change: Change, level: float) -> str:
-    if change.dse.value >= 0:
-        return "DSE did not fall between the two: without labels this would not have been seen."
+    fell = change.dse.value < 0
     if change.dse.interval(level) is None:
-        return "Between the two DSE fell; whether by more than its noise is not known."
+        if fell:
+            return "Between the two DSE fell; whether by more than its noise is not known."
+        return "DSE did not fall between the two: without labels this would not have been seen."
     if not is_beyond_noise(change.dse, level):
         return (
-            "DSE did not fall beyond its noise between the two: without labels this would not "
-            "have been seen."
+            "DSE does not tell the two apart (its difference is within its noise): without labels "
+            "this would not have been seen."
         )
+    if not fell:
+        return "DSE rose between the two: without labels this would not have been seen."
     return {
         "effective_rank": "Between the two the effective rank moved DSE: the features use fewer "
         "directions.",

@@ -89,6 +89,9 @@ class Judge:
             notes.append(f"{name} was not probed")
         elif mean is not None and last is None:
             notes.append(f"the last checkpoint, {self.last}, was not probed")
+        alone = len(self.means) < 2
+        if alone:
+            notes.append("with one probed checkpoint there is nothing to compare")
         return RegretRow(
             way=way,
             title=title,
@@ -96,7 +99,7 @@ class Judge:
             name=name,
             step=None if name is None else self.steps[name],
             value=None if name is None else self.values.get(name),
-            regret=None if mean is None else self.means[self.best] - mean,
+            regret=None if mean is None or alone else self.means[self.best] - mean,
             error=self._error(name),
             gain=None if mean is None or last is None else mean - last,
             seconds=seconds,
@@ -114,7 +117,7 @@ class Judge:
             name=None,
             step=None,
             value=mean_of(list(self.values.values())),
-            regret=self.means[self.best] - mean,
+            regret=None if len(self.means) < 2 else self.means[self.best] - mean,
             error=None,
             gain=None if last is None else mean - last,
             seconds=0.0,
@@ -125,7 +128,9 @@ class Judge:
         """The choice that all probes together make."""
         note = "; ".join(text for text in (OF_THE_BEST, self._coverage()) if text)
         title = "a probe on every checkpoint"
-        return self.row("probes", title, self.best, self.probing_seconds, labels=True, note=note)
+        whole = len(self.means) == len(self.steps)
+        seconds = self.probing_seconds if whole else None
+        return self.row("probes", title, self.best, seconds, labels=True, note=note)
 
     def of_shortlist(self, way: str, title: str, members: Sequence[str]) -> RegretRow:
         """The best of a few checkpoints by their probes."""

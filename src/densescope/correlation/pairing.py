@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from densescope.errors import RecordError
@@ -141,3 +141,10 @@ def _nothing(probes: Sequence[ProbeRecord]) -> str:
         f"none of the {len(probes)} probes has a value; the first, {probes[0].name}: "
         f"{probes[0].error or 'its value is not a finite number'}"
     )
+
+
+def drawn_labels(probe: ProbeRecord) -> int | None:
+    """How many training images were drawn for each seed; ``None`` where all took part."""
+    settings = probe.provenance.get("settings")
+    data = settings.get("data") if isinstance(settings, Mapping) else None
+    return data.get("labels") if isinstance(data, Mapping) else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densescope.correlation.pairing import ProbedRun, probed_run
+from densescope.correlation.pairing import ProbedRun, drawn_labels, probed_run
 from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
@@ -104,4 +104,7 @@ def _shared(runs: Sequence[ProbedRun]) -> list[str]:
 
 
 def _is_counted(record: ProbeRecord) -> bool:
-    return record.status == "probed" and record.measure == "miou" and bool(record.images)
+    # The noise of drawn training images is not in an interval over test images.
+    drawn = drawn_labels(record) is not None
+    counted = record.measure == "miou" and bool(record.images) and not drawn
+    return record.status == "probed" and counted

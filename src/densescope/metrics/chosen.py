@@ -62,7 +62,8 @@ def _parts(name: str, known: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _no_such(name: str, known: Mapping[str, Sequence[str]]) -> str:
-    close = difflib.get_close_matches(name, [*METRICS, *known], n=1, cutoff=0.4)
+    parts = [row for row in METRICS if row.rpartition(".")[2] == name]
+    close = parts or difflib.get_close_matches(name, [*METRICS, *known], n=1, cutoff=0.4)
     meant = f"; did you mean {close[0]}?" if close else "."
     return (
         f"no metric is named {name!r}{meant} There are the groups {', '.join(known)}, and the rows "

@@ -125,9 +125,16 @@ def probe_sets_of(store: RunStore) -> dict[str, list[ProbeRecord]]:
 
     Raises:
         RecordError: the folder holds no scored run, or the run has no probes.
+
+    Sets of which no probe has a value are left out where others have some.
     """
     store.manifest()
-    probe_sets = store.probes()
+    every = store.probes()
+    probe_sets = {
+        name: probes
+        for name, probes in every.items()
+        if any(probe.status == "probed" for probe in probes)
+    } or every
     if not probe_sets:
         raise RecordError(
             f"{store.folder} has no probes; make some with: densescope probe "

@@ -28,6 +28,7 @@ from densescope.evaluation.probes import (
 )
 from densescope.evaluation.probes.patch_head import PatchHead
 from densescope.evaluation.probes.predict import predict_masks
+from densescope.evaluation.probes.repeated import check_label_count
 from densescope.features.backbones import load_backbone
 from densescope.features.detection import resolve_spec
 from densescope.features.extraction import resolve_device
@@ -201,6 +202,8 @@ def _open(data: LabelledData, request: ProbeRequest, say: Callable[[str], None])
     task = find_protocol(request.protocol).task
     say(f"reading the images and labels of {data.dataset}")
     opened = data.open(task)
+    if opened.labels is not None:
+        check_label_count(opened.labels, len(opened.train))
     if data.dataset == FOLDERS:
         for note in opened.notes:  # of a data set of the user's own nothing is known beforehand
             say(note)

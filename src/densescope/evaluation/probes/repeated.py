@@ -60,15 +60,24 @@ def _by_folds(task: ProbeTask) -> EngineResult:
     return measured([PixelCounts(one) for one in counts], details)
 
 
+def check_label_count(labels: int, images: int) -> None:
+    """Refuse a number of training images that cannot be drawn.
+
+    Raises:
+        InputError: there are fewer, or too few are asked for.
+    """
+    if not LEAST_LABELS <= labels <= images:
+        raise InputError(
+            f"{labels} labelled training images cannot be drawn: there are {images}, and "
+            f"{LEAST_LABELS} are the fewest, since some are held out to choose the penalty"
+        )
+
+
 def _by_subsets(task: ProbeTask) -> EngineResult:
     """A head for each seed, fitted on as many images as were asked for, drawn by that seed."""
     whole, everything = _whole(task, "a subset of the labels")
     labels, names = task.data.labels or 0, whole.names
-    if not LEAST_LABELS <= labels <= len(names):
-        raise InputError(
-            f"{labels} labelled training images cannot be drawn: there are {len(names)}, and "
-            f"{LEAST_LABELS} are the fewest, since some are held out to choose the penalty"
-        )
+    check_label_count(labels, len(names))
     test = split_features(task, "test")
     asked = task.data.part("test")
     found: dict[str, Mapping[str, Any]] = {}
