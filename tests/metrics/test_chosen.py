@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import densescope
+from densescope.cli.tables import sweep_table
 from densescope.errors import InputError, RecordError
 from densescope.metrics import METRICS, ScoreSettings, compute_metrics
 from densescope.metrics.chosen import groups, stored_metrics
@@ -85,6 +86,9 @@ def test_a_later_sweep_computes_only_what_is_missing(folder: Path) -> None:
         assert record.provenance[DONE] == expected
         assert set(record.scores["-1"]) <= set(expected)
         assert not any(name.startswith("views") for name in record.timing)
+    named = sweep_table(few, named=("twonn",))  # a named metric has a column, its group has none
+    heads = [str(column.header) for column in named.columns]
+    assert heads == ["checkpoint", few[0].unit, "RankMe", "TwoNN dimension"]
     before = {record.name: dict(record.timing) for record in few}
     extended = sweep(folder, ALL)
     assert (folder / "events").read_text().count("kept") == 0
@@ -168,6 +172,7 @@ def test_the_torchmetrics_class_takes_the_same_names() -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
+        (("dse",), "no metric is named 'dse'; did you mean released.dse"),
         (("rankm",), "no metric is named 'rankm'; did you mean rankme? There are the groups dense"),
         (("xyzzy",), "no metric is named 'xyzzy'. There are the groups dense_structure"),
         ((), "no metric is named; name at least one, or leave metrics away for all"),

@@ -80,7 +80,7 @@ def sweep(
         )
     if not records:
         return 0
-    for made in sweep_tables(records):
+    for made in sweep_tables(records, scoring.settings().metrics or ()):
         console.print(made)
     _note_fewer(console, records, scoring.images_count)
     return _finish(console, output, records, progress.left_out, choose=part.count == 1)
@@ -113,11 +113,18 @@ def _finish(
     if scored:
         if choose:
             console.print(_choice(records), soft_wrap=True)
-        folder = quote(str(output))
-        console.print(f"next: densescope select {folder}; densescope report {folder}")
+        if _can_choose(records):
+            folder = quote(str(output))
+            console.print(f"next: densescope select {folder}; densescope report {folder}")
     print_failures(failed)
     print_left_out(left_out)
     return FAILED_CHECKPOINTS if failed or left_out else 0
+
+
+def _can_choose(records: list[ScoreRecord]) -> bool:
+    """Whether the parts of DSE were among the metrics."""
+    scored = next(record for record in records if record.status == "scored")
+    return any("released.inter" in scores for scores in scored.scores.values())
 
 
 def _choice(records: list[ScoreRecord]) -> str:

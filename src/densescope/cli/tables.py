@@ -74,21 +74,24 @@ def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
 FEW_LAYERS = 4  # that fit on a line
 
 
-def sweep_tables(records: Sequence[ScoreRecord]) -> list[Table]:
+def sweep_tables(records: Sequence[ScoreRecord], named: Sequence[str] = ()) -> list[Table]:
     """The metrics of the overview, and last minus best layer where several were scored."""
     overview = [metric.name for metric in METRICS.values() if metric.overview]
     layers = layer_table(RunTable.of(records), overview)
-    return [sweep_table(records), *([] if layers is None else [layers])]
+    return [sweep_table(records, named=named), *([] if layers is None else [layers])]
 
 
-def sweep_table(records: Sequence[ScoreRecord], layer: int = -1) -> Table:
-    """One line per checkpoint with the metrics of the overview."""
+def sweep_table(
+    records: Sequence[ScoreRecord], layer: int = -1, named: Sequence[str] = ()
+) -> Table:
+    """One line per checkpoint with the metrics of the overview, and those that are named."""
     run = RunTable.of(records)
     counts = {record.name: images_of(record) for record in run.scored}
     differ = len(set(counts.values())) > 1
     if run.scored and str(layer) not in run.scored[0].scores:
         layer = run.last_layer
-    columns = [run.column(m.name, layer) for m in METRICS.values() if m.overview]
+    rows = [m for m in METRICS.values() if m.overview or m.name in named]
+    columns = [run.column(m.name, layer) for m in rows]
     shown = [column for column in columns if column.series]
     made = table(
         "scores (± half of the 95 % interval)",
