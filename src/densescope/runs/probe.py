@@ -167,7 +167,8 @@ def probe_run(
         and _has_layers(record, request.layers)
     }
     if len(kept) < total:
-        say(_words(f"{total - len(kept)} of {total} checkpoints", opened, request))
+        which = "checkpoints" if only == "all" else "checkpoints (the shortlist and the last)"
+        say(_words(f"{total - len(kept)} of {total} {which}", opened, request))
     report(SweepEvent("start", "", 0, total))
     for index, score in enumerate(scored):
         record = kept.get(score.name)
