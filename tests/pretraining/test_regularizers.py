@@ -129,7 +129,7 @@ def alone(
     return method, first, content(files[-1])[KEY]["learner"]
 
 
-@pytest.mark.parametrize("name", ["dse", "paka", "gram"])
+@pytest.mark.parametrize("name", ["dse", "dse-pooled", "paka", "gram"])
 def test_a_regularized_run_ends_elsewhere_and_goes_on_to_the_same_bits(
     name: str, alone: tuple[str, Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -85,7 +85,8 @@ class RecipeOptions:
         ),
     ] = None
     regularizer: Annotated[
-        Literal["dse", "paka", "gram"] | None, option("Regularizer added to the loss.")
+        Literal["dse", "dse-pooled", "paka", "gram"] | None,
+        option("Regularizer added to the loss."),
     ] = None
     beta: Annotated[
         float | None, option("Regularizer weight (default: the published value)."), _ADDED

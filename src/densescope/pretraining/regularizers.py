@@ -36,12 +36,19 @@ class Regularizer(nn.Module, ABC):
 
 
 class DseRegularizer(Regularizer):
-    """The paper's: ``-beta * DSE`` of the tokens."""
+    """The paper's: ``-beta * DSE`` of the tokens, with the effective rank of the metric.
+
+    ``"dse-pooled"`` has that of the released regularizer: one of all patches of the batch.
+    """
 
     def __init__(self, settings: RegularizerSettings, seed: int) -> None:
         super().__init__()
         self.dense = DenseStructureLoss(
-            settings.weight, images=settings.images or None, every=settings.every, seed=seed
+            settings.weight,
+            rank="pooled" if settings.name == "dse-pooled" else "per-position",
+            images=settings.images or None,
+            every=settings.every,
+            seed=seed,
         )
 
     def forward(self, outcome: Outcome, step: int) -> Tensor:
@@ -145,7 +152,7 @@ def build_regularizer(
     """
     if settings is None:
         return None
-    if settings.name == "dse":
+    if settings.name.startswith("dse"):
         return DseRegularizer(settings, learner.settings.seed)
     if settings.name == "paka":
         from lightly.loss.patch_kernel_alignment_loss import PatchKernelAlignmentLoss

@@ -12,7 +12,7 @@ from densescope.pretraining.recipe import Recipe
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 # Their weights: the paper's, one, and DINOv3's.
-REGULARIZERS = {"dse": 1e-3, "paka": 1.0, "gram": 2.0}
+REGULARIZERS = {"dse": 1e-3, "dse-pooled": 1e-3, "paka": 1.0, "gram": 2.0}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RegularizerSettings:
     """What is added to a method's loss.
 
     Attributes:
-        name: ``"dse"``, ``"paka"`` or ``"gram"``.
+        name: ``"dse"``, ``"dse-pooled"``, ``"paka"`` or ``"gram"``.
         beta: regularizer weight; ``None`` takes the published value.
         images: how many images of a batch enter, 0 for all.
         every: steps between two uses.

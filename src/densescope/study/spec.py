@@ -41,7 +41,7 @@ class Arm:
 
     Attributes:
         name: in tables and folder names.
-        regularizer: ``"dse"``, ``"paka"`` or ``"gram"``; nothing is added by default.
+        regularizer: ``"dse"``, ``"dse-pooled"``, ``"paka"`` or ``"gram"``; none by default.
         beta: its weight; its authors' by default.
         images: views of a batch it sees, 0 for all.
         every: steps between two uses.
