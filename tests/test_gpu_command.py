@@ -44,5 +44,5 @@ def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
         assert (tmp_path / table).is_file(), table
     with tarfile.open(tmp_path / RECORDS) as archive:
         names = archive.getnames()
-    for folder, least in (("records", 2), ("probes", 4)):
+    for folder, least in (("records", 4), ("probes", 8)):
         assert sum(f"/{folder}/" in name for name in names) == least

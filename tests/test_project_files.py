@@ -47,6 +47,6 @@ def test_the_notebook_is_stored_with_its_outputs() -> None:
         "display_data",
     }
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert "Use checkpoint-3.pth (epoch 3)." in text
+    assert "Use checkpoint-4.pth (epoch 4)." in text
     assert "/tmp/" not in text
     assert "site-packages" not in text

@@ -50,7 +50,7 @@ def test_a_number_in_a_configuration_file_is_one(tiny_run: Path, tmp_path: Path)
     (tmp_path / "sweep.toml").write_text('images-count = 1\nformat = "dino"\n')
     words = ["sweep", tiny_run, "--images", tmp_path, "--config", tmp_path / "sweep.toml"]
     said = refused(densescope(*words, "--output", tmp_path / "out"), 2)
-    assert f"provided by --config {tmp_path / 'sweep.toml'}. It must be at least 2." in said
+    assert f"provided by --config {tmp_path / 'sweep.toml'}. It must be at least 3." in said
 
 
 def test_a_bar_starts_anew_with_every_round() -> None:

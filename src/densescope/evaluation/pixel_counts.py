@@ -79,7 +79,10 @@ class PixelCounts:
             shape = (int(document["images"]), len(ROWS), int(document["classes"]))
             expected = 4 * math.prod(shape)
             packed = base64.b64decode(document["zlib"])
-            data = zlib.decompressobj().decompress(packed, max(expected, 0) + 1)
+            reader = zlib.decompressobj()
+            data = reader.decompress(packed, max(expected, 0) + 1)
+            if not reader.eof:
+                raise ValueError("cut off, or more than its sizes say")
             values = np.frombuffer(data, "<i4")
             return cls(torch.from_numpy(values.astype(np.int64).reshape(shape)))
         except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as cause:

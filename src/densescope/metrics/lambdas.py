@@ -118,7 +118,7 @@ def shrunk_lambda(
     Example:
         >>> lambda_, _ = shrunk_lambda([0.0, 0.1, 0.2], [0.400, 0.401, 0.402])
         >>> round(lambda_, 2)
-        1.21
+        1.2
     """
     if check_definition(definition).lambda_by_default is None:
         return None, _units_differ(definition)
