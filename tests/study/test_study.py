@@ -6,6 +6,8 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,13 @@ from densescope.study.figure import write_figure
 from densescope.study.run import StudyEvent, run_study
 from densescope.study.spec import StudySpec, read_spec
 from densescope.study.spread import Spread
-from densescope.study.summary import PARTS, StudyRow, StudySummary, summarize
+from densescope.study.summary import (
+    PARTS,
+    StudyRow,
+    StudySummary,
+    labelled_columns,
+    summarize,
+)
 from densescope.study.tables import markdown, rows_table
 from tests.tiny_run import write_images
 
@@ -154,6 +162,15 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     page = (tmp_path / "figure.html").read_text()
     assert "scenes-linear-image-size32" in page
     assert not list(tmp_path.glob(".*"))
+
+
+def test_two_protocols_on_one_set_have_a_column_each() -> None:
+    def run(protocol: str, dataset: str = "camvid") -> Any:
+        return SimpleNamespace(probes=[SimpleNamespace(dataset=dataset, protocol=protocol)])
+
+    both = [run("linear"), run("linear-sgd"), run("linear", "scenes")]
+    assert labelled_columns(both) == ["camvid, linear", "camvid, linear-sgd", "scenes, linear"]
+    assert labelled_columns([both[0], both[2]]) == ["camvid", "scenes"]
 
 
 def test_a_table_has_no_empty_columns() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,7 @@ class _Run:
 def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     """Read what is there of a study.
 
-    A run whose probes were cut off is judged up to the last checkpoint that all of its labelled
-    sets have probed, so that all of them judge the same checkpoints.
+    A run is judged up to the last checkpoint that all of its labelled sets have probed.
 
     Raises:
         RecordError: no run of it has been scored yet.
@@ -212,18 +211,29 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
 
 
 def _mean_tau(runs: Sequence[_Run]) -> MeanCorrelation | None:
-    found = [run.judgement.correlation for run in runs if run.judgement is not None]
+    found = [
+        replace(run.judgement.correlation, dataset=name)
+        for run, name in zip(runs, labelled_columns(runs), strict=True)
+        if run.judgement is not None
+    ]
     return mean_correlation(found) if found else None
+
+
+def labelled_columns(runs: Sequence[_Run]) -> list[str]:
+    """The data set of each run's probes, with the protocol where one set has several."""
+    pairs = [(run.probes[0].dataset, run.probes[0].protocol) for run in runs]
+    several = len(set(pairs)) > len({dataset for dataset, _ in pairs})
+    return [", ".join(pair) if several else pair[0] for pair in pairs]
 
 
 def _clock(runs: Sequence[_Run]) -> dict[str, Spread | None]:
     """The tau that a metric would have if it were the number of the checkpoint."""
     taus: dict[str, list[float]] = {}
-    for run in runs:
+    for run, name in zip(runs, labelled_columns(runs), strict=True):
         turn = -1 if measure_of(run.probes[0].measure).better == "lower" else 1
         steps = [float(probe.step) for probe in run.probes]
         tau = kendall_tau(steps, [turn * probe.value for probe in run.probes])
-        taus.setdefault(run.probes[0].dataset, []).append(math.nan if tau is None else tau)
+        taus.setdefault(name, []).append(math.nan if tau is None else tau)
     return {dataset: Spread.of(values) for dataset, values in taus.items()}
 
 
