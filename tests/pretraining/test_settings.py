@@ -45,7 +45,7 @@ def test_impossible_settings(change: dict[str, Any], sentence: str) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"name": "dice"}, "no regularizer 'dice': there are dse, paka, gram"),
+        ({"name": "dice"}, "no regularizer 'dice': there are dse, dse-pooled, paka, gram"),
         ({"beta": -1.0}, "beta -1, 0 images every 1 steps is impossible"),
         ({"every": 0}, "every at 1"),
     ],
