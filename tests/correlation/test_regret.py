@@ -82,6 +82,32 @@ def test_a_definition_that_some_records_lack_chooses_nothing_and_says_why() -> N
     assert "checkpoint0000.pth has no pooled.inter" in str(row_of_pooled.note)
 
 
+def test_the_other_labelled_sets_of_a_run_and_cheap_probes_are_ways_to_choose() -> None:
+    scores, probes = run_of(SEPARABILITY, MIOU)
+    errors = [replace(one, dataset="depth", measure="rmse") for one in probes]  # lowest at 0
+    few = [
+        replace(
+            one, values=(0.9 if one.step == 2 else 0.1,), provenance={"settings": settings_of(20)}
+        )
+        for one in probes
+    ]
+    run = RunTable.of(scores, {"ours": probes, "depth": errors, "ours-labels20": few})
+    found = regret_table(run, probes)
+    assert {row.way: row.step for row in found.rows if row.way.startswith("probe.")} == {
+        "probe.depth": 0,
+        "probe.ours-labels20": 2,
+    }
+    row = found.row("probe.ours-labels20")
+    assert row.title.endswith(" with 20 labelled images")
+    assert row.needs_labels
+    assert row.regret == pytest.approx(0.05)
+    assert row.seconds == 800
+
+
+def settings_of(labels: int) -> dict[str, object]:
+    return {"data": {"labels": labels}}
+
+
 def test_a_random_choice_is_the_mean() -> None:
     row = table().row("random")
     mean = sum(MIOU) / 8

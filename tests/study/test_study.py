@@ -64,6 +64,13 @@ dataset = "scenes"
 root = "scenes"
 image_size = 32
 seeds = [0, 1]
+
+[[probe]]
+dataset = "scenes"
+root = "scenes"
+image_size = 32
+labels = 8
+seeds = [0]
 """
 
 
@@ -114,7 +121,11 @@ def test_every_run_is_trained_scored_and_probed_once(
     for cell in spec.cells():
         store = RunStore(done / cell.name / "scores")
         assert [record.status for record in store.records()] == ["scored"] * 2
-        (probes,) = store.probes().values()
+        assert list(store.probes()) == [
+            "scenes-labels8-linear-image-size32",
+            "scenes-linear-image-size32",
+        ]
+        probes = [probe for of_set in store.probes().values() for probe in of_set]
         assert all(isinstance(probe, ProbeRecord) for probe in probes)
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*.pth*")}
     events: list[StudyEvent] = []
@@ -149,6 +160,11 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     assert found.correlation is not None
     assert [answer.run for answer in found.answers] == [cell.name for cell in spec.cells()]
     assert "last" in {answer.way for answer in found.ways}
+    few = next(way for way in found.ways if way.way == "probe.scenes-labels8-linear-image-size32")
+    assert few.title == "best by linear on scenes with 8 labelled images"
+    assert few.needs_labels
+    # the probe with few labels chooses, and no run is judged by it
+    assert {series.probe_set for series in found.series} == {"scenes-linear-image-size32"}
     text = markdown(found)
     assert rows_table(found).count("\n") == 5
     assert "## Kendall's tau, mean over the runs with a regularizer" in text

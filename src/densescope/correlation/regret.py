@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from densescope.correlation.judge import Judge, RegretRow
-from densescope.correlation.pairing import check_pairs, probed_run, scored_table
+from densescope.correlation.judge import Judge, RegretRow, seconds_of
+from densescope.correlation.pairing import (
+    ProbedRun,
+    check_pairs,
+    drawn_labels,
+    probed_run,
+    scored_table,
+)
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
 from densescope.metrics.lambdas import LAMBDAS
@@ -83,6 +89,9 @@ def regret_table(
     one costs less), all probes for probing all, scoring and the probes of its members for a
     shortlist. Last, loss and random cost nothing.
 
+    Where the table holds other labelled sets of the run, or a probe with few labels, the best
+    checkpoint of each is a way to choose as well: is a cheap probe, or one on other images, enough?
+
     Args:
         scores: records of one run, or its table; failed ones are left out.
         probes: of the same run, of some or all of its checkpoints.
@@ -108,6 +117,7 @@ def regret_table(
             rows.extend(_by_dse(judge, table, of_dse[metric.name], layer))
         elif metric.chooses:
             rows.append(_by_metric(judge, table.column(metric.name, layer)))
+    rows.extend(_by_other_probes(judge, table, run))
     rows.append(judge.random())
     rows.append(judge.all_probed())
     return RegretTable(
@@ -184,3 +194,20 @@ def _by_metric(judge: Judge, column: Column) -> RegretRow:
     if chosen is None:
         return judge.row(metric.name, metric.superlative, None, None, note=column.note)
     return judge.row(metric.name, metric.superlative, chosen, judge.scoring_seconds)
+
+
+def _by_other_probes(judge: Judge, table: RunTable, run: ProbedRun) -> list[RegretRow]:
+    """The best checkpoint of each other set of probes of the same run."""
+    rows, judged = [], {id(probe) for probe in run.probes}
+    for name, probes in table.probes.items():
+        usable = [probe for probe in probes if probe.status == "probed"]
+        if not usable or any(id(probe) in judged for probe in usable):
+            continue
+        other = probed_run(usable)
+        drawn = drawn_labels(other.probes[0])
+        few = "" if drawn is None else f" with {drawn} labelled images"
+        title = f"best by {other.protocol} on {other.dataset}{few}"
+        best = max(other.probes, key=lambda probe: other.measure.sign * probe.value)
+        taken = seconds_of(other.probes)
+        rows.append(judge.row(f"probe.{name}", title, best.name, taken, labels=True))
+    return rows

@@ -131,11 +131,10 @@ class Labels:
         root: its folder.
         protocol: row of ``PROTOCOLS``.
         seeds: of the probe; the protocol's by default.
-        steps: optimizer steps in place of the published number.
-        image_size: pixels in place of the published number.
+        steps, image_size: optimizer steps and pixels in place of the published numbers.
         test_root: for image-level labels and depth.
-        train_split, test_split: for segmentation, as in
-            :class:`~densescope.runs.labels.LabelledData`.
+        train_split, test_split: for segmentation.
+        labels: so many training images are drawn; such a probe chooses, and judges no run.
         only: ``"all"`` checkpoints or the ``"shortlist"``.
     """
 
@@ -148,15 +147,15 @@ class Labels:
     test_root: str | None = None
     train_split: str = "train"
     test_split: str | None = None
+    labels: int | None = None
     only: str = "all"
 
     @property
     def data(self) -> LabelledData:
         """Where the labels come from."""
+        root, split = Path(self.root), (self.train_split, self.test_split)
         test = None if self.test_root is None else Path(self.test_root)
-        return LabelledData(
-            self.dataset, Path(self.root), self.train_split, self.test_split, test_root=test
-        )
+        return LabelledData(self.dataset, root, *split, test_root=test, labels=self.labels)
 
     @property
     def request(self) -> ProbeRequest:

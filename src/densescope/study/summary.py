@@ -15,10 +15,11 @@ from densescope.correlation import (
     mean_correlation,
     read_losses,
 )
+from densescope.correlation.pairing import drawn_labels
 from densescope.errors import RecordError
 from densescope.evaluation.measures import measure_of
 from densescope.pretraining.recorder import LOG
-from densescope.records import ProbeRecord, ScoreRecord
+from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.correlate import Judgement, judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import RunTable
@@ -130,7 +131,7 @@ class StudySummary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; NaN as ``None``."""
-        document: dict[str, Any] = _finite(
+        document: dict[str, Any] = plain(
             {
                 "rows": [asdict(row) for row in self.rows],
                 "series": [asdict(series) for series in self.series],
@@ -180,13 +181,13 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
         _row(key, group, groups.get((key[0], first, key[2]), [])) for key, group in groups.items()
     ]
     judged = [run for run in runs if run.judgement is not None]
-    plain = [run for run in judged if run.cell.arm.regularizer is None] or judged
-    others = [run for run in judged if run not in plain]
+    free = [run for run in judged if run.cell.arm.regularizer is None] or judged
+    others = [run for run in judged if run not in free]
     by_cell: dict[str, list[_Run]] = {}
     for run in runs:
         by_cell.setdefault(run.cell.name, []).append(run)
     tables = {
-        name: [run.judgement.regret for run in of_cell if run in plain and run.judgement]
+        name: [run.judgement.regret for run in of_cell if run in free and run.judgement]
         for name, of_cell in by_cell.items()
     }
     regrets = [(by_cell[name][0].cell.method, found) for name, found in tables.items() if found]
@@ -194,9 +195,9 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     return StudySummary(
         rows=tuple(rows),
         series=tuple(_series(run) for run in runs),
-        correlation=_mean_tau(plain),
+        correlation=_mean_tau(free),
         regularized=_mean_tau(others),
-        clock=_clock(plain),
+        clock=_clock(free),
         clock_regularized=_clock(others),
         answers=tuple(
             run_answer(
@@ -251,20 +252,21 @@ def _losses(run: Path, records: Sequence[ScoreRecord]) -> dict[str, float] | Non
 
 def _runs(cell: Cell, store: RunStore) -> list[_Run]:
     records, probe_sets = store.records(), store.probes()
-    if not probe_sets:
-        return [_Run(cell, "", RunTable.of(records, {}), [], None)]
     good = {
         name: {probe.name for probe in probes if probe.status == "probed"}
         for name, probes in probe_sets.items()
+        if not any(map(drawn_labels, probes))  # probes with few labels choose and do not judge
     }
+    if not good:
+        return [_Run(cell, "", RunTable.of(records, {}), [], None)]
     shared = set.intersection(*good.values())
     until = max((record.step for record in records if record.name in shared), default=math.inf)
     table = RunTable.of([record for record in records if record.step <= until], probe_sets)
     kept = {record.name for record in table.records}
     losses = _losses(store.folder.parent / "run", table.records)
     found = []
-    for probe_set, probes in table.probes.items():
-        probed = [probe for probe in probes if probe.name in good[probe_set] & kept]
+    for probe_set, names in good.items():
+        probed = [probe for probe in table.probes[probe_set] if probe.name in names & kept]
         judged = judge_run(table, probed, losses=losses) if probed and table.scored else None
         found.append(_Run(cell, probe_set, table, probed, judged))
     return found
@@ -340,11 +342,3 @@ def _series(run: _Run) -> RunSeries:
         steps=tuple(record.step for record in run.table.scored),
         values={name: tuple(values) for name, values in columns.items()},
     )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
