@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from benchmarks.degradation import figure, unpacked
 
-from densescope.correlation import MeanCorrelation
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
+from densescope.study.taus import MeanTaus
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StudySummary]:
     return {name: summarize(*unpacked(name, folder)) for name in ("explore", "spec")}
 
 
-def taus(correlation: MeanCorrelation | None, metric: str) -> list[float]:
-    assert correlation is not None
-    row = next(row for row in correlation.rows if row.number == metric)
+def taus(found: MeanTaus | None, metric: str) -> list[float]:
+    assert found is not None
+    row = found.metrics.row(metric)
     return [row.cells[name].value for name in ("camvid", "folders")]
 
 
@@ -41,14 +41,15 @@ def test_the_declines_are_those_of_the_page(found: dict[str, StudySummary]) -> N
 
 
 def test_dse_follows_labels_no_better_than_the_clock(found: dict[str, StudySummary]) -> None:
-    young, late = found["explore"].correlation, found["spec"].correlation
+    young, late = found["explore"].taus, found["spec"].taus
     assert taus(young, "released.dse_lambda_1") == pytest.approx([0.57, 0.69], abs=0.005)
     assert taus(young, "released.dse") == pytest.approx([0.24, 0.27], abs=0.005)
-    clock = found["explore"].clock
-    assert [round(clock[name].value, 2) for name in ("camvid", "folders")] == [0.54, 0.69]  # type: ignore[union-attr]
+    assert young is not None
+    clock = [young.clock[name] for name in ("camvid", "folders")]
+    assert [round(one.value, 2) for one in clock if one is not None] == [0.54, 0.69]
     assert taus(late, "released.dse_lambda_1") == pytest.approx([-0.20, -0.21], abs=0.005)
     assert late is not None
-    intervals = [cell.interval for row in late.rows for cell in row.cells.values()]
+    intervals = [cell.interval for row in late.metrics.rows for cell in row.cells.values()]
     assert all(low < 0 < high for low, high in filter(None, intervals))
     destroyed = found["spec"].regularized
     assert taus(destroyed, "token_cosine") == pytest.approx([-0.77, -0.74], abs=0.005)

@@ -23,10 +23,10 @@ from densescope.study.summary import (
     PARTS,
     StudyRow,
     StudySummary,
-    labelled_columns,
     summarize,
 )
 from densescope.study.tables import markdown, rows_table
+from densescope.study.taus import labelled_columns
 from tests.tiny_run import write_images
 
 SPEC = """
@@ -157,7 +157,7 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     # Student's interval of two values: 12.706 times half their distance
     assert effect.half == pytest.approx(12.706 * abs(changes[0] - changes[1]) / 2, rel=1e-3)
     assert found.missing == ()
-    assert found.correlation is not None
+    assert found.taus is not None
     assert [answer.run for answer in found.answers] == [cell.name for cell in spec.cells()]
     assert "last" in {answer.way for answer in found.ways}
     few = next(way for way in found.ways if way.way == "probe.scenes-labels8-linear-image-size32")
@@ -182,7 +182,7 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
 
 def test_two_protocols_on_one_set_have_a_column_each() -> None:
     def run(protocol: str, dataset: str = "camvid") -> Any:
-        return SimpleNamespace(probes=[SimpleNamespace(dataset=dataset, protocol=protocol)])
+        return [SimpleNamespace(dataset=dataset, protocol=protocol)]
 
     both = [run("linear"), run("linear-sgd"), run("linear", "scenes")]
     assert labelled_columns(both) == ["camvid, linear", "camvid, linear-sgd", "scenes, linear"]
@@ -197,7 +197,7 @@ def test_a_table_has_no_empty_columns() -> None:
         numbers=numbers,
         effect={},
     )
-    found = StudySummary((row,), (), None, None, {}, {}, (), (), (), ())
+    found = StudySummary((row,), (), None, None, (), (), (), ())
     assert markdown(found).splitlines() == [
         "## Methods and arms",
         "",

@@ -56,8 +56,8 @@ def study(
         temporary.write_text(table + "\n", encoding="utf-8")
     write_figure(found, output / "summary.html")
     console.print(table, soft_wrap=True)
-    if found.correlation is not None:
-        console.print(mean_table(found.correlation))
+    if found.taus is not None:
+        console.print(mean_table(found.taus.metrics))
     if found.missing:
         console.print(f"not there yet: {', '.join(found.missing)}")
     console.print(f"figure: {output / 'summary.html'}")

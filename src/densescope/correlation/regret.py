@@ -200,7 +200,7 @@ def _by_other_probes(judge: Judge, table: RunTable, run: ProbedRun) -> list[Regr
     """The best checkpoint of each other set of probes of the same run."""
     rows, judged = [], {id(probe) for probe in run.probes}
     for name, probes in table.probes.items():
-        usable = [probe for probe in probes if probe.status == "probed"]
+        usable = [p for p in probes if p.status == "probed" and p.name in judge.steps]
         if not usable or any(id(probe) in judged for probe in usable):
             continue
         other = probed_run(usable)

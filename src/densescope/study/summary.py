@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from densescope.correlation import (
-    MeanCorrelation,
-    kendall_tau,
-    losses_by_checkpoint,
-    mean_correlation,
-    read_losses,
-)
+from densescope.correlation import losses_by_checkpoint, read_losses
 from densescope.correlation.pairing import drawn_labels
 from densescope.errors import RecordError
-from densescope.evaluation.measures import measure_of
 from densescope.pretraining.recorder import LOG
 from densescope.records import ProbeRecord, ScoreRecord, plain
 from densescope.runs.correlate import Judgement, judge_run
@@ -34,6 +27,7 @@ from densescope.study.answers import (
 from densescope.study.run import cells_done
 from densescope.study.spec import Cell, StudySpec
 from densescope.study.spread import Spread
+from densescope.study.taus import MeanTaus, mean_taus
 
 # Name in the tables -> metric; DSE of one checkpoint by itself, as lambda differs between runs.
 PARTS = {
@@ -105,25 +99,20 @@ class StudySummary:
     Attributes:
         rows: one per method, arm and labelled set.
         series: one per run and labelled set.
-        correlation: mean tau over the runs without a regularizer (over all where there are no
-            others), beside the paper's; ``None`` without probes.
+        taus: of every metric, mean over the runs without a regularizer (over all where there are
+            no others); ``None`` without probes.
         regularized: the same over the runs with one, which may raise a metric without making
             patches better; ``None`` where there are none.
-        clock: data set -> mean tau of the number of the checkpoint itself over the same runs as
-            ``correlation``: what any number that moves with time has.
-        clock_regularized: the same over the runs of ``regularized``.
         answers: one per run.
-        ways: mean regret over the same runs as ``correlation``, one per way to choose.
+        ways: mean regret over the same runs as ``taus``, one per way to choose.
         held_out: ways chosen on all methods but one.
         missing: runs of the study that are not there yet.
     """
 
     rows: tuple[StudyRow, ...]
     series: tuple[RunSeries, ...]
-    correlation: MeanCorrelation | None
-    regularized: MeanCorrelation | None
-    clock: Mapping[str, Spread | None]
-    clock_regularized: Mapping[str, Spread | None]
+    taus: MeanTaus | None
+    regularized: MeanTaus | None
     answers: tuple[RunAnswer, ...]
     ways: tuple[WayAnswer, ...]
     held_out: tuple[HeldOutChoice, ...]
@@ -135,13 +124,11 @@ class StudySummary:
             {
                 "rows": [asdict(row) for row in self.rows],
                 "series": [asdict(series) for series in self.series],
-                "clock": _plain(self.clock),
-                "clock_regularized": _plain(self.clock_regularized),
                 "answers": [asdict(answer) for answer in self.answers],
                 "ways": [asdict(way) for way in self.ways],
                 "held_out": [asdict(choice) for choice in self.held_out],
                 "missing": list(self.missing),
-                "correlation": None if self.correlation is None else self.correlation.to_json(),
+                "taus": None if self.taus is None else self.taus.to_json(),
                 "regularized": None if self.regularized is None else self.regularized.to_json(),
             }
         )
@@ -195,10 +182,8 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     return StudySummary(
         rows=tuple(rows),
         series=tuple(_series(run) for run in runs),
-        correlation=_mean_tau(free),
-        regularized=_mean_tau(others),
-        clock=_clock(free),
-        clock_regularized=_clock(others),
+        taus=_taus(free),
+        regularized=_taus(others),
         answers=tuple(
             run_answer(
                 name, of_cell[0].table, {run.probe_set: run.probes for run in of_cell if run.probes}
@@ -211,35 +196,8 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
     )
 
 
-def _mean_tau(runs: Sequence[_Run]) -> MeanCorrelation | None:
-    found = [
-        replace(run.judgement.correlation, dataset=name)
-        for run, name in zip(runs, labelled_columns(runs), strict=True)
-        if run.judgement is not None
-    ]
-    return mean_correlation(found) if found else None
-
-
-def labelled_columns(runs: Sequence[_Run]) -> list[str]:
-    """The data set of each run's probes, with the protocol where one set has several."""
-    pairs = [(run.probes[0].dataset, run.probes[0].protocol) for run in runs]
-    several = len(set(pairs)) > len({dataset for dataset, _ in pairs})
-    return [", ".join(pair) if several else pair[0] for pair in pairs]
-
-
-def _clock(runs: Sequence[_Run]) -> dict[str, Spread | None]:
-    """The tau that a metric would have if it were the number of the checkpoint."""
-    taus: dict[str, list[float]] = {}
-    for run, name in zip(runs, labelled_columns(runs), strict=True):
-        turn = -1 if measure_of(run.probes[0].measure).better == "lower" else 1
-        steps = [float(probe.step) for probe in run.probes]
-        tau = kendall_tau(steps, [turn * probe.value for probe in run.probes])
-        taus.setdefault(name, []).append(math.nan if tau is None else tau)
-    return {dataset: Spread.of(values) for dataset, values in taus.items()}
-
-
-def _plain(spreads: Mapping[str, Spread | None]) -> dict[str, Any]:
-    return {name: None if one is None else asdict(one) for name, one in spreads.items()}
+def _taus(runs: Sequence[_Run]) -> MeanTaus | None:
+    return mean_taus([(run.judgement, run.probes) for run in runs if run.judgement is not None])
 
 
 def _losses(run: Path, records: Sequence[ScoreRecord]) -> dict[str, float] | None:

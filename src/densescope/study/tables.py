@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from densescope.correlation import MeanCorrelation
+from densescope.correlation.paper import MeanTau
 from densescope.evaluation.measures import measure_of
 from densescope.study.spread import Spread
 from densescope.study.summary import PARTS, StudySummary
+from densescope.study.taus import MeanTaus
 
 
 def markdown(summary: StudySummary) -> str:
@@ -15,12 +16,8 @@ def markdown(summary: StudySummary) -> str:
     parts = {
         "Methods and arms": rows_table(summary),
         "Runs": runs_table(summary),
-        "Kendall's tau, mean over the runs without a regularizer": tau_table(
-            summary.correlation, summary.clock
-        ),
-        "Kendall's tau, mean over the runs with a regularizer": tau_table(
-            summary.regularized, summary.clock_regularized
-        ),
+        "Kendall's tau, mean over the runs without a regularizer": tau_table(summary.taus),
+        "Kendall's tau, mean over the runs with a regularizer": tau_table(summary.regularized),
         "Regret of a choice, mean over the same runs": ways_table(summary),
         "The best way on all methods but one, tried on that one": held_out_table(summary),
     }
@@ -97,29 +94,26 @@ def runs_table(summary: StudySummary) -> str:
     return _table(table) if sets else ""
 
 
-def tau_table(found: MeanCorrelation | None, clock: Mapping[str, Spread | None]) -> str:
+def tau_table(found: MeanTaus | None) -> str:
     """Mean tau of each metric with each labelled set, with Student's interval over runs.
 
     The first row is the number of the checkpoint: what a metric has that only moves with time.
+    "Beyond it" is the mean difference from that row, paired by run.
     """
     if found is None:
         return ""
-    head = ("metric", *found.datasets, "mean", "the paper's mean")
-    times = [clock.get(name) for name in found.datasets]
+    names = found.metrics.datasets
+    head = ("metric", *names, *(f"beyond it: {name}" for name in names), "mean", "the paper's mean")
     table: list[Sequence[str]] = [head]
-    table.append(["*number of the checkpoint*", *(map(_tau_of, times)), "", ""])
-    for row in found.rows:
-        cells = []
-        for name in found.datasets:
-            cell = row.cells.get(name)
-            around = cell.interval if cell is not None else None
-            text = "" if cell is None else f"{cell.value:+.2f}"
-            cells.append(text if around is None else f"{text} [{around[0]:+.2f}, {around[1]:+.2f}]")
+    times = [_interval(found.clock[name]) for name in names]
+    table.append(["*number of the checkpoint*", *times, *("" for _ in names), "", ""])
+    for row in found.metrics.rows:
         paper = row.paper.get("mean") if row.paper else None
         table.append(
             [
                 row.title,
-                *cells,
+                *(_cell(row.cells.get(name)) for name in names),
+                *(_interval(found.beyond[row.number][name], 2.0) for name in names),
                 "" if row.mean is None else f"{row.mean:+.2f}",
                 "" if paper is None else f"{paper:+.2f}",
             ]
@@ -127,12 +121,17 @@ def tau_table(found: MeanCorrelation | None, clock: Mapping[str, Spread | None])
     return _table(table)
 
 
-def _tau_of(spread: Spread | None) -> str:
-    if spread is None:
-        return ""
-    if spread.half is None:
-        return f"{spread.value:+.2f}"
-    low, high = max(-1.0, spread.value - spread.half), min(1.0, spread.value + spread.half)
+def _cell(cell: MeanTau | None) -> str:
+    if cell is None or cell.interval is None:
+        return "" if cell is None else f"{cell.value:+.2f}"
+    return f"{cell.value:+.2f} [{cell.interval[0]:+.2f}, {cell.interval[1]:+.2f}]"
+
+
+def _interval(spread: Spread | None, bound: float = 1.0) -> str:
+    """A mean with its interval, which is cut where no value can lie."""
+    if spread is None or spread.half is None:
+        return "" if spread is None else f"{spread.value:+.2f}"
+    low, high = max(-bound, spread.value - spread.half), min(bound, spread.value + spread.half)
     return f"{spread.value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
