@@ -127,7 +127,7 @@ def test_the_bound_holds_for_what_is_kept() -> None:
             rows = spread_of((120, 60), decay, float(seed), seed)
             mean, rest = without_mean(rows)
             gram = rest.mT @ rest
-            values, sure = single_precision._checked(gram, 1)
+            values, sure, _ = single_precision._checked(gram, 1)
             expected = values_of(rest.double())
             error = (values.sum(-1) / expected.sum(-1) - 1).abs()
             rank = (entropy_rank(values) / entropy_rank(expected) - 1).abs()

@@ -145,14 +145,22 @@ def test_same_seed_same_numbers(definition: Any) -> None:
 
 
 def test_memory_and_cores_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = dense_structure(features(), **SMALL)
+    def measured() -> tuple[DenseStructure, Tensor]:
+        rows = features().requires_grad_()
+        result = dense_structure(rows, **SMALL)
+        assert result.dse is not None
+        return result, torch.autograd.grad(result.dse, rows)[0]
+
+    expected, slope = measured()
     threads = torch.get_num_threads()
     monkeypatch.setattr(assignments, "CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(workers, "PIECE_NUMBERS", 1)
     monkeypatch.setattr(workers, "worker_count", lambda tensor: 3)
-    found = dense_structure(features(), **SMALL)
+    found, other = measured()
     assert torch.get_num_threads() == threads
     for name, value in numbers(found).items():
         torch.testing.assert_close(value, getattr(expected, name))
+    torch.testing.assert_close(other, slope)
 
 
 def test_the_last_group_may_be_smaller() -> None:

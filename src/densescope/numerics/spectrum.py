@@ -122,11 +122,11 @@ def values_of(matrices: Tensor) -> Tensor:
 
 def gram_values(gram: Tensor, longest: int) -> Tensor:
     """Singular values behind float64 Gram matrices whose factor has a side of ``longest``."""
-    (eigenvalues,) = _eigen(gram, vectors=False)
-    return _roots(eigenvalues, longest)
+    (eigenvalues,) = eigen(gram, vectors=False)
+    return roots(eigenvalues, longest)
 
 
-def _eigen(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
+def eigen(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
     """Eigenvalues of symmetric matrices, and eigenvectors if asked for, on the matrices' device.
 
     A GPU decomposes many matrices at once only while their sides are at most 32; larger ones it
@@ -144,7 +144,7 @@ def _eigen(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
 
 
 def _eigen_on_host(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
-    """:func:`_eigen` of a batch, computed by all threads of the CPU, one matrix each."""
+    """:func:`eigen` of a batch, computed by all threads of the CPU, one matrix each."""
     shape = gram.shape[:-2]
     flat = gram.flatten(0, -3).cpu()
 
@@ -156,16 +156,38 @@ def _eigen_on_host(gram: Tensor, *, vectors: bool) -> tuple[Tensor, ...]:
     return tuple(part.view(*shape, *part.shape[1:]) for part in parts)
 
 
+def decomposed(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values, and the singular vectors of the smaller side, in float64."""
+    rows, columns = matrices.shape[-2:]
+    wide = matrices.double()
+    gram = wide @ wide.mT if rows <= columns else wide.mT @ wide
+    eigenvalues, vectors = eigen(gram, vectors=True)
+    return roots(eigenvalues, max(rows, columns)), vectors
+
+
+def slope_of_values(
+    matrices: Tensor, vectors: Tensor, values: Tensor, slope: Tensor | float = 1.0
+) -> Tensor:
+    """Gradient behind the gradient of singular values; of their sum by default.
+
+    The directions of zeros get none. In the dtype of the vectors.
+    """
+    rows, columns = matrices.shape[-2:]
+    weight = torch.where(values > 0, slope / values, 0.0).to(vectors.dtype)
+    turn = (vectors * weight.unsqueeze(-2)) @ vectors.mT
+    wide = matrices.to(vectors.dtype)
+    return turn @ wide if rows <= columns else wide @ turn
+
+
 class _SingularValues(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrices: Tensor) -> Tensor:
-        rows, columns = matrices.shape[-2:]
-        wide = matrices.double()
-        gram = wide @ wide.mT if rows <= columns else wide.mT @ wide
         if not ctx.needs_input_grad[0]:
+            rows, columns = matrices.shape[-2:]
+            wide = matrices.double()
+            gram = wide @ wide.mT if rows <= columns else wide.mT @ wide
             return gram_values(gram, max(rows, columns))
-        eigenvalues, vectors = _eigen(gram, vectors=True)
-        values = _roots(eigenvalues, max(rows, columns))
+        values, vectors = decomposed(matrices)
         ctx.save_for_backward(matrices, vectors, values)
         return values
 
@@ -173,15 +195,11 @@ class _SingularValues(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> Tensor:
         matrices, vectors, values = ctx.saved_tensors
-        weight = torch.where(values > 0, slope / values, 0.0)
-        turn = (vectors * weight.unsqueeze(-2)) @ vectors.mT
-        wide = matrices.double()
-        rows, columns = matrices.shape[-2:]
-        gradient: Tensor = turn @ wide if rows <= columns else wide @ turn
-        return gradient.to(matrices.dtype)
+        return slope_of_values(matrices, vectors, values, slope).to(matrices.dtype)
 
 
-def _roots(eigenvalues: Tensor, longest: int) -> Tensor:
+def roots(eigenvalues: Tensor, longest: int) -> Tensor:
+    """Square roots of the eigenvalues of float64 Gram matrices; exact zeros for their noise."""
     top = eigenvalues.amax(-1, keepdim=True)
     noise = longest * torch.finfo(eigenvalues.dtype).eps * top
     return torch.where(eigenvalues > noise, eigenvalues, 0.0).clamp_min(0.0).sqrt()

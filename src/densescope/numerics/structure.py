@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from densescope.numerics.checks import (
     full_precision,
 )
 from densescope.numerics.spectrum import centered, entropy_rank, values_of
+from densescope.numerics.tall import tall_values
 from densescope.numerics.terms import (
     Terms,
     cluster_terms,
@@ -28,6 +29,7 @@ from densescope.numerics.terms import (
     position_spectra,
     spread,
 )
+from densescope.numerics.workers import recorded
 
 RELEASED_EPSILON = 1e-12
 POOLED_PATCHES = 30_000
@@ -188,10 +190,14 @@ def structure_of(
     With ``pooled`` the effective rank is one of all patches, in place of the mean over positions.
     """
     with full_precision(features):
+        if recorded(features):
+            # once for all terms, which all have a gradient
+            features = unit(features, assignment.normalize)
+            assignment = replace(assignment, normalize=False)
         terms = cluster_terms(features, assignment, local_reach=definition == "pooled")
         positions = _patches_of_rank(features, definition) if draws is None else draws
         if pooled:
-            spectra = values_of(unit(features, assignment.normalize).flatten(0, 1)).unsqueeze(0)
+            spectra = tall_values(unit(features, assignment.normalize).flatten(0, 1)).unsqueeze(0)
         elif definition == "pooled":
             patches = position_rows(features, assignment, range(positions)).flatten(0, 1)
             spectra = values_of(centered(patches)).unsqueeze(0)

@@ -6,19 +6,17 @@ differentiable in the features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from densescope.numerics.assignment import Assignment, group_slices, numbers_at_once, unit
-from densescope.numerics.single_precision import centered_norms, row_values
-from densescope.numerics.workers import map_pieces, worker_count
-
-PADDING = 1.12
-# On a CPU, clusters of unlike size are padded only to fill this part of what is worked on at once.
-FEW = 2
+from densescope.numerics.cells import cell_norms
+from densescope.numerics.single_precision import row_values
+from densescope.numerics.workers import map_pieces, recorded, worker_count
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,8 @@ class Terms:
 
 def cluster_terms(features: Tensor, assignment: Assignment, *, local_reach: bool = False) -> Terms:
     """Sum up what each cluster contributes."""
-    images, _, dim = features.shape
+    images = len(features)
     groups, clusters, _ = assignment.global_centroids.shape
-    normalize = assignment.normalize
     local, wide = images * assignment.local_clusters, groups * clusters
     image = torch.arange(images, device=features.device).unsqueeze(1)
     cells = torch.stack(
@@ -68,25 +65,69 @@ def cluster_terms(features: Tensor, assignment: Assignment, *, local_reach: bool
             assignment.global_labels + image // assignment.group_size * clusters + local,
         ]
     )
-    norms, counts = cell_norms(features, cells, local + wide, normalize)
+    norms, counts = cell_norms(features, cells, local + wide, assignment.normalize)
 
-    def piece(run: tuple[slice, slice]) -> Tensor:
-        here, there = run
-        grouped = unit(features[here], normalize).reshape(there.stop - there.start, -1, dim)
-        labels = assignment.global_labels[here].reshape(len(grouped), -1)
-        distances = other_distances(grouped, labels, assignment.global_centroids[there])
-        return _sums(distances, labels, clusters)
-
-    reach = torch.cat(map_pieces(piece, group_slices(features, assignment.group_size), features))
     first, second = (images, assignment.local_clusters), (groups, clusters)
     return Terms(
         norms[:local].reshape(first),
         counts[:local].reshape(first),
         norms[local:].reshape(second),
         counts[local:].reshape(second),
-        reach,
+        _Reach.apply(features, assignment),
         _local_reach(features, assignment) if local_reach else None,
     )
+
+
+class _Reach(torch.autograd.Function):
+    """Sum over every cluster's patches of the distance to the nearest other centroid."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, assignment: Assignment) -> Tensor:
+        clusters = assignment.global_centroids.shape[1]
+
+        def piece(run: tuple[slice, slice]) -> tuple[Tensor, Tensor, Tensor]:
+            points, labels, centroids = _grouped(features, assignment, run)
+            other = nearest_other(points, labels, centroids)
+            distances = torch.linalg.vector_norm(_chosen(centroids, other).sub_(points), dim=-1)
+            return _sums(distances, labels, clusters), other.flatten(), distances.flatten()
+
+        runs = group_slices(features, assignment.group_size)
+        found = map_pieces(piece, runs, features)
+        reach, other, distances = (torch.cat(part) for part in zip(*found, strict=True))
+        ctx.save_for_backward(features, other, distances)
+        ctx.assignment = assignment
+        return reach
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        features, other, distances = ctx.saved_tensors
+        result = torch.empty_like(features)
+        other, distances = (part.view(features.shape[:2]) for part in (other, distances))
+        slope = slope.to(features.dtype)
+
+        def piece(run: tuple[slice, slice]) -> None:
+            here, there = run
+            points, labels, centroids = _grouped(features, ctx.assignment, run)
+            chosen = _chosen(centroids, other[here].reshape(labels.shape))
+            apart = distances[here].reshape(labels.shape)
+            factor = torch.where(apart > 0, slope[there].gather(1, labels) / apart, 0.0)
+            torch.sub(points, chosen, out=chosen).mul_(factor.unsqueeze(-1))
+            result[here] = chosen.view(result[here].shape)
+
+        map_pieces(piece, group_slices(features, ctx.assignment.group_size), features)
+        return result, None
+
+
+def _grouped(
+    features: Tensor, assignment: Assignment, run: tuple[slice, slice]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Patches, their labels and the centroids of some groups, ``groups patches`` first."""
+    here, there = run
+    groups, dim = there.stop - there.start, features.shape[-1]
+    points = unit(features[here], assignment.normalize).reshape(groups, -1, dim)
+    labels = assignment.global_labels[here].reshape(groups, -1)
+    return points, labels, assignment.global_centroids[there]
 
 
 def _local_reach(features: Tensor, assignment: Assignment) -> Tensor:
@@ -100,7 +141,8 @@ def _local_reach(features: Tensor, assignment: Assignment) -> Tensor:
         member.scatter_(1, labels.unsqueeze(1), 1.0)
         counts = member.sum(-1)
         centroids = member @ points / counts.clamp_min(1).unsqueeze(-1)
-        distances = other_distances(points, labels, centroids, counts > 0)
+        other = nearest_other(points, labels, centroids, counts > 0)
+        distances = torch.linalg.vector_norm(_chosen(centroids, other) - points, dim=-1)
         alone = ((counts > 0).sum(1, keepdim=True) < 2).expand_as(distances)
         return _sums(distances.masked_fill(alone, 0.0), labels, clusters)
 
@@ -112,84 +154,13 @@ def _sums(distances: Tensor, labels: Tensor, clusters: int) -> Tensor:
     return zeros.scatter_add(1, labels, distances.double())
 
 
-def cell_norms(points: Tensor, cells: Tensor, count: int, normalize: bool) -> tuple[Tensor, Tensor]:
-    """Nuclear norm and size of each cluster, both ``count``.
-
-    Clusters of one size, or of like size where there are few, are decomposed together.
-
-    Args:
-        points: ``... dim``.
-        cells: ``labelings ...``: number of the cluster that each point belongs to, for one or more
-            clusterings of the same points; 0 to ``count - 1`` over all of them.
-        count: of clusters.
-        normalize: divide points by their L2 norm first.
-    """
-    flat = points.reshape(-1, points.shape[-1])
-    counts = torch.bincount(cells.flatten(), minlength=count)
-    # large clusters first: what follows then fits into the memory they leave
-    sizes, ranked = counts.sort(descending=True, stable=True)
-    place = torch.empty_like(ranked)
-    place[ranked] = torch.arange(count, device=place.device)
-    order = place[cells.flatten()].argsort(stable=True) % len(flat)
-    runs = list(_like_sizes(sizes, points.shape[-1]))
-
-    def piece(run: ClusterRun) -> Tensor:
-        rows = unit(flat.index_select(0, order[run.rows]), normalize)
-        held = sizes[run.clusters]
-        if not run.padded:
-            return centered_norms(rows.reshape(len(held), -1, rows.shape[-1]), held, False)
-        starts = (held.cumsum(0) - held).unsqueeze(1)
-        index = starts + torch.arange(run.width, device=starts.device)
-        return centered_norms(rows[index.clamp_max(len(rows) - 1)], held, True)
-
-    norms = torch.zeros(count, dtype=torch.float64, device=points.device)
-    if runs:
-        found = torch.cat(map_pieces(piece, runs, points))
-        norms = norms.index_put((ranked[: len(found)],), found)
-    return norms, counts
-
-
-@dataclass(frozen=True)
-class ClusterRun:
-    """Clusters that are decomposed together, and their rows, both in order of size."""
-
-    clusters: slice
-    rows: slice
-    width: int
-    padded: bool
-
-
-def _like_sizes(sizes: Tensor, dim: int) -> Iterator[ClusterRun]:
-    """Runs over descending sizes down to two rows.
-
-    The one place where the host waits for the device: the sizes decide the shapes.
-    """
-    listed = [size for size in sizes.tolist() if size >= 2]
-    most = numbers_at_once(sizes.device)
-    few = most // FEW if sizes.device.type == "cpu" else most
-    first = row = 0
-    while first < len(listed):
-        width = listed[first]
-        least = (width - 2) / PADDING
-        last, start = first, row
-        while last < len(listed) and listed[last] >= least:
-            held = (row - start) * dim
-            if held >= (most if listed[last] == width else few):
-                break
-            row += listed[last]
-            last += 1
-        yield ClusterRun(slice(first, last), slice(start, row), width, width > listed[last - 1])
-        first = last
-
-
-def other_distances(
+def nearest_other(
     points: Tensor, labels: Tensor, centroids: Tensor, present: Tensor | None = None
 ) -> Tensor:
-    """Distance of every patch to the nearest centroid that is not its own, ``batch points``.
+    """Index of the nearest centroid that is not a patch's own, ``batch points``; no gradient.
 
     With ``present``, ``batch clusters``, centroids of clusters that are not there do not count.
     """
-    groups, clusters, dim = centroids.shape
     with torch.no_grad():
         mean = points.mean(1, keepdim=True)
         centers = centroids - mean
@@ -197,31 +168,64 @@ def other_distances(
         scores = torch.baddbmm(half, centers, (points - mean).mT, alpha=-1)
         if present is not None:
             scores.masked_fill_(~present.unsqueeze(-1), torch.inf)
-        other = scores.scatter_(1, labels.unsqueeze(1), torch.inf).min(1).indices
-        other += torch.arange(groups, device=other.device).unsqueeze(1) * clusters
-    chosen = centroids.reshape(-1, dim).index_select(0, other.flatten()).reshape(points.shape)
-    distance: Tensor = torch.linalg.vector_norm(chosen.sub_(points), dim=-1)
-    return distance
+        return scores.scatter_(1, labels.unsqueeze(1), torch.inf).min(1).indices
+
+
+def _chosen(centroids: Tensor, index: Tensor) -> Tensor:
+    """One centroid per patch, ``batch points dim``."""
+    batch, clusters, dim = centroids.shape
+    index = index + torch.arange(batch, device=index.device).unsqueeze(1) * clusters
+    return centroids.reshape(-1, dim).index_select(0, index.flatten()).reshape(*index.shape, dim)
 
 
 def spread(features: Tensor, assignment: Assignment) -> Tensor:
     """Mean distance of a patch to the mean patch, ``s``; float64."""
-    runs = [here for here, _ in group_slices(features, assignment.group_size)]
-    total = features.shape[0] * features.shape[1]
+    s: Tensor = _Spread.apply(features, assignment)
+    return s
 
-    def summed(here: slice) -> Tensor:
-        return unit(features[here], assignment.normalize).sum((0, 1), dtype=torch.float64)
 
-    mean = torch.stack(map_pieces(summed, runs, features)).sum(0) / total
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, assignment: Assignment) -> Tensor:
+        runs = [here for here, _ in group_slices(features, assignment.group_size)]
+        total = features.shape[0] * features.shape[1]
 
-    def distance(here: slice) -> Tensor:
-        offset = unit(features[here], assignment.normalize) - mean.to(features.dtype)
-        length: Tensor = torch.linalg.vector_norm(offset, dim=-1)
-        return length.sum(dtype=torch.float64)
+        def summed(here: slice) -> Tensor:
+            return unit(features[here], assignment.normalize).sum((0, 1), dtype=torch.float64)
 
-    result = torch.stack(map_pieces(distance, runs, features)).sum() / total
-    noise = 2 * torch.finfo(features.dtype).eps * mean.norm()
-    return torch.where(result <= noise, 0.0, result)
+        mean = torch.stack(map_pieces(summed, runs, features)).sum(0) / total
+
+        def distance(here: slice) -> Tensor:
+            offset = unit(features[here], assignment.normalize) - mean.to(features.dtype)
+            length: Tensor = torch.linalg.vector_norm(offset, dim=-1)
+            return length
+
+        lengths = torch.cat(map_pieces(distance, runs, features))
+        result = lengths.sum(dtype=torch.float64) / total
+        ctx.save_for_backward(features, mean, lengths)
+        ctx.assignment = assignment
+        noise = 2 * torch.finfo(features.dtype).eps * mean.norm()
+        return torch.where(result <= noise, 0.0, result)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        features, mean, lengths = ctx.saved_tensors
+        runs = [here for here, _ in group_slices(features, ctx.assignment.group_size)]
+        result = torch.empty_like(features)
+        factor = torch.where(lengths > 0, slope.to(features.dtype) / lengths.numel() / lengths, 0.0)
+
+        def direction(here: slice) -> Tensor:
+            part = torch.sub(features[here], mean.to(features.dtype), out=result[here])
+            return part.mul_(factor[here].unsqueeze(-1)).sum((0, 1), dtype=torch.float64)
+
+        total = torch.stack(map_pieces(direction, runs, features)).sum(0) / lengths.numel()
+
+        def less(here: slice) -> None:
+            result[here] -= total.to(features.dtype)
+
+        map_pieces(less, runs, features)
+        return result, None
 
 
 def position_spectra(features: Tensor, assignment: Assignment, positions: int) -> Tensor:
@@ -229,6 +233,8 @@ def position_spectra(features: Tensor, assignment: Assignment, positions: int) -
 
     The matrices are ``images dim``, one per position; the result is ``positions values``.
     """
+    if recorded(features):
+        return row_values(position_rows(features, assignment, range(positions)))
 
     def piece(run: range) -> Tensor:
         return row_values(position_rows(features, assignment, run))

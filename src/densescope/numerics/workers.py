@@ -13,6 +13,12 @@ from torch import Tensor
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 SMALL_NUMBERS = 2**20
+PIECE_NUMBERS = 2**17
+
+
+def recorded(tensor: Tensor) -> bool:
+    """Whether what is computed from a tensor gets a gradient."""
+    return tensor.requires_grad and torch.is_grad_enabled()
 
 
 def worker_count(tensor: Tensor) -> int:
@@ -20,7 +26,7 @@ def worker_count(tensor: Tensor) -> int:
 
     Also 1 for small work, for which starting threads takes longer than it saves.
     """
-    if tensor.device.type != "cpu" or (tensor.requires_grad and torch.is_grad_enabled()):
+    if tensor.device.type != "cpu" or recorded(tensor):
         return 1
     if tensor.numel() < SMALL_NUMBERS:
         return 1
@@ -46,10 +52,23 @@ def map_pieces(
             # cores that wait for each other between small operations cost more than they give
             torch.set_num_threads(1)
             return [function(item) for item in items]
-        return [_kept(result) for result in _pool(threads).map(function, items)]
+        recording = torch.is_grad_enabled()
+
+        def one(item: Item) -> Result:
+            # what records gradients is a setting of each thread
+            with torch.set_grad_enabled(recording):
+                return function(item)
+
+        return [_kept(result) for result in _pool(threads).map(one, items)]
     finally:
         # a worker's setting is its own, but it is also what threads started later would get
         torch.set_num_threads(threads)
+
+
+def row_slices(rows: Tensor) -> list[slice]:
+    """Runs of the rows of a matrix that are worked on together: few enough for the caches."""
+    step = max(1, PIECE_NUMBERS // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
+    return [slice(first, first + step) for first in range(0, len(rows), step)]
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}
