@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from rich.text import Text
 
 from densescope.cli import headings
 from densescope.cli.app import app
-from densescope.cli.tables import MOST_ROWS, Screen, selection_table
+from densescope.cli.tables import MOST_ROWS, Screen, name_cells, selection_table
 from tests.cli.running import VERBS, densescope, help_of, in_a_process, options_of
 from tests.report.synthetic import choose, records
 
@@ -122,3 +124,39 @@ def test_the_table_of_a_long_run_shows_a_part_and_says_so() -> None:
     assert any(
         re.search(r"\d+ of 500 checkpoints; all of them: densescope select", x) for x in lines
     )
+
+
+def printed(width: int, names: Sequence[str]) -> str:
+    out = io.StringIO()
+    run = [
+        replace(record, name=name) for record, name in zip(records(len(names)), names, strict=True)
+    ]
+    Screen(file=out, width=width).print(selection_table(choose(run)))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_no_number_is_cut_in_a_narrow_terminal(width: int) -> None:
+    names = [f"a-long-name-of-a-run-{place:06}.pth" for place in range(8)]
+    whole, narrow = printed(300, names), printed(width, names)
+    assert max(map(len, narrow.splitlines())) <= width
+    numbers = re.findall(r"(?<![\w.-])-?\d\.\d+(?![\w.])", whole)
+    assert len(numbers) > 40
+    assert sorted(re.findall(r"(?<![\w.-])-?\d\.\d+(?![\w.])", narrow)) == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ([f"a-long-name-of-a-run-{n:06}.pth" for n in range(4)], "…-000002.pth"),
+        ([f"epoch={n}-step={n}00-of-a-long-run.ckpt" for n in range(4)], "…2-ste….ckpt"),
+        (["one-of-its-own-name.pth", *"bcd"], "one-of…e.pth"),
+    ],
+)
+def test_a_long_name_gives_up_what_it_shares(names: list[str], shown: str) -> None:
+    cells = name_cells(names)
+    held = {name: cell.within(12) for name, cell in cells.items()}
+    assert len(set(held.values())) == len(names)
+    assert all(len(text) <= 12 for text in held.values())
+    assert shown in held.values()
+    assert {name: cell.within(40) for name, cell in cells.items()} == {n: n for n in names}

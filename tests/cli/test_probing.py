@@ -57,7 +57,7 @@ def test_probe_and_correlate(swept: Path, tmp_path: Path) -> None:
     assert "a probe on every checkpoint" in correlated.stdout
     assert "DSE pick (released, shrunk lambda)" in correlated.stdout
     assert re.search(
-        r"scores, (The pick depends on the|All 3 definitions of DSE and all 3 rules for lambda)",
+        r"scores: (The pick depends on the|All 3 definitions of DSE and all 3 rules for lambda)",
         correlated.stdout,
     )
     assert "mean Kendall" not in correlated.stdout
@@ -105,9 +105,10 @@ def test_correlate_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> 
         store.write_probe("voc2012-linear", record)
     correlated = densescope("correlate", store.folder)
     assert correlated.returncode == 0, correlated.stderr
-    assert "needs at least 3 checkpoints with a score and a probe: probe more than the 2 so" in (
-        correlated.stdout
-    )
+    said = "an interval needs 6 checkpoints with a score and a probe, more than noise 10, and here"
+    assert correlated.stdout.count(f"{said} are 2. Probe more checkpoints.") == 1
+    assert correlated.stdout.startswith("run, voc2012-linear: Kendall's tau of the label-free")
+    assert "highest RankMe" not in correlated.stdout
     assert "95 % interval" not in correlated.stdout
     assert "a probe on every checkpoint" in correlated.stdout
     assert correlated.stdout.count("the last checkpoint, checkpoint0002.pth, was not probed") == 1

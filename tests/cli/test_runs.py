@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from densescope.records import ProbeRecord
 from densescope.runs.store import RunStore
 from tests.cli.running import BACKBONE, SCORING, densescope, refused
 from tests.tiny_run import ARCHITECTURE, OPTIONS, checkpoint, write_checkpoints
@@ -220,6 +222,44 @@ def test_a_number_far_above_the_files_epochs_counts_steps(
     again = densescope(*words, "--unit", "epoch")
     assert again.returncode == 0, again.stderr
     assert {unit for _, _, unit in names_and_steps(tmp_path / "out")} == {"epoch"}
+
+
+def test_what_plain_numbers_count_is_not_guessed_and_probes_go_with_it(
+    tiny_images: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    for seed, number in enumerate((3, 20, 41)):
+        save(run / f"model-{number}.pt", {"model": backbone_of(seed)})
+    words = other("sweep", run, tiny_images, tmp_path / "out", "--format", "timm")
+    said = densescope(*words)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "do not say what they count, and are called checkpoint numbers" in said.stdout
+    chosen = densescope("select", tmp_path / "out").stdout
+    assert "(checkpoint number " in chosen
+    assert "epoch" not in chosen.replace("--unit epoch", "")
+    store = RunStore(tmp_path / "out")
+    for record in store.records():
+        probe = ProbeRecord(record.name, record.step, record.unit, "linear", "voc2012", "miou")
+        store.write_probe("voc2012-linear", replace(probe, values=(0.2,)))
+    said = densescope(*words, "--unit", "step")
+    assert said.returncode == 0, said.stderr
+    assert "do not say what they count" not in said.stdout
+    assert {unit for _, _, unit in names_and_steps(tmp_path / "out")} == {"step"}
+    assert {probe.unit for probe in store.probes()["voc2012-linear"]} == {"step"}
+    assert densescope("correlate", tmp_path / "out").returncode == 0
+
+
+@pytest.mark.parametrize(("offset", "unit"), [(0, "epoch"), (1, "epoch"), (3, "checkpoint number")])
+def test_numbers_that_a_files_counter_confirms_are_epochs(
+    offset: int, unit: str, tiny_images: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    for number in (3, 4):
+        save(run / f"model-{number}.pt", {"model": backbone_of(number), "epoch": number + offset})
+    (run / "model-5.pt").write_bytes(b"")
+    words = other("sweep", run, tiny_images, tmp_path / "out", "--format", "timm")
+    assert densescope(*words).returncode == 3
+    assert {found for _, _, found in names_and_steps(tmp_path / "out")} == {unit}
 
 
 def test_two_checkpoints_at_one_step_are_refused_before_any_is_scored(

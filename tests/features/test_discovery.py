@@ -96,6 +96,29 @@ def test_lightning_checkpoints_are_in_order_of_epoch_and_step(tmp_path: Path) ->
     assert found.left_out == ()
 
 
+@pytest.mark.parametrize(
+    ("format", "names", "options", "unit"),
+    [
+        ("timm", ["run-000050.pth", "run-000300.pth"], {}, "checkpoint number"),
+        ("timm", ["run-000050.pth", "run-000300.pth"], {"unit": "step"}, "step"),
+        ("timm", ["run_step50.pth", "run_step300.pth"], {}, "step"),
+        ("dino", ["checkpoint0050.pth", "checkpoint0300.pth"], {}, "epoch"),
+        ("dino", ["run-50.pth", "run-300.pth"], {}, "checkpoint number"),
+        ("dino", ["run-50.pth", "x-300.pth"], {"pattern": r"-(\d+).pth"}, "checkpoint number"),
+        ("vicreg", ["model_50.pth", "model_300.pth"], {}, "checkpoint number"),
+    ],
+)
+def test_a_position_is_called_what_is_known_of_it(
+    format: str, names: list[str], options: dict[str, str], unit: str, tmp_path: Path
+) -> None:
+    found = find_checkpoints(files(tmp_path, *names), format, CheckpointNames(**options))
+    assert [step for _, step in places(found)] == [50, 300]
+    assert units(found) == {unit}
+    assert position_of(Path(names[0]), FORMATS[format]).unit == (
+        "checkpoint number" if options else unit
+    )
+
+
 def test_an_epoch_of_its_own_is_the_position_unless_steps_are_asked_for(tmp_path: Path) -> None:
     files(tmp_path, "epoch=9-step=400.ckpt", "epoch=10-step=440.ckpt")
     by_epoch = find_checkpoints(tmp_path, "lightning")

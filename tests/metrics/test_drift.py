@@ -20,7 +20,7 @@ from densescope.metrics.drift import drift_from_first, gram_drift
 from densescope.numerics.spatial import pair_cosines
 from densescope.records import ScoreRecord, read_record, write_record
 from densescope.selection import RunTable
-from densescope.selection.drift import drift_from
+from densescope.selection.drift import check_reference, drift_from
 from tests.tiny_run import IMAGES, SETTINGS, SPEC, write_checkpoints, write_images
 
 CPU = torch.device("cpu")
@@ -162,6 +162,7 @@ def test_a_run_has_a_column_and_every_reference_works(folder: Path) -> None:
     from_second = drift_from(table, second)
     assert from_second.series[first].value == pytest.approx(values[second])
     assert from_second.series[second].value == 0
+    assert drift_from(table, "1").series == from_second.series
     pick = table.selection().pick
     assert pick is not None
     assert drift_from(table, "pick").series[pick].value == 0
@@ -191,8 +192,11 @@ def test_a_record_of_another_width_can_be_the_reference(folder: Path, tmp_path: 
 
 def test_references_that_do_not_exist(folder: Path) -> None:
     table = densescope.read_run(folder / "scores")
-    with pytest.raises(RecordError, match=r"did you mean checkpoint0002.pth\? The reference of"):
+    with pytest.raises(RecordError, match=r"did you mean checkpoint0002.pth\? the reference of"):
         drift_from(table, "checkpoint002.pth")
+    with pytest.raises(RecordError, match=r"or the epoch '7': .* checkpoint0000.pth \(epoch 0\), "):
+        check_reference(table, "7")
+    assert check_reference(table, "3") is None  # type: ignore[func-returns-value]
     row = {"token_cosine": Estimate(0.5), "released.inter": Estimate(1.0)}
     old = [ScoreRecord(f"{i}.pth", i, scores={"-1": row}) for i in range(3)]
     with pytest.raises(RecordError, match="scored without a sample of pairs of patches"):

@@ -127,15 +127,49 @@ def test_two_rooms_are_two_sections_without_a_common_table() -> None:
     assert {"probe_set0-measure", "probe_set1-measure"} <= set(build_figures(data))
 
 
-def test_rooms_of_one_protocol_with_changed_numbers_have_titles_of_their_own() -> None:
-    run = records(4)
-    plain = probe_set(run, probes(run, dataset="coco_stuff"))
-    probe_sets = [
-        replace(plain, name=f"coco-stuff-linear{more}") for more in ("", "-image-size128")
-    ]
+def test_sets_have_titles_of_their_own() -> None:
+    run = records(6)
+    names = {
+        "coco-stuff-linear": 224,
+        "coco-stuff-linear-image-size128": 128,
+        "coco-stuff-labels50-linear-image-size128": 128,
+        "coco-stuff-labels50-linear-steps100": 224,
+    }
+    probe_sets = []
+    for name, size in names.items():
+        found = probes(run, dataset="coco_stuff", provenance={"settings": {"image_size": size}})
+        probe_sets.append(replace(probe_set(run, found), name=name))
     titles = [one.title for one in probed_report(run, *probe_sets).probe_sets]
-    assert titles[0] == "With labels: mIoU on coco_stuff, linear"
-    assert titles[1] == "With labels: mIoU on coco_stuff, linear (image-size128)"
+    assert titles == [
+        "With labels: mIoU on coco_stuff, linear at 224 pixels",
+        "With labels: mIoU on coco_stuff, linear at 128 pixels",
+        "With labels: mIoU on coco_stuff (labels50), linear at 128 pixels",
+        "With labels: mIoU on coco_stuff (labels50), linear (steps100) at 224 pixels",
+    ]
+
+
+def test_the_set_with_the_most_checkpoints_comes_first(tmp_path: Path) -> None:
+    run = records(6)
+    store = probed_store(tmp_path, run)
+    for record in run[:2]:
+        store.write_probe("camvid-linear", probe(record, 0.3, dataset="camvid"))
+    for record in run:
+        failed = probe(record, status="failed", error="no such folder", dataset="ade20k")
+        store.write_probe("ade20k-linear", failed)
+    names = ["voc2012-linear", "camvid-linear", "ade20k-linear"]
+    assert list(store.probes()) == names
+    assert [one.name for one in run_report_data(store).probe_sets] == names
+
+
+def test_few_probes_have_a_sentence_in_place_of_tau_and_of_other_metrics() -> None:
+    text, few = render_report(probed_report(records(6), probe_set(records(6)))), records(5)
+    assert 'class="correlation"' in text
+    assert "nearest to 1: alpha-ReQ" in text
+    text = render_report(probed_report(few, probe_set(few)))
+    assert 'class="correlation"' not in text
+    assert "nearest to 1: alpha-ReQ" not in text
+    assert "DSE pick (released)" in text
+    assert "an interval needs 6 checkpoints with a score and a probe" in text
 
 
 def test_the_section_stands_right_after_the_curves() -> None:
@@ -173,7 +207,7 @@ def test_too_few_checkpoints_have_a_sentence_in_place_of_the_table(count: int) -
     shown = probed_report(run, probe_set(run, probes(run)[:count])).probe_sets[0]
     assert shown.taus == ()
     text = section(render_report(probed_report(run, probe_set(run, probes(run)[:count]))))
-    assert "Correlation with the label-free numbers is not known:" in text
+    assert f"and here {'is' if count == 1 else 'are'} {count}. Probe more checkpoints.</p>" in text
     assert 'class="correlation"' not in text
     assert 'class="choices"' in text
 

@@ -71,7 +71,7 @@ def test_the_answer_comes_first() -> None:
     selection = choose(rows)
     step = next(row.step for row in selection.rows if row.is_pick)
     text = render_report(report(rows=rows, alternatives=False))
-    assert heading(text) == f"Use {selection.pick}, epoch {step}"
+    assert heading(text) == headline(selection) == f"Use {selection.pick} (epoch {step})."
     said = escape(selection.verdict.removeprefix(f"Use {selection.pick} (epoch {step}). "))
     assert not said.startswith("Use")
     assert text.index("<h1") < text.index(said) < text.index("data-figure")
@@ -81,7 +81,7 @@ def test_the_answer_comes_first() -> None:
 def test_a_look_of_a_monitor_is_not_told_its_place_twice() -> None:
     rows = [replace(row, name=f"step {row.step}", unit="step") for row in records(24)]
     text = render_report(report(rows=rows, alternatives=False))
-    assert heading(text) == f"Use {choose(rows).pick}"
+    assert heading(text) == f"Use {choose(rows).pick}."
     assert "Use step" not in text[text.index("</h1>") :]
 
 
@@ -206,7 +206,7 @@ def test_one_checkpoint_by_the_paper_definition_has_parts_but_no_sum() -> None:
     rows = records(1)
     data = build_report_data(rows, choose(rows, "paper"), run={"title": "one"})
     text = render_report(data)
-    assert heading(text) == "No checkpoint is picked"
+    assert heading(text) == "No checkpoint is picked."
     assert text.count("Lambda is not defined") == 1
     assert 'data-figure="' not in text
     assert 'id="shortlist"' not in text
@@ -230,7 +230,7 @@ def test_a_section_without_figures_has_no_heading() -> None:
 
 def test_one_checkpoint_by_the_released_definition_is_kept() -> None:
     text = render_report(report(1))
-    assert heading(text) == "Keep the last checkpoint, checkpoint0010.pth"
+    assert heading(text).startswith("Only checkpoint0010.pth (epoch 10) was scored")
     assert 'id="change"' not in text
 
 
@@ -249,12 +249,12 @@ def test_tied_checkpoints_head_the_page_in_place_of_a_pick() -> None:
     peak = tied.row(str(tied.earliest_peak))
     said = (
         f"o clear winner: all 6 checkpoints (epochs {first}-{last}) are tied; the earliest peak is "
-        f"{peak.name}, epoch {peak.step}"
+        f"{peak.name} (epoch {peak.step})."
     )
     assert heading(render_report(build_report_data(rows, tied))) == f"N{said}"
     broken = replace(tied, diverged=("later.pth",))
     text = render_report(build_report_data(rows, broken))
-    assert heading(text) == f"Training diverged; n{said}"
+    assert heading(text) == f"Training diverged. N{said}"
     alone = tuple(replace(row, below_noise_of_pick=False) for row in alike)
     apart = render_report(build_report_data(rows, replace(selection, rows=alone)))
     assert "No clear winner" not in heading(apart)
@@ -266,21 +266,43 @@ def test_a_run_that_diverged_says_so_first() -> None:
     text = render_report(data)
     pick = data.view.pick
     assert pick is not None
-    assert heading(text).startswith(f"Training diverged; use {pick.name}")
+    assert heading(text).startswith(f"Training diverged. Use {pick.name}")
     assert data.view.lead.startswith("Training diverged after checkpoint")
     assert f"Use {pick.name}" not in data.view.lead
     rising = choose(rows[:1])
     assert rising.pick == rows[0].name
     only = render_report(ended(rows[:3], "cut off"))
-    assert heading(only) == f"Keep the last scored checkpoint, {rows[0].name}"
+    assert heading(only).startswith(f"Only {rows[0].name} (epoch 10) was scored (2 failed): there")
     assert "last scored</td>" in only
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_the_page_is_headed_by_the_sentence_that_select_prints(count: int) -> None:
+    rows = records(6, failed=tuple(range(count, 6)))
+    selection = choose(rows)
+    text = render_report(build_report_data(rows, selection))
+    assert heading(text) == headline(selection)
+    assert text.count(f'<span class="name" id="pick">{selection.pick}</span>') == 1
+    if count == 2:
+        assert "of the 2 checkpoints that could be scored (4 failed), " in heading(text).lower()
+    if count == 3:
+        assert "of the 3 checkpoints that could be scored (3 failed), " in heading(text).lower()
+
+
+def test_where_many_failed_all_others_are_those_that_could_be_scored() -> None:
+    rows = records(8, failed=(0, 3, 5, 6))
+    text = render_report(report(rows=rows))
+    said = "All other checkpoints of the 4 that could be scored differ from the pick by more than"
+    assert said in text
+    assert "the noise; 4 failed." in text
+    assert said not in render_report(report(rows=records(8)))
 
 
 def test_a_run_in_which_all_failed() -> None:
     rows = records(4, failed=(0, 1, 2, 3))
     text = render_report(report(rows=rows))
     parsed = Page(text)
-    assert heading(text) == "No checkpoint is picked"
+    assert heading(text) == "No checkpoint is picked."
     assert sum(cell.startswith("failed: ") for cell in parsed.cells) == 4
     assert not [a for _, a in parsed.tags if "data-figure" in a]
     assert "No checkpoint has a score to choose by; the table says why." in text

@@ -149,6 +149,47 @@ def test_one_file_probes_like_it_does_in_a_run(scored: Path, labelled: LabelledD
     assert alone.values == whole[2].values
 
 
+def test_a_model_is_probed_at_its_own_size_where_a_protocol_leaves_it_open(
+    scored: Path, labelled: LabelledData
+) -> None:
+    request = ProbeRequest("linear-sgd", seeds=(0,))
+    said: list[str] = []
+    (first, *_) = probe_run(scored, labelled, request, say=said.append)
+    assert said[-1].endswith("12 test images at 32 pixels")
+    assert first.provenance["settings"]["image_size"] == 32
+    assert set(RunStore(scored).probes()) == {ROOM}
+    path = scored.parent / "run" / "checkpoint0000.pth"
+    alone = probe_file(path, spec_of(RunStore(scored)), labelled, request, say=said.append)
+    assert said[-1].endswith("12 test images at 32 pixels")
+    assert alone.values == first.values
+
+
+def test_records_of_two_sizes_stay_apart(scored: Path, labelled: LabelledData) -> None:
+    at_48 = ProbeRequest("linear-sgd", seeds=(0, 1), image_size=48)
+    before = probe_run(scored, labelled, at_48, only="shortlist")
+    probe_run(scored, labelled, ProbeRequest("linear-sgd", seeds=(0, 1)), only="shortlist")
+    held = RunStore(scored).probes()
+    assert set(held) == {ROOM, "scenes-linear-sgd-image-size48"}
+    assert held["scenes-linear-sgd-image-size48"] == before
+
+
+def test_a_published_size_stays_and_is_said(scored: Path, labelled: LabelledData) -> None:
+    said: list[str] = []
+    with pytest.raises(StopIteration):
+        probe_run(scored, labelled, ProbeRequest("capi-knn"), say=said.append, on_event=_stop)
+    assert said[-1].endswith(
+        "at 224 pixels, as the protocol has it; the model's own size is --probe-size 32"
+    )
+    request = ProbeRequest("capi-knn", image_size=64)
+    with pytest.raises(StopIteration):
+        probe_run(scored, labelled, request, say=said.append, on_event=_stop)
+    assert said[-1].endswith("at 64 pixels")
+
+
+def _stop(event: SweepEvent) -> None:
+    raise StopIteration
+
+
 def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -> None:
     probed(scored, labelled)
     losses = {f"checkpoint{e:04d}.pth": 4.0 - e for e in range(4)}

@@ -93,9 +93,8 @@ def test_a_lambda_is_shrunk_towards_1_where_the_rank_hardly_varies() -> None:
 def test_definitions_of_other_units_have_no_1_to_shrink_to() -> None:
     for rule in (fixed_lambda, shrunk_lambda):
         for definition in ("paper", "pooled"):
-            lambda_, note = rule([0.0, 0.1, 0.3], [0.3, 0.4, 0.5], definition=definition)
-            assert lambda_ is None
-            assert note.startswith(f"The definition {definition} has the run's lambda only")
+            with pytest.raises(InputError, match=f"does not go with the definition {definition}"):
+                rule([0.0, 0.1, 0.3], [0.3, 0.4, 0.5], definition=definition)
     assert fixed_lambda([0.0], [0.3])[0] == 1
 
 

@@ -274,11 +274,9 @@ def test_whether_the_pick_depends_on_lambda_is_one_line() -> None:
     table = RunTable.of(plain_run(separability, rank))
     assert table.selection(lambda_choice="1").pick == "epoch40.pth"
     assert table.selection(lambda_choice="1").lambda_ == 1
-    no_such = select_checkpoints(
-        plain_run([1, 2, 3], definition="paper"), definition="paper", lambda_choice="shrunk"
-    )
-    assert no_such.verdict.startswith(
-        "No checkpoint is picked. The definition paper has the run's lambda only: its two parts"
-    )
+    with pytest.raises(InputError, match="lambda shrunk does not go with the definition paper"):
+        select_checkpoints(
+            plain_run([1, 2, 3], definition="paper"), definition="paper", lambda_choice="shrunk"
+        )
     with pytest.raises(InputError, match="lambda is 'mine'; it must be one of run, 1, shrunk"):
         select_checkpoints(table, lambda_choice="mine")

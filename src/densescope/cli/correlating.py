@@ -15,7 +15,7 @@ from densescope.cli.failures import UsageError
 from densescope.cli.options import LayerOption
 from densescope.cli.parsing import ConfigOption, Only, Place, file, option, place
 from densescope.cli.tables import console as make_console
-from densescope.cli.tables import table
+from densescope.cli.tables import name_cells, table
 
 if TYPE_CHECKING:
     from densescope.correlation import Correlation, MeanCorrelation, RegretRow, RegretTable
@@ -48,7 +48,8 @@ def correlate(
 ) -> None:
     """Compare the label-free metrics with labelled probes."""
     from densescope.correlation import losses_by_checkpoint, mean_correlation, read_losses
-    from densescope.correlation.kendall import LEAST_CHECKPOINTS, LEAST_TO_JUDGE
+    from densescope.correlation.kendall import LEAST_FOR_INTERVAL, LEAST_TO_JUDGE
+    from densescope.correlation.tau import too_few
     from densescope.runs.correlate import correlate_run, probe_sets_of
     from densescope.runs.store import RunStore
     from densescope.selection import schedule_breaks, stitched
@@ -71,8 +72,8 @@ def correlate(
         judged = correlate_run(store, losses=by_name, layer=layer)
         for probe_set, found in judged.by_set.items():
             where = f"{output.name}, {probe_set}"
-            if len(found.correlation.checkpoints) < LEAST_CHECKPOINTS:
-                console.print(_too_few(where, found.correlation))
+            if len(found.correlation.checkpoints) < LEAST_FOR_INTERVAL:
+                console.print(too_few(found.correlation, where), soft_wrap=True)
             else:
                 console.print(_correlation_table(where, found.correlation))
                 if len(found.correlation.checkpoints) < LEAST_TO_JUDGE:
@@ -87,20 +88,9 @@ def correlate(
         across = [] if judged.across is None else [judged.across]
         sentences = [*across, *(found.sentence for found in judged.together)]
         for sentence in [*sentences, *(found.sentence for found in judged.protocols)]:
-            console.print(f"{output.name}, {sentence}", soft_wrap=True)
+            console.print(f"{output.name}: {sentence}", soft_wrap=True)
     if len(scores) > 1:
         console.print(mean_table(mean_correlation(correlations)))
-
-
-def _too_few(where: str, correlation: Correlation) -> str:
-    from densescope.correlation.kendall import LEAST_CHECKPOINTS
-    from densescope.evaluation.measures import measure_of
-
-    return (
-        f"Kendall's tau with {measure_of(correlation.measure).title} needs at least "
-        f"{LEAST_CHECKPOINTS} checkpoints with a score and a probe: probe more than the "
-        f"{len(correlation.checkpoints)} so far ({where})."
-    )
 
 
 def _few(correlation: Correlation) -> str:
@@ -114,7 +104,7 @@ def _few(correlation: Correlation) -> str:
 
 def _shared_notes(regret: RegretTable) -> list[str]:
     """Notes that three ways or more have, each once."""
-    counts = Counter(part for row in regret.rows for part in _notes(row))
+    counts = Counter(part for row in regret.shown for part in _notes(row))
     return [part for part, count in counts.items() if count >= SHARED_BY]
 
 
@@ -164,12 +154,13 @@ def _regret_table(regret: RegretTable, shared: Sequence[str]) -> Table:
         f"what each way to choose would have cost ({measure.title}, {measure.difference})",
         ["way", "checkpoint", measure.title, "regret", "gain over last", "compute, s", ""],
     )
-    for row in regret.rows:
+    names = name_cells(row.name for row in regret.shown if row.name)
+    for row in regret.shown:
         numbers = [
             "–" if value is None else measure.number(value)
             for value in (row.value, row.regret, row.gain)
         ]
         seconds = "–" if row.seconds is None else f"{row.seconds:.0f}"
         note = "; ".join(part for part in _notes(row) if part not in shared)
-        made.add_row(row.title, Text(row.name or "–"), *numbers, seconds, Text(note))
+        made.add_row(row.title, names[row.name] if row.name else "–", *numbers, seconds, Text(note))
     return made

@@ -7,7 +7,6 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
-from rich.table import Table
 
 from densescope.cli import headings as h
 from densescope.cli import options as o
@@ -23,10 +22,11 @@ from densescope.cli.tables import (
 )
 from densescope.cli.tables import console as make_console
 from densescope.errors import RecordError
+from densescope.features.names import PLAIN
 from densescope.files import location
 from densescope.metrics.lambdas import LambdaName
 from densescope.records import ScoreRecord, read_record, write_record
-from densescope.selection.rounds import images_of, saving
+from densescope.selection.rounds import images_of, rank_limit, saving
 
 if TYPE_CHECKING:
     from densescope.selection import RunTable
@@ -111,6 +111,7 @@ def _finish(
     if saved is not None:
         console.print(saved)
     if scored:
+        _note_limits(console, next(record for record in records if record.status == "scored"))
         if choose:
             console.print(_choice(records), soft_wrap=True)
         if _can_choose(records):
@@ -119,6 +120,19 @@ def _finish(
     print_failures(failed)
     print_left_out(left_out)
     return FAILED_CHECKPOINTS if failed or left_out else 0
+
+
+def _note_limits(console: Console, scored: ScoreRecord) -> None:
+    """What to know of the numbers of a run before they are read."""
+    limit = rank_limit(scored)
+    if limit is not None:
+        console.print(limit, soft_wrap=True)
+    if scored.unit == PLAIN:
+        console.print(
+            "The numbers in the names do not say what they count, and are called checkpoint "
+            "numbers; sweep with --unit epoch or --unit step to name them.",
+            soft_wrap=True,
+        )
 
 
 def _can_choose(records: list[ScoreRecord]) -> bool:
@@ -212,8 +226,8 @@ def select(
     drift_from: Annotated[
         str | None,
         option(
-            "Reference of a table of Gram drift: first, pick, the name of a checkpoint, or a "
-            "record that densescope score wrote (FILE.json).",
+            "Reference of a table of Gram drift: first, pick, the name or step of a checkpoint, "
+            "or a record that densescope score wrote (FILE.json).",
             h.CHOICE,
             metavar="REFERENCE",
         ),
@@ -223,17 +237,20 @@ def select(
     config: ConfigOption = None,
 ) -> None:
     """Choose among the scored checkpoints."""
+    from densescope.metrics.lambdas import check_rule
     from densescope.runs.run import read_run
-    from densescope.selection import AlarmSettings, find_alarm, write_table
+    from densescope.selection import AlarmSettings, drift, find_alarm, write_table
     from densescope.selection.headline import across_choices
     from densescope.selection.table import check_suffix
 
     for path in write or []:
         from_options(check_suffix)(path)
+    from_options(check_rule)(definition, lambda_choice)
     table = read_run(scores)
     if purpose == "gram-teacher":
         _select_teacher(table, definition, layer, first_part, write or [])
         return
+    reference = None if drift_from is None else _reference(table, drift_from)
     selection = table.selection(definition=definition, layer=layer, lambda_choice=lambda_choice)
     alarm = find_alarm(table, AlarmSettings(definition=definition), layer=layer)
     console = make_console()
@@ -246,21 +263,21 @@ def select(
     across = across_choices(table, layer=layer)
     if across is not None:
         console.print(across, soft_wrap=True)
-    if drift_from is not None:
-        console.print(_drift(table, drift_from, layer))
+    _note_limits(console, table.scored[0])
+    if reference is not None:
+        console.print(column_table(table, drift.drift_from(table, reference, layer=layer)))
     for path in write or []:
         write_table(table, selection, path)
         console.print(f"wrote {path}")
 
 
-def _drift(table: RunTable, reference: str, layer: int) -> Table:
-    from densescope.selection import drift
+def _reference(table: RunTable, given: str) -> str | ScoreRecord:
+    """The reference of a table of Gram drift, or a refusal."""
+    from densescope.selection.drift import check_reference
 
-    is_record = reference.endswith(".json")
-    found = drift.drift_from(
-        table, read_record(location(reference)) if is_record else reference, layer=layer
-    )
-    return column_table(table, found)
+    reference = read_record(location(given)) if given.endswith(".json") else given
+    from_options(check_reference)(table, reference)
+    return reference
 
 
 def _select_teacher(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from densescope.cli.tables import layer_table, table
+from densescope.cli.tables import layer_table, name_cells, table
 from densescope.evaluation.measures import MEASURES, Measure, measure_of
 from densescope.records import ProbeRecord
 from densescope.selection.layers import layers_of_record
@@ -105,17 +105,23 @@ def _table(records: Sequence[ProbeRecord]) -> Table:
     measure = measure_of(first.measure)
     value_column = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
     made = table(
-        f"{first.protocol} on {first.dataset}",
+        f"{first.protocol} on {first.dataset}{_at_size(first)}",
         ["checkpoint", first.unit, value_column, "spread over seeds", "seeds"],
     )
+    names = name_cells(record.name for record in records)
     for record in records:
         if record.status == "failed":
-            made.add_row(Text(record.name), str(record.step), Text("failed", "red"))
+            made.add_row(names[record.name], str(record.step), Text("failed", "red"))
             continue
         spread = "" if record.spread is None else measure.number(record.spread)
         value = measure.number(record.value)
-        made.add_row(Text(record.name), str(record.step), value, spread, str(len(record.values)))
+        made.add_row(names[record.name], str(record.step), value, spread, str(len(record.values)))
     return made
+
+
+def _at_size(record: ProbeRecord) -> str:
+    size = (record.provenance.get("settings") or {}).get("image_size")
+    return "" if size is None else f" at {size} pixels"
 
 
 def doubts(records: Sequence[ProbeRecord]) -> list[str]:

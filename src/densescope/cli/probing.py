@@ -119,7 +119,12 @@ class ProbeOptions:
     ] = None
     probe_size: Annotated[
         int | None,
-        option("Side of the images in pixels (default: the protocol's).", h.PROBE, least=1),
+        option(
+            "Side of the images in pixels (default: the published one of a protocol; the model's "
+            "own where the protocol is linear or linear-sgd).",
+            h.PROBE,
+            least=1,
+        ),
     ] = None
     steps: Annotated[
         int | None, option("Optimizer steps (default: the protocol's).", h.PROBE, least=1)

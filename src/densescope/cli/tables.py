@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -63,12 +66,98 @@ def console() -> Screen:
     return Screen(width=width, highlight=False)
 
 
+class Sheet(Table):
+    """A table that breaks lines between words and numbers, where room is short, and cuts none."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """With the widest columns narrowed first, as far as their numbers and names allow."""
+        room = options.max_width - 2 * len(self.columns) - 1
+        least = [max(map(_least_width, column.cells), default=0) for column in self.columns]
+        widths = [
+            max(Measurement.get(console, options, cell).maximum for cell in [name, *column.cells])
+            for column in self.columns
+            for name in [column.header]
+        ]
+        while sum(widths) > room:
+            loose = [place for place, width in enumerate(widths) if width > least[place]]
+            if not loose:  # not even the numbers fit: they are broken
+                break
+            widths[max(loose, key=lambda place: widths[place])] -= 1
+        else:
+            for column, width in zip(self.columns, widths, strict=True):
+                column.width = width
+        yield from super().__rich_console__(console, options)
+
+
+def _least_width(cell: RenderableType) -> int:
+    """As wide as the longest word or number of a cell, and as a short name."""
+    if isinstance(cell, NameCell):
+        return min(len(cell.name), _SHORT_NAME)
+    return max(map(len, cell.split()), default=0) if isinstance(cell, str) else 0
+
+
 def table(title: str, columns: Sequence[str], numbers_from: int = 1) -> Table:
     """An empty table whose columns are right-aligned from ``numbers_from`` on."""
-    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    made = Sheet(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    made.padding = (0, 1, 0, 0)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index >= numbers_from else "left")
+        is_number = index >= numbers_from
+        made.add_column(
+            column,
+            justify="right" if is_number else "left",
+            overflow="fold" if is_number else "ellipsis",
+        )
     return made
+
+
+@dataclass(frozen=True)
+class NameCell:
+    """A name that gives up its beginning first, which it shares with others, where room is short.
+
+    Attributes:
+        name: of a checkpoint.
+        shared: characters at its beginning that all names of the table share.
+    """
+
+    name: str
+    shared: int
+
+    def within(self, width: int) -> str:
+        """The name in so many characters: a cut stands for what others have too, or a middle.
+
+        Args:
+            width: at least 1.
+        """
+        cut = len(self.name) - width + 1
+        if cut <= 1:
+            return self.name
+        if cut <= self.shared:
+            return f"…{self.name[cut:]}"
+        start, own = "…" if self.shared else "", self.name[self.shared :]
+        room = max(0, width - len(start) - 1)
+        end = room // 2
+        return f"{start}{own[: room - end]}…{own[len(own) - end :]}"[:width]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """As short as it may be, and whole."""
+        return Measurement(min(len(self.name), _SHORT_NAME), len(self.name))
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterable[RenderableType]:
+        """In the width of its column."""
+        yield Text(self.within(options.max_width), no_wrap=True, overflow="ellipsis")
+
+
+_SHORT_NAME = 12
+
+
+def name_cells(names: Iterable[str]) -> dict[str, NameCell]:
+    """The cells of a column of names."""
+    every = list(names)
+    pairs = zip(min(every, default=""), max(every, default=""), strict=False)
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    return {name: NameCell(name, shared) for name in every}
 
 
 FEW_LAYERS = 4  # that fit on a line
@@ -100,13 +189,14 @@ def sweep_table(
             *(column.metric.short for column in shown),
         ],
     )
+    names = name_cells(record.name for record in run.records)
     for record in _some(made, run.records, [record.status == "failed" for record in run.records]):
         if record.status == "failed":
-            made.add_row(Text(record.name), str(record.step), Text("failed", "red"))
+            made.add_row(names[record.name], str(record.step), Text("failed", "red"))
             continue
         known = [f"{counts[record.name]:,}"] if differ else []
         cells = [with_error(column.series.get(record.name)) for column in shown]
-        made.add_row(Text(record.name), str(record.step), *known, *cells)
+        made.add_row(names[record.name], str(record.step), *known, *cells)
     return made
 
 
@@ -128,6 +218,7 @@ def layer_table(run: RunTable, names: Sequence[str]) -> Table | None:
         "last minus best layer (the best in brackets)",
         ["checkpoint", rows[0].unit, *heads],
     )
+    names_shown = name_cells(row.name for row in rows)
     for row in rows:
         cells = [
             found[row.name].text(probed[name].scale if name in probed else 1)
@@ -135,16 +226,17 @@ def layer_table(run: RunTable, names: Sequence[str]) -> Table | None:
             else "–"
             for name, found in gaps.items()
         ]
-        made.add_row(Text(row.name), str(row.step), *cells)
+        made.add_row(names_shown[row.name], str(row.step), *cells)
     return made
 
 
 def column_table(run: RunTable, column: Column) -> Table:
     """One line per checkpoint with one metric."""
     made = table(str(column.note), ["checkpoint", run.unit, column.metric.short])
+    names = name_cells(record.name for record in run.scored)
     for record in run.scored:
         cell = with_error(column.series.get(record.name))
-        made.add_row(Text(record.name), str(record.step), cell)
+        made.add_row(names[record.name], str(record.step), cell)
     return made
 
 
@@ -200,19 +292,20 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
         [
             *("checkpoint", selection.rows[0].unit, *images, "separability", "effective rank"),
             *(map(dse_title, lambdas) if lambdas else ("DSE",)),
-            *("", ""),
+            *("choice", "against pick"),
         ],
     )
     marked = [row.is_pick or row.rank_in_shortlist is not None for row in selection.rows]
+    names = name_cells(row.name for row in selection.rows)
     for row in _some(made, selection.rows, marked):
         place = "" if row.rank_in_shortlist is None else f"shortlist {row.rank_in_shortlist}"
         if row.is_pick:
             place = f"PICK, {place}" if place else "PICK"
         elif not place and row.is_candidate:
             place = "candidate"
-        noise = "within noise of the pick" if row.below_noise_of_pick else ""
+        noise = "within noise" if row.below_noise_of_pick else ""
         if row.has_weights_of_pick:
-            noise = "same weights as the pick"
+            noise = "same weights"
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
         sums = [
@@ -222,7 +315,7 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
         cells = [with_error(row.separability), with_error(row.effective_rank), *(sums or ["–"])]
         known = ["–" if row.images is None else f"{row.images:,}"] * len(images)
         style = "bold green" if row.is_pick else ""
-        made.add_row(Text(row.name), str(row.step), *known, *cells, place, noise, style=style)
+        made.add_row(names[row.name], str(row.step), *known, *cells, place, noise, style=style)
     return made
 
 
@@ -232,6 +325,7 @@ def teacher_table(found: GramTeacher) -> Table:
         f"teachers for Gram anchoring, {found.definition} definition, layer {found.layer}",
         ["checkpoint", found.rows[0].unit, dse_title(found.lambda_), "loss as a teacher", "", ""],
     )
+    names = name_cells(row.name for row in found.rows)
     for row in found.rows:
         mark = "TEACHER" if row.is_teacher else "best of the first part" if row.is_best else ""
         where = "too late" if not row.in_first_part else ""
@@ -239,7 +333,7 @@ def teacher_table(found: GramTeacher) -> Table:
         loss = signed(row.loss, found.comparison_level) if not row.is_teacher else "–"
         style = "bold green" if row.is_teacher else ""
         cells = [str(row.step), with_error(row.dse), loss.replace("[", "\\["), mark, note]
-        made.add_row(Text(row.name), *cells, style=style)
+        made.add_row(names[row.name], *cells, style=style)
     return made
 
 

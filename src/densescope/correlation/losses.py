@@ -54,7 +54,7 @@ def read_losses(
     path = Path(path)
     rows = _rows(path)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    known = sorted(POSITION_NAMES, key=lambda name: (name == "epoch") != (unit == "epoch"))
+    known = sorted(POSITION_NAMES, key=lambda name: (name == "epoch") != (unit != "step"))
     where = _column(path, names, "position", position, known)
     what = _column(path, names, "loss", loss, LOSS_NAMES)
     found: dict[int, list[float]] = {}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from densescope.correlation.judge import Judge, RegretRow, seconds_of
+from densescope.correlation.kendall import LEAST_FOR_INTERVAL
 from densescope.correlation.pairing import (
     ProbedRun,
     check_pairs,
@@ -17,6 +18,7 @@ from densescope.correlation.pairing import (
 )
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
+from densescope.metrics import METRICS
 from densescope.metrics.lambdas import LAMBDAS
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.run_table import Column, RunTable
@@ -51,6 +53,12 @@ class RegretTable:
     checkpoints: int
     probed: int
     rows: tuple[RegretRow, ...]
+
+    @property
+    def shown(self) -> tuple[RegretRow, ...]:
+        """The rows worth reading: with few probes a metric's choice among them is chance."""
+        is_few = self.probed < LEAST_FOR_INTERVAL
+        return tuple(row for row in self.rows if not (is_few and row.way in METRICS))
 
     def row(self, way: str) -> RegretRow:
         """The row of one way.

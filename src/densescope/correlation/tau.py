@@ -18,6 +18,7 @@ from densescope.correlation.kendall import (
 from densescope.correlation.pairing import ProbedRun, check_pairs, probed_run, scored_table
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, jackknife_standard_error
+from densescope.evaluation.measures import find_measure
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.run_table import Column, RunTable
 
@@ -264,3 +265,19 @@ def _why(
             "tau is the same whichever block of checkpoints is left out: its interval is not known"
         )
     return "; ".join(notes) or None
+
+
+def too_few(correlation: Correlation, where: str = "") -> str:
+    """Why no table of tau is shown: with so few checkpoints it has no interval.
+
+    Args:
+        correlation: over fewer than ``LEAST_FOR_INTERVAL`` checkpoints.
+        where: run and set of probes, for a reader of several.
+    """
+    count, title = len(correlation.checkpoints), find_measure(correlation.measure).title
+    return (
+        f"{where}{': ' if where else ''}Kendall's tau of the label-free metrics with {title} and "
+        f"the choices of the other metrics are not shown: an interval needs {LEAST_FOR_INTERVAL} "
+        f"checkpoints with a score and a probe, more than noise {LEAST_TO_JUDGE}, and here "
+        f"{'is' if count == 1 else 'are'} {count}. Probe more checkpoints."
+    )

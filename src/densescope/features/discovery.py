@@ -12,6 +12,7 @@ from densescope.features.formats import FORMATS, find_format
 from densescope.features.formats.row import Format
 from densescope.features.names import (
     ENDINGS,
+    PLAIN,
     UNITS,
     CheckpointNames,
     Numbers,
@@ -73,7 +74,8 @@ def find_checkpoints(
         numbers, rule = {name: Numbers(plain=0) for name in latest}, "overwritten"
     if not numbers:
         raise DataError(nothing_found(folder, row, names))
-    default = "step" if row is None else row.unit
+    is_own = rule == "format" and row is not None and all(row.writes(name) for name in numbers)
+    default = row.unit if row is not None and is_own else PLAIN
     ordered = order_names(numbers, unit=names.unit, default=default, folder=folder)
     groups: dict[int, list[OrderedName]] = {}
     for one in ordered:
@@ -104,8 +106,10 @@ def number_of(path: Path, row: Format) -> int | None:
 def position_of(path: Path, row: Format) -> RunCheckpoint:
     """One checkpoint alone, with the position that its name tells; 0 where it tells none."""
     found = _own_numbers(path.as_posix(), row) or read_numbers(path.name)
-    counted, known = found.counted_in(row.unit), found.plain is None
-    unit = row.unit if counted.of(row.unit) is not None or not counted else _other(row.unit)
+    own, known = row.writes(path.as_posix()), found.plain is None
+    counted = found.counted_in(row.unit if own else PLAIN)
+    units = [unit for unit in (row.unit, *UNITS, PLAIN) if counted.of(unit) is not None]
+    unit = units[0] if units else PLAIN
     step = counted.of(unit)
     return RunCheckpoint(path, path.name, 0 if step is None else step, unit, known)
 
@@ -174,14 +178,9 @@ def _others(
 
 def _of_rows_other_names(names: Iterable[str], row: Format | None) -> list[str]:
     """Names of the same checkpoints in another way, such as rank files beside whole teachers."""
-    own = [] if row is None else [files for files in row.files if not files.loose]
-    return [name for name in names if any(files.numbers(name) for files in own)]
+    return [] if row is None else [name for name in names if row.writes(name)]
 
 
 def _own_numbers(path: str, row: Format) -> Numbers:
     found = (files.numbers(path) for files in row.files)
     return next((one for one in found if one), Numbers())
-
-
-def _other(unit: str) -> str:
-    return next(one for one in UNITS if one != unit)

@@ -115,10 +115,6 @@ def _formats_of(names: Sequence[str], row: Format | None = None) -> str:
     formats = [
         other.name
         for other in FORMATS.values()
-        if other is not row and any(_is_written_by(name, other) for name in names)
+        if other is not row and any(other.writes(name) for name in names)
     ]
     return f" (names of these formats: {', '.join(formats)})" if formats else ""
-
-
-def _is_written_by(name: str, row: Format) -> bool:
-    return any(files.numbers(name) for files in row.files if not files.loose)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from densescope.errors import DataError, InputError
 
 UNITS = ("epoch", "step")
+PLAIN = "checkpoint number"  # the unit of numbers that do not say what they count
 ENDINGS = (".pth.tar", ".pt.tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 _FAR = 10  # a number so many times the epochs that a file counts is one of steps
@@ -55,11 +56,11 @@ class Numbers:
 
     def of(self, unit: str) -> int | None:
         """The number that counts this unit."""
-        return self.epoch if unit == "epoch" else self.step
+        return {"epoch": self.epoch, "step": self.step, PLAIN: self.plain}[unit]
 
     def counted_in(self, unit: str) -> Numbers:
         """The same, where a plain number counts this unit."""
-        if self.plain is None:
+        if self.plain is None or unit == PLAIN:
             return self
         return Numbers(epoch=self.plain) if unit == "epoch" else Numbers(step=self.plain)
 
@@ -231,8 +232,8 @@ class OrderedName:
 
     Attributes:
         name: of the checkpoint.
-        numbers: in it; none of them is plain.
-        unit: of the position.
+        numbers: in it.
+        unit: of the position, ``"epoch"``, ``"step"`` or ``PLAIN``.
         is_unit_known: whether names or the user say so.
     """
 
@@ -257,14 +258,16 @@ def order_names(
     Args:
         numbers: by name.
         unit: the user's wish, or ``None``.
-        default: what plain numbers count where neither a name nor the user says so.
+        default: what plain numbers count where neither a name nor the user says so; ``PLAIN`` where
+            that is not known.
         folder: of the run, for errors.
 
     Raises:
         OrderError: the numbers make no order.
     """
     said = {unit for unit in UNITS for one in numbers.values() if one.of(unit) is not None}
-    default = next(iter(said)) if len(said) == 1 else default
+    if said:
+        default = next(iter(said)) if len(said) == 1 or default == PLAIN else default
     counted = {name: one.counted_in(unit or default) for name, one in numbers.items()}
     known = bool(said) or unit is not None
     unit = unit or _shared_unit(counted, folder)
@@ -292,6 +295,8 @@ def _shared_unit(counted: Mapping[str, Numbers], folder: Path) -> str:
         return "epoch"
     if None not in steps:
         return "step"
+    if all(one.plain is not None for one in counted.values()):
+        return PLAIN
     epoch = next(name for name, one in counted.items() if one.step is None)
     step = next(name for name, one in counted.items() if one.epoch is None)
     raise OrderError(

@@ -91,7 +91,8 @@ class RunCheckpoint:
         path: the file or folder; of rank files the lowest rank's.
         name: its path below the run's folder, with ``/`` between its parts.
         step: its position in the run, which its name tells.
-        unit: what ``step`` counts, ``"epoch"`` or ``"step"``.
+        unit: what ``step`` counts: ``"epoch"``, ``"step"``, or ``"checkpoint number"`` where that
+            is not known.
         is_unit_known: whether the name or the user says so, and not the format; the counter in the
             file may tell better then.
         is_overwritten: training goes on writing into this file, which has no number of its own.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from densescope.definitions import check_definition
+from densescope.definitions import DEFINITIONS, check_definition
 from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.metrics.metric import Derived, Series
@@ -80,11 +80,10 @@ def fixed_lambda(
 ) -> tuple[float | None, str]:
     """Lambda 1 whatever the run, and a sentence about it; see :func:`run_lambda`.
 
-    Returns:
-        1, or ``None`` for a definition whose two parts have different units.
+    Raises:
+        InputError: the two parts of the definition have different units.
     """
-    if check_definition(definition).lambda_by_default is None:
-        return None, _units_differ(definition)
+    check_rule(definition, "1")
     return 1.0, "DSE is separability + 1 x effective rank, whatever the other checkpoints are."
 
 
@@ -107,11 +106,11 @@ def shrunk_lambda(
         definition: row of :data:`~densescope.definitions.DEFINITIONS`.
 
     Returns:
-        Lambda, 1 where :func:`run_lambda` is not defined, or ``None`` for a definition whose two
-        parts have different units, for which 1 is no natural value; and a sentence about it.
+        Lambda, 1 where :func:`run_lambda` is not defined; and a sentence about it.
 
     Raises:
-        InputError: as :func:`run_lambda`.
+        InputError: as :func:`run_lambda`; or the two parts of the definition have different units,
+            for which 1 is no natural value.
 
     Source: this package.
 
@@ -120,8 +119,7 @@ def shrunk_lambda(
         >>> round(lambda_, 2)
         1.2
     """
-    if check_definition(definition).lambda_by_default is None:
-        return None, _units_differ(definition)
+    check_rule(definition, "shrunk")
     ratio, note = run_lambda(separability, effective_rank, definition=definition)
     if ratio is None or note.startswith(_UNDEFINED):
         return ratio, note
@@ -173,6 +171,25 @@ def check_lambda(name: str) -> LambdaChoice:
     return LAMBDAS[name]
 
 
+def check_rule(definition: str, choice: str) -> None:
+    """Refuse a rule for lambda that a definition does not have.
+
+    Raises:
+        InputError: no such definition or rule, or the rule is not ``"run"`` and the two parts of
+            the definition have different units.
+    """
+    check_lambda(choice)
+    if choice != "run" and check_definition(definition).lambda_by_default is None:
+        known = " or ".join(
+            row.name for row in DEFINITIONS.values() if row.lambda_by_default is not None
+        )
+        raise InputError(
+            f"lambda {choice} does not go with the definition {definition}, which has the run's "
+            "lambda only: its two parts have different units, and 1 is no natural weight between "
+            f"them. Leave lambda out, or take the definition {known}"
+        )
+
+
 def weighted_sum(
     definition: str, choice: str, separability: Series, effective_rank: Series
 ) -> Derived:
@@ -207,13 +224,6 @@ def lambda_warning(effective_rank: Sequence[float]) -> str | None:
         f"The effective rank hardly varies over the run ({low:.4g} to {high:.4g}), and lambda "
         "makes these small differences count as much as those of separability: look at "
         "separability alone, too."
-    )
-
-
-def _units_differ(definition: str) -> str:
-    return (
-        f"The definition {definition} has the run's lambda only: its two parts have different "
-        "units, and 1 is no natural weight between them."
     )
 
 

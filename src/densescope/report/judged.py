@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from densescope.correlation.kendall import LEAST_FOR_INTERVAL
 from densescope.correlation.paper import paper_tau
+from densescope.correlation.tau import too_few
 from densescope.evaluation.measures import Measure
 from densescope.report.values import MISSING, ShownValue, decimals_for, plain_value
 
@@ -48,7 +50,9 @@ class ChoiceLine:
 def tau_lines(
     correlation: Correlation, definition: str
 ) -> tuple[tuple[TauLine, ...], tuple[str, ...]]:
-    """The table, and the notes its rows refer to; without any tau the notes alone."""
+    """The table, and the notes its rows refer to; without any tau that means something, why."""
+    if len(correlation.checkpoints) < LEAST_FOR_INTERVAL:
+        return (), (too_few(correlation),)
     notes = tuple(dict.fromkeys(row.note for row in correlation.rows if row.note))
     if all(row.tau is None for row in correlation.rows):
         return (), notes
@@ -82,9 +86,9 @@ def _place(tau: float | None) -> float | None:
 
 def choice_lines(regret: RegretTable, measure: Measure, definition: str) -> tuple[ChoiceLine, ...]:
     """The rows of the regret table, with the decimals that tell the choices apart."""
-    known = [row.regret for row in regret.rows if row.regret is not None]
+    known = [row.regret for row in regret.shown if row.regret is not None]
     decimals = decimals_for(measure.scale * value for value in known)
-    return tuple(_choice(row, measure, decimals, definition) for row in regret.rows)
+    return tuple(_choice(row, measure, decimals, definition) for row in regret.shown)
 
 
 def _choice(row: RegretRow, measure: Measure, decimals: int, definition: str) -> ChoiceLine:

@@ -135,13 +135,21 @@ def _heading(measure: Measure) -> Heading:
 
 
 def _title(name: str, probes: Sequence[ProbeRecord], measure: Measure) -> str:
-    """What was measured; with what the probe_set's name says of changed numbers in brackets."""
+    """What was measured, on what, how and at which size; no two sets of a run have the same title.
+
+    What the name of the set says beside data set and protocol (few labels, changed numbers) stands
+    in brackets behind either.
+    """
     if not probes:
         return "Labelled probes"
     first = probes[0]
-    own = name.removeprefix(f"{first.dataset}-{first.protocol}".replace("_", "-")).strip("-")
-    changed = f" ({own})" if own and own != name else ""
-    return f"With labels: {measure.title} on {first.dataset}, {first.protocol}{changed}"
+    dataset, protocol = (text.replace("_", "-") for text in (first.dataset, first.protocol))
+    labels, _, changed = name.removeprefix(dataset).partition(f"-{protocol}")
+    size = (first.provenance.get("settings") or {}).get("image_size")
+    changed = changed if size is None else changed.replace(f"-image-size{size}", "")
+    on, by = (f" ({text.strip('-')})" if text else "" for text in (labels, changed))
+    at = "" if size is None else f" at {size} pixels"
+    return f"With labels: {measure.title} on {first.dataset}{on}, {first.protocol}{by}{at}"
 
 
 def _shown(probe: ProbeRecord, scale: float) -> ShownValue | None:

@@ -21,7 +21,7 @@ from densescope.report.values import (
 if TYPE_CHECKING:
     from densescope.selection import Selection, SelectionRow
 from densescope.selection.change import is_beyond_noise
-from densescope.selection.headline import headline, tie
+from densescope.selection.headline import answer, headline
 
 NOTHING_SCORED = "No checkpoint has a score to choose by; the table says why."
 NOT_FINITE_SCORE = "left out of the choice: a part of its DSE is not finite"
@@ -97,8 +97,7 @@ class DefinitionPanel:
             words; empty where nothing is known to be wrong.
         verdict: the choice in words.
         lead: the same without the sentence that the heading of the page says already.
-        tie: which checkpoints are tied, as ``"epochs 1-21 are tied"``; empty with a clear winner.
-        earliest_peak: name of the earliest peak among them; empty without a pick.
+        answer: the headline of the choice: text, the name of a checkpoint or "", and text.
         level: confidence of the intervals, as text.
         dse: the sum; empty where it is not defined.
         separability: its first part.
@@ -116,8 +115,7 @@ class DefinitionPanel:
     broken_end: str
     verdict: str
     lead: str
-    tie: str
-    earliest_peak: str
+    answer: tuple[str, str, str]
     level: str
     dse: Curve
     separability: Curve
@@ -130,11 +128,6 @@ class DefinitionPanel:
     def pick(self) -> Checkpoint | None:
         """The picked checkpoint, if any."""
         return next((row for row in self.checkpoints if row.is_pick), None)
-
-    @property
-    def peak(self) -> Checkpoint | None:
-        """The earliest peak among the tied checkpoints; the pick where it stands alone."""
-        return next((row for row in self.checkpoints if row.name == self.earliest_peak), None)
 
     @property
     def last(self) -> Checkpoint | None:
@@ -190,8 +183,7 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> D
         broken_end=_broken_end(selection),
         verdict=selection.verdict,
         lead=_lead(selection),
-        tie=tie(selection) if selection.tied else "",
-        earliest_peak=selection.earliest_peak or "",
+        answer=answer(selection),
         level=f"{100 * selection.level:.4g}%",
         checkpoints=tuple(
             _checkpoint(record, row, selection, pick)
@@ -219,8 +211,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> DefinitionPanel:
         broken_end="",
         verdict=verdict,
         lead=verdict,
-        tie="",
-        earliest_peak="",
+        answer=("No checkpoint is picked.", "", ""),
         level=f"{100 * LEVEL:.4g}%",
         dse=dse,
         separability=separability,

@@ -12,7 +12,7 @@ from densescope.features.backbones import load_backbone
 from densescope.features.checkpoints import size_of
 from densescope.features.discovery import RunCheckpoint
 from densescope.features.layouts import listing
-from densescope.features.names import counts_steps
+from densescope.features.names import PLAIN, counts_steps
 from densescope.features.spec import BackboneSpec
 from densescope.records import ScoreRecord
 from densescope.runs.differences import FINGERPRINT
@@ -128,14 +128,26 @@ def _is_comparable(record: ScoreRecord) -> bool:
 def at_position(record: ScoreRecord, checkpoint: RunCheckpoint) -> ScoreRecord:
     """A record at the position that the checkpoint's name tells.
 
-    A number of which neither the name nor the user says what it counts is taken for what the format
-    counts. Where that is epochs, and the file's own counter says that far fewer have passed
-    (number 10,000, epoch 4), the number counts steps.
+    A number of which neither the name nor the user says what it counts is taken for what the
+    training code counts that writes such names. Where the file's own counter says that far fewer
+    epochs have passed (number 10,000, epoch 4), the number counts steps; where no code is known and
+    the counter agrees with the number, it counts epochs.
     """
     unit, inside = checkpoint.unit, record.checkpoint.get("epoch_inside")
     if not checkpoint.is_unit_known and isinstance(inside, int):
-        unit = "step" if counts_steps(checkpoint.step, inside) else unit
+        if counts_steps(checkpoint.step, inside):
+            unit = "step"
+        elif unit == PLAIN and inside in (checkpoint.step, checkpoint.step + 1):
+            unit = "epoch"
     return replace(record, step=checkpoint.step, unit=unit)
+
+
+def _shared_unit(records: Sequence[ScoreRecord]) -> str:
+    """What the plain numbers of a run count; a failed checkpoint knows nothing of it."""
+    units = {r.unit for r in records if r.status == "scored"} or {r.unit for r in records}
+    if "step" in units:
+        return "step"
+    return units.pop() if len(units) == 1 else PLAIN
 
 
 def renumber(
@@ -144,7 +156,7 @@ def renumber(
     """Bring the positions of a run's records in line with each other; no number changes.
 
     More names or files may tell more of what all of them count: one that counts steps for sure
-    makes the others of its kind steps too.
+    makes the others of its kind steps too. Probes of the checkpoints move with their scores.
 
     Args:
         store: holds the records.
@@ -156,15 +168,22 @@ def renumber(
     held = [(one, store.record(one.name)) for one in checkpoints]
     old = [(one, record) for one, record in held if record is not None]
     new = [at_position(record, one) for one, record in old]
-    if any(record.unit == "step" for record in new):
+    guessed = [record for record, (one, _) in zip(new, old, strict=True) if not one.is_unit_known]
+    if guessed:
+        unit = _shared_unit(guessed)
         new = [
-            record if one.is_unit_known else replace(record, unit="step")
+            record if one.is_unit_known else replace(record, unit=unit)
             for record, (one, _) in zip(new, old, strict=True)
         ]
-    for record, (_, before) in zip(new, old, strict=True):
-        if record != before:
-            store.write(record)
     moved = {record.name: record for record in new}
+    changed = {r.name for r, (_, before) in zip(new, old, strict=True) if r != before}
+    for name in changed:
+        store.write(moved[name])
+    for probe_set, probes in (store.probes() if changed else {}).items():
+        for probe in probes:
+            if probe.name in changed:
+                at = moved[probe.name]
+                store.write_probe(probe_set, replace(probe, step=at.step, unit=at.unit))
 
     def placed(record: ScoreRecord) -> ScoreRecord:
         at = moved.get(record.name, record)

@@ -60,7 +60,8 @@ class ProbeRequest:
         protocol: row of ``PROTOCOLS``.
         seeds: of the probe; the row's by default.
         steps: optimizer steps in place of the published number.
-        image_size: pixels the backbone sees in place of the published number.
+        image_size: pixels the backbone sees in place of the published number. By default a
+            protocol of ``any_size`` takes the size of the model: that of the sweep, or of the file.
         cache_folder: where features are kept between calls; nowhere by default.
         layers: layers that are probed one by one, beside those that the protocol reads.
     """
@@ -76,6 +77,11 @@ class ProbeRequest:
     def pixels(self) -> int:
         """Side of the images the backbone sees."""
         return self.image_size or find_protocol(self.protocol).image_size
+
+    def at_size_of(self, own: int | None) -> ProbeRequest:
+        """The same at a model's own size, where that is known and the protocol leaves it open."""
+        is_open = self.image_size is None and find_protocol(self.protocol).any_size
+        return replace(self, image_size=own) if is_open and own not in (None, self.pixels) else self
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -110,8 +116,12 @@ def probe_file(
     if found.sentence:
         say(found.sentence)
     spec, opened = found.spec, _open(data, request, say)
-    say(_words(path.name, opened, request))
-    loaded = _load(path, spec, request)
+    loaded = load_backbone(path, spec)
+    own = loaded.backbone.image_size
+    request = request.at_size_of(own)
+    say(_words(path.name, opened, request, own))
+    if own != request.pixels:
+        loaded = load_backbone(path, replace(spec, image_size=request.pixels))
     return _probe(loaded, opened, request, compute or Compute())
 
 
@@ -153,6 +163,8 @@ def probe_run(
     report = on_event or (lambda event: None)
     spec = spec_of(store)
     scored = _asked_for(store, only)
+    own = scored[0].provenance.get("image_size")
+    request = request.at_size_of(own)
     opened = _open(data, request, say)
     settings = protocol_settings(
         request.protocol, opened, seeds=request.seeds, changes=request.changes
@@ -168,7 +180,7 @@ def probe_run(
     }
     if len(kept) < total:
         which = "checkpoints" if only == "all" else "checkpoints (the shortlist and the last)"
-        say(_words(f"{total - len(kept)} of {total} {which}", opened, request))
+        say(_words(f"{total - len(kept)} of {total} {which}", opened, request, own))
     report(SweepEvent("start", "", 0, total))
     for index, score in enumerate(scored):
         record = kept.get(score.name)
@@ -211,16 +223,18 @@ def _open(data: LabelledData, request: ProbeRequest, say: Callable[[str], None])
     return opened
 
 
-def _words(what: str, data: ProbeData, request: ProbeRequest) -> str:
+def _words(what: str, data: ProbeData, request: ProbeRequest, own: int | None) -> str:
     train, test = f"{len(data.train):,} training", f"{len(data.test):,} test images"
     if data.labels is not None:
         train = f"{data.labels} of {train}"
     images = f"{train} and {test}"
     if data.folds:
         images = f"{len(data.train):,} images in {max(data.folds) + 1} folds"
-    return (
-        f"probing {what} on {data.name} ({request.protocol}): {images} at {request.pixels} pixels"
-    )
+    at = f"{images} at {request.pixels} pixels"
+    said = f"probing {what} on {data.name} ({request.protocol}): {at}"
+    if request.image_size is not None or own in (None, request.pixels):
+        return said
+    return f"{said}, as the protocol has it; the model's own size is --probe-size {own}"
 
 
 def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
@@ -249,10 +263,6 @@ def _has_layers(record: ProbeRecord, layers: Layers) -> bool:
     """Whether all layers that are asked for were probed."""
     depth = (record.checkpoint.get("network") or {}).get("depth")
     return {str(layer) for layer in resolve_layers(layers, depth)} <= set(record.layers)
-
-
-def _load(path: Path, spec: BackboneSpec, request: ProbeRequest) -> LoadedBackbone:
-    return load_backbone(path, replace(spec, image_size=request.pixels))
 
 
 def _probe(
@@ -308,7 +318,7 @@ def _record(
         return replace(blank, status="failed", error=CHANGED.format(path=path))
     started = time.perf_counter()
     try:
-        loaded = _load(path, spec, request)
+        loaded = load_backbone(path, replace(spec, image_size=request.pixels))
         outcome = _probe(loaded, data, request, compute)
     except (DataError, DiskError):
         raise

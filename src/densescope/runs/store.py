@@ -253,6 +253,8 @@ class RunStore:
     def probes(self) -> dict[str, list[ProbeRecord]]:
         """Probe records by probe set (``<dataset>-<protocol>``), in order of step, then name.
 
+        The set with the most checkpoints probed comes first; of two with as many, by name.
+
         A damaged one counts as none, here as in :meth:`probe`: the next call probes it again.
         """
         folders = sorted(path for path in (self.folder / "probes").glob("*") if path.is_dir())
@@ -262,7 +264,9 @@ class RunStore:
             read = (_probe_or_none(path) for path in paths)
             records = [record for record in read if record is not None]
             found[folder.name] = sorted(records, key=lambda record: (record.step, record.name))
-        return {probe_set: records for probe_set, records in found.items() if records}
+        counts = {name: sum(r.status == "probed" for r in found[name]) for name in found}
+        order = sorted(found, key=lambda name: (-counts[name], name))
+        return {probe_set: found[probe_set] for probe_set in order if found[probe_set]}
 
     def write_probe(self, probe_set: str, record: ProbeRecord) -> None:
         """Store one probe record.

@@ -11,6 +11,7 @@ from densescope.metrics import METRICS
 from densescope.metrics.drift import gram_drift
 from densescope.records import ScoreRecord
 from densescope.selection.run_table import Column, RunTable
+from densescope.selection.words import listed, phrase
 
 COSINE = "token_cosine"
 FIRST, PICK = "first", "pick"
@@ -21,14 +22,15 @@ def drift_from(table: RunTable, reference: str | ScoreRecord, *, layer: int = -1
 
     Args:
         table: of the run.
-        reference: ``"first"``, ``"pick"`` (of the released definition), the name of a checkpoint of
-            the run, or a record of another network on the same images, of any width.
+        reference: ``"first"``, ``"pick"`` (of the released definition), the name or the step of a
+            checkpoint of the run, or a record of another network on the same images, of any width.
         layer: whose patches, of both.
 
     Raises:
         RecordError: no checkpoint has this name; there is no pick; or the records hold no pairs of
             patches, other ones, or those of other images.
     """
+    check_reference(table, reference)
     series = table.column(COSINE, layer).finite
     if not series:
         raise RecordError(f"Gram drift needs {COSINE}: {table.column(COSINE, layer).note}")
@@ -42,6 +44,25 @@ def drift_from(table: RunTable, reference: str | ScoreRecord, *, layer: int = -1
     except InputError as error:
         raise RecordError(str(error)) from error
     return Column(METRICS["gram_drift"], drift, f"Gram drift from {name}")
+
+
+def check_reference(table: RunTable, reference: str | ScoreRecord) -> None:
+    """Refuse a reference that is none, before any work.
+
+    Raises:
+        RecordError: no scored checkpoint has this name or step; the sentence lists them.
+    """
+    is_known = isinstance(reference, ScoreRecord) or reference in (FIRST, PICK)
+    if is_known or any(_is(record, str(reference)) for record in table.scored):
+        return
+    names = [record.name for record in table.scored]
+    close = difflib.get_close_matches(str(reference), names, n=1, cutoff=0.4)
+    meant = f"did you mean {close[0]}? " if close else ""
+    raise RecordError(
+        f"no scored checkpoint has the name or the {table.unit} {reference!r}: {meant}"
+        f"the reference of the Gram drift is {FIRST}, {PICK}, a record (FILE.json), or one of the "
+        f"scored checkpoints: {listed([phrase(record) for record in table.scored], most=20)}"
+    )
 
 
 def _of_record(table: RunTable, reference: ScoreRecord, layer: int) -> Estimate:
@@ -67,11 +88,11 @@ def _name(table: RunTable, series: Mapping[str, Estimate], reference: str, layer
         if pick is None or pick not in series:
             raise RecordError("there is no pick to take as the reference of the Gram drift")
         return pick
-    if reference in series:
-        return reference
-    close = difflib.get_close_matches(reference, series, n=1, cutoff=0.4)
-    meant = f"did you mean {close[0]}? " if close else ""
-    raise RecordError(
-        f"no scored checkpoint is named {reference!r}; {meant}The reference of the Gram drift is "
-        f"{FIRST}, {PICK}, the name of a checkpoint, or a record (FILE.json)"
-    )
+    name = next(record.name for record in table.scored if _is(record, reference))
+    if name not in series:
+        raise RecordError(f"{name} has no finite {COSINE} at layer {layer} to drift from")
+    return name
+
+
+def _is(record: ScoreRecord, reference: str) -> bool:
+    return reference in (record.name, str(record.step), phrase(record))

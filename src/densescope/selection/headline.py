@@ -24,12 +24,33 @@ def headline(selection: Selection) -> str:
     Returns:
         ``"Use checkpoint0004.pth (epoch 4)."``, or ``"No clear winner: epochs 1-21 are tied; the
         earliest peak is checkpoint0004.pth (epoch 4)."``, or what stands in the way of a choice.
+        Where at least as many checkpoints failed as were scored, the sentence says of how many.
     """
+    said, scored, failed = _headline(selection), len(selection.rows), len(selection.failed)
+    if scored == 1 or failed < scored:
+        return said
+    of = f"Of the {scored} checkpoints that could be scored ({failed} failed), "
+    return f"{of}{said[0].lower()}{said[1:]}"
+
+
+def answer(selection: Selection) -> tuple[str, str, str]:
+    """The :func:`headline` in three parts: before the name it ends in, the name, and the rest."""
+    said = headline(selection)
+    name = selection.earliest_peak if selection.tied else selection.pick
+    if name is None:
+        return said, "", ""
+    place = phrase(selection.row(name))
+    before, found, after = said.partition(place)
+    return (before, name, place[len(name) :] + after) if found else (said, "", "")
+
+
+def _headline(selection: Selection) -> str:
     if selection.pick is None:
         return "No checkpoint is picked."
     pick = selection.row(selection.pick)
     if len(selection.rows) == 1:
-        return f"Only {phrase(pick)} was scored: there is nothing to choose from yet."
+        failed = f" ({len(selection.failed)} failed)" if selection.failed else ""
+        return f"Only {phrase(pick)} was scored{failed}: there is nothing to choose from yet."
     if selection.tied:
         peak = selection.row(str(selection.earliest_peak))
         return f"No clear winner: {tie(selection)}; the earliest peak is {phrase(peak)}."
@@ -105,12 +126,16 @@ def _way(chosen: Selection) -> str:
 
 
 def tie(selection: Selection) -> str:
-    """``epochs 1-21 are tied``, ``all 12 checkpoints (epochs 1-12) are tied``."""
+    """``epochs 1-21 are tied``, ``all 12 checkpoints (epochs 1-12) are tied``.
+
+    Where some failed, all are those that could be scored.
+    """
     names = set(selection.tied)
     tied = [row.name in names for row in selection.rows]
     spans = _spans(selection.rows, tied)
     if all(tied):
-        return f"all {len(tied)} checkpoints ({spans}) are tied"
+        scored = " that could be scored" if selection.failed else ""
+        return f"all {len(tied)} checkpoints{scored} ({spans}) are tied"
     return f"{spans} are tied"
 
 

@@ -61,7 +61,7 @@ class SelectionRow(DensePoint):
     Attributes:
         name: file name of the checkpoint.
         step: its position in the run, in ``unit``.
-        unit: ``"epoch"`` or ``"step"``.
+        unit: ``"epoch"``, ``"step"`` or ``"checkpoint number"``.
         separability: ``M_inter - M_intra``.
         effective_rank: ``M_dim``.
         dse: ``separability + lambda * effective_rank``; ``None`` where lambda is not defined.

@@ -132,3 +132,27 @@ def _views(record: ScoreRecord, images: int) -> int:
     settings = record.provenance.get("settings", {})
     shown = min(int(settings.get("lidar_images", 0)), images)
     return shown * int(settings.get("lidar_views", 0)) if shown >= 2 else 0
+
+
+def rank_limit(record: ScoreRecord) -> str | None:
+    """A sentence where the effective rank is limited by the number of images, else ``None``.
+
+    A matrix of so many images has no higher rank than there are images: at or below the dimension
+    of the features the number says more of the sample than of the model.
+    """
+    made = record.provenance
+    shape = next(iter(made.get("shapes", {}).values()), None)
+    race, settings = made.get("race") or {}, made.get("settings") or {}
+    count = race.get("round_size") or made.get("images", {}).get("count")
+    if not shape or count is None:
+        return None
+    width, batch = int(shape[-1]), int(settings.get("images_per_batch", count))
+    together = min(int(count), batch)
+    if together > width:
+        return None
+    cure = "--set images_per_batch=COUNT" if int(count) > width else "--images-count COUNT"
+    return (
+        f"The effective rank is limited by the number of images: {together:,} are measured "
+        f"together and the features have {width:,} dimensions. To lift the limit sweep with "
+        f"{'--round-size COUNT' if race else cure}, COUNT above {width:,}."
+    )

@@ -54,7 +54,7 @@ class DensePoint:
     Attributes:
         name: file name of the checkpoint.
         step: its position in the run, in ``unit``.
-        unit: ``"epoch"`` or ``"step"``.
+        unit: ``"epoch"``, ``"step"`` or ``"checkpoint number"``.
         separability: ``M_inter - M_intra``; NaN where the features have none.
         effective_rank: ``M_dim``; NaN where the features have none.
     """
@@ -135,7 +135,7 @@ class RunTable:
 
     @property
     def unit(self) -> str:
-        """What a step is: ``"epoch"`` or ``"step"``."""
+        """What a step is: ``"epoch"``, ``"step"``, or ``"checkpoint number"`` where not known."""
         return self.records[0].unit if self.records else "step"
 
     @property

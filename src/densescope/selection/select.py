@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from densescope.definitions import check_definition
 from densescope.errors import NOT_FINITE, InputError, RecordError
+from densescope.metrics.lambdas import check_rule
 from densescope.records import ScoreRecord
 from densescope.selection.change import change_between, exceeds_noise
 from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pick_peak, shortlist
@@ -54,11 +54,11 @@ def select_checkpoints(
 
     Returns:
         The choice. Without a lambda (a definition other than ``"released"`` with fewer than three
-        checkpoints, no spread or another ``lambda_choice``) it has rows but no DSE, candidates or
-        pick.
+        checkpoints or no spread) it has rows but no DSE, candidates or pick.
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument out of its range, or a definition and a rule for lambda that do not
+            go together.
         RecordError: no scored record, a metric or layer that was not scored, or records that
             differ in format, architecture, weights, images, image size or settings.
 
@@ -69,7 +69,7 @@ def select_checkpoints(
         (docs/explanation/selection.md has its size). Spread over clustering seeds is carried
         along but not part of an interval.
     """
-    check_definition(definition)
+    check_rule(definition, lambda_choice)
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
     table = RunTable.of(records)

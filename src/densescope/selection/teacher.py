@@ -43,7 +43,7 @@ class TeacherRow:
     Attributes:
         name: file name of the checkpoint.
         step: its position in the run, in ``unit``.
-        unit: ``"epoch"`` or ``"step"``.
+        unit: ``"epoch"``, ``"step"`` or ``"checkpoint number"``.
         dse: with lambda of the run.
         loss: DSE of the teacher minus its own, on the same images: what is lost by taking it.
         in_first_part: it is early enough to be a teacher.

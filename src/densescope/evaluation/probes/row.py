@@ -17,7 +17,7 @@ from densescope.features.batching import Batching
 from densescope.records import plain
 
 PIECE = 64
-PROSE = ("title", "source", "deviations", "engine", "changes")
+PROSE = ("title", "source", "deviations", "engine", "changes", "any_size")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class ProbeProtocol:
         seeds: default seeds of what is left to chance.
         source: where the settings come from.
         deviations: what differs from the source.
+        any_size: ``image_size`` is a default and no published number: a model is probed at its own
+            size where that is known.
         changes: what a caller changed: name -> (published, used).
     """
 
@@ -104,6 +106,7 @@ class ProbeProtocol:
     layers: tuple[int, ...] = (-1,)
     cached: bool = True
     seeds: tuple[int, ...] = (0,)
+    any_size: bool = False
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def adapted(self, **changes: Any) -> ProbeProtocol:

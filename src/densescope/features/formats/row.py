@@ -190,6 +190,10 @@ class Format:
         known = ", ".join(row.name for row in self.weights)
         raise CheckpointError(f"format {self.name} has no weights {weights!r}; it has: {known}")
 
+    def writes(self, path: str) -> bool:
+        """Whether a path below the run's folder is one that the code itself gives a checkpoint."""
+        return any(files.numbers(path) for files in self.files if not files.loose)
+
     def trains(self, architecture: str) -> bool:
         """Whether the code is known to train networks of this kind; any, for no training code."""
         own = (self.architecture, *(other.name for other in self.others))
