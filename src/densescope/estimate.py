@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
+import operator
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, cast
 
 from densescope.errors import InputError
 
@@ -103,7 +103,7 @@ class Estimate:
                 f"cannot pair {len(self.replicates)} with {len(other.replicates)} replicates: "
                 "score both checkpoints on the same images with the same settings"
             )
-        paired = tuple(a - b for a, b in zip(self.replicates, other.replicates, strict=True))
+        paired = tuple(map(operator.sub, self.replicates, other.replicates))
         return Estimate(self.value - other.value, paired)
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Estimate:
                 no features have.
         """
         spread, note = document.get("seed_spread"), document.get("note")
-        if not isinstance(note, str | None):
+        if note is not None and not isinstance(note, str):
             raise TypeError(f"note is {type(note).__name__}")
         return cls(
             value=number(document["value"]),
@@ -141,8 +141,10 @@ class Estimate:
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:
     """Many of them; records of a long run hold millions."""
-    if {float}.issuperset(map(type, values)) and max(map(abs, values), default=0.0) <= LARGEST:  # type: ignore[arg-type]
-        return tuple(values)  # type: ignore[arg-type]
+    if values and {float}.issuperset(map(type, values)):
+        found = cast("Sequence[float]", values)
+        if min(found) >= -LARGEST and max(found) <= LARGEST:
+            return tuple(found)
     return tuple(map(number, values))
 
 
@@ -153,6 +155,8 @@ def number(value: float | None) -> float:
         TypeError: it is none.
         ValueError: it is so large that its square is infinite: no features have such numbers.
     """
+    if type(value) is float and -LARGEST <= value <= LARGEST:
+        return value
     if value is None:
         return math.nan
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -167,10 +171,11 @@ def jackknife_standard_error(replicates: tuple[float, ...]) -> float | None:
     count = len(replicates)
     if count < 2:
         return None
-    center = statistics.fmean(replicates)
-    return math.sqrt((count - 1) / count * sum((value - center) ** 2 for value in replicates))
+    center = math.fsum(replicates) / count
+    return math.sqrt((count - 1) / count * sum([(value - center) ** 2 for value in replicates]))
 
 
+@lru_cache(maxsize=4096)
 def student_quantile(level: float, degrees_of_freedom: float) -> float:
     """Two-sided Student-t quantile, e.g. 2.13 for ``level=0.95`` and 15 degrees of freedom."""
     from scipy.special import stdtrit

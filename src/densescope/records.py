@@ -266,7 +266,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         text = read_bytes(path, MOST_BYTES).decode()
-        document = json.loads(text, parse_constant=_no_number)
+        document = _JSON.decode(text)
     except OSError as cause:
         raise RecordError(f"cannot read {path}: {cause.strerror or cause}") from cause
     except (ValueError, RecursionError) as cause:
@@ -281,6 +281,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _no_number(word: str) -> None:
     raise ValueError(f"it holds {word}, which is no number of JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _check_schema(document: Mapping[str, Any], schema: int, again: str) -> None:

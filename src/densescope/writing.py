@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from densescope.files import is_local, make_folder, on_system
-from densescope.locks import lock
+from densescope.locks import exclusive, lock
 
 _SHOWN_BYTES = 150  # of a file's name in that of its temporary file: names end at 255 bytes
 _TOKEN = 17  # length of ".<16 digits>"
 _PART = re.compile(r"\..+\.([0-9]{1,7}|[0-9a-f]{16})\.part")
 _DAY = 86400.0
+SHARED, IN_USE = ".images-", "in-use.lock"  # a folder of decoded images, and its lock
 YOUNG_SECONDS = 10.0  # a file so young is perhaps not locked yet
 _PROBE_BYTES = 1 << 20
 _tidied: set[tuple[int, Path]] = set()
@@ -114,6 +116,23 @@ def remove_abandoned(folder: Path) -> None:
         found = [Path(entry.path) for entry in entries if _PART.fullmatch(entry.name)]
         for part in found:
             _remove_if_abandoned(part)
+
+
+def remove_shared_images(output: Path) -> None:
+    """Remove decoded images that the processes of a killed sweep shared.
+
+    Those of a sweep at work are locked.
+    """
+    for folder in output.glob(f"{SHARED}*"):
+        try:
+            is_young = time.time() - folder.stat().st_mtime < YOUNG_SECONDS
+        except FileNotFoundError:
+            continue
+        if is_young:  # perhaps not locked yet
+            continue
+        with exclusive(folder / IN_USE, wait=False) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_if_abandoned(part: Path) -> None:

@@ -8,18 +8,7 @@ from pathlib import Path
 from tests.cli.running import SCORING, Said
 from tests.hostile.row import TINY, Must, Row, command, either, refused
 from tests.tiny_run import write_checkpoints, write_images
-
-STUDY = """
-[study]
-methods = ["simsiam"]
-[[arm]]
-name = "plain"
-[pretrain]
-images = "images"
-steps = 2
-[score]
-images = "images"
-"""
+from tests.tiny_study import ONE_RUN
 
 
 def text(content: str | bytes, name: str = "study.toml") -> Callable[[Path], Path]:
@@ -41,8 +30,8 @@ def config(given: Path) -> Said:
 
 
 def changed(old: str, new: str) -> Callable[[Path], Path]:
-    assert old in STUDY
-    return text(STUDY.replace(old, new))
+    assert old in ONE_RUN
+    return text(ONE_RUN.replace(old, new))
 
 
 ARM = refused("an arm is named .* and its runs lie in folders of that name")
@@ -57,12 +46,12 @@ STUDIES: dict[str, tuple[Callable[[Path], Path], Must]] = {
     "a method that leads out": (changed('"simsiam"', '"../x"'), refused("no method '../x'")),
     "methods a text": (changed('["simsiam"]', '"simsiam"'), refused("methods cannot be")),
     "methods of numbers": (changed('["simsiam"]', "[1]"), refused("methods cannot be")),
-    "steps a text": (changed("steps = 2", 'steps = "2"'), refused("steps cannot be '2'")),
-    "steps infinite": (changed("steps = 2", "steps = inf"), refused("steps cannot be inf")),
-    "steps negative": (changed("steps = 2", "steps = -2"), refused("steps")),
-    "steps 10**400": (changed("steps = 2", f"steps = {10**400}"), either("")),
+    "steps a text": (changed("steps = 4", 'steps = "2"'), refused("steps cannot be '2'")),
+    "steps infinite": (changed("steps = 4", "steps = inf"), refused("steps cannot be inf")),
+    "steps negative": (changed("steps = 4", "steps = -2"), refused("steps")),
+    "steps 10**400": (changed("steps = 4", f"steps = {10**400}"), either("")),
     "images a number": (
-        changed('images = "images"\nsteps', "images = 3\nsteps"),
+        changed('images = "images"\nimage_size', "images = 3\nimage_size"),
         refused("images"),
     ),
     "a table in place of an arm": (changed("[[arm]]", "[arm]"), refused("make it tables")),
@@ -72,7 +61,7 @@ STUDIES: dict[str, tuple[Callable[[Path], Path], Must]] = {
     "nulls": (text(b"\0" * 100), refused("is not TOML")),
     "empty": (text(""), refused("no table")),
     "an unknown key with an escape sequence": (
-        text(STUDY + '"\\u001b[2J" = 1\n'),
+        text(ONE_RUN + '"\\u001b[2J" = 1\n'),
         refused("unknown keys"),
     ),
 }

@@ -23,7 +23,6 @@ from densescope.features.images import draw_subset, open_images
 from densescope.features.spec import BackboneSpec
 from densescope.locks import exclusive
 from densescope.metrics import ScoreSettings
-from densescope.runs import executors
 from densescope.runs.cluster import Ray
 from densescope.runs.executors import Executor, InProcess, Processes
 from densescope.runs.scorer import Compute
@@ -162,17 +161,18 @@ def test_processes_end_with_the_sweep_that_was_stopped(
     until(lambda: not any(is_running(worker) for worker in workers))
 
 
-@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("at_work", [False, True])
 def test_images_of_a_sweep_that_was_killed_are_removed_by_the_next_one(
-    run: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_work: bool
+    run: Path, tiny_images: Path, tmp_path: Path, at_work: bool
 ) -> None:
     left = tmp_path / "out" / ".images-1"
     left.mkdir(parents=True)
-    (left / "pixels.npy").write_bytes(b"many")
-    monkeypatch.setattr(executors, "YOUNG_SECONDS", -1.0)
+    past = time.time() - 60
+    for path in (left / "in-use.lock", left / ".a.npy.0123456789abcdef.part", left):
+        path.touch()
+        os.utime(path, (past, past))
     with exclusive(left / "in-use.lock", wait=False) if at_work else nullcontext():
-        swept(run, tiny_images, tmp_path / "out", Processes(1), shard=Shard(1, 4))
+        swept(run, tiny_images, tmp_path / "out", InProcess(), shard=Shard(1, 4))
     assert left.exists() == at_work
     kept = [left] if at_work else []
     assert sorted((tmp_path / "out").glob(".images-*")) == kept

@@ -14,7 +14,7 @@ from densescope.evaluation.uncertainty import probed_images
 from densescope.features.names import CheckpointNames
 from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord
-from densescope.runs.correlate import correlate_run
+from densescope.runs.correlate import correlate_run, labelled_table
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest, probe_file, probe_run, spec_of
 from densescope.runs.store import RunStore
@@ -193,7 +193,8 @@ def _stop(event: SweepEvent) -> None:
 def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -> None:
     probed(scored, labelled)
     losses = {f"checkpoint{e:04d}.pth": 4.0 - e for e in range(4)}
-    (found,) = correlate_run(RunStore(scored), losses=losses).by_set.values()
+    store = RunStore(scored)
+    (found,) = correlate_run(store, labelled_table(store), losses=losses).by_set.values()
     assert found.path is not None
     assert found.path.is_file()
     assert found.correlation.row("released.dse").checkpoints == 4
@@ -205,7 +206,7 @@ def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -
 
 def test_agreement_without_probes_says_how_to_make_some(scored: Path) -> None:
     with pytest.raises(RecordError, match="has no probes; make some with: densescope probe"):
-        correlate_run(RunStore(scored))
+        labelled_table(RunStore(scored))
 
 
 def test_wrong_requests_are_sentences(scored: Path, labelled: LabelledData) -> None:

@@ -19,8 +19,8 @@ from densescope.study.run import StudyEvent, run_study
 from densescope.study.spec import Cell, StudySpec, read_spec
 from tests.conftest import ROOT
 from tests.pretraining.tiny import content, same
-from tests.study.test_study import SPEC
 from tests.tiny_run import write_images
+from tests.tiny_study import EIGHT_RUNS
 
 pytestmark = pytest.mark.slow
 # Runs a study and is killed in the middle of the training of its second run.
@@ -47,10 +47,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a study of two runs: SimSiam's and DINO's."""
     folder = tmp_path_factory.mktemp("study")
     write_images(folder / "images", 32)
-    plain = SPEC.split("[[probe]]")[0].replace("seeds = [0, 1]", "seeds = [0]")
+    plain = EIGHT_RUNS.split("[[probe]]")[0].replace("seeds = [0, 1]", "seeds = [0]")
     before, rest = plain.split('[[arm]]\nname = "dse"')
     path = folder / "spec.toml"
-    path.write_text(before + rest[rest.index("[pretrain]") :])
+    path.write_text(before + rest[rest.index("[method.dino]") :])
     return path
 
 

@@ -28,50 +28,7 @@ from densescope.study.summary import (
 from densescope.study.tables import markdown, rows_table
 from densescope.study.taus import labelled_columns
 from tests.tiny_run import write_images
-
-SPEC = """
-[study]
-methods = ["simsiam", "dino"]
-seeds = [0, 1]
-
-[[arm]]
-name = "plain"
-
-[[arm]]
-name = "dse"
-regularizer = "dse"
-beta = 0.01
-
-[pretrain]
-images = "images"
-image_size = 32
-steps = 4
-batch_size = 8
-checkpoint_every = 2
-architecture = "vit_tiny_patch16_224"
-options = { patch_size = 8, embed_dim = 24, depth = 2, num_heads = 3 }
-
-[method.dino]
-set = ["local_count=0"]
-
-[score]
-images = "images"
-images_count = 32
-settings = { global_clusters = 6, lidar_images = 0 }
-
-[[probe]]
-dataset = "scenes"
-root = "scenes"
-image_size = 32
-seeds = [0, 1]
-
-[[probe]]
-dataset = "scenes"
-root = "scenes"
-image_size = 32
-labels = 8
-seeds = [0]
-"""
+from tests.tiny_study import EIGHT_RUNS
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "images", 32)
     for seed, split in enumerate(("train", "val")):
         save_scenes(make_scenes(12, size=32, seed=seed), folder / "scenes" / split)
-    (folder / "spec.toml").write_text(SPEC)
+    (folder / "spec.toml").write_text(EIGHT_RUNS)
     return folder
 
 
@@ -257,7 +214,7 @@ def test_a_study_may_grow_and_not_change(spec: StudySpec, done: Path) -> None:
     ],
 )
 def test_a_wrong_spec_is_one_sentence(old: str, new: str, sentence: str, tmp_path: Path) -> None:
-    (tmp_path / "spec.toml").write_text(SPEC.replace(old, new))
+    (tmp_path / "spec.toml").write_text(EIGHT_RUNS.replace(old, new))
     with pytest.raises(InputError, match=sentence):
         read_spec(tmp_path / "spec.toml")
 

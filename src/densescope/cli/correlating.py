@@ -50,9 +50,9 @@ def correlate(
     from densescope.correlation import losses_by_checkpoint, mean_correlation, read_losses
     from densescope.correlation.kendall import LEAST_FOR_INTERVAL, LEAST_TO_JUDGE
     from densescope.correlation.tau import too_few
-    from densescope.runs.correlate import correlate_run, probe_sets_of
+    from densescope.runs.correlate import correlate_run, labelled_table
     from densescope.runs.store import RunStore
-    from densescope.selection import schedule_breaks, stitched
+    from densescope.selection import stitched
 
     if losses is not None and len(scores) > 1:
         raise UsageError("--losses is the log of one run; give one folder with it")
@@ -60,16 +60,15 @@ def correlate(
     correlations = []
     for output in scores:
         store = RunStore(output)
-        probe_sets_of(store)  # refused before a log is read
+        run = labelled_table(store)
         by_name = None
         if losses is not None:
-            records = store.records()
-            read = read_losses(losses, unit=records[0].unit)
-            by_name = losses_by_checkpoint(read, records, offset=losses_offset)
-        warning = stitched(schedule_breaks(store.records()))
+            read = read_losses(losses, unit=run.unit)
+            by_name = losses_by_checkpoint(read, run.records, offset=losses_offset)
+        warning = stitched(run.schedule_breaks)
         if warning is not None:
             console.print(f"{output.name}: {warning}", soft_wrap=True)
-        judged = correlate_run(store, losses=by_name, layer=layer)
+        judged = correlate_run(store, run, losses=by_name, layer=layer)
         for probe_set, found in judged.by_set.items():
             where = f"{output.name}, {probe_set}"
             if len(found.correlation.checkpoints) < LEAST_FOR_INTERVAL:

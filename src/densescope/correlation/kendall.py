@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from densescope.errors import InputError
 from densescope.estimate import Estimate, student_quantile
 
 LEAST_CHECKPOINTS = 3
 LEAST_FOR_INTERVAL = 6
 LEAST_TO_JUDGE = 10  # of 9 checkpoints in random order, 12 % have |tau| of 0.4 or more
+BLOCK = 32  # values that are compared one with another
 BLOCKS = 4  # docs/explanation/correlation.md has the simulation that chose it
 
 
@@ -44,9 +48,10 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
             f"{len(first)} numbers and {len(second)} of the other kind; give one of each per "
             "checkpoint"
         )
-    if not all(map(math.isfinite, (*first, *second))):
+    ours, theirs = _array(first), _array(second)
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise InputError("a number is not finite; leave such checkpoints out first")
-    return _tau(first, second)
+    return _tau(ours, theirs)
 
 
 def tau_over_checkpoints(first: Sequence[float], second: Sequence[float]) -> Estimate | None:
@@ -61,15 +66,16 @@ def tau_over_checkpoints(first: Sequence[float], second: Sequence[float]) -> Est
         tau is not defined without one of the blocks. Blocks depend on the number of checkpoints
         only, so two taus over the same checkpoints can be paired by ``Estimate.minus``.
     """
-    tau = _tau(first, second)
+    ours, theirs = _array(first), _array(second)
+    tau = _tau(ours, theirs)
     if tau is None:
         return None
     if len(first) < LEAST_FOR_INTERVAL:
         return Estimate(tau)
     left: list[float] = []
     for start, stop in blocks_of(len(first)):
-        kept = [i for i in range(len(first)) if not start <= i < stop]
-        replicate = _tau([first[i] for i in kept], [second[i] for i in kept])
+        without = slice(start, stop)
+        replicate = _tau(np.delete(ours, without), np.delete(theirs, without))
         if replicate is None:
             return Estimate(tau)
         left.append(replicate)
@@ -101,9 +107,52 @@ def blocks_of(count: int, blocks: int = BLOCKS) -> list[tuple[int, int]]:
     return bounds
 
 
-def _tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    from scipy.stats import kendalltau
+def _array(values: Sequence[float]) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
 
-    if len(first) < LEAST_CHECKPOINTS or len(set(first)) == 1 or len(set(second)) == 1:
+
+def _tau(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    if len(first) < LEAST_CHECKPOINTS or _is_constant(first) or _is_constant(second):
         return None
-    return float(kendalltau(first, second, method="asymptotic").statistic)
+    # In order of the first curve, and of the second where the first has ties.
+    order = np.lexsort((second, first))
+    ours, theirs = first[order], second[order]
+    pairs = len(order) * (len(order) - 1) // 2
+    tied_in_first, tied_in_second = _tied(ours), _tied(np.sort(theirs))
+    untied = pairs - tied_in_first - tied_in_second + _tied(ours, theirs)
+    tau = (untied - 2 * _inversions(theirs)) / math.sqrt(pairs - tied_in_first)
+    return min(1.0, max(-1.0, tau / math.sqrt(pairs - tied_in_second)))
+
+
+def _is_constant(values: NDArray[np.float64]) -> bool:
+    return bool((values == values[0]).all())
+
+
+def _tied(*curves: NDArray[np.float64]) -> int:
+    """Pairs that are equal in all curves, in an order in which such pairs stand side by side."""
+    changes = np.any([curve[1:] != curve[:-1] for curve in curves], axis=0)
+    lengths = np.diff(np.flatnonzero(np.concatenate(([True], changes, [True]))))
+    return int((lengths * (lengths - 1) // 2).sum())
+
+
+def _inversions(values: NDArray[np.float64]) -> int:
+    """Pairs of which the earlier value is the higher one.
+
+    They are counted in small blocks, and then by a merge sort: whatever comes from the second of
+    two sorted blocks moves past the higher values of the first.
+    """
+    width, blocks = BLOCK, 1 << (max(len(values) - 1, 1) // BLOCK).bit_length()
+    rows = np.full(blocks * width, np.inf)
+    rows[: len(values)] = values
+    rows = rows.reshape(blocks, width)
+    later = np.triu(np.ones((width, width), dtype=bool), 1)
+    found = np.count_nonzero((rows[:, :, None] > rows[:, None, :]) & later)
+    rows.sort(axis=1)
+    while len(rows) > 1:
+        rows = rows.reshape(len(rows) // 2, 2 * width)
+        order = np.argsort(rows, axis=1, kind="stable")
+        before = len(rows) * sum(range(width, 2 * width))
+        found += before - int((np.nonzero(order >= width)[1]).sum())
+        rows = np.take_along_axis(rows, order, axis=1)
+        width *= 2
+    return int(found)

@@ -74,14 +74,14 @@ def chance_of_larger(
         a control"; one-sided, by quadrature.
     """
     import numpy as np
-    from scipy.special import ndtr
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv, ndtr
 
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     z, z_weights = TAIL * nodes, TAIL * weights * np.exp(-((TAIL * nodes) ** 2) / 2)
     z_weights /= math.sqrt(2 * math.pi)
     probability, p_weights = (nodes + 1) / 2, weights / 2
-    scale = np.sqrt(chi2.ppf(probability, degrees_of_freedom) / degrees_of_freedom)
+    chi_square = 2 * gammaincinv(degrees_of_freedom / 2, probability)
+    scale = np.sqrt(chi_square / degrees_of_freedom)
     inside = np.ones((NODES, NODES))
     for count, times in Counter(counts).items():
         loading = math.sqrt((1 / control) / (1 / count + 1 / control))

@@ -239,9 +239,8 @@ def linear_combination(first: Estimate, second: Estimate, factor: float) -> Esti
 
     The spreads over clustering seeds add like independent ones; the notes are joined.
     """
-    replicates = tuple(
-        a + factor * b for a, b in zip(first.replicates, second.replicates, strict=True)
-    )
+    pairs = zip(first.replicates, second.replicates, strict=True)
+    replicates = tuple([a + factor * b for a, b in pairs])
     spread = None
     if first.seed_spread is not None or second.seed_spread is not None:
         spread = math.hypot(first.seed_spread or 0.0, factor * (second.seed_spread or 0.0))

@@ -20,7 +20,7 @@ from densescope.correlation.sets import SetsJudgement, verdict_over_sets
 from densescope.errors import RecordError
 from densescope.records import ProbeRecord, write_json
 from densescope.runs.store import RunStore
-from densescope.selection import RunTable, schedule_breaks
+from densescope.selection import RunTable
 from densescope.selection.headline import across_choices
 
 
@@ -74,12 +74,17 @@ def judge_run(
 
 
 def correlate_run(
-    store: RunStore, *, losses: Mapping[str, float] | None = None, layer: int = -1
+    store: RunStore,
+    table: RunTable,
+    *,
+    losses: Mapping[str, float] | None = None,
+    layer: int = -1,
 ) -> CorrelatedRun:
     """Judge every set of probes of a run, and store what was found beside them.
 
     Args:
         store: the run.
+        table: its :func:`labelled_table`.
         losses: training loss by checkpoint name, for the row that picks by loss; kept in the run
             for the next call and for the report. By default those kept before.
         layer: the block whose numbers are judged.
@@ -88,17 +93,15 @@ def correlate_run(
         What each set says, and several together.
 
     Raises:
-        RecordError: the run has no probes, or they do not fit its records.
+        RecordError: the probes do not fit the records.
     """
-    probe_sets = probe_sets_of(store)
-    table = RunTable.of(store.records(), probe_sets)
-    breaks = [found.to_json() for found in schedule_breaks(table.records)]
+    breaks = [found.to_json() for found in table.schedule_breaks]
     if losses is None:
         losses = store.losses()
     else:
         store.write_losses(losses)
     found = {}
-    for probe_set, probes in probe_sets.items():
+    for probe_set, probes in table.probes.items():
         judged = judge_run(table, probes, losses=losses, layer=layer)
         path = store.folder / "correlation" / f"{probe_set}.json"
         document = {
@@ -120,13 +123,13 @@ def correlate_run(
     return CorrelatedRun(found, together, protocols, across_choices(table, layer=layer))
 
 
-def probe_sets_of(store: RunStore) -> dict[str, list[ProbeRecord]]:
-    """The sets of probes of a scored run.
+def labelled_table(store: RunStore) -> RunTable:
+    """The table of a run with its probes.
+
+    Sets of which no probe has a value are left out where others have some.
 
     Raises:
         RecordError: the folder holds no scored run, or the run has no probes.
-
-    Sets of which no probe has a value are left out where others have some.
     """
     store.manifest()
     every = store.probes()
@@ -140,4 +143,4 @@ def probe_sets_of(store: RunStore) -> dict[str, list[ProbeRecord]]:
             f"{store.folder} has no probes; make some with: densescope probe "
             f"{quote(str(store.folder))} --dataset NAME --root DIR"
         )
-    return probe_sets
+    return RunTable.of(store.records(), probe_sets)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -34,7 +33,7 @@ from densescope.records import ScoreRecord
 from densescope.runs.prefetch import Prefetcher
 from densescope.runs.scorer import CheckpointScorer, Compute, ExtractedCheckpoint
 from densescope.runs.store import RunStore
-from densescope.writing import YOUNG_SECONDS
+from densescope.writing import IN_USE, SHARED, remove_shared_images
 
 Report = Callable[[Literal["scoring", "again"], RunCheckpoint], None]
 LOST_TWICE = (
@@ -42,7 +41,6 @@ LOST_TWICE = (
     "memory; try fewer processes or a smaller batch size"
 )
 TRIES = 3
-SHARED, IN_USE = ".images-", "in-use.lock"
 
 
 @dataclass(frozen=True)
@@ -233,26 +231,12 @@ def shared_images(plan: Plan, executor: Executor) -> Iterator[Plan]:
         yield plan
         return
     output = plan.output.resolve() if is_local(plan.output) else Path(tempfile.gettempdir())
-    for left in output.glob(f"{SHARED}*"):
-        _remove_abandoned(left)
+    remove_shared_images(output)
     folder = output / f"{SHARED}{secrets.token_hex(8)}"
     with exclusive(folder / IN_USE, wait=True):
         try:
             yield replace(plan, compute=replace(plan.compute, image_cache=folder))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the images of a sweep that was killed; those of one at work are locked."""
-    try:
-        young = time.time() - folder.stat().st_mtime < YOUNG_SECONDS  # perhaps not locked yet
-    except FileNotFoundError:
-        return
-    if young:
-        return
-    with exclusive(folder / IN_USE, wait=False) as free:
-        if free:
             shutil.rmtree(folder, ignore_errors=True)
 
 

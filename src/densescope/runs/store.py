@@ -21,7 +21,7 @@ from densescope.records import (
     write_record,
 )
 from densescope.runs.differences import differences
-from densescope.writing import remove_abandoned, replacing
+from densescope.writing import SHARED, remove_abandoned, remove_shared_images, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,9 @@ class RunStore:
     def tidy(self) -> None:
         """Remove what killed writers left in the folders of the run."""
         if is_local(self.folder):
-            for folder, _, _ in os.walk(self.folder):
+            remove_shared_images(self.folder)
+            for folder, below, _ in os.walk(self.folder):
+                below[:] = [name for name in below if not name.startswith(SHARED)]
                 remove_abandoned(Path(folder))
 
     def expect(self, part: Mapping[str, Any], *, moved: bool = False) -> None:

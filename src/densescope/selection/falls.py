@@ -6,7 +6,6 @@ import math
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
@@ -185,10 +184,10 @@ class Falls:
         error = change.standard_error
         variance = 2 * self._wobble(combination)[count] ** 2
         if error is None:
-            return _quantile(level, freedom) * math.sqrt(variance)
+            return student_quantile(level, freedom) * math.sqrt(variance)
         variance = (freedom * variance + PRIOR * error**2) / (freedom + PRIOR)
-        wobble = _quantile(level, freedom + PRIOR) * math.sqrt(variance)
-        return math.hypot(wobble, _quantile(level, len(change.replicates) - 1) * error)
+        wobble = student_quantile(level, freedom + PRIOR) * math.sqrt(variance)
+        return math.hypot(wobble, student_quantile(level, len(change.replicates) - 1) * error)
 
     def _wobble(self, combination: Combination) -> list[float]:
         if combination not in self._wobbles:
@@ -258,8 +257,3 @@ def _wobbles(values: Sequence[float]) -> list[float]:
                 end = i + 2 * lag + 1
                 worst[end] = max(worst[end], TO_SCATTER * math.fsum(kept) / len(kept))
     return worst
-
-
-@lru_cache(maxsize=4096)
-def _quantile(level: float, degrees_of_freedom: int) -> float:
-    return student_quantile(level, degrees_of_freedom)

@@ -16,12 +16,15 @@ from densescope.metrics import METRICS, Derivation, Metric
 from densescope.metrics.lambdas import weighted_sum
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.layers import LayerGap, layer_gaps, layers_of_record
+from densescope.selection.schedule import ScheduleBreak, schedule_breaks
 from densescope.selection.traits import check_same_run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from densescope.selection.result import Selection
+
+PARTS = ("inter", "intra", "effective_rank")  # of DSE
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class RunTable:
     probes: Mapping[str, tuple[ProbeRecord, ...]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    _points: dict[tuple[str, int], tuple[DensePoint, ...]] = field(default_factory=dict, repr=False)
     _columns: dict[tuple[str, int], Column] = field(default_factory=dict, repr=False)
     _selections: dict[tuple[str, int, str], Selection] = field(default_factory=dict, repr=False)
 
@@ -128,17 +132,22 @@ class RunTable:
         labelled = {name: tuple(sorted(r, key=_position)) for name, r in (probes or {}).items()}
         return cls(ordered, labelled, settings or {}, folder)
 
-    @property
+    @cached_property
     def scored(self) -> tuple[ScoreRecord, ...]:
         """The records of the checkpoints that have numbers."""
         return tuple(record for record in self.records if record.status == "scored")
+
+    @cached_property
+    def schedule_breaks(self) -> tuple[ScheduleBreak, ...]:
+        """Where the files stop telling of one training; see :func:`schedule_breaks`."""
+        return schedule_breaks(self.records)
 
     @property
     def unit(self) -> str:
         """What a step is: ``"epoch"``, ``"step"``, or ``"checkpoint number"`` where not known."""
         return self.records[0].unit if self.records else "step"
 
-    @property
+    @cached_property
     def layers(self) -> tuple[int, ...]:
         """The layers that were scored, from the first block to the last."""
         return layers_of_record(self.scored[0]) if self.scored else ()
@@ -199,10 +208,15 @@ class RunTable:
             RecordError: a scored checkpoint lacks this definition or layer.
         """
         check_definition(definition)
+        if (definition, layer) not in self._points:
+            self._points[definition, layer] = self._found_points(definition, layer)
+        return self._points[definition, layer]
+
+    def _found_points(self, definition: str, layer: int) -> tuple[DensePoint, ...]:
+        names, key = [f"{definition}.{part}" for part in PARTS], str(layer)
         for record in self.scored:
-            for part in ("inter", "intra", "effective_rank"):
-                name = f"{definition}.{part}"
-                if record.scores.get(str(layer), {}) and name not in record.scores[str(layer)]:
+            for name in names:
+                if record.scores.get(key) and name not in record.scores[key]:
                     raise RecordError(_no_parts(record, definition, layer))
                 record.estimate(name, layer)
         separability = self.column(f"{definition}.separability", layer).series
@@ -220,9 +234,12 @@ class RunTable:
             RecordError: the parts have unequal numbers of replicates.
         """
         check_definition(definition)
+        whole = METRICS[f"{definition}.dse"]
+        if lambda_choice == "run":
+            return self.column(whole.name, layer)
         parts = (f"{definition}.separability", f"{definition}.effective_rank")
         made_by = Derivation(parts, partial(weighted_sum, definition, lambda_choice))
-        return self._derived(METRICS[f"{definition}.dse"], made_by, layer)
+        return self._derived(whole, made_by, layer)
 
     def selection(
         self, *, definition: str = "released", layer: int = -1, lambda_choice: str = "run"

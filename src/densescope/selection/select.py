@@ -13,7 +13,7 @@ from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pic
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.rounds import images_of, saving
 from densescope.selection.run_table import Column, DensePoint, RunTable
-from densescope.selection.schedule import schedule_breaks, stitched
+from densescope.selection.schedule import stitched
 from densescope.selection.verdict import verdict
 
 
@@ -77,15 +77,16 @@ def select_checkpoints(
     failed = _left_out(table, points)
     dse = table.dse(definition, layer, lambda_choice)
     rows = _rows(table, points, dse)
-    scored = [record for record in table.scored if record not in failed]
+    left_out = {record.name for record in failed}
+    scored = [record for record in table.scored if record.name not in left_out]
     values = [row.dse.value for row in rows if row.dse is not None]
     candidates = local_maxima(values, window=window)
     listed = shortlist(values, window=window, size=shortlist_size)
     pick = pick_peak(values, window=window, size=shortlist_size) if values else None
     comparison_level = 1 - (1 - level) / max(1, len(rows) - 1)
     if pick is not None:
-        rows = _marked(rows, candidates, listed, pick, comparison_level)
-        rows = _same_files(rows, [record.checkpoint.get("sha256") for record in scored], pick)
+        files = [record.checkpoint.get("sha256") for record in scored]
+        rows = _marked(rows, candidates, listed, pick, comparison_level, files)
     change = None
     if pick is not None and dse.lambda_ is not None and pick != len(rows) - 1:
         change = change_between(rows[pick], rows[-1], dse.lambda_, comparison_level)
@@ -110,7 +111,7 @@ def select_checkpoints(
         comparison_level=comparison_level,
         images=max((row.images for row in rows if row.images is not None), default=None),
         saving=saving(table.records),
-        stitched=stitched(schedule_breaks(table.records)),
+        stitched=stitched(table.schedule_breaks),
         lambda_choice=lambda_choice,
     )
     return replace(selection, verdict=verdict(selection, window=window))
@@ -157,24 +158,18 @@ def _marked(
     listed: Sequence[int],
     pick: int,
     level: float,
+    files: Sequence[str | None],
 ) -> tuple[SelectionRow, ...]:
+    peaks, ranks = set(candidates), {row: rank for rank, row in enumerate(listed, start=1)}
     return tuple(
         replace(
             row,
-            is_candidate=i in candidates,
-            rank_in_shortlist=listed.index(i) + 1 if i in listed else None,
+            is_candidate=i in peaks,
+            rank_in_shortlist=ranks.get(i),
             is_pick=i == pick,
             below_noise_of_pick=i != pick and _below_noise(rows[pick], row, level),
+            has_weights_of_pick=i != pick and file is not None and file == files[pick],
         )
-        for i, row in enumerate(rows)
-    )
-
-
-def _same_files(
-    rows: Sequence[SelectionRow], files: Sequence[str | None], pick: int
-) -> tuple[SelectionRow, ...]:
-    return tuple(
-        replace(row, has_weights_of_pick=i != pick and file is not None and file == files[pick])
         for i, (row, file) in enumerate(zip(rows, files, strict=True))
     )
 
