@@ -142,9 +142,8 @@ def _inversions(values: NDArray[np.float64]) -> int:
     two sorted blocks moves past the higher values of the first.
     """
     width, blocks = BLOCK, 1 << (max(len(values) - 1, 1) // BLOCK).bit_length()
-    rows = np.full(blocks * width, np.inf)
-    rows[: len(values)] = values
-    rows = rows.reshape(blocks, width)
+    rows: NDArray[np.float64] = np.full((blocks, width), np.inf)
+    rows.flat[: len(values)] = values
     later = np.triu(np.ones((width, width), dtype=bool), 1)
     found = np.count_nonzero((rows[:, :, None] > rows[:, None, :]) & later)
     rows.sort(axis=1)
