@@ -155,6 +155,23 @@ def test_a_table_wider_than_its_place_says_so(chromium: Any, tmp_path: Path) -> 
         assert table.evaluate(cut)[1] is False
 
 
+def test_a_narrow_screen_shows_every_number_of_what_a_choice_cost(
+    chromium: Any, tmp_path: Path
+) -> None:
+    rows = [replace(row, name=f"a-long-name-of-a-run-{row.step:06}.pth") for row in records(8)]
+    with opened(chromium, probed_report(rows, probe_set(rows)), tmp_path / "run.html") as (page, _):
+        page.set_viewport_size({"width": 500, "height": 900})
+        for table in ("choices", "correlation"):
+            fits = "box => box.scrollWidth - box.parentElement.clientWidth"
+            assert page.locator(f".{table}").evaluate(fits) <= 1
+        name = page.locator(".choices tbody .choice").first
+        assert name.evaluate("cell => cell.scrollWidth > cell.clientWidth")  # cut at its beginning
+        right = "cell => cell.querySelector('.name').getBoundingClientRect().right"
+        inside = "cell => cell.getBoundingClientRect().right"
+        assert name.evaluate(right) <= name.evaluate(inside)
+        assert name.get_attribute("title") == rows[-1].name
+
+
 def test_hostile_names_stay_text(chromium: Any, tmp_path: Path) -> None:
     hostile = "<script>document.title='owned'</script><img src=http://example.invalid/x>.pth"
     rows = [replace(row, name=f"{row.step}{hostile}") for row in records(6, failed=(1,))]
