@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densescope.cli.tables import Screen
+from densescope.cli.screen import Screen
 from densescope.errors import CheckpointError
 from densescope.records import plain, read_json, write_json
 from densescope.text import LONGEST, named, shown

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from densescope.cli import headings
 from densescope.cli.app import app
-from densescope.cli.tables import MOST_ROWS, Screen, name_cells, selection_table
+from densescope.cli.screen import Screen, name_cells
+from densescope.cli.tables import MOST_ROWS, selection_table
 from tests.cli.running import VERBS, densescope, help_of, in_a_process, options_of
 from tests.report.synthetic import choose, records
 

@@ -10,7 +10,8 @@ import pytest
 from docs.made import made
 
 import densescope
-from densescope.cli.tables import console, sweep_table
+from densescope.cli.screen import console
+from densescope.cli.tables import sweep_table
 from densescope.correlation import correlate, regret_table
 from densescope.definitions import DEFINITION_NAMES, DEFINITIONS
 from densescope.estimate import Estimate

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from densescope.cli.tables import console, layer_table, score_table
+from densescope.cli.screen import console
+from densescope.cli.tables import layer_table, score_table
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
 from densescope.evaluation.pixel_counts import PixelCounts

@@ -14,8 +14,8 @@ from densescope.cli import headings as h
 from densescope.cli.failures import UsageError
 from densescope.cli.options import LayerOption
 from densescope.cli.parsing import ConfigOption, Only, Place, file, option, place
-from densescope.cli.tables import console as make_console
-from densescope.cli.tables import name_cells, table
+from densescope.cli.screen import console as make_console
+from densescope.cli.screen import name_cells, table
 
 if TYPE_CHECKING:
     from densescope.correlation import Correlation, MeanCorrelation, RegretRow, RegretTable

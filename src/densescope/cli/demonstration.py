@@ -10,7 +10,7 @@ from typing import Annotated
 from densescope.cli import headings as h
 from densescope.cli.failures import REFUSED
 from densescope.cli.parsing import ConfigOption, file, option
-from densescope.cli.tables import console as make_console
+from densescope.cli.screen import console as make_console
 from densescope.cli.tables import selection_table
 
 CHECKPOINTS = 16

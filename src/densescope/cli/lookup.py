@@ -11,8 +11,8 @@ from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import REFUSED, WRONG_USAGE
 from densescope.cli.parsing import ConfigOption, Place, from_options, option, place
-from densescope.cli.tables import console as make_console
-from densescope.cli.tables import table
+from densescope.cli.screen import console as make_console
+from densescope.cli.screen import table
 
 if TYPE_CHECKING:
     from densescope.features.formats import FileNames

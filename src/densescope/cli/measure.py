@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 
+from densescope.cli import execution as e
 from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.failures import FAILED_CHECKPOINTS, UsageError, print_failures, print_left_out
 from densescope.cli.parsing import ConfigOption, Only, Place, from_options, option, place
+from densescope.cli.screen import console as make_console
 from densescope.cli.tables import (
     backbone_in_words,
     column_table,
@@ -20,7 +22,6 @@ from densescope.cli.tables import (
     sweep_tables,
     teacher_table,
 )
-from densescope.cli.tables import console as make_console
 from densescope.errors import RecordError
 from densescope.features.names import PLAIN
 from densescope.files import location
@@ -40,7 +41,7 @@ def sweep(
     scoring: o.SweepOptions,
     backbone: o.BackboneOptions = o.BackboneOptions(),
     folder: o.FolderOptions = o.FolderOptions(),
-    execution: o.ExecutorOptions = o.ExecutorOptions(),
+    execution: e.ExecutorOptions = e.ExecutorOptions(),
     config: ConfigOption = None,
 ) -> int:
     """Score every checkpoint of a run."""

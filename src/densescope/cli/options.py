@@ -29,14 +29,10 @@ if TYPE_CHECKING:
     from densescope.features.names import CheckpointNames
     from densescope.features.spec import BackboneSpec
     from densescope.metrics import ScoreSettings
-    from densescope.runs.cluster import Ray
-    from densescope.runs.executors import Executor
     from densescope.runs.scorer import Compute
-    from densescope.runs.sweep import Shard
     from densescope.selection.race import Race
 
 _RACE = Only("--images-count", "auto")
-_RAY = Only("--executor", "ray")
 
 ScoresArgument = Annotated[
     Place, place("Folder that a sweep wrote: the records of one run.", h.MAIN, name="SCORES")
@@ -275,59 +271,6 @@ class SweepOptions(ScoringOptions):
         if self.images_count == "auto":
             return Race(self.round_size, self.rounds, self.alpha)
         return self.images_count
-
-
-@Parameter(name="*", group=h.EXECUTOR)
-@dataclass(frozen=True)
-class ClusterOptions:
-    """On which machines the work is done."""
-
-    executor: Annotated[
-        Literal["local", "ray"],
-        option("Machines that do the work: this one, or a Ray cluster (found by RAY_ADDRESS)."),
-        Only("--summary-only", False),
-    ] = "local"
-    task_cpus: Annotated[float, option("Cores of a Ray task."), _RAY] = 1.0
-    task_gpus: Annotated[float, option("Share of a GPU of a Ray task."), _RAY] = 0.0
-
-    def ray(self) -> Ray | None:
-        """The cluster, if one was asked for."""
-        from densescope.runs.cluster import Ray
-
-        return None if self.executor == "local" else Ray(self.task_cpus, self.task_gpus)
-
-
-@dataclass(frozen=True)
-class ExecutorOptions(ClusterOptions):
-    """Where the checkpoints of a sweep are scored."""
-
-    processes: Annotated[
-        int,
-        option("Processes on this machine, each with its share of the cores.", least=1),
-        Only("--executor", "local"),
-    ] = 1
-    shard: Annotated[
-        str,
-        option("Part of the run to score, such as 1/4 in an array job of four.", metavar="I/N"),
-    ] = "1/1"
-
-    @from_options
-    def chosen(self) -> Executor:
-        """The executor these options stand for."""
-        from densescope.runs.executors import InProcess, Processes
-
-        beside = InProcess() if self.processes == 1 else Processes(self.processes)
-        return self.ray() or beside
-
-    @from_options
-    def part(self) -> Shard:
-        """The part of the run."""
-        from densescope.runs.sweep import Shard
-
-        number, slash, count = self.shard.partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal()):
-            raise UsageError(f"--shard {self.shard!r} is not a part such as 1/4")
-        return Shard(int(number), int(count))
 
 
 def _changed(defaults: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from densescope.cli.tables import layer_table, name_cells, table
+from densescope.cli.screen import name_cells, table
+from densescope.cli.tables import layer_table
 from densescope.evaluation.measures import MEASURES, Measure, measure_of
 from densescope.records import ProbeRecord
 from densescope.selection.layers import layers_of_record

@@ -26,7 +26,7 @@ from densescope.cli.parsing import (
     whole_numbers,
 )
 from densescope.cli.probe_tables import doubts, print_outcome, print_probes
-from densescope.cli.tables import console as make_console
+from densescope.cli.screen import console as make_console
 from densescope.layers import Layers
 from densescope.records import ProbeRecord
 

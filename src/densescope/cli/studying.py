@@ -8,8 +8,9 @@ from typing import Annotated
 from densescope.cli import headings as h
 from densescope.cli import options as o
 from densescope.cli.correlating import mean_table
+from densescope.cli.execution import ClusterOptions
 from densescope.cli.parsing import ConfigOption, Only, file, option
-from densescope.cli.tables import console as make_console
+from densescope.cli.screen import console as make_console
 
 _TRAINING = Only("--summary-only", False)
 
@@ -25,7 +26,7 @@ def study(
     device: Annotated[o.DeviceOption, _TRAINING] = "auto",
     batch_size: Annotated[o.BatchSizeOption, _TRAINING] = "auto",
     workers: Annotated[o.WorkersOption, _TRAINING] = 4,
-    cluster: o.ClusterOptions = o.ClusterOptions(),
+    cluster: ClusterOptions = ClusterOptions(),
     config: ConfigOption = None,
 ) -> None:
     """Train, score and probe many runs, and compare them."""

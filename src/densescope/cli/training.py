@@ -17,7 +17,7 @@ from densescope.cli import headings as h
 from densescope.cli.options import SkipOption, device_name
 from densescope.cli.parsing import ConfigOption, Only, file, from_options, option
 from densescope.cli.resuming import KeptOptions
-from densescope.cli.tables import console as make_console
+from densescope.cli.screen import console as make_console
 from densescope.cli.watching import ALARM_STANDS
 from densescope.selection.words import parts_line
 

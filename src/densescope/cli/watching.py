@@ -22,7 +22,7 @@ from densescope.cli.failures import (
     print_left_out,
 )
 from densescope.cli.parsing import ConfigOption, Only, Place, file, from_options, option, place
-from densescope.cli.tables import console as make_console
+from densescope.cli.screen import console as make_console
 from densescope.layers import ALL
 from densescope.metrics.lambdas import linear_combination
 from densescope.selection.headline import tie

@@ -324,13 +324,8 @@ def _delete_one(
     return Estimate(value, tuple(rest), note=note)
 
 
-def _patch_moments(features: Tensor) -> baselines.Moments:
-    return baselines.moments(features.flatten(0, 1))
-
-
 def _norms(features: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(features, dim=-1)
-    return norms.flatten()
+    return Tensor.flatten(torch.linalg.vector_norm(features, dim=-1))
 
 
 @dataclass(frozen=True)
@@ -344,7 +339,9 @@ class Baseline:
 
 BASELINES = {
     "rankme": Baseline("images dim", baselines.moments, baselines.rank_of),
-    "dense_rankme": Baseline("images patches dim", _patch_moments, baselines.rank_of),
+    "dense_rankme": Baseline(
+        "images patches dim", lambda z: baselines.moments(z.flatten(0, 1)), baselines.rank_of
+    ),
     "alpha_req": Baseline("images dim", baselines.moments, baselines.alpha_of),
     "outlier_fraction": Baseline("images patches dim", _norms, baselines.outliers_of),
 }

@@ -183,7 +183,7 @@ class _Watch:
         self.report(WatchEvent("start", text=str(self.arrivals.folder)))
         self._judge()
         self._tell()
-        active = time.monotonic()
+        active, idle = time.monotonic(), self.watching.until_idle_seconds
         try:
             while not self._stops():
                 is_busy = self._look()
@@ -191,7 +191,7 @@ class _Watch:
                     break
                 if is_busy:
                     active = time.monotonic()
-                elif self._is_idle(time.monotonic() - active):
+                elif idle is not None and time.monotonic() - active >= idle:
                     break
                 self._publish_if_due()
                 sleep(self.watching.poll_seconds)
@@ -203,10 +203,6 @@ class _Watch:
     def _stops(self) -> bool:
         return self.watching.stop_on_alarm and self.alarm is not None
 
-    def _is_idle(self, seconds: float) -> bool:
-        limit = self.watching.until_idle_seconds
-        return limit is not None and seconds >= limit
-
     def _look(self) -> bool:
         """Score what is whole and new; whether anything is going on in the folder."""
         is_first = not self._last_scan
@@ -216,9 +212,8 @@ class _Watch:
         for sentence in self._news.of(self.arrivals):
             self.report(WatchEvent("note", text=sentence))
         if is_first:
-            present = [arrival.checkpoint for arrival in settled]
-            spec, rescore = self.scorer.spec, self.rescore
-            check_files(self.store, present, spec, is_moved=False, rescore=rescore)
+            spec, present = self.scorer.spec, [arrival.checkpoint for arrival in settled]
+            check_files(self.store, present, spec, is_moved=False, rescore=self.rescore)
             self._renumber()
         seen = tuple((item.name, item.signature) for item in (*settled, *moving))
         changed, self._last_scan = seen != self._last_scan, seen

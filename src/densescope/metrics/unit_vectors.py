@@ -1,0 +1,69 @@
+"""Metrics that DSE is compared with, of L2-normalized vectors: growing norms do not move them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from densescope.metrics.computations import IMAGE_UNITS, UNITS, VIEW_UNITS
+from densescope.metrics.metric import Metric
+
+_row = partial(Metric, overview=False)  # they do not widen the table of a sweep
+
+
+UNIT_METRICS = (
+    _row(
+        "dense_rankme_unit",
+        "dense RankMe (unit patches)",
+        "dimensions",
+        "higher",
+        UNITS,
+        "How many directions all patches use together, independent of their norms.",
+        "Dense RankMe of L2-normalized patches. From 1 to dim.",
+        "It is close to paper.effective_rank.",
+        "RankMe on patches; Garrido et al. (2023), arXiv 2210.02885",
+        formula="dense RankMe of z / |z|",
+        use="In place of dense RankMe where patch norms grow during training.",
+    ),
+    _row(
+        "rankme_unit",
+        "RankMe (unit vectors)",
+        "dimensions",
+        "higher",
+        IMAGE_UNITS,
+        "How many directions the image vectors use, independent of their norms.",
+        "RankMe of L2-normalized image vectors. From 1 to min(images, dim).",
+        "It does not use patch features.",
+        "Garrido et al. (2023), arXiv 2210.02885",
+        formula="RankMe of g / |g|",
+        use="In place of RankMe where the norms of image vectors grow during training.",
+    ),
+    _row(
+        "lidar_unit",
+        "LiDAR (unit vectors)",
+        "dimensions",
+        "higher",
+        VIEW_UNITS,
+        "How many directions separate images by more than augmentation moves them, independent of "
+        "the norms of the vectors.",
+        "LiDAR of L2-normalized image vectors of augmented views. From 1 to min(images - 1, dim).",
+        "It cannot exceed the number of images. The constant delta = 1e-4 has more weight than in "
+        "LiDAR of vectors that are longer than 1.",
+        "Thilak et al. (2024), arXiv 2312.04000",
+        formula="LiDAR of g / |g|",
+        use="In place of LiDAR where the norms of image vectors grow during training.",
+    ),
+    _row(
+        "alpha_req_unit",
+        "alpha-ReQ (unit vectors)",
+        "decay exponent",
+        "near 1",
+        IMAGE_UNITS,
+        "How fast the eigenvalues of the covariance of image vectors decay, independent of their "
+        "norms.",
+        "alpha-ReQ of L2-normalized image vectors.",
+        "The range of the fit alone has changed alpha-ReQ from 0.80 to 1.66.",
+        "Agrawal et al. (2022), alpha-ReQ",
+        formula="alpha-ReQ of g / |g|",
+        use="In place of alpha-ReQ where the norms of image vectors grow during training.",
+    ),
+)
