@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import DataError, InputError
@@ -43,9 +44,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def test_nearest_keys_are_those_of_a_full_sort(
     distance: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "KEYS", 8)
+    monkeypatch.setattr(neighbors, "KEYS", 512)
     queries, keys = normal(9, 5, seed=1), normal(count, 5, seed=2)
-    near, numbers = neighbors.nearest(queries, keys, count=count, neighbors=5, distance=distance)
+    index = neighbors.NeighborIndex(keys, count=count, distance=distance)
+    near, numbers = index.search(queries, 5)
     if distance == "L2":
         apart = -torch.cdist(queries.double(), keys.double()).square()
     else:
@@ -53,24 +55,67 @@ def test_nearest_keys_are_those_of_a_full_sort(
     expected, order = apart.sort(dim=1, descending=True)
     assert numbers.tolist() == order[:, :5].tolist()
     assert torch.allclose(near.double(), expected[:, :5], atol=1e-5)
-    lazily = neighbors.nearest(
-        queries, lambda a, b: keys[a:b], count=count, neighbors=5, distance=distance
-    )
-    assert lazily[1].tolist() == numbers.tolist()
+    monkeypatch.setattr(neighbors, "MEMORY_BYTES", 0)
+    lazily = neighbors.NeighborIndex(lambda own: keys[own], count=count, distance=distance)
+    assert lazily.search(queries, 5)[1].tolist() == numbers.tolist()
 
 
 def test_distances_far_from_zero_keep_their_order() -> None:
     keys = normal(64, 8) * 0.01 + 100
     queries = keys[:10] + 1e-4
-    _, numbers = neighbors.nearest(queries, keys, count=64, neighbors=1, distance="L2")
+    index = neighbors.NeighborIndex(keys, count=64, distance="L2")
+    _, numbers = index.search(queries, 1)
     assert numbers[:, 0].tolist() == list(range(10))
+
+
+def decaying(rows: int, dim: int, power: float, *, mean: float = 0.0, seed: int = 0) -> Tensor:
+    """Vectors whose variance falls along turned axes."""
+    turn = torch.linalg.qr(normal(dim, dim, seed=99))[0]
+    return normal(rows, dim, seed=seed) * torch.arange(1, dim + 1) ** -power @ turn + mean
+
+
+@pytest.mark.parametrize("distance", ["cosine", "L2"])
+@pytest.mark.parametrize("kind", ["screened", "isotropic", "far", "copies", "equal", "hidden"])
+def test_screening_loses_no_neighbor(
+    kind: str, distance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbors, "KEYS", 512)
+    monkeypatch.setattr(neighbors, "QUERIES", 48)
+    power = 0.0 if kind == "isotropic" else 1.2
+    mean = 30.0 if kind == "far" else 0.0
+    keys, queries = (decaying(n, 64, power, mean=mean, seed=n) for n in (1300, 100))
+    if kind == "copies":
+        keys = keys[:50].repeat(26, 1)
+    if kind == "equal":
+        keys = keys[:1].repeat(1300, 1)
+    if kind == "hidden":  # the nearest keys differ from the others where the screening is blind
+        keys, queries = (
+            F.pad(normal(n, 16, seed=n), (0, 48)) * (0.5 if n == 100 else 1) for n in (1300, 100)
+        )
+        keys[:12, 16:] = queries[:, 16:] = 3 * F.normalize(normal(1, 48, seed=5))
+    index = neighbors.NeighborIndex(keys, count=len(keys), distance=distance)
+    if kind in ("screened", "hidden"):
+        assert index._axes.shape[1] < 64
+    if kind == "screened":
+        some = F.normalize(queries[:48]) if distance == "cosine" else queries[:48]
+        _, _, proven = index._shortlisted(some, 10, 52)
+        assert proven.float().mean() > 0.5
+    near, numbers = index.search(queries, 10)
+    if distance == "L2":
+        apart = -torch.cdist(queries.double(), keys.double()).square()
+    else:
+        apart = torch.cosine_similarity(queries[:, None].double(), keys[None].double(), dim=2)
+    expected = apart.sort(dim=1, descending=True).values[:, :10]
+    assert torch.allclose(near.double(), expected, atol=1e-5, rtol=1e-5)
+    assert torch.allclose(apart.gather(1, numbers), expected, atol=1e-5, rtol=1e-5)
+    assert all(len(set(row)) == 10 for row in numbers.tolist())
 
 
 def test_impossible_neighbors_are_refused() -> None:
     with pytest.raises(InputError, match="8 neighbors cannot be found among 3: ask for fewer"):
-        neighbors.nearest(normal(1, 2), normal(3, 2), count=3, neighbors=8, distance="L2")
+        neighbors.NeighborIndex(normal(3, 2), count=3, distance="L2").search(normal(1, 2), 8)
     with pytest.raises(InputError, match="there is no distance 'L1'; there are: cosine, L2"):
-        neighbors.nearest(normal(1, 2), normal(3, 2), count=3, neighbors=1, distance="L1")
+        neighbors.NeighborIndex(normal(3, 2), count=3, distance="L1")
 
 
 def test_masks_are_cut_where_the_patches_lie() -> None:
@@ -214,7 +259,7 @@ def test_retrieval_is_attention_over_the_nearest_keys() -> None:
     memory = in_context.Memory(TensorPatches(features), torch.arange(30), labels)
     settings = in_context.InContextSettings(neighbors=4, temperature=0.1)
     queries = normal(7, 8, seed=9)
-    found = in_context.attend(queries, memory, settings)
+    found = in_context.attend(queries, labels, memory.index(), settings)
     for query, scores in zip(queries, found, strict=True):
         cosines = torch.cosine_similarity(query[None], features.flatten(0, 1))
         top = cosines.argsort(descending=True)[:4]

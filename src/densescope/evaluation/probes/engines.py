@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from densescope.evaluation.probes.linear_sgd import ProbeSettings, fit_linear_sgd, sgd_result
-from densescope.evaluation.probes.neighbors import nearest, query_chunks
+from densescope.evaluation.probes.neighbors import NeighborIndex
 from densescope.evaluation.probes.patch_head import measure_head
 from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.sources import patch_source
@@ -76,16 +76,11 @@ def image_knn(task: ProbeTask) -> EngineResult:
     train, test = split_features(task, "train"), split_features(task, "test")
     keys, queries = train.image.whole(), test.image.whole()
     k = min(settings.neighbors, len(keys))
-    predicted = []
-    for part in query_chunks(len(queries)):
-        near, numbers = nearest(
-            queries[part], keys, count=len(keys), neighbors=k, distance="cosine"
-        )
-        votes = torch.zeros(len(near), task.data.classes, dtype=torch.float64)
-        weight = (near.double() / settings.temperature).exp()
-        votes.scatter_add_(1, train.labels[numbers], weight)
-        predicted.append(votes.argmax(1))
-    right = torch.cat(predicted).eq(test.labels).double()
+    near, numbers = NeighborIndex(keys, count=len(keys), distance="cosine").search(queries, k)
+    votes = torch.zeros(len(near), task.data.classes, dtype=torch.float64)
+    weight = (near.double() / settings.temperature).exp()
+    votes.scatter_add_(1, train.labels[numbers], weight)
+    right = votes.argmax(1).eq(test.labels).double()
     by_class = {
         name: float(right[test.labels == index].mean())
         for index, name in enumerate(task.data.part("test").classes)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
-from densescope.evaluation.probes.neighbors import image_parts, nearest, query_chunks
+from densescope.evaluation.probes.neighbors import NeighborIndex, image_parts
 from densescope.evaluation.probes.patch_head import patch_targets
 from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source
@@ -47,9 +47,13 @@ class Memory:
         """As large as the work of a query is."""
         return torch.empty(1).expand(len(self.numbers), self.source.dim)
 
-    def keys(self, start: int, stop: int) -> Tensor:
-        """Features of some of the memory's patches."""
-        return self.source.take(self.numbers[start:stop])
+    def index(self) -> NeighborIndex:
+        """The memory's patches, to be searched."""
+
+        def keys(places: Tensor) -> Tensor:
+            return self.source.take(self.numbers[places])
+
+        return NeighborIndex(keys, count=len(self.numbers), distance="cosine")
 
 
 def in_context(task: ProbeTask) -> EngineResult:
@@ -94,20 +98,16 @@ def fill_memory(
     return Memory(source, numbers, targets.flatten(0, 1)[numbers])
 
 
-def attend(queries: Tensor, memory: Memory, settings: InContextSettings) -> Tensor:
+def attend(
+    queries: Tensor, classes: Tensor, index: NeighborIndex, settings: InContextSettings
+) -> Tensor:
     """Class scores of patches, ``queries classes``: the memory's labels, softly retrieved.
 
     ``sum_j softmax_j(cos(q, k_j) / temperature) v_j`` over the nearest keys.
     """
-    near, order = nearest(
-        queries,
-        memory.keys,
-        count=len(memory.numbers),
-        neighbors=min(settings.neighbors, len(memory.numbers)),
-        distance="cosine",
-    )
+    near, order = index.search(queries, min(settings.neighbors, index.count))
     weight = (near / settings.temperature).softmax(1)
-    return torch.einsum("qk,qkc->qc", weight, memory.classes[order])
+    return torch.einsum("qk,qkc->qc", weight, classes[order])
 
 
 def _read(
@@ -115,11 +115,11 @@ def _read(
 ) -> PixelCounts:
     classes, ignore = task.data.classes, task.data.ignore
     queries = patch_source(test.patches[0])
+    index = memory.index()
 
     def one(images: Tensor) -> PixelCounts:
         truth = test.labels[images]
-        flat = queries.of(images).flatten(0, 1)
-        scores = torch.cat([attend(flat[c], memory, settings) for c in query_chunks(len(flat))])
+        scores = attend(queries.of(images).flatten(0, 1), memory.classes, index, settings)
         grids = scores.view(len(images), *test.grid, classes).permute(0, 3, 1, 2)
         size = (truth.shape[1], truth.shape[2])
         found = F.interpolate(grids, size, mode="bilinear", align_corners=False).argmax(1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
-from densescope.evaluation.probes.neighbors import image_parts, nearest, query_chunks
+from densescope.evaluation.probes.neighbors import NeighborIndex, image_parts
 from densescope.evaluation.probes.row import EngineResult, ProbeTask, edge_note, measured
 from densescope.evaluation.probes.sources import PatchSource, patch_source, standardization
 from densescope.evaluation.probes.splits import SplitFeatures, held_out, split_features
@@ -161,13 +161,12 @@ class _Memory:
     ) -> dict[int, PixelCounts]:
         """Counts of the images asked about, for every k."""
         source, truth, images = asked
+        index = NeighborIndex(self._keys, count=len(self.numbers), distance=distance)
 
         def one(part: Tensor) -> list[PixelCounts]:
             answers = truth.pixels[images[part]]
             queries = self.standardize(source.of(images[part])).flatten(0, 1)
-            near = torch.cat(
-                [self._nearest(queries[c], ks, distance) for c in query_chunks(len(queries))]
-            )
+            _, near = index.search(queries, max(ks))
             voted = (self._vote(self.numbers[near[:, :k]]).view(answers.shape) for k in ks)
             return [
                 count_pixels(v, answers, classes=self.classes, ignore=self.ignore) for v in voted
@@ -177,26 +176,23 @@ class _Memory:
         parts = map_pieces(one, image_parts(len(images), source.patches), like)
         return {k: joined(own) for k, own in zip(ks, zip(*parts, strict=True), strict=True)}
 
-    def _nearest(self, queries: Tensor, ks: tuple[int, ...], distance: str) -> Tensor:
-        count = len(self.numbers)
-        _, near = nearest(queries, self._keys, count=count, neighbors=max(ks), distance=distance)
-        return near
-
-    def _keys(self, start: int, stop: int) -> Tensor:
-        return self.standardize(self.source.take(self.numbers[start:stop]))
+    def _keys(self, places: Tensor) -> Tensor:
+        return self.standardize(self.source.take(self.numbers[places]))
 
     def _vote(self, near: Tensor) -> Tensor:
         """Commonest label per pixel among neighbors, ``queries pixels``; ties to the lower id."""
         voted = []
         for part in torch.split(near, VOTES):
             ballots = self.pixels[part].long()
-            counts = torch.zeros(len(part), self.classes + 1, ballots.shape[2], dtype=torch.int16)
+            counts = torch.zeros(len(part), self.classes + 1, ballots.shape[2], dtype=torch.int32)
             box = torch.where(ballots == self._ignored, self.classes, ballots)
-            counts.scatter_add_(1, box, torch.ones_like(box, dtype=torch.int16))
-            counts = counts[:, : self.classes]
-            nobody = counts.sum(1) == 0
-            fallback = self.majority[part[:, 0]].long()[:, None].expand_as(nobody)
-            voted.append(torch.where(nobody, fallback, counts.argmax(1)))
+            counts.scatter_add_(1, box, torch.ones_like(box, dtype=torch.int32))
+            # The greatest of votes * classes + rank is found much faster than where it is.
+            rank = torch.arange(self.classes - 1, -1, -1, dtype=torch.int32)[:, None]
+            most = counts[:, : self.classes].mul_(self.classes).add_(rank).amax(1)
+            winner = self.classes - 1 - most % self.classes
+            fallback = self.majority[part[:, 0]].to(torch.int32)[:, None]
+            voted.append(torch.where(most < self.classes, fallback, winner).long())
         return torch.cat(voted)
 
     @property
