@@ -153,8 +153,8 @@ class NeighborIndex:
         """Memory that a thread uses again: new pages would cost a quarter of the product."""
         if not hasattr(self._local, "room"):
             self._local.room = torch.empty(QUERIES * min(KEYS, len(self._screen)))
-        size = rows * (part.stop - part.start)
-        return self._local.room[:size].view(rows, -1)
+        room: Tensor = self._local.room
+        return room[: rows * (part.stop - part.start)].view(rows, -1)
 
     def _nearness(self, queries: Tensor, numbers: Tensor) -> Tensor:
         """Of each query to keys of its own, ``queries keys``."""
@@ -222,7 +222,8 @@ def _all_pairs(queries: Tensor, keys: Tensor, distance: str) -> Tensor:
 
 def _best(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The greatest of every row in any order, and their places; all where there are no more."""
-    return values.topk(min(count, values.shape[1]), dim=1, sorted=False)
+    found, places = values.topk(min(count, values.shape[1]), dim=1, sorted=False)
+    return found, places
 
 
 def _blocks(total: int, size: int) -> Iterator[slice]:
