@@ -207,7 +207,8 @@ def _principal_axes(centered: Tensor) -> Tensor:
     count = -(-(int((left > TAIL).sum()) + 1) // 16) * 16
     if count >= len(spread):
         return torch.eye(len(spread))
-    return axes.flip(1)[:, :count].float().contiguous()
+    first: Tensor = axes.flip(1)[:, :count]
+    return first.float().contiguous()
 
 
 def _all_pairs(queries: Tensor, keys: Tensor, distance: str) -> Tensor:
