@@ -150,7 +150,10 @@ def measure_terms(batch: int, device: str, repeats: int, step: float) -> list[Ro
 
 
 def measure_lightly(counts: Sequence[int], device: str, repeats: int) -> list[Row]:
-    """Forward and backward beside lightly's class, in turn, so that load falls on both."""
+    """Forward and backward beside lightly's class, in turn, so that load falls on both.
+
+    Seconds on the clock, and of the processor, which other work on the machine changes less.
+    """
     from lightly.loss.regularizer import DSERegularizer
 
     rows = []
@@ -161,7 +164,7 @@ def measure_lightly(counts: Sequence[int], device: str, repeats: int) -> list[Ro
             "pooled": DenseStructureLoss(rank="pooled"),
             "lightly": DSERegularizer(),
         }
-        times: dict[str, list[float]] = {name: [] for name in terms}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in terms}
         for _ in range(repeats):
             for name, term in terms.items():
                 live = tokens.clone().requires_grad_()
@@ -169,11 +172,15 @@ def measure_lightly(counts: Sequence[int], device: str, repeats: int) -> list[Ro
                 def work(term: nn.Module = term, live: Tensor = live) -> None:
                     term(live).backward()
 
-                times[name].append(seconds(work, device))
-        taken = {name: statistics.median(values) for name, values in times.items()}
-        row: Row = {"images": count, **{f"{name} s": value for name, value in taken.items()}}
-        ratio = taken["lightly"] / taken["pooled"]
-        rows.append(row | {"lightly / pooled": ratio, "load": os.getloadavg()[0]})
+                began = time.process_time()
+                taken = seconds(work, device)
+                times[name].append((taken, time.process_time() - began))
+        for unit, place in (("clock", 0), ("processor", 1)):
+            median = {n: statistics.median(t[place] for t in times[n]) for n in terms}
+            row: Row = {"images": count, "seconds": unit, **median}
+            for name in ("per position", "pooled"):
+                row[f"lightly / {name}"] = median["lightly"] / median[name]
+            rows.append(row | {"load": os.getloadavg()[0]})
     return rows
 
 
@@ -216,7 +223,8 @@ def main() -> None:
     if options.lightly:
         parts = [
             "# Beside lightly.loss.regularizer.DSERegularizer",
-            "Tokens of 196 x 384, forward and backward, medians of calls in turn.",
+            "Tokens of 196 x 384, forward and backward, medians of calls in turn: seconds on the "
+            "clock, and of the processor over all threads, which load changes less.",
             table(measure_lightly((8, 32, 64), options.device, options.repeats)),
         ]
         write("regularizer-lightly", parts, options, about)

@@ -259,6 +259,15 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     assert torch.equal(half_slope, slope.to(dtype))
 
 
+@pytest.mark.parametrize("rank", ["per-position", "pooled"])
+def test_a_backward_pass_inside_autocast_is_not_rounded(rank: str) -> None:
+    features = tokens(16, 30, 40)
+    expected = graded(features, rank=rank)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = graded(features, rank=rank)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_chance_is_its_own_and_is_new_each_time() -> None:
     before = torch.get_rng_state()
     dense = DenseStructureLoss(images=8, **SMALL)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from densescope.numerics import single_precision, tall
+from densescope.numerics.assignment import unit
 from densescope.numerics.cells import cell_norms
 from densescope.numerics.single_precision import (
     centered_slopes,
@@ -134,3 +135,16 @@ def test_the_spread_has_the_gradient_of_its_formula() -> None:
         rows, local_clusters=2, global_clusters=3, group_size=4, normalize=False, generator=seeded()
     )
     assert torch.autograd.gradcheck(lambda x: spread(x, given), rows.requires_grad_())
+
+
+def test_normalization_has_torchs_values_and_gradient() -> None:
+    rows = torch.randn(2, 5, 4, generator=seeded())
+    rows[0, 0] = 0
+    rows[1, 1] *= 1e-13
+    weights = torch.randn(2, 5, 4, generator=seeded(1))
+    live, other = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+    found, expected = unit(live, True), torch.nn.functional.normalize(other, dim=-1)
+    assert torch.equal(found, expected)
+    (slope,) = torch.autograd.grad((found * weights).sum(), live)
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), other)
+    torch.testing.assert_close(slope, wanted)

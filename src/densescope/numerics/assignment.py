@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from densescope.numerics import clustering
 from densescope.numerics.checks import full_precision
-from densescope.numerics.workers import map_pieces, worker_count
+from densescope.numerics.workers import map_pieces, recorded, row_slices, worker_count
 
 # Numbers that are worked on at once: small enough for the caches of a CPU (2**21 took twice the
 # memory and was no faster there), large enough to fill an accelerator.
 CHUNK_NUMBERS = 2**19
 # k-means does many small operations: with twice as many numbers each, half as many.
 CLUSTERED = 2.5
+SHORTEST = 1e-12
 ACCELERATOR_CHUNK_NUMBERS = 2**25
 
 
@@ -76,8 +79,41 @@ def group_slices(
 
 
 def unit(patches: Tensor, normalize: bool) -> Tensor:
-    """Patches divided by their L2 norm, or as they are."""
-    return torch.nn.functional.normalize(patches, dim=-1) if normalize else patches
+    """Patches divided by their L2 norm, or as they are; ``... dim``."""
+    if not normalize:
+        return patches
+    if recorded(patches):
+        points: Tensor = _Unit.apply(patches)
+        return points
+    return torch.nn.functional.normalize(patches, dim=-1)
+
+
+class _Unit(torch.autograd.Function):
+    """What torch's normalization computes, with a gradient that goes through memory once."""
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(patches, dim=-1, keepdim=True)
+        points = patches / length.clamp_min(SHORTEST)
+        ctx.save_for_backward(points, length)
+        return points
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        points, length = (part.flatten(0, -2) for part in ctx.saved_tensors)
+        slope = slope.reshape(points.shape)
+        result = torch.empty_like(points)
+
+        def piece(here: slice) -> None:
+            part = points[here]
+            along = (slope[here] * part).sum(-1, keepdim=True)
+            along = torch.where(length[here] > SHORTEST, along, 0.0)
+            torch.addcmul(slope[here], part, along, value=-1, out=result[here])
+            result[here] /= length[here].clamp_min(SHORTEST)
+
+        map_pieces(piece, row_slices(points), points)
+        return result.view(ctx.saved_tensors[0].shape)
 
 
 def permute(images: int, patches: int, generator: torch.Generator) -> Tensor:

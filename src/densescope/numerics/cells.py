@@ -103,7 +103,8 @@ def _norms(
 
     norms = torch.zeros(len(by_size.sizes), dtype=torch.float64, device=flat.device)
     if by_size.runs:
-        found = torch.cat(map_pieces(piece, by_size.runs, flat))
+        work = flat if slopes is None else slopes
+        found = torch.cat(map_pieces(piece, by_size.runs, work))
         norms = norms.index_put((by_size.ranked[: len(found)],), found)
     return norms
 

@@ -179,7 +179,7 @@ class DenseStructureLoss(nn.Module):
             chosen = torch.randperm(count, generator=generator)[: self.images]
             features = features[chosen.to(features.device, non_blocking=True)]
         rest = len(features) % self.group_size
-        if rest * features.shape[1] < self.global_clusters:
+        if rest and rest * features.shape[1] < self.global_clusters:
             features = features[: len(features) - rest]
         return features
 
@@ -292,6 +292,8 @@ class _Guard(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
+        if weight.device.type == "cpu" and (weight == 1).all():
+            return slope, None, None
         return torch.where(weight == 0, 0.0, slope * weight), None, None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from densescope.errors import InputError
-from densescope.numerics.checks import check_at_least, check_floating
+from densescope.numerics.checks import check_at_least, check_floating, full_precision
 from densescope.numerics.workers import map_pieces
 
 # On an H100 with 16 cores, milliseconds for a batch on the GPU and on the CPU: 1,536 matrices of
@@ -174,9 +174,10 @@ def slope_of_values(
     """
     rows, columns = matrices.shape[-2:]
     weight = torch.where(values > 0, slope / values, 0.0).to(vectors.dtype)
-    turn = (vectors * weight.unsqueeze(-2)) @ vectors.mT
-    wide = matrices.to(vectors.dtype)
-    return turn @ wide if rows <= columns else wide @ turn
+    with full_precision(matrices):
+        turn = (vectors * weight.unsqueeze(-2)) @ vectors.mT
+        wide = matrices.to(vectors.dtype)
+        return turn @ wide if rows <= columns else wide @ turn
 
 
 class _SingularValues(torch.autograd.Function):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from densescope.numerics.checks import full_precision
 from densescope.numerics.single_precision import in_single, row_values
 from densescope.numerics.spectrum import eigen, roots
 from densescope.numerics.workers import map_pieces, row_slices
@@ -49,13 +50,14 @@ class _TallValues(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> Tensor:
         rows, values, vectors = ctx.saved_tensors
         weight = torch.where(values > 0, slope / values, 0.0)
-        turn = ((vectors * weight) @ vectors.mT).to(ctx.dtype)
         result = torch.empty_like(rows)
+        with full_precision(rows):
+            turn = ((vectors * weight) @ vectors.mT).to(ctx.dtype)
 
-        def piece(here: slice) -> None:
-            result[here] = rows[here].to(ctx.dtype) @ turn
+            def piece(here: slice) -> None:
+                result[here] = rows[here].to(ctx.dtype) @ turn
 
-        map_pieces(piece, row_slices(rows), rows)
+            map_pieces(piece, row_slices(rows), rows)
         return result
 
 
