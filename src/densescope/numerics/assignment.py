@@ -94,13 +94,14 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, patches: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(patches, dim=-1, keepdim=True)
-        points = patches / length.clamp_min(SHORTEST)
+        points: Tensor = patches / length.clamp_min(SHORTEST)
         ctx.save_for_backward(points, length)
         return points
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> Tensor:
+        shape = slope.shape
         points, length = (part.flatten(0, -2) for part in ctx.saved_tensors)
         slope = slope.reshape(points.shape)
         result = torch.empty_like(points)
@@ -113,7 +114,7 @@ class _Unit(torch.autograd.Function):
             result[here] /= length[here].clamp_min(SHORTEST)
 
         map_pieces(piece, row_slices(points), points)
-        return result.view(ctx.saved_tensors[0].shape)
+        return result.view(shape)
 
 
 def permute(images: int, patches: int, generator: torch.Generator) -> Tensor:
