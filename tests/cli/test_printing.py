@@ -127,6 +127,18 @@ def test_the_table_of_a_long_run_shows_a_part_and_says_so() -> None:
     )
 
 
+def test_the_table_says_how_each_checkpoint_stands_to_the_pick() -> None:
+    selection = choose(records(6))
+    rows = [replace(row, below_noise_of_pick=row is selection.rows[0]) for row in selection.rows]
+    selection = replace(selection, rows=tuple(rows))
+    out = io.StringIO()
+    Screen(file=out, width=200).print(selection_table(selection))
+    lines = {line.split()[0]: line for line in out.getvalue().splitlines() if ".pth" in line}
+    for row in selection.rows:
+        assert lines[row.name].endswith(selection.against_pick(row) or "shortlist 1")
+    assert "within noise" in lines[rows[0].name]
+
+
 def printed(width: int, names: Sequence[str]) -> str:
     out = io.StringIO()
     run = [

@@ -289,6 +289,16 @@ def test_the_page_is_headed_by_the_sentence_that_select_prints(count: int) -> No
         assert "of the 3 checkpoints that could be scored (3 failed), " in heading(text).lower()
 
 
+def test_checkpoints_within_noise_are_listed_by_number() -> None:
+    selection = choose(run := records(6))
+    alike = [replace(row, below_noise_of_pick=row.step > 40) for row in selection.rows]
+    text = render_report(build_report_data(run, replace(selection, rows=tuple(alike))))
+    assert (
+        "2 of the other checkpoints differ from the pick by less than the noise: epochs 50, 60."
+        in (" ".join(text.split()))
+    )
+
+
 def test_where_many_failed_all_others_are_those_that_could_be_scored() -> None:
     rows = records(8, failed=(0, 3, 5, 6))
     text = render_report(report(rows=rows))

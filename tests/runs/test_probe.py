@@ -157,6 +157,7 @@ def test_a_model_is_probed_at_its_own_size_where_a_protocol_leaves_it_open(
     (first, *_) = probe_run(scored, labelled, request, say=said.append)
     assert said[-1].endswith("12 test images at 32 pixels")
     assert first.provenance["settings"]["image_size"] == 32
+    assert not [note for note in first.details["notes"] if "does not compare" in note]
     assert set(RunStore(scored).probes()) == {ROOM}
     path = scored.parent / "run" / "checkpoint0000.pth"
     alone = probe_file(path, spec_of(RunStore(scored)), labelled, request, say=said.append)

@@ -169,9 +169,7 @@ def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
             place = f"PICK, {place}" if place else "PICK"
         elif not place and row.is_candidate:
             place = "candidate"
-        noise = "within noise" if row.below_noise_of_pick else ""
-        if row.has_weights_of_pick:
-            noise = "same weights"
+        noise = selection.against_pick(row) or ""
         if alarm is not None and row.step >= alarm.since_step:
             noise = "fallen (alarm)"
         sums = [

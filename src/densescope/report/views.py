@@ -174,7 +174,6 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> D
             selection, "effective_rank", [row.effective_rank if row else None for row in ordered]
         ),
     }
-    pick = rows.get(selection.pick or "")
     return DefinitionPanel(
         definition=selection.definition,
         layer=selection.layer,
@@ -186,7 +185,7 @@ def build_view(records: Sequence[ScoreRecord], selection: Selection | None) -> D
         answer=answer(selection),
         level=f"{100 * selection.level:.4g}%",
         checkpoints=tuple(
-            _checkpoint(record, row, selection, pick)
+            _checkpoint(record, row, selection)
             for record, row in zip(records, ordered, strict=True)
         ),
         moved=_moved(selection),
@@ -201,7 +200,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> DefinitionPanel:
         Curve(Heading.of(METRICS[f"released.{part}"]), nothing)
         for part in ("dse", "separability", "effective_rank")
     )
-    checkpoints = tuple(_checkpoint(record, None, None, None) for record in records)
+    checkpoints = tuple(_checkpoint(record, None, None) for record in records)
     verdict = NOTHING_SCORED if records else ""
     return DefinitionPanel(
         definition="released",
@@ -230,10 +229,7 @@ def _curve(selection: Selection, part: str, estimates: Sequence[Estimate | None]
 
 
 def _checkpoint(
-    record: ScoreRecord,
-    row: SelectionRow | None,
-    selection: Selection | None,
-    pick: SelectionRow | None,
+    record: ScoreRecord, row: SelectionRow | None, selection: Selection | None
 ) -> Checkpoint:
     scored = record.status == "scored"
     if row is None or selection is None:
@@ -254,19 +250,9 @@ def _checkpoint(
         is_candidate=row.is_candidate,
         is_pick=row.is_pick,
         is_last=record.name == selection.last,
-        against_pick=_against(row, pick),
+        against_pick=selection.against_pick(row),
         images=row.images,
     )
-
-
-def _against(row: SelectionRow, pick: SelectionRow | None) -> str | None:
-    if pick is None or row.is_pick or pick.dse is None or row.dse is None:
-        return None
-    if row.has_weights_of_pick:
-        return "same weights"
-    if row.below_noise_of_pick:
-        return "within noise"
-    return "higher" if row.dse.value > pick.dse.value else "lower"
 
 
 def _lead(selection: Selection) -> str:

@@ -192,6 +192,17 @@ class Selection:
         known = ", ".join(row.name for row in self.rows)
         raise RecordError(f"no scored checkpoint is named {name!r}; there are: {known}")
 
+    def against_pick(self, row: SelectionRow) -> str | None:
+        """How its DSE stands to that of the pick: two words, or ``None`` for the pick itself."""
+        pick = None if self.pick is None else self.row(self.pick)
+        if pick is None or row.is_pick or pick.dse is None or row.dse is None:
+            return None
+        if row.has_weights_of_pick:
+            return "same weights"
+        if row.below_noise_of_pick:
+            return "within noise"
+        return "higher" if row.dse.value > pick.dse.value else "lower"
+
     def to_json(self) -> dict[str, Any]:
         """The document, with plain values only."""
         plain = {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}

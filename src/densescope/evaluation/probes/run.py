@@ -306,6 +306,7 @@ def _change_notes(row: ProbeProtocol) -> list[str]:
         f"{name} is {used} where {row.name} has {published}: this value does not compare with "
         "those of the unchanged protocol"
         for name, (published, used) in row.changes.items()
+        if not (row.any_size and name in ("image_size", "label_size"))
     ]
 
 
