@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.probes import convex, softmax_fit
+from densescope.evaluation.probes import convex, linear_sgd_probe, softmax_fit
 from densescope.evaluation.probes.softmax_fit import Problem, Solution, Whitening
 from densescope.evaluation.probes.sources import TensorPatches
 
@@ -224,6 +224,28 @@ def test_features_that_are_not_numbers_are_refused() -> None:
     features[3, 1, 2] = float("nan")
     with pytest.raises(DataError, match="NaN or infinite: this checkpoint has diverged"):
         softmax_fit.whitening(TensorPatches(features), targets.sum(2) > 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("half", ["training", "test"])
+def test_features_in_memory_that_are_not_numbers_are_refused(half: str, value: float) -> None:
+    features, targets = world()
+    labels = targets.argmax(2).view(40, 2, 2)
+    broken = features.clone()
+    broken[7, 1, 2] = value
+    train, test = (broken, features) if half == "training" else (features, broken)
+    sentence = f"the patch features of {half} image 7 are NaN or infinite: this checkpoint has"
+    with pytest.raises(DataError, match=sentence):
+        convex.linear_probe(train, labels, test, labels, classes="abc", grid=(2, 2))
+    with pytest.raises(DataError, match=sentence):
+        linear_sgd_probe(train, labels, test, labels, classes=3, grid=(2, 2))
+
+
+def test_no_images_in_memory_are_refused() -> None:
+    features, targets = world()
+    labels = targets.argmax(2).view(40, 2, 2)
+    with pytest.raises(DataError, match="there are no test images: a probe needs at least one"):
+        convex.linear_probe(features, labels, features[:0], labels[:0], classes="abc", grid=(2, 2))
 
 
 def test_one_class_and_more_classes_than_patches_are_refused() -> None:

@@ -147,7 +147,11 @@ def test_patch_targets_are_fractions() -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "sentence"),
     [
-        ({"grid": (2, 4)}, InputError, r"train features have shape \(40, 16, 8\).* 2 x 4 patches"),
+        (
+            {"grid": (2, 4)},
+            InputError,
+            r"training features .*\(40, 16, 8\).* 2 x 4 patches",
+        ),
         ({"test_labels": torch.zeros(3, 16, 16)}, InputError, r"test labels have shape \(3, 16"),
         ({"classes": 1}, InputError, "and at least 2 classes"),
         ({"classes": 2}, DataError, "label 2 is not one of 2 classes"),

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import pytest
 from docs.made import made
+from torch import Tensor
 
-from densescope.errors import InputError
+from densescope.errors import DataError, DensescopeError, InputError
 from densescope.evaluation.cache import FeatureCache
 from densescope.evaluation.datasets import SegmentationSet, open_dataset
 from densescope.evaluation.measures import MEASURES
@@ -205,6 +206,51 @@ def test_test_images_among_the_training_images_are_named(tmp_path: Path) -> None
 def test_ignored_pixels_count_for_nothing(name: str, tmp_path: Path) -> None:
     outcome = run(name, world(tmp_path, ignored=True))
     assert outcome.value > 0.7
+
+
+def paint(root: Path, split: str, label: int) -> None:
+    from PIL import Image
+
+    for path in (root / "masks" / split).iterdir():
+        Image.new("L", (SIZE, SIZE), label).save(path)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_labels_from_which_nothing_is_learned_are_refused(name: str, tmp_path: Path) -> None:
+    write_world(tmp_path, "train", 4, 1)
+    write_world(tmp_path, "test", 2, 2)
+    data = probe_data("blocks", open_world(tmp_path, "train"), open_world(tmp_path, "test"))
+    paint(tmp_path, "train", 1)
+    with pytest.raises(DataError, match="every training label that counts is of one class, green"):
+        run(name, data)
+    paint(tmp_path, "train", 255)
+    with pytest.raises(DataError, match="no pixel of the training masks has a class"):
+        run(name, replace(data))  # what was decoded is kept by the data
+
+
+def test_more_classes_than_patches_and_a_test_half_without_labels(tmp_path: Path) -> None:
+    write_world(tmp_path, "train", 4, 1)
+    write_world(tmp_path, "test", 2, 2)
+    data = probe_data("blocks", open_world(tmp_path, "train"), open_world(tmp_path, "test"))
+    with pytest.raises(DataError, match="3 classes cannot be told apart from 2 labelled training"):
+        run("capi-knn", replace(data, train=data.train.subset([0, 1])), Seeing(patch_size=SIZE))
+    paint(tmp_path, "test", 255)
+    with pytest.raises(DataError, match="no pixel of the test masks has a class"):
+        run("linear", data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_test_features_that_are_not_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    class Broken(Seeing):
+        """Fails on the second half only, which has two images."""
+
+        def grid(self, images: Tensor, layer: int) -> Tensor:
+            grid = super().grid(images, layer)
+            return grid * value if len(images) == 2 else grid
+
+    data = world(tmp_path, train=4, test=2)
+    with pytest.raises(DensescopeError, match="the features of image 0 .*NaN or infinite"):
+        run("linear", data, Broken(), batch_size=4)
 
 
 def test_the_table_is_complete() -> None:

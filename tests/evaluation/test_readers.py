@@ -396,8 +396,10 @@ def test_kinds_of_data_do_not_mix(photos: ProbeData, tmp_path: Path) -> None:
     other = replace(blocks.test, classes=("a", "b", "c"))  # type: ignore[type-var]
     with pytest.raises(DataError, match="training and test data have unlike classes: open both"):
         probe_data("blocks", blocks.train, other)
-    with pytest.raises(DataError, match="one of the two halves is empty"):
+    with pytest.raises(DataError, match="there are no test images: a probe needs both halves, so"):
         probe_data("blocks", blocks.train, blocks.test.subset([]))
+    with pytest.raises(DataError, match="there are no training images"):
+        probe_data("blocks", blocks.train.subset([]), blocks.test)
 
 
 def test_fingerprints_notice_a_changed_label(photos: ProbeData, tmp_path: Path) -> None:

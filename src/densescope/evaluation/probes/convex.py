@@ -12,6 +12,7 @@ from torch import Tensor
 
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts
+from densescope.evaluation.probes.inputs import check_classes, check_features
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.softmax_fit import (
@@ -136,8 +137,13 @@ def linear_probe(
         The result; nothing in it is left to chance.
 
     Raises:
-        DataError: labels or features from which classes cannot be told.
+        InputError: shapes do not fit each other.
+        DataError: labels or features from which classes cannot be told, no images, or a feature
+            that is NaN or infinite.
     """
+    known: dict[str, Any] = {"grid": grid, "classes": len(classes)}
+    check_features(train_features, train_labels, part="training", **known)
+    check_features(test_features, test_labels, part="test", **known)
     fit = fit_convex(
         TensorPatches(train_features),
         train_labels,
@@ -221,16 +227,7 @@ def trained_classes(targets: Tensor, names: Sequence[str]) -> Tensor:
     """
     present = (targets.sum((0, 1)) > 0).nonzero().flatten()
     patches = int((targets.sum(2) > 0).sum())
-    if len(present) == 1:
-        raise DataError(
-            f"every training label that counts is of one class, {names[int(present)]}: a probe "
-            "tells classes apart, so give training images with at least two"
-        )
-    if patches < len(present):
-        raise DataError(
-            f"{len(present)} classes cannot be told apart from {patches} labelled training "
-            "patches: give more labelled images, larger ones, or fewer classes"
-        )
+    check_classes([names[row] for row in present.tolist()], patches)
     return present
 
 

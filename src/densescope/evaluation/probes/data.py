@@ -103,7 +103,10 @@ def probe_data(name: str, train: LabelledSet, test: LabelledSet) -> ProbeData:
             f"training data is for {kinds[0]}, test data for {kinds[1]}: give one kind"
         )
     if not len(train) or not len(test):
-        raise DataError("a probe needs training and test images: one of the two halves is empty")
+        raise DataError(
+            f"there are no {'test' if len(train) else 'training'} images: a probe needs both "
+            "halves, so name a split or a folder that has labelled images"
+        )
     if getattr(train, "classes", None) != getattr(test, "classes", None):
         raise DataError("training and test data have unlike classes: open both with the same list")
     notes = [note for note in (getattr(half, "note", None) for half in (train, test)) if note]

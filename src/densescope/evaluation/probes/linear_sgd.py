@@ -13,6 +13,7 @@ from torch import Tensor
 from densescope.errors import DataError, InputError
 from densescope.evaluation.cache import StoredArray
 from densescope.evaluation.pixel_counts import PixelCounts
+from densescope.evaluation.probes.inputs import check_features
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.sources import (
     PatchSource,
@@ -114,13 +115,14 @@ def linear_sgd_probe(
 
     Raises:
         InputError: shapes do not fit each other, or settings are impossible.
-        DataError: a label is not a class, or no pixel counts.
+        DataError: a label is not a class, no pixel counts, there are no images, or a feature is
+            NaN or infinite.
 
     Deviations from the linear protocols of the literature: no batch norm, no augmentation, soft
     patch targets in place of upsampled training logits.
     """
-    _check(train_features, train_labels, grid, classes, "train")
-    _check(test_features, test_labels, grid, classes, "test")
+    check_features(train_features, train_labels, grid=grid, classes=classes, part="training")
+    check_features(test_features, test_labels, grid=grid, classes=classes, part="test")
     fit = fit_linear_sgd(
         train_features,
         train_labels,
@@ -283,21 +285,6 @@ def sgd_result(found: Sequence[PixelCounts], fit: SGDFit) -> ProbeResult:
         under_trained=under_trained,
         note=UNDER_TRAINED.format(rate=rate) if under_trained else None,
     )
-
-
-def _check(
-    features: Tensor, labels: Tensor, grid: tuple[int, int], classes: int, part: str
-) -> None:
-    if features.ndim != 3 or features.shape[1] != grid[0] * grid[1]:
-        raise InputError(
-            f"{part} features have shape {tuple(features.shape)}: expected images x patches x dim "
-            f"with {grid[0]} x {grid[1]} patches"
-        )
-    if labels.ndim != 3 or len(labels) != len(features) or classes < 2:
-        raise InputError(
-            f"{part} labels have shape {tuple(labels.shape)} for {len(features)} images and "
-            f"{classes} classes: expected images x rows x columns, and at least 2 classes"
-        )
 
 
 def _check_settings(settings: ProbeSettings, images: int) -> None:

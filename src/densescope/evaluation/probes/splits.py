@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from densescope.evaluation.cache import ArrayWriter, StoredArray
+from densescope.evaluation.probes.inputs import check_labels
 from densescope.evaluation.probes.row import ProbeTask
 from densescope.features.extraction import extract
 
@@ -53,7 +54,11 @@ class SplitFeatures:
 
 
 def split_features(task: ProbeTask, part: str) -> SplitFeatures:
-    """Features and labels of ``"train"`` or ``"test"``; every image is decoded at most once."""
+    """Features and labels of ``"train"`` or ``"test"``; every image is decoded at most once.
+
+    Raises:
+        DataError: masks from which classes cannot be told.
+    """
     if part in task.known:
         known: SplitFeatures = task.known[part]
         return known.of(task.row.layers)
@@ -64,7 +69,16 @@ def split_features(task: ProbeTask, part: str) -> SplitFeatures:
         stored = {**stored, **_compute(task, part, {name: keys[name] for name in missing})}
     arrays = {name: array for name, array in stored.items() if array is not None}
     patches = tuple(arrays[f"layer {layer}"] for layer in task.row.layers)
-    return SplitFeatures(task.row.layers, patches, arrays["image"], arrays["labels"].whole())
+    found = SplitFeatures(task.row.layers, patches, arrays["image"], arrays["labels"].whole())
+    if task.data.task == "segmentation":
+        check_labels(
+            found.labels,
+            classes=task.data.part(part).classes,
+            patches=found.grid[0] * found.grid[1],
+            ignore=task.data.ignore,
+            part="training" if part == "train" else "test",
+        )
+    return found
 
 
 def _keys(task: ProbeTask, part: str) -> dict[str, dict[str, Any]]:

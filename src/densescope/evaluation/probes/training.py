@@ -20,6 +20,7 @@ from densescope.evaluation.probes.heads import (
     pixel_loss,
     rate_at,
 )
+from densescope.evaluation.probes.inputs import check_masks
 from densescope.evaluation.probes.patch_head import patch_targets
 from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.sources import patch_source
@@ -39,10 +40,12 @@ LARGEST_SEED = 2**62
 
 def train_on_crops(task: ProbeTask) -> EngineResult:
     """Engine: every step sees new crops; the backbone stays frozen, in evaluation mode."""
+    train, half = task.data.train, task.data.test
+    assert isinstance(train, SegmentationSet)
+    assert isinstance(half, SegmentationSet)
+    check_masks(train)
     with ThreadPoolExecutor(task.workers or 4) as pool:
         heads = [_train(task, seed, crop_batches(task, pool)) for seed in task.seeds]
-    half = task.data.test
-    assert isinstance(half, SegmentationSet)
     read = read_in_windows if task.row.resize == "slide" else read_whole
     return _found(task, heads, read(task, heads, half))
 
