@@ -91,7 +91,9 @@ def check_masks(half: SegmentationSet) -> None:
     """
     seen: set[int] = set()
     for index in range(len(half)):
-        seen |= set(half.mask(index).unique().tolist()) - {half.ignore_index}
+        seen |= set(
+            torch.bincount(half.mask(index).flatten().long()).nonzero().flatten().tolist()
+        ) - {half.ignore_index}
         if len(seen) > 1:
             return
     if not seen:
