@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench torture gpu docs clean
+.PHONY: demo test check bench torture floors gpu docs clean
 
 demo: $(STAMP)  ## pretrain, sweep, select and report on images the package makes itself
 	$(BIN)/densescope demo --output demo
@@ -36,6 +36,14 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 torture: $(STAMP)  ## hostile, broken and odd inputs under limits; prints what happened
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.hostile.kills
+
+FLOORS ?= .floors
+
+floors:  ## the fast tests with the oldest versions that pyproject.toml names
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --disable-pip-version-check -q uv
+	$(FLOORS)/bin/uv pip install -q --python $(FLOORS)/bin/python --resolution lowest-direct -e ".[dev]"
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow and not browser" tests
 
 gpu: $(STAMP)  ## all that needs a GPU, in nine minutes; records go to gpu-records
 	$(BIN)/python -m benchmarks.gpu

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,14 +166,18 @@ def begun(
         said = os.open(os.devnull, os.O_WRONLY) if said is None else said
         os.dup2(said, 1)
         os.dup2(said, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         torch.set_num_threads(1)
         prepare()
         sys.argv = ["densescope", *map(str, words)]
         command()
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 

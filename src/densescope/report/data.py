@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from densescope.definitions import DEFINITIONS
@@ -12,14 +12,14 @@ from densescope.metrics import METRICS
 from densescope.records import ScoreRecord
 from densescope.report.labels import ProbedSet, ProbeSet, build_probe_set
 from densescope.report.layers import LayerMaps, build_layer_maps
-from densescope.report.maps import Cluster, MapPanel, build_maps
-from densescope.report.previews import Previews
 from densescope.report.values import LEVEL, Curve, Heading, ShownValue
 from densescope.report.views import Checkpoint, DefinitionPanel, build_view
 from densescope.selection import RunTable
 from densescope.selection.headline import across_choices
 
 if TYPE_CHECKING:
+    from densescope.report.maps import Cluster, MapPanel
+    from densescope.report.previews import Previews
     from densescope.selection import Alarm, Selection
 
 FEW_LAYERS = 4  # whose numbers still fit into one table
@@ -145,7 +145,12 @@ def build_report_data(
         stored=_stored(ordered, level, selection.layer if selection else -1),
         maps=_maps(ordered, selection, previews, cluster),
         run=_groups(settings),
-        probe_sets=_probe_sets(probe_sets, ordered, selection),
+        probe_sets=_probe_sets(
+            probe_sets,
+            ordered,
+            selection,
+            {r.name for r in table.records} - {r.name for r in ordered},
+        ),
         together=tuple(together),
         alarm="" if alarm is None else alarm.sentence,
         by_dse=_by_dse(alarm, selection),
@@ -198,17 +203,31 @@ def _maps(
 ) -> tuple[MapPanel, ...]:
     if previews is None or selection is None:
         return ()
+    from densescope.report.maps import build_maps
+
     roles = _roles(records, selection)
     return build_maps(previews, roles, reference=selection.pick or "", cluster=cluster)
 
 
 def _probe_sets(
-    probe_sets: Sequence[ProbedSet], records: Sequence[ScoreRecord], selection: Selection | None
+    probe_sets: Sequence[ProbedSet],
+    records: Sequence[ScoreRecord],
+    selection: Selection | None,
+    hidden: Container[str],
 ) -> tuple[ProbeSet, ...]:
+    """With the probes of the checkpoints that are shown, and those without a value."""
     labels = _roles(records, selection, first=False) if selection else {}
     definition = selection.definition if selection else "released"
     return tuple(
-        build_probe_set(probe_set, records, definition=definition, labels=labels)
+        build_probe_set(
+            replace(
+                probe_set,
+                probes=[p for p in probe_set.probes if p.name not in hidden or p.error],
+            ),
+            records,
+            definition=definition,
+            labels=labels,
+        )
         for probe_set in probe_sets
     )
 

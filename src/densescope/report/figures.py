@@ -24,6 +24,7 @@ PART_COLORS = {"dse": "#1c2128", "separability": "#0072b2", "effective_rank": "#
 OTHER_COLOR = "#5b6470"
 MEASURE_COLOR = "#00795c"
 ACCENT = "#c8102e"
+DIGITS = 6
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -221,7 +222,12 @@ def _figure(traces: list[Figure], curve: Curve, view: DefinitionPanel, unit: str
         "shapes": _guides(view),
         "annotations": _guide_names(view),
     }
-    return {"data": traces, "layout": layout}
+    return {"data": [{**trace, "y": _short(trace["y"])} for trace in traces], "layout": layout}
+
+
+def _short(values: Sequence[float | None]) -> list[float | None]:
+    """Heights with as many digits as a screen can show: more would double the page."""
+    return [None if value is None else float(f"{value:.{DIGITS}g}") for value in values]
 
 
 def _never_negative(curve: Curve) -> bool:

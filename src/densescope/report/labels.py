@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from densescope.evaluation.measures import Measure, measure_of
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.report.judged import ChoiceLine, TauLine, choice_lines, tau_lines
-from densescope.report.masks import MaskPanel, Masks, build_masks
 from densescope.report.values import MISSING, Curve, Heading, ShownValue, decimals_for, plain_value
 
 if TYPE_CHECKING:
+    from densescope.report.masks import MaskPanel, Masks
     from densescope.runs.correlate import Judgement
 
 NO_VALUE = "its value is not a finite number"
@@ -201,6 +201,8 @@ def _masks(
 ) -> MaskPanel | None:
     if masks is None:
         return None
+    from densescope.report.masks import build_masks
+
     details = {probe.name: probe.details for probe in probes}
     return build_masks(
         masks,

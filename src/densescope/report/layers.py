@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import torch
-
 from densescope.evaluation.measures import measure_of
 from densescope.metrics import METRICS
 from densescope.records import ProbeRecord, ScoreRecord
@@ -132,7 +130,7 @@ def build_layer_maps(
 
 def shade_css() -> str:
     """The colors of the cells, a class per shade: one hue, evenly darker."""
-    colors = shade(torch.linspace(0, 1, SHADES + 1)).round().int().tolist()
+    colors = shade([number / SHADES for number in range(SHADES + 1)]).round().astype(int).tolist()
     rules = [
         f".h{number} {{ background: rgb({red} {green} {blue}); "
         f"color: {'#fff' if number >= LIGHT_TEXT else '#000'}; }}"
@@ -144,6 +142,8 @@ def shade_css() -> str:
 def _of_metric(
     table: RunTable, name: str, level: float, shown: Sequence[ScoreRecord]
 ) -> LayerMap | None:
+    if len(table.layers) < 2:
+        return None
     metric = METRICS[name]
     columns = {layer: table.column(name, layer).series for layer in table.layers}
     values = {

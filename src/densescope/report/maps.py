@@ -121,7 +121,7 @@ class _Maps:
         for name, rows in points.items():
             patches = rows.reshape(len(self.images), -1, rows.shape[-1])
             cosine = (patches * patches[:, index : index + 1]).sum(-1)
-            colors[name] = shade(cosine.flatten())
+            colors[name] = torch.from_numpy(shade(cosine.flatten()))
         caption = (
             "Cosine similarity of every patch to the framed one at the image center, from 0 or "
             "less (white) to 1 (dark), on one scale for all. All dark means that patches "

@@ -6,8 +6,8 @@ import base64
 import io
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,31 +37,33 @@ SIMILARITY_COLORS = (
 QUERY_COLOR = (213, 94, 0)
 
 
-def shade(values: Tensor) -> Tensor:
+def shade(values: ArrayLike) -> NDArray[np.float32]:
     """Numbers in [0, 1] as colors of the similarity scale, with a last axis of three."""
-    anchors = torch.tensor(SIMILARITY_COLORS, dtype=torch.float32)
-    position = values.clamp(0, 1) * (len(anchors) - 1)
-    below = position.floor().long().clamp(max=len(anchors) - 2)
-    part = (position - below).unsqueeze(-1)
-    return anchors[below] * (1 - part) + anchors[below + 1] * part
+    anchors = np.array(SIMILARITY_COLORS, dtype=np.float32)
+    position = np.clip(np.asarray(values, dtype=np.float32), 0, 1) * (len(anchors) - 1)
+    below = np.minimum(np.floor(position).astype(np.int64), len(anchors) - 2)
+    part = (position - below.astype(np.float32))[..., None]
+    colors: NDArray[np.float32] = anchors[below] * (1 - part) + anchors[below + 1] * part
+    return colors
 
 
-def png(colors: Tensor, *, mark: tuple[int, int] | None = None) -> str:
+def png(colors: ArrayLike, *, mark: tuple[int, int] | None = None) -> str:
     """A grid of colors, ``rows columns 3`` in 0..255, as a PNG data URI; one tile per patch.
 
     Args:
         colors: the grid.
         mark: row and column of a patch to be framed.
     """
-    rows, columns = colors.shape[:2]
+    grid = np.asarray(colors)
+    rows, columns = grid.shape[:2]
     scale = max(1, -(-PICTURE_PIXELS // max(rows, columns)))
-    picture = _image(colors).resize((columns * scale, rows * scale), resample=0)
+    picture = _image(grid).resize((columns * scale, rows * scale), resample=0)
     if mark is not None:
         _frame(picture, mark, rows=rows, columns=columns)
     return _uri(picture, "PNG", optimize=True)
 
 
-def photo(image: Tensor, *, mark: tuple[int, int] | None = None, grid: tuple[int, int]) -> str:
+def photo(image: ArrayLike, *, mark: tuple[int, int] | None = None, grid: tuple[int, int]) -> str:
     """An image, ``3 height width`` in 0..255, as a JPEG data URI.
 
     Args:
@@ -69,17 +71,18 @@ def photo(image: Tensor, *, mark: tuple[int, int] | None = None, grid: tuple[int
         mark: row and column of a patch to be framed.
         grid: rows and columns of the patch grid that lies over the image.
     """
-    picture = _image(image.permute(1, 2, 0))
+    picture = _image(np.moveaxis(np.asarray(image), 0, -1))
     picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     if mark is not None:
         _frame(picture, mark, rows=grid[0], columns=grid[1])
     return _uri(picture, "JPEG", quality=82, optimize=True)
 
 
-def _image(colors: Tensor) -> Image:
+def _image(colors: NDArray[np.generic]) -> Image:
     from PIL import Image
 
-    return Image.fromarray(colors.round().clamp(0, 255).to(torch.uint8).contiguous().numpy())
+    whole = np.rint(colors).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(whole))
 
 
 def _frame(picture: Image, mark: tuple[int, int], *, rows: int, columns: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from densescope.correlation.protocols import protocol_differences
 from densescope.correlation.sets import verdict_over_sets
@@ -12,13 +12,15 @@ from densescope.errors import InputError, RecordError
 from densescope.files import location
 from densescope.report.data import ReportData, build_report_data, preview_names
 from densescope.report.labels import ProbedSet
-from densescope.report.masks import Masks
 from densescope.report.page import write_report
-from densescope.report.previews import Previews
 from densescope.runs.correlate import judge_run
 from densescope.runs.store import RunStore
 from densescope.selection import AlarmSettings, RunTable, Selection, find_alarm
 from densescope.selection.headline import selections_by_definition
+
+if TYPE_CHECKING:
+    from densescope.report.masks import Masks
+    from densescope.report.previews import Previews
 
 
 def report_run(
@@ -80,6 +82,8 @@ def _previews(store: RunStore, names: Sequence[str]) -> Previews | None:
     stored = {name: store.preview(name) for name in names}
     if images is None or any(preview is None for preview in stored.values()):
         return None
+    from densescope.report.previews import Previews
+
     try:
         patches = {name: preview["patches"].float() for name, preview in stored.items() if preview}
         return Previews(images["images"], patches)
@@ -111,6 +115,8 @@ def _masks(store: RunStore, probe_set: str, selection: Selection) -> Masks | Non
     truth = store.preview(f"{probe_set}/truth")
     if truth is None:
         return None
+    from densescope.report.masks import Masks
+
     wanted = {
         name: store.preview(f"{probe_set}/{name}") for name in (selection.pick, selection.last)
     }

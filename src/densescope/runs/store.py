@@ -210,12 +210,12 @@ class RunStore:
 
     def preview(self, name: str) -> dict[str, Tensor] | None:
         """The tensors that :meth:`write_preview` stored, or ``None``."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         path = self._path("previews", name, ".safetensors")
         if not path.is_file():
             return None
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
         try:
             return dict(load(path.read_bytes()))
         except SafetensorError:

@@ -92,9 +92,11 @@ def layer_gaps(table: RunTable, name: str) -> dict[str, LayerGap]:
     """See :meth:`~densescope.selection.run_table.RunTable.layer_gaps`."""
     if name in table.probes:
         found = {record.name: gap_of_probe(record) for record in table.probes[name]}
+    elif len(table.layers) < 2:
+        found = dict.fromkeys(table.column(name).series)
     else:
         columns = {layer: table.column(name, layer) for layer in table.layers}
-        metric = columns[table.last_layer].metric if columns else METRICS[name]
+        metric = columns[table.last_layer].metric
         found = {
             record.name: gap_of_metric(
                 metric,
@@ -141,21 +143,21 @@ def gap_of_probe(record: ProbeRecord) -> LayerGap | None:
     Raises:
         RecordError: the record is damaged.
     """
-    from densescope.evaluation.uncertainty import ProbedImages, paired_difference
-
     values = {
         layer: fmean(record.layers[str(layer)]["values"]) for layer in layers_of_record(record)
     }
-
-    def images(layer: int) -> ProbedImages:
-        counts = record.layers[str(layer)]["counts"]
-        return ProbedImages.from_json({**record.images, "counts": counts})
 
     def change(last: int, best: int) -> tuple[float, Interval | None]:
         difference = values[last] - values[best]
         if not record.images or not record.layers[str(last)].get("counts"):
             return difference, None
-        return difference, paired_difference([images(best)], [images(last)], level=LEVEL).interval
+        from densescope.evaluation.uncertainty import ProbedImages, paired_difference
+
+        first, second = (
+            ProbedImages.from_json({**record.images, "counts": record.layers[str(layer)]["counts"]})
+            for layer in (best, last)
+        )
+        return difference, paired_difference([first], [second], level=LEVEL).interval
 
     better = MEASURES[record.measure].better if record.measure in MEASURES else None
     if better is None:
