@@ -78,7 +78,8 @@ def test_pick_and_numbers_on_the_page_are_those_of_the_run(chromium: Any, tmp_pa
             ".find((trace) => trace.mode === 'lines+markers').y"
         )
         assert drawn[7] is None
-        assert [y for y in drawn if y is not None] == [r.dse.value for r in selection.rows if r.dse]
+        expected = [row.dse.value for row in selection.rows if row.dse]
+        assert [y for y in drawn if y is not None] == pytest.approx(expected, rel=1e-5)
         assert page.locator("[data-figure] svg.main-svg").count() > 10
         assert page.locator(".modebar-btn").count() == 0
         assert seen.complaints == []
@@ -234,7 +235,8 @@ def test_what_labels_say_can_be_read_off_the_page(chromium: Any, tmp_path: Path)
             ".find((trace) => trace.mode === 'lines+markers').y"
         )
         assert drawn[4] is None
-        assert [y for y in drawn if y is not None] == pytest.approx([100 * p.value for p in found])
+        expected = [100 * probe.value for probe in found]
+        assert [y for y in drawn if y is not None] == pytest.approx(expected, rel=1e-5)
         page.locator("#probe_set0 summary").click()
         row = page.locator("#probe_set0 .values tbody tr").first
         assert float(row.locator("td").nth(1).inner_text().split(" ± ")[0]) == pytest.approx(
