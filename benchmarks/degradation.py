@@ -2,7 +2,8 @@
 
     python -m benchmarks.degradation
 
-Writes studies/degradation/first-look.md and results.md and docs/images/degradation.svg.
+Writes first-look.md, results.md and scenes-results.md in studies/degradation, and
+docs/images/degradation.svg.
 """
 
 from __future__ import annotations
@@ -12,29 +13,72 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densescope.records import write_json
+from densescope.study.answers import RunAnswer
 from densescope.study.spec import StudySpec, read_spec
+from densescope.study.spread import Spread
 from densescope.study.summary import RunSeries, StudySummary, summarize
 from densescope.study.tables import markdown
 from densescope.writing import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "degradation"
-FIGURE = ROOT / "docs" / "images" / "degradation.svg"
-PARTS = {"explore": "first-look", "spec": "results"}
-# Of the figure: a column is a kind of run, a row a number.
-COLUMNS = (
-    ("constant", "mae", "MAE from fresh weights", (0.15, 0.45)),
-    ("from-mae", "simsiam", "SimSiam from MAE", (0.15, 0.45)),
-    ("from-mae-dse-1", "simsiam", "the same, minus DSE in the loss", (0.2, 1.3)),
-)
-ROWS = (
-    ("camvid", "CamVid mIoU, %", (15.0, 27.0)),
-    ("folders", "clothing mIoU, %", (8.0, 24.0)),
-    ("dse", "DSE (lambda = 1)", None),
+IMAGES = ROOT / "docs" / "images"
+PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
+BY_ARM = ("scenes",)  # whose arms are tabled one by one
+LAMBDAS = {"released.pick": "of the run", "released.pick_lambda_1": "1"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows: a column is a kind of run, a row a number.
+
+    Attributes:
+        file: in docs/images.
+        part: of the study.
+        columns: arm, method, title and the ends of the axis of DSE.
+        rows: data set or ``"dse"``, label and the ends of the axis, if all columns share it.
+    """
+
+    file: str
+    part: str
+    columns: Sequence[tuple[str, str, str, tuple[float, float]]]
+    rows: Sequence[tuple[str, str, tuple[float, float] | None]]
+
+
+FIGURES = (
+    Figure(
+        "degradation.svg",
+        "spec",
+        (
+            ("constant", "mae", "MAE from fresh weights", (0.15, 0.45)),
+            ("from-mae", "simsiam", "SimSiam from MAE", (0.15, 0.45)),
+            ("from-mae-dse-1", "simsiam", "the same, minus DSE in the loss", (0.2, 1.3)),
+        ),
+        (
+            ("camvid", "CamVid mIoU, %", (15.0, 27.0)),
+            ("folders", "clothing mIoU, %", (8.0, 24.0)),
+            ("dse", "DSE (lambda = 1)", None),
+        ),
+    ),
+    Figure(
+        "degradation-scenes.svg",
+        "scenes",
+        (
+            ("raised", "mae", "MAE, rate raised to 0.1", (-0.1, 0.3)),
+            ("raised", "vicreg", "VICReg, rate raised to 0.1", (-0.1, 0.3)),
+            ("constant", "mae", "MAE, constant rate", (-0.1, 0.3)),
+            ("constant", "vicreg", "VICReg, constant rate", (0.1, 0.5)),
+        ),
+        (
+            ("scenes", "scenes mIoU, %", (10.0, 70.0)),
+            ("folders", "clothing mIoU, %", (5.0, 25.0)),
+            ("dse", "DSE (lambda = 1)", None),
+        ),
+    ),
 )
 COLORS = ("#0072b2", "#b8540a")
 CELL, GAP, LEFT, TOP = (200, 120), 26, 46, 48
@@ -91,28 +135,29 @@ class Cell:
         return "".join(parts)
 
 
-def figure(summary: StudySummary) -> str:
-    """The figure of the page: what labels and DSE say of three kinds of run of part 2."""
-    width = LEFT + len(COLUMNS) * (CELL[0] + GAP + 24)
-    height = TOP + len(ROWS) * (CELL[1] + GAP) + 20
+def drawn(figure: Figure, summary: StudySummary) -> str:
+    """The figure as SVG."""
+    step = CELL[0] + GAP + 24
+    width = LEFT + len(figure.columns) * step
+    height = TOP + len(figure.rows) * (CELL[1] + GAP) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        'aria-label="Labelled accuracy and DSE over the checkpoints of three kinds of run">'
+        'aria-label="Labelled accuracy and DSE over the checkpoints of several kinds of run">'
         "<style>text{font:12px sans-serif;fill:#444}.head{font-weight:600;font-size:13px}"
         ".axis{stroke:#888;fill:none}</style>"
         f'<rect width="{width}" height="{height}" fill="#fff"/>'
     ]
-    for column, (arm, method, title, of_dse) in enumerate(COLUMNS):
-        left = LEFT + column * (CELL[0] + GAP + 24)
+    for column, (arm, method, title, of_dse) in enumerate(figure.columns):
+        left = LEFT + column * step
         parts.append(f'<text x="{left}" y="18" class="head">{title}</text>')
-        under = TOP + len(ROWS) * (CELL[1] + GAP) + 6
+        under = TOP + len(figure.rows) * (CELL[1] + GAP) + 6
         parts.append(f'<text x="{left + CELL[0]}" y="{under}" text-anchor="end">checkpoint</text>')
-        for row, (what, label, ends) in enumerate(ROWS):
+        for row, (what, label, ends) in enumerate(figure.rows):
             top, (low, high) = TOP + row * (CELL[1] + GAP), ends or of_dse
             found = [one for one in summary.series if (one.arm, one.method) == (arm, method)]
-            lines = _lines(found, what)
             parts.append(f'<text x="{left}" y="{top - 6}">{label}</text>')
-            parts.append(Cell(left, top, low, high, lines).svg(named=row == len(ROWS) - 1))
+            cell = Cell(left, top, low, high, _lines(found, what))
+            parts.append(cell.svg(named=row == len(figure.rows) - 1))
     return "".join([*parts, "</svg>"])
 
 
@@ -127,6 +172,37 @@ def _lines(found: Sequence[RunSeries], what: str) -> list[tuple[str, Sequence[fl
     return list(lines.items())
 
 
+def by_arm(spec: StudySpec, folder: Path) -> str:
+    """The tables of each arm by itself, and which lambda chose better over all runs."""
+    parts = []
+    for arm in spec.arms:
+        alone = summarize(replace(spec, arms=(arm,)), folder)
+        text = markdown(alone).replace("\n## ", "\n### ").replace("## ", "### ", 1)
+        parts += [f"## The arm {arm.name}", text]
+    return "\n\n".join([*parts, lambda_text(summarize(spec, folder).answers)])
+
+
+def lambda_text(answers: Sequence[RunAnswer], domain: str = "scenes") -> str:
+    """The regret of the pick with each lambda in the domain of the training images."""
+    regrets = [
+        found for answer in answers for name, found in answer.regrets.items() if domain in name
+    ]
+    values = {way: [found[way] for found in regrets] for way in LAMBDAS}
+    means = {way: Spread.of(one) for way, one in values.items()}
+    lines = [
+        f"- lambda {LAMBDAS[way]}: {mean.text(100, 2)}"
+        for way, mean in means.items()
+        if mean is not None
+    ]
+    pairs = zip(*values.values(), strict=True)
+    more = Spread.of([first - second for first, second in pairs])
+    if more is not None:
+        lines.append(
+            f"- more with the lambda of the run: {more.text(100, 2, sign=True)} ({more.runs} runs)"
+        )
+    return f"## Which lambda? Regret of the pick (released) on {domain}\n\n" + "\n".join(lines)
+
+
 def unpacked(name: str, folder: Path) -> tuple[StudySpec, Path]:
     """The records of one part of the study, and its specification."""
     with tarfile.open(STUDY / f"{PARTS[name]}.tar.xz") as archive:
@@ -137,16 +213,20 @@ def unpacked(name: str, folder: Path) -> tuple[StudySpec, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
+    found = {}
     with tempfile.TemporaryDirectory() as temporary:
-        found = {name: summarize(*unpacked(name, Path(temporary))) for name in PARTS}
-    for name, title in PARTS.items():
-        text = f"# {title.replace('-', ' ').capitalize()}\n\n{markdown(found[name])}\n"
-        with replacing(STUDY / f"{title}.md") as place:
-            place.write_text(text, encoding="utf-8")
-        sentences = {answer.run: dict(answer.sentences) for answer in found[name].answers}
-        write_json(sentences, STUDY / f"{title}-verdicts.json")
-    with replacing(FIGURE) as place:
-        place.write_text(figure(found["spec"]) + "\n", encoding="utf-8")
+        for name, title in PARTS.items():
+            spec, folder = unpacked(name, Path(temporary))
+            found[name] = summarize(spec, folder)
+            tables = by_arm(spec, folder) if name in BY_ARM else markdown(found[name])
+            head = title.replace("-", " ").capitalize()
+            with replacing(STUDY / f"{title}.md") as place:
+                place.write_text(f"# {head}\n\n{tables}\n", encoding="utf-8")
+            sentences = {answer.run: dict(answer.sentences) for answer in found[name].answers}
+            write_json(sentences, STUDY / f"{title}-verdicts.json")
+    for figure in FIGURES:
+        with replacing(IMAGES / figure.file) as place:
+            place.write_text(drawn(figure, found[figure.part]) + "\n", encoding="utf-8")
     print(json.dumps({name: len(summary.answers) for name, summary in found.items()}))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.degradation import figure, unpacked
+from benchmarks.degradation import FIGURES, drawn, unpacked
 
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
@@ -72,9 +72,10 @@ def test_the_alarm_came_where_the_page_says(found: dict[str, StudySummary]) -> N
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
-    drawn = figure(found["spec"])
-    assert drawn.count("<polyline") == 3 * 3 * 2
-    assert "nan" not in drawn
+    for figure in FIGURES:
+        picture = drawn(figure, found[figure.part])
+        assert picture.count("<polyline") == len(figure.columns) * len(figure.rows) * 2
+        assert "nan" not in picture
 
 
 def test_a_way_is_tried_on_a_method_it_was_not_chosen_on() -> None:

@@ -24,6 +24,8 @@ class RunAnswer:
         checkpoints: how many were scored.
         courses: labelled set and protocol -> the measure at the first, the best and the last
             probed checkpoint.
+        best_at: the same -> the step of the best one.
+        regrets: the same -> what each way to choose costs, by its short name.
         calls: protocol -> ``"decline"``, ``"no decline"`` or ``"disagreement"`` of two labelled
             sets or more, as :func:`~densescope.correlation.sets.verdict_over_sets` has it.
         sentences: protocol -> the same in words, with intervals.
@@ -34,6 +36,8 @@ class RunAnswer:
     run: str
     checkpoints: int
     courses: Mapping[str, tuple[float, float, float]]
+    best_at: Mapping[str, int]
+    regrets: Mapping[str, Mapping[str, float]]
     calls: Mapping[str, str]
     sentences: Mapping[str, str]
     alarm: str | None
@@ -49,12 +53,15 @@ class WayAnswer:
         title: for people.
         needs_labels: whether it uses labels.
         regret: mean over the runs; of each run the mean over its labelled sets.
+        against_last: mean over the runs of the difference from the regret of the last checkpoint;
+            below 0 where the way is better. ``None`` where a last checkpoint was not probed.
     """
 
     way: str
     title: str
     needs_labels: bool
     regret: Spread
+    against_last: Spread | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,10 @@ class HeldOutChoice:
 
 
 def run_answer(
-    name: str, table: RunTable, probes: Mapping[str, Sequence[ProbeRecord]]
+    name: str,
+    table: RunTable,
+    probes: Mapping[str, Sequence[ProbeRecord]],
+    regrets: Mapping[str, RegretTable],
 ) -> RunAnswer:
     """The answer of one run.
 
@@ -83,19 +93,25 @@ def run_answer(
         name: of the run.
         table: its scores.
         probes: labelled set and protocol -> probes that have a value, in order of step.
+        regrets: the same -> what ways to choose cost.
     """
-    courses = {}
+    courses, best_at = {}, {}
     for key, of_set in probes.items():
-        values = [probe.value for probe in of_set]
-        lower = measure_of(of_set[0].measure).better == "lower"
-        best = min(values) if lower else max(values)
-        courses[key] = (values[0], best, values[-1])
+        sign = measure_of(of_set[0].measure).sign
+        best = max(of_set, key=lambda probe: sign * probe.value)
+        courses[key] = (of_set[0].value, best.value, of_set[-1].value)
+        best_at[key] = best.step
     judged = verdict_over_sets(probes)
     first = _first_alarm(table)
     return RunAnswer(
         run=name,
         checkpoints=len(table.scored),
         courses=courses,
+        best_at=best_at,
+        regrets={
+            key: {row.way: row.regret for row in found.rows if row.regret is not None}
+            for key, found in regrets.items()
+        },
         calls={one.protocol: one.verdict.call for one in judged},
         sentences={one.protocol: one.sentence for one in judged},
         alarm=None if first is None else first[0],
@@ -119,9 +135,16 @@ def way_answers(runs: Sequence[Sequence[RegretTable]]) -> tuple[WayAnswer, ...]:
         runs: of each run one table per labelled set.
     """
     shared = _regrets(runs)
+    last = shared.get("last")
     rows = {row.way: row for tables in runs for table in tables for row in table.rows}
     found = [
-        WayAnswer(way, rows[way].title, rows[way].needs_labels, spread)
+        WayAnswer(
+            way,
+            rows[way].title,
+            rows[way].needs_labels,
+            spread,
+            None if last is None else Spread.of([a - b for a, b in zip(values, last, strict=True)]),
+        )
         for way, values in shared.items()
         if (spread := Spread.of(values)) is not None
     ]

@@ -186,7 +186,10 @@ def summarize(spec: StudySpec, output: Path | str) -> StudySummary:
         regularized=_taus(others),
         answers=tuple(
             run_answer(
-                name, of_cell[0].table, {run.probe_set: run.probes for run in of_cell if run.probes}
+                name,
+                of_cell[0].table,
+                {run.probe_set: run.probes for run in of_cell if run.probes},
+                {run.probe_set: run.judgement.regret for run in of_cell if run.judgement},
             )
             for name, of_cell in by_cell.items()
         ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from densescope.correlation.paper import MeanTau
 from densescope.evaluation.measures import measure_of
+from densescope.study.answers import RunAnswer
 from densescope.study.spread import Spread
 from densescope.study.summary import PARTS, StudySummary
 from densescope.study.taus import MeanTaus
@@ -76,22 +77,24 @@ def runs_table(summary: StudySummary) -> str:
         (
             "run",
             "checkpoints",
-            *(f"{name}: first, best, last" for name in sets),
+            *(f"{name}: first, best (at), last" for name in sets),
             "sets together",
             "first alarm (checkpoint number)",
         )
     ]
     for answer in summary.answers:
-        courses = [
-            ", ".join(measure_of(measures[name]).number(value) for value in answer.courses[name])
-            if name in answer.courses
-            else ""
-            for name in sets
-        ]
+        courses = [_course(answer, name, measures.get(name, "")) for name in sets]
         calls = "; ".join(dict.fromkeys(answer.calls.values()))
         alarm = "none" if answer.alarm is None else f"{answer.alarm_step}"
         table.append([answer.run, str(answer.checkpoints), *courses, calls, alarm])
     return _table(table) if sets else ""
+
+
+def _course(answer: RunAnswer, probe_set: str, measure: str) -> str:
+    if probe_set not in answer.courses:
+        return ""
+    first, best, last = map(measure_of(measure).number, answer.courses[probe_set])
+    return f"{first}, {best} ({answer.best_at[probe_set]}), {last}"
 
 
 def tau_table(found: MeanTaus | None) -> str:
@@ -141,11 +144,13 @@ def ways_table(summary: StudySummary) -> str:
     if not summary.ways or len(measures) != 1:
         return ""
     measure = measure_of(next(iter(measures)))
-    table: list[Sequence[str]] = [("way", "labels", "regret", "runs")]
+    table: list[Sequence[str]] = [("way", "labels", "regret", "against the last", "runs")]
     for answer in summary.ways:
-        regret = answer.regret.text(measure.scale, 2)
+        regret, against = answer.regret.text(measure.scale, 2), ""
+        if answer.against_last is not None:
+            against = answer.against_last.text(measure.scale, 2, sign=True)
         labels = "yes" if answer.needs_labels else "no"
-        table.append([answer.title, labels, regret, str(answer.regret.runs)])
+        table.append([answer.title, labels, regret, against, str(answer.regret.runs)])
     return _table(table)
 
 
