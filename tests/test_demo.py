@@ -13,8 +13,6 @@ from densescope.cli.demonstration import demo as command
 from densescope.demo import (
     DemoResult,
     DemoSettings,
-    Warned,
-    first_alarm,
     label_sentences,
     mean_iou,
     run_demo,
@@ -24,6 +22,7 @@ from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.uncertainty import ProbedImages
 from densescope.metrics import ScoreSettings
 from densescope.pretraining.settings import BackboneSettings
+from densescope.selection import Alarm, first_alarm
 from tests.selection.runs import plain_run
 
 DEFAULT = DemoSettings()
@@ -87,7 +86,7 @@ def told(result: DemoResult, *, untrained: float, last: float) -> DemoResult:
     return replace(
         result,
         selection=replace(result.selection, pick=first),
-        warned=None,
+        alarm=None,
         probes=probes,
         untrained=probe(untrained),
     )
@@ -121,29 +120,22 @@ def test_a_demo_that_shows_nothing_fails(
 ) -> None:
     result = told(made[0], untrained=untrained, last=last)
     alarm = alarm_of_a_collapse()
-    for warned in (alarm, None):
-        found = replace(result, warned=warned)
+    for first in (alarm, None):
+        found = replace(result, alarm=first)
         monkeypatch.setattr(demo, "run_demo", lambda *a, found=found, **k: found)
         code = command(output=Path("demo"))
         said = capsys.readouterr().err
-        expected = sentences + ["no alarm was raised"] * (warned is None)
+        expected = sentences + ["no alarm was raised"] * (first is None)
         assert code == (1 if expected else 0)
         assert said.count("the demo failed") == len(expected)
         assert all(sentence in said for sentence in expected)
 
 
-def alarm_of_a_collapse() -> Warned:
+def alarm_of_a_collapse() -> Alarm:
     """Of eight checkpoints and two more whose features have collapsed."""
-    warned = first_alarm(plain_run([0.5] * 10, [0.3] * 8 + [0.01] * 2))
-    assert warned is not None
-    return warned
-
-
-def test_the_first_alarm_is_the_one_that_a_watch_would_raise() -> None:
-    warned = alarm_of_a_collapse()
-    assert (warned.at, warned.alarm.last) == ("epoch100.pth", "epoch100.pth")
-    assert warned.alarm.since == "epoch90.pth"
-    assert first_alarm(plain_run([0.5] * 10)) is None
+    found = first_alarm(plain_run([0.5] * 10, [0.3] * 8 + [0.01] * 2))
+    assert found is not None
+    return found
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:

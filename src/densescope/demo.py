@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,12 +25,12 @@ from densescope.pretraining.learner import Learner
 from densescope.pretraining.learners.mae import METHOD as MAE
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings
 from densescope.pretraining.trainer import Progress, pretrain
-from densescope.records import ProbeRecord, ScoreRecord
+from densescope.records import ProbeRecord
 from densescope.report.run import report_run
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest, probe_run
 from densescope.runs.sweep import SweepEvent, sweep
-from densescope.selection import Alarm, RunTable, Selection, find_alarm
+from densescope.selection import Alarm, RunTable, Selection, first_alarm
 
 MARK = "densescope-demo.txt"
 UNTRAINED = "the network before training"
@@ -77,25 +77,12 @@ class DemoSettings:
 
 
 @dataclass(frozen=True)
-class Warned:
-    """The alarm that a watch of the run would have raised first.
-
-    Attributes:
-        alarm: what it says.
-        at: the checkpoint after which it is raised.
-    """
-
-    alarm: Alarm
-    at: str
-
-
-@dataclass(frozen=True)
 class DemoResult:
     """What the demo found.
 
     Attributes:
         selection: the choice among its checkpoints.
-        warned: the first alarm, or ``None``.
+        alarm: the first one that a watch would have raised, or ``None``.
         report: the HTML file.
         probes: checkpoint name -> what the probe read on the test scenes, in order of step.
         untrained: the same of the network as it was before training.
@@ -103,7 +90,7 @@ class DemoResult:
     """
 
     selection: Selection
-    warned: Warned | None
+    alarm: Alarm | None
     report: Path
     probes: Mapping[str, ProbedImages]
     untrained: ProbedImages
@@ -200,15 +187,6 @@ def run_demo(
     )
 
 
-def first_alarm(records: Sequence[ScoreRecord]) -> Warned | None:
-    """The alarm that a watch would have raised first, had it seen the checkpoints one by one."""
-    for seen in range(1, len(records) + 1):
-        alarm = find_alarm(records[:seen])
-        if alarm is not None:
-            return Warned(alarm, records[seen - 1].name)
-    return None
-
-
 def mean_iou(probe: ProbedImages) -> float:
     """Of all test images, a fraction; mean over the seeds."""
     return sum(counts.mean_iou for counts in probe.counts) / len(probe.counts)
@@ -242,7 +220,7 @@ def shortfalls(result: DemoResult) -> list[str]:
         interval = paired_difference([other], [result.pick]).interval
         if interval is None or interval[0] <= 0:
             missing.append(f"the pick {selection.pick} is not better than {name} beyond noise")
-    if result.warned is None:
+    if result.alarm is None:
         missing.append("no alarm was raised")
     return missing
 

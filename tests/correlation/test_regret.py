@@ -104,6 +104,16 @@ def test_the_other_labelled_sets_of_a_run_and_cheap_probes_are_ways_to_choose() 
     assert row.seconds == 800
 
 
+def test_the_guarded_choice_is_the_last_checkpoint_unless_an_alarm_came() -> None:
+    scores, probes = run_of([0.1 * i for i in range(8)], MIOU)
+    calm = regret_table(scores, probes).row("guarded")
+    assert (calm.step, calm.needs_labels) == (7, False)
+    rank = [0.5] * 4 + [0.01] * 2 + [0.5] * 2  # a collapse that ends
+    scores, probes = run_of([0.1, 0.2, 0.3, 0.4, 0.3, 0.3, 0.2, 0.2], MIOU, effective_rank=rank)
+    alarmed = regret_table(scores, probes).row("guarded")
+    assert alarmed.step == regret_table(scores, probes).row("released.pick_lambda_1").step == 3
+
+
 def settings_of(labels: int) -> dict[str, object]:
     return {"data": {"labels": labels}}
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from densescope.numerics.intervals import estimate_structure
 from densescope.records import ScoreRecord
-from densescope.selection import Alarm, find_alarm
 from tests.selection.runs import record
 
 IMAGES, PATCHES, DIM, CLASSES = 96, 16, 24, 8
@@ -93,12 +92,3 @@ def observed(features: Tensor, step: int) -> ScoreRecord:
     scores = estimate_structure(features, definitions=("released",), seeds=(0,), **SETTINGS)
     parts = (scores[f"released.{part}"] for part in ("inter", "intra", "effective_rank"))
     return record(step, *parts)
-
-
-def first_alarm(records: list[ScoreRecord]) -> Alarm | None:
-    """The alarm as it first comes while the records come in."""
-    for count in range(1, len(records) + 1):
-        alarm = find_alarm(records[:count])
-        if alarm is not None:
-            return alarm
-    return None

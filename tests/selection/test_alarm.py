@@ -17,10 +17,11 @@ from densescope.selection import (
     Alarm,
     AlarmSettings,
     find_alarm,
+    first_alarm,
     select_checkpoints,
 )
 from tests.selection.runs import diverged, failed, jackknifed, record
-from tests.selection.streams import COLLAPSING, HEALTHY, Stream, first_alarm, observed
+from tests.selection.streams import COLLAPSING, HEALTHY, Stream, observed
 
 CHECKPOINTS, FALL = 24, 20
 
@@ -138,6 +139,25 @@ def test_one_fallen_checkpoint_is_none_unless_patience_is_one() -> None:
     recovered = then(steady(20), (-0.3, 0.2), (-0.3, 0.2), (0.1, 0.5))
     assert find_alarm(recovered[:-1]) is not None
     assert find_alarm(recovered) is None
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3])
+@pytest.mark.parametrize("end", ["falls", "recovers", "breaks"])
+def test_the_first_alarm_is_that_of_the_shortest_beginning_that_has_one(
+    patience: int, end: str
+) -> None:
+    tails: dict[str, list[tuple[float, float]]] = {
+        "falls": [(0.1, 0.4), (0.0, 0.2), (0.0, 0.2), (0.0, 0.1), (0.0, 0.1)],
+        "recovers": [(0.0, 0.2), (0.0, 0.2), (0.0, 0.2), *[(0.1, 0.5)] * 3],
+        "breaks": [(0.1, 0.01), (0.1, 0.01), (0.1, 0.01)],
+    }
+    records = [failed(100), *then(steady(12), *tails[end])]
+    settings = AlarmSettings(patience=patience)
+    beginnings = (find_alarm(records[:count], settings) for count in range(1, len(records) + 1))
+    expected = next((alarm for alarm in beginnings if alarm is not None), None)
+    assert first_alarm(records, settings) == expected
+    assert expected is not None
+    assert first_alarm(steady(12), settings) is None
 
 
 def test_an_alarm_stays_while_the_fall_does() -> None:

@@ -53,8 +53,8 @@ def demo(
         )
     console.print(selection_table(result.selection))
     console.print(result.selection.verdict)
-    if result.warned is not None:
-        console.print(f"\nALARM after {result.warned.at}: {result.warned.alarm.sentence}")
+    if result.alarm is not None:
+        console.print(f"\nALARM after {result.alarm.last}: {result.alarm.sentence}")
     console.print(f"\nWith labels, a linear probe on {len(result.untrained.names)} other scenes:")
     for line in label_sentences(result):
         console.print(line)

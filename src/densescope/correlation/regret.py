@@ -21,6 +21,7 @@ from densescope.errors import RecordError
 from densescope.metrics import METRICS
 from densescope.metrics.lambdas import LAMBDAS
 from densescope.records import ProbeRecord, ScoreRecord
+from densescope.selection.alarm import first_alarm
 from densescope.selection.run_table import Column, RunTable
 
 SCHEMA = 1
@@ -176,6 +177,7 @@ def _by_dse(judge: Judge, table: RunTable, definition: str, layer: int) -> list[
         judge.row(top, top_title, highest, judge.scoring_seconds),
         judge.of_shortlist(short, short_title, selection.shortlist),
         *_by_lambda(judge, table, definition, layer),
+        *([_guarded(judge, table, layer)] if definition == "released" else []),
     ]
 
 
@@ -193,6 +195,14 @@ def _by_lambda(judge: Judge, table: RunTable, definition: str, layer: int) -> li
         for rule in LAMBDAS.values()
         if rule.name != "run"
     ]
+
+
+def _guarded(judge: Judge, table: RunTable, layer: int) -> RegretRow:
+    """The last checkpoint, unless the alarm came: then the pick with lambda 1."""
+    picked = table.selection(layer=layer, lambda_choice="1").pick
+    chosen = judge.last if first_alarm(table, layer=layer) is None else picked
+    title = "last checkpoint, or after an alarm the DSE pick (released, lambda 1)"
+    return judge.row("guarded", title, chosen, judge.scoring_seconds)
 
 
 def _by_metric(judge: Judge, column: Column) -> RegretRow:

@@ -2,6 +2,7 @@
 
 from densescope.selection.alarm import Alarm as Alarm
 from densescope.selection.alarm import find_alarm as find_alarm
+from densescope.selection.alarm import first_alarm as first_alarm
 from densescope.selection.falls import AlarmSettings as AlarmSettings
 from densescope.selection.peaks import local_maxima as local_maxima
 from densescope.selection.peaks import pick_peak as pick_peak

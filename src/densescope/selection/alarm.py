@@ -140,12 +140,35 @@ def find_alarm(
         True
     """
     settings = settings or AlarmSettings()
-    points = _observed(RunTable.of(records), settings.definition, layer)
+    return _standing(_observed(RunTable.of(records), settings.definition, layer), settings)
+
+
+def _standing(points: Sequence[DensePoint], settings: AlarmSettings) -> Alarm | None:
     falls = Falls(points, settings)
     for cut in range(1, len(points) - settings.patience + 1):
         best = falls.fallen_from(cut)
         if best is not None:
             return _alarm(falls, cut, best)
+    return None
+
+
+def first_alarm(
+    records: Sequence[ScoreRecord] | RunTable,
+    settings: AlarmSettings | None = None,
+    *,
+    layer: int = -1,
+) -> Alarm | None:
+    """The alarm that a watch of a run would have raised first, seeing one checkpoint at a time.
+
+    :func:`find_alarm` of the shortest beginning of the run that has one; its ``last`` is the
+    checkpoint at which it comes. Arguments and errors are the same.
+    """
+    settings = settings or AlarmSettings()
+    points = _observed(RunTable.of(records), settings.definition, layer)
+    falls = Falls(points, settings)
+    for end in range(settings.patience + 1, len(points) + 1):
+        if falls.fallen_from(end - settings.patience, end) is not None:
+            return _standing(points[:end], settings)
     return None
 
 

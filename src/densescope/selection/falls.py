@@ -135,8 +135,8 @@ class Falls:
         """The sum by which a fall is told: with lambda = 1, or DSE where that has no meaning."""
         return EQUAL if self._has_lambda else self.dse(cut)
 
-    def fallen_from(self, cut: int) -> DensePoint | None:
-        """The best sound point before ``cut`` below which all from ``cut`` on have fallen.
+    def fallen_from(self, cut: int, end: int | None = None) -> DensePoint | None:
+        """The best sound point before ``cut`` below which all from there to ``end`` have fallen.
 
         Compared are the highest before the cut of each part and of their sum; of those below which
         all fell, the one of highest DSE is named. ``None`` where there is none.
@@ -145,7 +145,7 @@ class Falls:
         if count == 0:
             return None
         leaders = sorted({leaders[count - 1] for leaders in self._leaders.values()})
-        tail = range(len(self.points) - 1, cut - 1, -1)
+        tail = range((len(self.points) if end is None else end) - 1, cut - 1, -1)
         below = [
             self._sound[i]
             for i in leaders

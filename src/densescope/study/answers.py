@@ -11,7 +11,7 @@ from densescope.correlation.regret import RegretTable
 from densescope.correlation.sets import verdict_over_sets
 from densescope.evaluation.measures import measure_of
 from densescope.records import ProbeRecord
-from densescope.selection import RunTable, find_alarm
+from densescope.selection import RunTable, first_alarm
 from densescope.study.spread import Spread
 
 
@@ -102,7 +102,7 @@ def run_answer(
         courses[key] = (of_set[0].value, best.value, of_set[-1].value)
         best_at[key] = best.step
     judged = verdict_over_sets(probes)
-    first = _first_alarm(table)
+    first = first_alarm(table)
     return RunAnswer(
         run=name,
         checkpoints=len(table.scored),
@@ -114,18 +114,9 @@ def run_answer(
         },
         calls={one.protocol: one.verdict.call for one in judged},
         sentences={one.protocol: one.sentence for one in judged},
-        alarm=None if first is None else first[0],
-        alarm_step=None if first is None else first[1],
+        alarm=None if first is None else first.last,
+        alarm_step=None if first is None else first.last_step,
     )
-
-
-def _first_alarm(table: RunTable) -> tuple[str, int] | None:
-    """The first checkpoint at which a watch of the run would have been alarmed."""
-    records = sorted(table.records, key=lambda record: record.step)
-    for count in range(2, len(records) + 1):
-        if find_alarm(records[:count]) is not None:
-            return records[count - 1].name, records[count - 1].step
-    return None
 
 
 def way_answers(runs: Sequence[Sequence[RegretTable]]) -> tuple[WayAnswer, ...]:
