@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from densescope.correlation import kendall_tau
 from densescope.records import write_json
 from densescope.study.answers import RunAnswer
 from densescope.study.spec import StudySpec, read_spec
@@ -28,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "degradation"
 IMAGES = ROOT / "docs" / "images"
 PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
-BY_ARM = ("scenes",)  # whose arms are tabled one by one
+SCENES = "scenes"  # whose arms are tabled one by one
+PHOTOS = "scenes-on-photos"  # the same runs with other records of scores
 LAMBDAS = {"released.pick": "of the run", "released.pick_lambda_1": "1"}
 
 
@@ -182,7 +185,7 @@ def by_arm(spec: StudySpec, folder: Path) -> str:
     return "\n\n".join([*parts, lambda_text(summarize(spec, folder).answers)])
 
 
-def lambda_text(answers: Sequence[RunAnswer], domain: str = "scenes") -> str:
+def lambda_text(answers: Sequence[RunAnswer], domain: str = SCENES) -> str:
     """The regret of the pick with each lambda in the domain of the training images."""
     regrets = [
         found for answer in answers for name, found in answer.regrets.items() if domain in name
@@ -203,10 +206,52 @@ def lambda_text(answers: Sequence[RunAnswer], domain: str = "scenes") -> str:
     return f"## Which lambda? Regret of the pick (released) on {domain}\n\n" + "\n".join(lines)
 
 
+def photos_text(on_scenes: StudySummary, on_photos: StudySummary) -> str:
+    """What scoring on photos changes, run by run, judged in the domain of the training images."""
+    lines = []
+    taus = [
+        {(one.method, one.arm, one.seed): _tau(one) for one in summary.series if _in_domain(one)}
+        for summary in (on_photos, on_scenes)
+    ]
+    regrets = [
+        {
+            answer.run: found["released.pick_lambda_1"]
+            for answer in summary.answers
+            for name, found in answer.regrets.items()
+            if name.startswith(SCENES)
+        }
+        for summary in (on_photos, on_scenes)
+    ]
+    for title, (photos, scenes), scale in (
+        ("tau of DSE (lambda = 1)", taus, 1),
+        ("regret of the pick with lambda 1, in points", regrets, 100),
+    ):
+        both = [key for key in scenes if key in photos]
+        spreads = (
+            Spread.of([photos[key] for key in both]),
+            Spread.of([scenes[key] for key in both]),
+            Spread.of([photos[key] - scenes[key] for key in both]),
+        )
+        texts = ["" if one is None else one.text(scale, 2, sign=True) for one in spreads]
+        lines.append(f"| {title} | {' | '.join(texts)} | {len(both)} |")
+    head = "| | scored on photos | scored on scenes | difference | runs |\n|" + " --- |" * 5
+    return "\n".join(["## Other images for scoring", "", head, *lines])
+
+
+def _in_domain(series: RunSeries) -> bool:
+    return series.probe_set.startswith(SCENES)
+
+
+def _tau(series: RunSeries) -> float:
+    tau = kendall_tau(series.values["dse"], series.values["miou"])
+    return math.nan if tau is None else tau
+
+
 def unpacked(name: str, folder: Path) -> tuple[StudySpec, Path]:
     """The records of one part of the study, and its specification."""
-    with tarfile.open(STUDY / f"{PARTS[name]}.tar.xz") as archive:
-        archive.extractall(folder / name, filter="data")
+    for archive in (PARTS[SCENES], PHOTOS) if name == PHOTOS else (PARTS[name],):
+        with tarfile.open(STUDY / f"{archive}.tar.xz") as records:
+            records.extractall(folder / name, filter="data")
     return read_spec(STUDY / f"{name}.toml"), folder / name / "study"
 
 
@@ -218,7 +263,11 @@ def main() -> None:
         for name, title in PARTS.items():
             spec, folder = unpacked(name, Path(temporary))
             found[name] = summarize(spec, folder)
-            tables = by_arm(spec, folder) if name in BY_ARM else markdown(found[name])
+            if name == SCENES:
+                on_photos = summarize(*unpacked(PHOTOS, Path(temporary)))
+                tables = f"{by_arm(spec, folder)}\n\n{photos_text(found[name], on_photos)}"
+            else:
+                tables = markdown(found[name])
             head = title.replace("-", " ").capitalize()
             with replacing(STUDY / f"{title}.md") as place:
                 place.write_text(f"# {head}\n\n{tables}\n", encoding="utf-8")
