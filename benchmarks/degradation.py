@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ STUDY = ROOT / "studies" / "degradation"
 IMAGES = ROOT / "docs" / "images"
 PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
 SCENES = "scenes"  # whose arms are tabled one by one
-PHOTOS = "scenes-on-photos"  # the same runs with other records of scores
+PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 LAMBDAS = {"released.pick": "of the run", "released.pick_lambda_1": "1"}
 
 
@@ -182,7 +183,9 @@ def by_arm(spec: StudySpec, folder: Path) -> str:
         alone = summarize(replace(spec, arms=(arm,)), folder)
         text = markdown(alone).replace("\n## ", "\n### ").replace("## ", "### ", 1)
         parts += [f"## The arm {arm.name}", text]
-    return "\n\n".join([*parts, lambda_text(summarize(spec, folder).answers)])
+    free = tuple(arm for arm in spec.arms if arm.regularizer is None)
+    answers = summarize(replace(spec, arms=free), folder).answers
+    return "\n\n".join([*parts, lambda_text(answers), guarded_text(answers)])
 
 
 def lambda_text(answers: Sequence[RunAnswer], domain: str = SCENES) -> str:
@@ -206,39 +209,68 @@ def lambda_text(answers: Sequence[RunAnswer], domain: str = SCENES) -> str:
     return f"## Which lambda? Regret of the pick (released) on {domain}\n\n" + "\n".join(lines)
 
 
-def photos_text(on_scenes: StudySummary, on_photos: StudySummary) -> str:
-    """What scoring on photos changes, run by run, judged in the domain of the training images."""
+def guarded_text(answers: Sequence[RunAnswer]) -> str:
+    """The rule of part 4 of the plan, on the runs it was found on and on the others."""
     lines = []
-    taus = [
-        {(one.method, one.arm, one.seed): _tau(one) for one in summary.series if _in_domain(one)}
-        for summary in (on_photos, on_scenes)
-    ]
-    regrets = [
-        {
-            answer.run: found["released.pick_lambda_1"]
-            for answer in summary.answers
-            for name, found in answer.regrets.items()
-            if name.startswith(SCENES)
-        }
-        for summary in (on_photos, on_scenes)
-    ]
-    for title, (photos, scenes), scale in (
-        ("tau of DSE (lambda = 1)", taus, 1),
-        ("regret of the pick with lambda 1, in points", regrets, 100),
+    for title, seen, arm in (
+        ("found on, constant", True, "constant"),
+        ("found on, raised", True, "raised"),
+        ("others, constant", False, "constant"),
+        ("others, raised", False, "raised"),
+        ("others, all", False, ""),
     ):
-        both = [key for key in scenes if key in photos]
-        spreads = (
-            Spread.of([photos[key] for key in both]),
-            Spread.of([scenes[key] for key in both]),
-            Spread.of([photos[key] - scenes[key] for key in both]),
-        )
+        runs = [one for one in answers if arm in one.run and _seen(one.run) == seen]
+        cells = []
+        for way in ("last", "guarded", "released.pick_lambda_1"):
+            values = [
+                statistics.fmean(found[way] for found in one.regrets.values()) for one in runs
+            ]
+            cells.append(values)
+        cells.append([a - b for a, b in zip(cells[1], cells[0], strict=True)])
+        spreads = [Spread.of(values) for values in cells]
+        texts = ["" if one is None else one.text(100, 2) for one in spreads]
+        alarms = sum(one.alarm is not None for one in runs)
+        lines.append(f"| {title} | {' | '.join(texts)} | {alarms} of {len(runs)} |")
+    head = "| runs | last | guarded | DSE pick (lambda 1) | guarded - last | alarms |\n|"
+    return "\n".join(["## The guarded choice: regret", "", head + " --- |" * 6, *lines])
+
+
+def _seen(run: str) -> bool:
+    return run.endswith("seed1") and run.split("-")[0] in ("mae", "vicreg", "mocov3", "simsiam")
+
+
+def in_domain(summary: StudySummary) -> dict[str, dict[str, float]]:
+    """Of each run: tau of DSE (lambda = 1) with scenes, and the regret there of its pick."""
+    found = {f"{one.method}-{one.arm}-seed{one.seed}": one for one in summary.series if _in(one)}
+    return {
+        answer.run: {"tau": _tau(found[answer.run]), "regret": regrets["released.pick_lambda_1"]}
+        for answer in summary.answers
+        for name, regrets in answer.regrets.items()
+        if name.startswith(SCENES)
+    }
+
+
+def photos_text(on_scenes: StudySummary) -> str:
+    """What scoring on photos changes, run by run, judged in the domain of the training images.
+
+    The records of the photos are not kept, only these two numbers of each run.
+    """
+    scenes, photos = in_domain(on_scenes), json.loads((STUDY / f"{PHOTOS}.json").read_text())
+    lines = []
+    for title, key, scale in (
+        ("tau of DSE (lambda = 1)", "tau", 1),
+        ("regret of the pick with lambda 1, in points", "regret", 100),
+    ):
+        both = [(photos[run][key], scenes[run][key]) for run in scenes if run in photos]
+        columns = ([a for a, _ in both], [b for _, b in both], [a - b for a, b in both])
+        spreads = [Spread.of(values) for values in columns]
         texts = ["" if one is None else one.text(scale, 2, sign=True) for one in spreads]
         lines.append(f"| {title} | {' | '.join(texts)} | {len(both)} |")
     head = "| | scored on photos | scored on scenes | difference | runs |\n|" + " --- |" * 5
     return "\n".join(["## Other images for scoring", "", head, *lines])
 
 
-def _in_domain(series: RunSeries) -> bool:
+def _in(series: RunSeries) -> bool:
     return series.probe_set.startswith(SCENES)
 
 
@@ -249,9 +281,8 @@ def _tau(series: RunSeries) -> float:
 
 def unpacked(name: str, folder: Path) -> tuple[StudySpec, Path]:
     """The records of one part of the study, and its specification."""
-    for archive in (PARTS[SCENES], PHOTOS) if name == PHOTOS else (PARTS[name],):
-        with tarfile.open(STUDY / f"{archive}.tar.xz") as records:
-            records.extractall(folder / name, filter="data")
+    with tarfile.open(STUDY / f"{PARTS[name]}.tar.xz") as records:
+        records.extractall(folder / name, filter="data")
     return read_spec(STUDY / f"{name}.toml"), folder / name / "study"
 
 
@@ -264,8 +295,7 @@ def main() -> None:
             spec, folder = unpacked(name, Path(temporary))
             found[name] = summarize(spec, folder)
             if name == SCENES:
-                on_photos = summarize(*unpacked(PHOTOS, Path(temporary)))
-                tables = f"{by_arm(spec, folder)}\n\n{photos_text(found[name], on_photos)}"
+                tables = f"{by_arm(spec, folder)}\n\n{photos_text(found[name])}"
             else:
                 tables = markdown(found[name])
             head = title.replace("-", " ").capitalize()

@@ -97,8 +97,8 @@ def test_gram_drift_from_a_reference_of_choice(swept: Path, tmp_path: Path) -> N
     beside = densescope("select", scores, "--drift-from", record)
     assert "Gram drift from checkpoint0002.pth" in beside.stdout
     wrong = densescope("select", scores, "--drift-from", "checkpoint002.pth")
-    assert wrong.returncode == 1
-    assert "did you mean checkpoint0002.pth?" in wrong.stderr
+    assert wrong.returncode == 2
+    assert "checkpoint0002.pth (epoch 2)" in wrong.stderr
     missing = densescope("select", scores, "--drift-from", tmp_path / "none.json")
     assert "cannot read" in missing.stderr
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.degradation import FIGURES, drawn, unpacked
+from benchmarks.degradation import FIGURES, PARTS, drawn, guarded_text, lambda_text, unpacked
 
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StudySummary]:
     folder = tmp_path_factory.mktemp("degradation")
-    return {name: summarize(*unpacked(name, folder)) for name in ("explore", "spec")}
+    return {name: summarize(*unpacked(name, folder)) for name in PARTS}
 
 
 def taus(found: MeanTaus | None, metric: str) -> list[float]:
@@ -27,7 +27,7 @@ def taus(found: MeanTaus | None, metric: str) -> list[float]:
 def test_the_declines_are_those_of_the_page(found: dict[str, StudySummary]) -> None:
     declined = {
         answer.run
-        for summary in found.values()
+        for summary in (found["explore"], found["spec"])
         for answer in summary.answers
         if "decline" in answer.calls.values()
     }
@@ -59,7 +59,7 @@ def test_dse_follows_labels_no_better_than_the_clock(found: dict[str, StudySumma
 def test_the_alarm_came_where_the_page_says(found: dict[str, StudySummary]) -> None:
     alarms = {
         answer.run: answer.alarm_step
-        for summary in found.values()
+        for summary in (found["explore"], found["spec"])
         for answer in summary.answers
         if answer.alarm is not None
     }
@@ -69,6 +69,25 @@ def test_the_alarm_came_where_the_page_says(found: dict[str, StudySummary]) -> N
         "mae-constant-seed2": 111,
         "simsiam-from-mae-dse-0.1-seed1": 12,
     }
+
+
+def test_raised_rates_break_every_run_and_the_guarded_choice_is_as_the_page_says(
+    found: dict[str, StudySummary],
+) -> None:
+    answers = found["scenes"].answers
+    broken = [one for one in answers if "-raised-seed" in one.run]
+    assert len(broken) == 12
+    assert all("decline" in one.calls.values() for one in broken)
+    assert sum(one.alarm is not None for one in broken) == 11
+    healthy = [one for one in answers if "-constant-" in one.run]
+    assert len(healthy) == 16
+    assert not any("decline" in one.calls.values() for one in healthy)
+    assert [one.run for one in healthy if one.alarm is not None] == ["ijepa-constant-seed1"]
+    free = [*broken, *healthy]
+    assert "others, all | 6.08 ± 3.64 | 2.04 ± 1.96 | 2.63 ± 1.50 | -4.04 ± 3.47" in guarded_text(
+        free
+    )
+    assert "more with the lambda of the run: +4.98 ± 4.81 (28 runs)" in lambda_text(free)
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:

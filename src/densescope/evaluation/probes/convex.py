@@ -12,7 +12,7 @@ from torch import Tensor
 
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts
-from densescope.evaluation.probes.inputs import check_classes, check_features
+from densescope.evaluation.probes.inputs import check_classes, check_probe_features
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.softmax_fit import (
@@ -142,8 +142,8 @@ def linear_probe(
             that is NaN or infinite.
     """
     known: dict[str, Any] = {"grid": grid, "classes": len(classes)}
-    check_features(train_features, train_labels, part="training", **known)
-    check_features(test_features, test_labels, part="test", **known)
+    check_probe_features(train_features, train_labels, part="training", **known)
+    check_probe_features(test_features, test_labels, part="test", **known)
     fit = fit_convex(
         TensorPatches(train_features),
         train_labels,

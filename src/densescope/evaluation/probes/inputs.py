@@ -17,7 +17,7 @@ _NOTHING = (
 )
 
 
-def check_features(
+def check_probe_features(
     features: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, part: str
 ) -> None:
     """Refuse features and labels in memory that do not fit each other.
@@ -55,7 +55,7 @@ def check_features(
             )
 
 
-def check_labels(
+def check_probe_labels(
     labels: Tensor, *, classes: Sequence[str], patches: int, ignore: int | None, part: str
 ) -> None:
     """Refuse masks from which classes cannot be told, or on which nothing can be measured.
@@ -87,7 +87,7 @@ def check_masks(half: SegmentationSet) -> None:
     """Refuse training masks that show a single class; they are read until a second one is seen.
 
     Raises:
-        DataError: as :func:`check_labels`.
+        DataError: as :func:`check_probe_labels`.
     """
     seen: set[int] = set()
     for index in range(len(half)):

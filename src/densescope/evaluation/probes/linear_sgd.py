@@ -13,7 +13,7 @@ from torch import Tensor
 from densescope.errors import DataError, InputError
 from densescope.evaluation.cache import StoredArray
 from densescope.evaluation.pixel_counts import PixelCounts
-from densescope.evaluation.probes.inputs import check_features
+from densescope.evaluation.probes.inputs import check_probe_features
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.sources import (
     PatchSource,
@@ -121,8 +121,8 @@ def linear_sgd_probe(
     Deviations from the linear protocols of the literature: no batch norm, no augmentation, soft
     patch targets in place of upsampled training logits.
     """
-    check_features(train_features, train_labels, grid=grid, classes=classes, part="training")
-    check_features(test_features, test_labels, grid=grid, classes=classes, part="test")
+    check_probe_features(train_features, train_labels, grid=grid, classes=classes, part="training")
+    check_probe_features(test_features, test_labels, grid=grid, classes=classes, part="test")
     fit = fit_linear_sgd(
         train_features,
         train_labels,

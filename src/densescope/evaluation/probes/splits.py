@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from densescope.evaluation.cache import ArrayWriter, StoredArray
-from densescope.evaluation.probes.inputs import check_labels
+from densescope.evaluation.probes.inputs import check_probe_labels
 from densescope.evaluation.probes.row import ProbeTask
 from densescope.features.extraction import extract
 
@@ -71,7 +71,7 @@ def split_features(task: ProbeTask, part: str) -> SplitFeatures:
     patches = tuple(arrays[f"layer {layer}"] for layer in task.row.layers)
     found = SplitFeatures(task.row.layers, patches, arrays["image"], arrays["labels"].whole())
     if task.data.task == "segmentation":
-        check_labels(
+        check_probe_labels(
             found.labels,
             classes=task.data.part(part).classes,
             patches=found.grid[0] * found.grid[1],
