@@ -19,7 +19,7 @@ def test_a_file_becomes_plain_values(tmp_path: Path) -> None:
 def test_every_reason_is_a_sentence_of_its_own(tmp_path: Path) -> None:
     reasons = {
         tmp_path / "none.toml": "does not exist: check the path",
-        tmp_path: "cannot be read: Is a directory",
+        tmp_path: r"cannot be read \(Is a directory\): check the path",
         tmp_path / "latin.toml": "is not UTF-8 text from byte 5 on: save it as UTF-8",
         tmp_path / "cut.toml": r"is not TOML: .*\(at line 2, column 4\)",
     }

@@ -20,7 +20,7 @@ SCHEMA = 2
 PROBE_SCHEMA = 1
 MOST_BYTES = 1 << 26  # of a document
 MOST_STEP = 1 << 53
-MOST_NAME = 1000  # characters
+MOST_NAME = 1 << 15  # characters; paths end at 4,096 bytes, of which one may be written as six
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from unicodedata import category
 
 LONGEST = 4000  # characters of an error
@@ -31,9 +32,22 @@ def shown(text: object, limit: int = LONGEST) -> str:
     return kept if len(whole) <= limit else f"{kept} ({len(whole):,} characters)"
 
 
+_WRITTEN_OUT = re.compile(r"\\(?:[tr]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
+
+
 def stored(text: str) -> str:
     """A text as a record keeps it."""
     return shown(text, LONGEST_STORED)
+
+
+def as_named(text: str) -> str:
+    """The name of a file of which :func:`stored` made this text.
+
+    Example:
+        >>> as_named(stored("a\\x1b[2Jb.pth")) == "a\\x1b[2Jb.pth"
+        True
+    """
+    return _WRITTEN_OUT.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
 
 
 def named(name: object) -> str:

@@ -34,7 +34,9 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     except FileNotFoundError as cause:
         raise InputError(f"{what} {path} does not exist: check the path") from cause
     except OSError as cause:
-        raise InputError(f"{what} {path} cannot be read: {cause.strerror}") from cause
+        raise InputError(
+            f"{what} {path} cannot be read ({cause.strerror}): check the path"
+        ) from cause
     except UnicodeDecodeError as cause:
         raise InputError(
             f"{what} {path} is not UTF-8 text from byte {cause.start} on: save it as UTF-8"

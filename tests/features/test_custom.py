@@ -96,8 +96,10 @@ def test_a_bad_loader_is_one_sentence(name: str, tmp_path: Path, checkpoint: Pat
 def test_the_loader_and_the_checkpoint_must_exist(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="format=custom needs a loader"):
         load_backbone(checkpoint, BackboneSpec(format="custom"))
-    with pytest.raises(CheckpointError, match="there is no loader file"):
-        load_backbone(checkpoint, BackboneSpec(format="custom", loader=tmp_path / "absent.py"))
+    for name in ("absent.py", "a" * 300 + ".py"):
+        with pytest.raises(CheckpointError, match="there is no loader file .*check the path") as no:
+            load_backbone(checkpoint, BackboneSpec(format="custom", loader=tmp_path / name))
+        assert no.value.is_of_option
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
         load_backbone(
             tmp_path / "absent", BackboneSpec(format="custom", loader=loader(tmp_path, GOOD))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -340,3 +341,15 @@ def test_one_file_alone_says_its_place(tmp_path: Path) -> None:
     steps = position_of(tmp_path / "step_400.pt", FORMATS["dino"])
     assert (steps.step, steps.unit, steps.is_unit_known) == (400, "step", True)
     assert position_of(tmp_path / "mine.pt", FORMATS["dino"]).step == 0
+
+
+def test_names_are_as_records_keep_them_and_numbers_as_the_files_have_them(tmp_path: Path) -> None:
+    odd = [os.fsdecode(b"caf\xe9") + f"{step:04d}.pth" for step in range(3)]
+    files(tmp_path, *odd)
+    names = CheckpointNames(pattern=r".*?([0-9]{3,6})\.pth")
+    before = find_checkpoints(tmp_path, None, names)
+    assert places(before) == [(f"caf\\udce9{step:04d}.pth", step) for step in range(3)]
+    (tmp_path / odd[1]).unlink()
+    after = find_checkpoints(tmp_path, None, names, gone=[one.name for one in before.checkpoints])
+    assert [one.step for one in after.checkpoints] == [0, 2]
+    assert [(one.name, one.step) for one in after.gone] == [("caf\\udce90001.pth", 1)]

@@ -23,6 +23,7 @@ from tests.hostile.written import (
     legacy,
     named,
     number,
+    numbers,
     program,
     saved,
     tensor,
@@ -311,14 +312,10 @@ def ranks(folder: Path) -> Path:
         }
     )
     shard = named("torch.distributed._shard.sharded_tensor.api", "ShardedTensor")
-    state = b"(" + EMPTY_LIST + _placed({"size": numbers_of(4)}) + _object_of(place) + b"t"
+    state = b"(" + EMPTY_LIST + _placed({"size": numbers((4,))}) + _object_of(place) + b"t"
     body = shard + EMPTY_TUPLE + b"\x81" + state + b"b"
     content = dictionary({"model": dictionary({"teacher.backbone._flat_param": body})})
     return archive(folder / "model_0000001.rank_0.pth", program(content))
-
-
-def numbers_of(*values: int) -> bytes:
-    return b"(" + b"".join(map(number, values)) + b"t"
 
 
 def _object_of(fields: bytes) -> bytes:

@@ -19,6 +19,7 @@ PARTS = {
     "image sets": "tests.hostile.image_sets",
     "records": "tests.hostile.stored",
     "settings": "tests.hostile.settings",
+    "names": "tests.hostile.names",
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from densescope.errors import InputError
-from densescope.report.masks import CLASS_COLORS, Masks, build_masks
+from densescope.report.masks import CLASS_COLORS, OTHER_COLOR, Masks, build_masks
 from tests.report.probed import masks
 
 LABELS = {"a.pth": "pick, epoch 1", "b.pth": "last, epoch 2"}
@@ -95,7 +95,7 @@ def test_more_classes_than_colors_share_one_and_are_counted() -> None:
     assert panel is not None
     assert len(panel.legend) == len(CLASS_COLORS) == len(set(CLASS_COLORS))
     assert panel.others == 36 - len(CLASS_COLORS)
-    assert len(pixels(panel.rows[1].pictures[0].uri)) == len(CLASS_COLORS) + 1
+    assert pixels(panel.rows[1].pictures[0].uri) == {*CLASS_COLORS, OTHER_COLOR}
 
 
 def test_large_masks_become_small_pictures() -> None:

@@ -14,6 +14,7 @@ from densescope.errors import NewerRecordError, RecordError
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.runs.differences import differences
 from densescope.runs.store import RunStore, file_stem
+from densescope.text import stored
 
 MANIFEST = {"backbone": {"format": "dino"}, "settings": {"seed": 0}}
 
@@ -203,6 +204,27 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, damage: dict[str, object]) 
         RecordError, match=r"run.json is damaged \(.* is .*\): use another --output"
     ):
         store.records()
+
+
+ODD_NAMES = ("a\x1b[1m.pth", os.fsdecode(b"caf\xe9.pth"), "\\x1b.pth", "b\t/c\r.pth")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_the_file_of_a_name_that_was_written_out_is_found(name: str, tmp_path: Path) -> None:
+    store, path = RunStore(tmp_path / "out"), tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    store.open({**MANIFEST, "run_folder": str(tmp_path / "run")})
+    store.write(ScoreRecord(stored(name), 1))
+    assert store.checkpoint_path(store.records()[0].name) == path
+
+
+def test_a_name_as_long_as_a_path_can_be_comes_back(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.open(MANIFEST)
+    name = "/".join(["d" * 250] * 16) + ".pth"
+    store.write(ScoreRecord(name, 1))
+    assert store.names() == [name]
 
 
 def test_stems_of_names_of_many_bytes_fit_into_a_file_name() -> None:

@@ -112,7 +112,9 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as cause:
-        raise RecordError(f"cannot read the log {path}: {cause.strerror}") from cause
+        raise RecordError(
+            f"cannot read the log {path} ({cause.strerror}): check the path"
+        ) from cause
     except UnicodeDecodeError as cause:
         raise RecordError(f"cannot read the log {path}: it is not a text in UTF-8") from cause
     lines = [line for line in text.splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,12 @@ from densescope.features.spec import BackboneSpec
 _NEEDED = ("features", "patch_size", "mean", "std", "image_size")
 
 
+class LoaderError(CheckpointError):
+    """The loader file is missing or has no loader; no checkpoint is to blame."""
+
+    is_of_option = True
+
+
 def load_custom(path: Path, spec: BackboneSpec) -> LoadedBackbone:
     """Run the user's loader file and check what it returns with one blank image.
 
@@ -30,8 +37,8 @@ def load_custom(path: Path, spec: BackboneSpec) -> LoadedBackbone:
             passed on to ``load_backbone`` there, with ``image_size`` and ``weights`` if given.
 
     Raises:
-        CheckpointError: no such loader, it has no ``load_backbone``, it failed, or what it returned
-            is not a backbone.
+        LoaderError: no such loader, or it has no ``load_backbone``.
+        CheckpointError: ``load_backbone`` failed, or what it returned is not a backbone.
     """
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
@@ -68,21 +75,21 @@ def load_custom(path: Path, spec: BackboneSpec) -> LoadedBackbone:
 
 
 def _function(loader: Path) -> Any:
-    if not loader.is_file():
-        raise CheckpointError(f"there is no loader file {loader}")
+    if not os.path.isfile(loader):  # also where the name is too long for a file
+        raise LoaderError(f"there is no loader file {loader}: check the path")
     specification = importlib.util.spec_from_file_location("densescope_custom_loader", loader)
     if specification is None or specification.loader is None:
-        raise CheckpointError(f"the loader {loader} is not a Python file")
+        raise LoaderError(f"the loader {loader} is not a Python file: name one that ends in .py")
     module: ModuleType = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)
     except Exception as cause:
-        raise CheckpointError(
+        raise LoaderError(
             f"the loader {loader} cannot be imported: {type(cause).__name__}: {cause}"
         ) from cause
     function = getattr(module, "load_backbone", None)
     if not callable(function):
-        raise CheckpointError(f"the loader {loader} has no function load_backbone(path, **options)")
+        raise LoaderError(f"the loader {loader} has no function load_backbone(path, **options)")
     return function
 
 

@@ -26,6 +26,7 @@ from densescope.features.run_files import RunCheckpoint as RunCheckpoint
 from densescope.features.run_files import RunFiles as RunFiles
 from densescope.features.run_files import finished_paths, name_below
 from densescope.files import fresh, location
+from densescope.text import as_named, stored
 
 
 def find_checkpoints(
@@ -67,7 +68,8 @@ def find_checkpoints(
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     there = {name_below(folder, path): path for path in _candidates(folder, row, names)}
-    seen = {**{name: folder / name for name in gone}, **there}
+    before = (name if name in there else as_named(name) for name in gone)
+    seen = {**{name: folder / name for name in before}, **there}
     numbers, rule = _numbered(seen, row, names)
     if not numbers.keys() & there.keys():
         latest = [] if names.pattern is not None else _overwritten(there, row)[:1]
@@ -80,21 +82,25 @@ def find_checkpoints(
     groups: dict[int, list[OrderedName]] = {}
     for one in ordered:
         groups.setdefault(one.position, []).append(one)
+    present = set(there.values())
     held = [
         RunCheckpoint(
-            seen[one.name], one.name, step, one.unit, one.is_unit_known, rule == "overwritten"
+            *(seen[one.name], stored(one.name), step),
+            *(one.unit, one.is_unit_known, rule == "overwritten"),
         )
         for step, (one, *_) in groups.items()
     ]
     others = {name: path for name, path in there.items() if name not in {o.name for o in ordered}}
     left_out, unnumbered = _others(others, row, names)
     return RunFiles(
-        tuple(one for one in held if one.name in there),
+        tuple(one for one in held if one.path in present),
         rule,
-        gone=tuple(one for one in held if one.name not in there),
+        gone=tuple(one for one in held if one.path not in present),
         left_out=() if rule == "pattern" else left_out,
         unnumbered=unnumbered,
-        doubles=tuple(tuple(o.name for o in group) for group in groups.values() if len(group) > 1),
+        doubles=tuple(
+            tuple(stored(o.name) for o in group) for group in groups.values() if group[1:]
+        ),
     )
 
 

@@ -89,7 +89,7 @@ class RunCheckpoint:
 
     Attributes:
         path: the file or folder; of rank files the lowest rank's.
-        name: its path below the run's folder, with ``/`` between its parts.
+        name: its path below the run's folder as records keep it, with ``/`` between its parts.
         step: its position in the run, which its name tells.
         unit: what ``step`` counts: ``"epoch"``, ``"step"``, or ``"checkpoint number"`` where that
             is not known.

@@ -34,11 +34,16 @@ _DTYPES = {
 }
 
 
+class UnknownTypeError(CheckpointError):
+    """A tensor has a type that torch lacks; the file is whole."""
+
+
 def read_safetensors(path: Path) -> dict[str, Any]:
     """Stored tensors of a safetensors file, by name.
 
     Raises:
-        CheckpointError: it is cut off or damaged.
+        CheckpointError: it is cut off or damaged, or a tensor has a type that torch lacks
+            (:class:`UnknownTypeError`).
     """
     file = TensorFile(path)
     try:
@@ -55,12 +60,12 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             for name, about in described.items()
             if name != "__metadata__"
         }
+    except UnknownTypeError:
+        raise
     except (
         *(ValueError, KeyError, TypeError, AttributeError, RecursionError, CheckpointError),
         *(OverflowError, RuntimeError),
     ) as cause:
-        if isinstance(cause, NotImplementedError):
-            raise
         raise CheckpointError(
             f"{path} is a cut off or damaged safetensors file ({named(cause)}): copy it again"
         ) from cause
@@ -70,7 +75,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 def _described(file: TensorFile, data: int, name: str, about: Any) -> StoredTensor:
     dtype, shape = _DTYPES.get(about["dtype"]), [int(side) for side in about["shape"]]
     if dtype is None:
-        raise NotImplementedError(
+        raise UnknownTypeError(
             f"{named(name)} has the type {named(about['dtype'])}: save it as F32 or BF16"
         )
     first, end = (int(place) for place in about["data_offsets"])

@@ -150,7 +150,7 @@ def _by_frequency(truth: Tensor, *predicted: Tensor) -> list[int]:
 
 
 def _colored(order: Sequence[int]) -> Iterable[tuple[int, tuple[int, ...]]]:
-    """Classes and their colors; those beyond the colors share one gray."""
+    """The classes that have a color of their own; the gray of all others is the palette's."""
     return zip(order, CLASS_COLORS, strict=False)
 
 

@@ -21,6 +21,7 @@ from densescope.records import (
     write_record,
 )
 from densescope.runs.differences import differences
+from densescope.text import as_named
 from densescope.writing import SHARED, remove_abandoned, remove_shared_images, replacing
 
 if TYPE_CHECKING:
@@ -239,11 +240,12 @@ class RunStore:
         Raises:
             RecordError: it is no longer where the sweep found it.
         """
-        path = location(str(self.manifest().get(PLACE, ""))) / name
-        if not path.exists():
+        folder = location(str(self.manifest().get(PLACE, "")))
+        path = next((one for one in (folder / as_named(name), folder / name) if one.exists()), None)
+        if path is None:
             raise RecordError(
-                f"{name} is no longer at {path}: sweep its folder again where it lies now, "
-                "with --moved, which keeps the records"
+                f"{name} is no longer at {folder / name}: sweep its folder again where it lies "
+                "now, with --moved, which keeps the records"
             )
         return path
 
