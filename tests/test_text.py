@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from densescope.cli.screen import Screen
 from densescope.errors import CheckpointError
 from densescope.records import plain, read_json, write_json
-from densescope.text import LONGEST, as_named, named, shown, stored
+from densescope.text import LONGEST, original_name, named, shown, stored
 
 ANY = st.text(st.characters(), max_size=200) | st.text(
     st.sampled_from("\x1b[2J\x9b\ud800\u202e\0\r")
@@ -33,7 +33,7 @@ def test_what_is_shown_is_printable_and_short(text: str, limit: int) -> None:
 
 @given(ANY.filter(lambda name: "\\" not in name))
 def test_a_name_without_backslashes_can_be_had_back(name: str) -> None:
-    assert as_named(stored(name)) == name
+    assert original_name(stored(name)) == name
 
 
 @pytest.mark.parametrize("odd", ["\x1b", "\x9b", "\ud800", "\u202e", "\u2066", "\0", "\r", "\x7f"])

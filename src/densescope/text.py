@@ -40,11 +40,11 @@ def stored(text: str) -> str:
     return shown(text, LONGEST_STORED)
 
 
-def as_named(text: str) -> str:
+def original_name(text: str) -> str:
     """The name of a file of which :func:`stored` made this text.
 
     Example:
-        >>> as_named(stored("a\\x1b[2Jb.pth")) == "a\\x1b[2Jb.pth"
+        >>> original_name(stored("a\\x1b[2Jb.pth")) == "a\\x1b[2Jb.pth"
         True
     """
     return _WRITTEN_OUT.sub(lambda found: found[0].encode().decode("unicode_escape"), text)

@@ -26,7 +26,7 @@ from densescope.features.run_files import RunCheckpoint as RunCheckpoint
 from densescope.features.run_files import RunFiles as RunFiles
 from densescope.features.run_files import finished_paths, name_below
 from densescope.files import fresh, location
-from densescope.text import as_named, stored
+from densescope.text import original_name, stored
 
 
 def find_checkpoints(
@@ -68,7 +68,7 @@ def find_checkpoints(
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     there = {name_below(folder, path): path for path in _candidates(folder, row, names)}
-    before = (name if name in there else as_named(name) for name in gone)
+    before = (name if name in there else original_name(name) for name in gone)
     seen = {**{name: folder / name for name in before}, **there}
     numbers, rule = _numbered(seen, row, names)
     if not numbers.keys() & there.keys():

@@ -21,7 +21,7 @@ from densescope.records import (
     write_record,
 )
 from densescope.runs.differences import differences
-from densescope.text import as_named
+from densescope.text import original_name
 from densescope.writing import SHARED, remove_abandoned, remove_shared_images, replacing
 
 if TYPE_CHECKING:
@@ -241,7 +241,9 @@ class RunStore:
             RecordError: it is no longer where the sweep found it.
         """
         folder = location(str(self.manifest().get(PLACE, "")))
-        path = next((one for one in (folder / as_named(name), folder / name) if one.exists()), None)
+        path = next(
+            (one for one in (folder / original_name(name), folder / name) if one.exists()), None
+        )
         if path is None:
             raise RecordError(
                 f"{name} is no longer at {folder / name}: sweep its folder again where it lies "
