@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from densescope.cli.screen import Screen
 from densescope.errors import CheckpointError
 from densescope.records import plain, read_json, write_json
-from densescope.text import LONGEST, original_name, named, shown, stored
+from densescope.text import LONGEST, named, original_name, shown, stored
 
 ANY = st.text(st.characters(), max_size=200) | st.text(
     st.sampled_from("\x1b[2J\x9b\ud800\u202e\0\r")
