@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -283,3 +287,45 @@ def test_labels_on_held_out_images_alone_are_refused() -> None:
         convex.linear_probe(
             features, labels, features, labels, classes="abc", grid=(2, 2), ignore=255
         )
+
+
+HOLDS = """
+import re, threading, torch
+from pathlib import Path
+from densescope.evaluation.probes import linear_probe
+
+def held():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+generator = torch.Generator().manual_seed(0)
+labels = torch.randint(0, 8, (400, 16, 16), generator=generator)
+kinds = torch.randn(8, 128, generator=generator)
+features = kinds[labels].flatten(1, 2)
+labels = labels.byte().repeat_interleave(8, 1).repeat_interleave(8, 2)
+for image in features:
+    image += 3 * torch.randn(image.shape, generator=generator)
+known = dict(classes=list("abcdefgh"), grid=(16, 16))
+linear_probe(features[:4], labels[:4], features[:4], labels[:4], **known)  # libraries are loaded
+start = most = held()
+ended = threading.Event()
+def watch():
+    global most
+    while not ended.wait(0.002):
+        most = max(most, held())
+watcher = threading.Thread(target=watch)
+watcher.start()
+linear_probe(features, labels, features[:4], labels[:4], **known)
+ended.set()
+watcher.join()
+print((most - start) / features.nbytes)
+"""
+
+
+@pytest.mark.slow
+def test_a_probe_holds_at_most_twice_its_features() -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+    command = [sys.executable, "-c", HOLDS]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
+    assert 1 <= float(found.stdout) < 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from densescope.numerics import workers
-from densescope.numerics.workers import map_pieces
+from densescope.numerics.workers import map_pieces, slices, sum_pieces
 
 
 @pytest.fixture
@@ -40,6 +40,24 @@ def test_results_come_in_order_and_in_memory_of_their_own() -> None:
         assert first.tolist() == [item] * 3
         assert rest[0].tolist() == [item + 1] * 3
         assert first.data_ptr() != made[item].data_ptr()
+
+
+@pytest.mark.parametrize("items", [1, 5, 8, 37])
+def test_a_sum_is_of_double_precision_and_does_not_depend_on_the_cores(
+    items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = torch.randn(items, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for cores in (1, 2):
+        monkeypatch.setattr(workers, "worker_count", lambda tensor, cores=cores: cores)
+        found.append(sum_pieces(lambda row: parts[row], range(items), torch.zeros(2**21)))
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], parts.double().sum(0))
+
+
+def test_slices_cover_everything_once() -> None:
+    assert slices(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert slices(0, 3) == []
 
 
 @pytest.mark.usefixtures("two_cores")

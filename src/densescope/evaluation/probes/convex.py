@@ -201,6 +201,7 @@ def fit_convex(
         history=settings.history,
     )
     bends = curvature(sample, guess)
+    del sample
 
     def solved(posed: Problem, strength: float, start: Tensor) -> Solution:
         return solve(

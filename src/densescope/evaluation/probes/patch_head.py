@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.errors import DataError
-from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
-from densescope.evaluation.probes.sources import PatchSource, Standardization
-from densescope.numerics.workers import map_pieces
+from densescope.evaluation.pixel_counts import ROWS, PixelCounts, count_pixels
+from densescope.evaluation.probes.sources import COPIED, PatchSource, Standardization
+from densescope.numerics.workers import map_pieces, slices
 
-SCORES = 2**22  # that are brought to the size of the labels at once
+SCORES = 2**20  # that are brought to the size of the labels at once
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ def patch_targets(
         DataError: a label is neither a class nor ``ignore``.
     """
     targets = torch.empty(len(labels), grid[0] * grid[1], classes)
-    for index in range(0, len(labels), 64):
-        part = labels[index : index + 64]
+    for place in slices(len(labels), max(COPIED // labels.shape[1:].numel(), 1)):
+        part = labels[place]
         kept = part.long() if ignore is None else part.long().masked_fill(part == ignore, classes)
         strange = part[(kept < 0) | (kept > (classes if ignore is not None else classes - 1))]
         if len(strange):
             raise DataError(f"label {int(strange[0])} is not one of {classes} classes")
-        targets[index : index + 64] = _fractions(kept, classes, grid)
+        targets[place] = _fractions(kept, classes, grid)
     return targets
 
 
@@ -110,11 +110,16 @@ def measure_head(
     size = (labels.shape[1], labels.shape[2])
     numbers = torch.arange(source.images) if images is None else images
 
-    def one(part: Tensor) -> PixelCounts:
+    # Filled in place: results between large temporaries would keep their room from being reused.
+    counts = torch.empty(len(numbers), len(ROWS), classes, dtype=torch.int64)
+
+    def fill(place: slice) -> None:
+        part = numbers[place]
         patches = source.take(part[:, None] * source.patches + within)
         maps = head.label_maps(patches, grid=grid, size=size)
-        return count_pixels(maps, labels[part], classes=classes, ignore=ignore)
+        counts[place] = count_pixels(maps, labels[part], classes=classes, ignore=ignore).counts
 
     at_once = min(max(SCORES // (classes * size[0] * size[1]), 1), 32)
     like = torch.empty(1).expand(len(numbers), classes, *size)
-    return joined(map_pieces(one, torch.split(numbers, at_once), like))
+    map_pieces(fill, slices(len(numbers), at_once), like)
+    return PixelCounts(counts)

@@ -11,15 +11,16 @@ from torch import Tensor
 from densescope.errors import DataError
 from densescope.evaluation.probes.patch_head import PatchHead
 from densescope.evaluation.probes.sources import (
+    COPIED,
     MEMORY_BYTES,
     PatchSource,
     Standardization,
     standardization,
 )
 from densescope.numerics.minimize import Step, minimize
-from densescope.numerics.workers import map_pieces
+from densescope.numerics.workers import map_pieces, slices, sum_pieces
 
-ROWS = 4096  # patches of a block, small enough to stay near a core
+ROWS = 1024  # patches of a block, small enough to stay near a core
 SAMPLE = 16384
 COUPLED = 2048
 
@@ -58,10 +59,10 @@ def whitening(source: PatchSource, counted: Tensor) -> Whitening:
 
     def one(part: slice) -> Tensor:
         values = standardize(source.take(numbers[part]))
-        return (values.T @ values).double()
+        return values.T @ values
 
     like = torch.empty(1).expand(len(numbers), source.dim)
-    square = torch.stack(map_pieces(one, row_blocks(len(numbers)), like)).sum(0)
+    square = sum_pieces(one, slices(len(numbers), copied_rows(source.dim)), like)
     if not bool(square.isfinite().all()):
         raise DataError(
             "the patch features of the training images are NaN or infinite: this checkpoint has "
@@ -94,7 +95,7 @@ class WhitenedPatches:
             def fill(part: slice) -> None:
                 values[part] = self._made(self._numbers[part])
 
-            map_pieces(fill, row_blocks(len(values)), values)
+            map_pieces(fill, slices(len(values), copied_rows(shape[1])), values)
             self._values = values
 
     def __len__(self) -> int:
@@ -169,13 +170,12 @@ def _sums(
     one: Callable[[slice, Tensor], Tensor], patches: WhitenedPatches | Tensor, rows: int
 ) -> Tensor:
     like = patches if isinstance(patches, Tensor) else patches.like[:rows]
-    made = map_pieces(lambda part: one(part, patches[part]).double(), row_blocks(rows), like)
-    return torch.stack(made).sum(0)
+    return sum_pieces(lambda part: one(part, patches[part]), slices(rows, ROWS), like)
 
 
-def row_blocks(rows: int) -> list[slice]:
-    """So many rows, a block at a time."""
-    return [slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS)]
+def copied_rows(dim: int) -> int:
+    """Rows of a block that is copied."""
+    return max(COPIED // dim, 1)
 
 
 @dataclass(frozen=True)
@@ -224,24 +224,29 @@ def curvature(sample: Problem, weight: Tensor) -> list[Tensor]:
     nothing of how classes bend together.
 
     Returns:
-        Matrices over the weights of one class after another, each with its bias last; float64.
+        Matrices over the weights of one class after another, each with its bias last.
     """
     values = sample.patches[: len(sample.counted)]
-    padded = torch.cat([values, values.new_ones(len(values), 1)], 1)
-    chances = (weight.float() @ padded.T).softmax(0)
+    chances = torch.addmm(weight[:, -1:].float(), weight[:, :-1].float(), values.T).softmax(0)
     classes, width = weight.shape
 
     def bend(pair: tuple[int, int]) -> Tensor:
         first, second = pair
         both = (1.0 if first == second else 0.0) - chances[second]
         scale = chances[first] * both * sample.counted / sample.total
-        return ((padded * scale[:, None]).T @ padded).double()
+        made = torch.zeros(width, width)
+        for rows in slices(len(values), ROWS):
+            scaled = values[rows] * scale[rows, None]
+            made[:-1, :-1].addmm_(scaled.T, values[rows])
+            made[-1, :-1] += scaled.sum(0)
+        made[:-1, -1], made[-1, -1] = made[-1, :-1], scale.sum()
+        return made
 
     if classes * width > COUPLED:
-        return map_pieces(bend, [(row, row) for row in range(classes)], padded)
+        return map_pieces(bend, [(row, row) for row in range(classes)], values)
     pairs = [(row, column) for row in range(classes) for column in range(row + 1)]
-    whole = torch.empty(classes, width, classes, width, dtype=torch.float64)
-    for (row, column), part in zip(pairs, map_pieces(bend, pairs, padded), strict=True):
+    whole = torch.empty(classes, width, classes, width)
+    for (row, column), part in zip(pairs, map_pieces(bend, pairs, values), strict=True):
         whole[row, :, column] = whole[column, :, row] = part
     return [whole.reshape(classes * width, -1)]
 
@@ -261,17 +266,17 @@ def newton_step(bends: Sequence[Tensor], strength: float, shape: tuple[int, int]
     parts = torch.split(ridge.flatten(), ridge.numel() // len(bends))
     factors = []
     for bend, part in zip(bends, parts, strict=True):
-        shifted = bend.clone()
+        shifted = bend.double().mT  # columns in a row, as LAPACK has them: factored in place
         shifted.diagonal().add_(part)
-        factors.append(torch.linalg.cholesky(shifted))
+        factors.append(torch.linalg.cholesky(shifted, out=shifted))
+
+    def solved(factor: Tensor, right: Tensor) -> Tensor:
+        half = torch.linalg.solve_triangular(factor, right, upper=False)
+        return torch.linalg.solve_triangular(factor.mT, half, upper=True)
 
     def apply(gradient: Tensor) -> Tensor:
-        pieces = torch.split(gradient.flatten(), gradient.numel() // len(factors))
-        solved = [
-            torch.cholesky_solve(piece[:, None], factor)
-            for piece, factor in zip(pieces, factors, strict=True)
-        ]
-        return torch.cat(solved).view(shape)
+        pieces = gradient.reshape(len(factors), -1, 1)
+        return torch.cat([solved(*pair) for pair in zip(factors, pieces, strict=True)]).view(shape)
 
     return apply
 

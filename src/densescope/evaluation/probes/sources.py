@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from densescope.evaluation.cache import StoredArray
-from densescope.numerics.workers import map_pieces
+from densescope.numerics.workers import slices, sum_pieces
 
 MEMORY_BYTES = 2 << 30
-IMAGES = 16
+COPIED = 2**16  # numbers that are worked on in a copy: larger ones leave gaps in the memory
 
 
 class PatchSource(Protocol):
@@ -132,7 +132,7 @@ class Standardization:
 
     def __call__(self, values: Tensor) -> Tensor:
         """Standardized values, the last axis being ``dim``."""
-        return (values - self.center) / self.deviation
+        return (values - self.center).div_(self.deviation)
 
 
 def standardization(source: PatchSource, counted: Tensor) -> Standardization:
@@ -141,14 +141,13 @@ def standardization(source: PatchSource, counted: Tensor) -> Standardization:
     Centers first: a variance from sums of squares would drown in the mean of a collapsed model.
     """
     total = int(counted.sum())
-    parts = [slice(start, start + IMAGES) for start in range(0, source.images, IMAGES)]
+    parts = slices(source.images, max(COPIED // (source.patches * source.dim), 1))
     like = torch.empty(1).expand(source.images, source.patches, source.dim)
 
     def kept(part: slice) -> Tensor:
         return source.rows(part.start, part.stop)[counted[part]].double()
 
-    sums = map_pieces(lambda part: kept(part).sum(0), parts, like)
-    center = torch.stack(sums).sum(0) / total
-    squares = map_pieces(lambda part: (kept(part) - center).square_().sum(0), parts, like)
-    deviation = (torch.stack(squares).sum(0) / max(total - 1, 1)).sqrt()
+    center = sum_pieces(lambda part: kept(part).sum(0), parts, like) / total
+    squares = sum_pieces(lambda part: (kept(part) - center).square_().sum(0), parts, like)
+    deviation = (squares / max(total - 1, 1)).sqrt()
     return Standardization(center.float(), deviation.float().clamp(min=1e-6))
