@@ -55,9 +55,7 @@ def of_photos(shared: Path) -> tuple[Tensor, Tensor]:
     return tokens[:, 1:].contiguous(), tokens[:, 0].contiguous()
 
 
-@pytest.fixture(
-    scope="module", params=["random", pytest.param("photos", marks=pytest.mark.shared)]
-)
+@pytest.fixture(scope="module", params=["random", pytest.param("photos", marks=pytest.mark.shared)])
 def features(request: pytest.FixtureRequest, shared: Path) -> tuple[Tensor, Tensor]:
     return drawn() if request.param == "random" else of_photos(shared)
 
