@@ -272,7 +272,8 @@ def newton_step(bends: Sequence[Tensor], strength: float, shape: tuple[int, int]
 
     def solved(factor: Tensor, right: Tensor) -> Tensor:
         half = torch.linalg.solve_triangular(factor, right, upper=False)
-        return torch.linalg.solve_triangular(factor.mT, half, upper=True)
+        whole: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+        return whole
 
     def apply(gradient: Tensor) -> Tensor:
         pieces = gradient.reshape(len(factors), -1, 1)
