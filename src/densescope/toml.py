@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from densescope.errors import InputError
 from densescope.files import read_bytes
@@ -77,7 +77,9 @@ def section_of(kind: type[Section], values: Mapping[str, Any], table: str) -> Se
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value of TOML is of the type of a field."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin is UnionType:
+    if origin is Literal:
+        return value in inner
+    if origin in (UnionType, Union):
         return any(_fits(value, one) for one in inner)
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(one, inner[0]) for one in value)

@@ -215,8 +215,13 @@ def probe(
     *,
     probing: ProbeOptions,
     only: Annotated[
-        Literal["all", "shortlist"],
-        option("Checkpoints of a scored run: all, or the shortlist and the last.", h.MAIN),
+        str,
+        option(
+            "Checkpoints of a scored run: all, shortlist (with the last), every-4 (each fourth, "
+            "counted back from the last), or some by name or step.",
+            h.MAIN,
+            metavar="all|shortlist|every-N|NAME,...",
+        ),
     ] = "all",
     backbone: Annotated[o.BackboneOptions, Parameter(group=h.ONE_FILE)] = o.BackboneOptions(),
     config: ConfigOption = None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -45,6 +46,9 @@ from densescope.runs.scorer import Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
 from densescope.selection import RunTable
+from densescope.selection.words import is_called, listed, phrase
+
+ALL, SHORTLIST = "all", "shortlist"  # of what is probed; or every-N; or names and steps
 
 CHANGED = (
     "{path} is another file than the one that was scored: sweep its folder again, with --rescore "
@@ -130,12 +134,12 @@ def probe_run(
     data: LabelledData,
     request: ProbeRequest,
     *,
-    only: Literal["all", "shortlist"] = "all",
+    only: str = ALL,
     compute: Compute | None = None,
     on_event: Callable[[SweepEvent], None] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> list[ProbeRecord]:
-    """Add a probe to every scored checkpoint of a run, or to its shortlist.
+    """Add a probe to every scored checkpoint of a run, to its shortlist, or to some by name.
 
     A checkpoint whose record is there, made of the same file with the same settings, is not
     probed again. One that cannot be probed gets a record with status ``"failed"`` and its
@@ -145,7 +149,8 @@ def probe_run(
         output: the folder a sweep wrote.
         data: where labels come from.
         request: the protocol and what is changed in it.
-        only: ``"shortlist"`` probes the shortlist of DSE and the last checkpoint.
+        only: ``"all"``, ``"shortlist"`` (that of DSE and the last checkpoint), ``"every-4"`` (each
+            fourth, counted back from the last), or names or steps with commas between them.
         compute: device, batch size and threads.
         on_event: called as the work goes on.
         say: told in sentences what is about to be done, before it takes time.
@@ -154,7 +159,8 @@ def probe_run(
         The records in order of step, old and new ones.
 
     Raises:
-        RecordError: the folder holds no scored run, or its checkpoints have moved.
+        RecordError: the folder holds no scored run, or its checkpoints have moved, or none has
+            such a name or step.
         DataError: the labelled images cannot be read.
         InputError: no such protocol, or data and numbers do not fit it.
     """
@@ -179,7 +185,7 @@ def probe_run(
         and _has_layers(record, request.layers)
     }
     if len(kept) < total:
-        which = "checkpoints" if only == "all" else "checkpoints (the shortlist and the last)"
+        which = f"checkpoints{' (the shortlist and the last)' if only == SHORTLIST else ''}"
         say(_words(f"{total - len(kept)} of {total} {which}", opened, request, own))
     report(SweepEvent("start", "", 0, total))
     for index, score in enumerate(scored):
@@ -241,11 +247,23 @@ def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
     scored = [record for record in store.records() if record.status == "scored"]
     if not scored:
         raise RecordError(f"no checkpoint in {store.folder} was scored; there is none to probe")
-    if only == "all":
+    if only == ALL:
         return scored
-    selection = RunTable.of(scored).selection()
-    names = {*selection.shortlist, selection.last}
-    return [record for record in scored if record.name in names]
+    if only == SHORTLIST:
+        selection = RunTable.of(scored).selection()
+        names = {*selection.shortlist, selection.last}
+        return [record for record in scored if record.name in names]
+    if every := re.fullmatch(r"every-([1-9]\d{0,8})", only):
+        return scored[::-1][:: int(every[1])][::-1]
+    asked = [text.strip() for text in only.split(",")]
+    for text in asked:
+        if not any(is_called(record, text) for record in scored):
+            known = listed([phrase(record) for record in scored], most=20)
+            raise RecordError(
+                f"no scored checkpoint has the name or the {scored[0].unit} {text!r}; there are "
+                f"{known}"
+            )
+    return [record for record in scored if any(is_called(record, text) for text in asked)]
 
 
 def _is_current(record: ProbeRecord, score: ScoreRecord, settings: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from densescope.metrics import METRICS
 from densescope.metrics.drift import gram_drift
 from densescope.records import ScoreRecord
 from densescope.selection.run_table import Column, RunTable
-from densescope.selection.words import listed, phrase
+from densescope.selection.words import is_called, listed, phrase
 
 COSINE = "token_cosine"
 FIRST, PICK = "first", "pick"
@@ -53,7 +53,7 @@ def check_reference(table: RunTable, reference: str | ScoreRecord) -> None:
         RecordError: no scored checkpoint has this name or step; the sentence lists them.
     """
     is_known = isinstance(reference, ScoreRecord) or reference in (FIRST, PICK)
-    if is_known or any(_is(record, str(reference)) for record in table.scored):
+    if is_known or any(is_called(record, str(reference)) for record in table.scored):
         return
     names = [record.name for record in table.scored]
     close = difflib.get_close_matches(str(reference), names, n=1, cutoff=0.4)
@@ -88,11 +88,8 @@ def _name(table: RunTable, series: Mapping[str, Estimate], reference: str, layer
         if pick is None or pick not in series:
             raise RecordError("there is no pick to take as the reference of the Gram drift")
         return pick
-    name = next(record.name for record in table.scored if _is(record, reference))
+    name = next(record.name for record in table.scored if is_called(record, reference))
     if name not in series:
         raise RecordError(f"{name} has no finite {COSINE} at layer {layer} to drift from")
     return name
 
-
-def _is(record: ScoreRecord, reference: str) -> bool:
-    return reference in (record.name, str(record.step), phrase(record))

@@ -31,6 +31,11 @@ def phrase(row: Placed, name: str = "") -> str:
     return shown if shown == at else f"{shown} ({at})"
 
 
+def is_called(row: Placed, text: str) -> bool:
+    """Whether a reader may mean this checkpoint: its name, its step, or both as in a sentence."""
+    return text in (row.name, str(row.step), phrase(row))
+
+
 SINGLE_LAMBDA = 1.0  # of a checkpoint by itself; a run has its own
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
 
 from torch import Tensor
 
@@ -137,9 +136,8 @@ def sweep_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> N
 
 
 def probe_cell(labels: Labels, folder: Path, compute: Compute) -> None:
-    """Probe every checkpoint of a run, or those of its shortlist."""
-    only = cast(Literal["all", "shortlist"], labels.only)
-    probe_run(folder / "scores", labels.data, labels.request, only=only, compute=compute)
+    """Probe the checkpoints of a run that the labels are for."""
+    probe_run(folder / "scores", labels.data, labels.request, only=labels.only, compute=compute)
 
 
 def _whole_cell(cell: Cell, spec: StudySpec, folder: Path, compute: Compute) -> str:

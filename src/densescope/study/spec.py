@@ -11,6 +11,7 @@ from typing import Any
 
 from densescope.errors import InputError
 from densescope.evaluation.probes import find_protocol
+from densescope.layers import Layers
 from densescope.metrics import ScoreSettings
 from densescope.pretraining.methods import default_backbone, find_method, resolve_settings
 from densescope.pretraining.recipe import change_recipe
@@ -135,7 +136,8 @@ class Labels:
         test_root: for image-level labels and depth.
         train_split, test_split: for segmentation.
         labels: so many training images are drawn; such a probe chooses, and judges no run.
-        only: ``"all"`` checkpoints or the ``"shortlist"``.
+        only: which checkpoints, as in :func:`~densescope.runs.probe.probe_run`.
+        layers: probed one by one beside the protocol's own: numbers, or ``"all"``.
     """
 
     dataset: str
@@ -149,6 +151,7 @@ class Labels:
     test_split: str | None = None
     labels: int | None = None
     only: str = "all"
+    layers: Layers = ()
 
     @property
     def data(self) -> LabelledData:
@@ -160,7 +163,9 @@ class Labels:
     @property
     def request(self) -> ProbeRequest:
         """What is asked of every checkpoint."""
-        return ProbeRequest(self.protocol, self.seeds, self.steps, self.image_size)
+        return ProbeRequest(
+            self.protocol, self.seeds, self.steps, self.image_size, layers=self.layers
+        )
 
 
 @dataclass(frozen=True)
