@@ -33,7 +33,7 @@ IMAGES = ROOT / "docs" / "images"
 PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
 SCENES = "scenes"  # whose arms are tabled one by one
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
-LAMBDAS = {"released.pick": "of the run", "released.pick_lambda_1": "1"}
+LAMBDAS = {"released.pick_lambda_run": "of the run", "released.pick": "1"}
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def guarded_text(answers: Sequence[RunAnswer]) -> str:
     ):
         runs = [one for one in answers if arm in one.run and _seen(one.run) == seen]
         cells = []
-        for way in ("last", "guarded", "released.pick_lambda_1"):
+        for way in ("last", "guarded", "released.pick"):
             values = [
                 statistics.fmean(found[way] for found in one.regrets.values()) for one in runs
             ]
@@ -243,7 +243,7 @@ def in_domain(summary: StudySummary) -> dict[str, dict[str, float]]:
     """Of each run: tau of DSE (lambda = 1) with scenes, and the regret there of its pick."""
     found = {f"{one.method}-{one.arm}-seed{one.seed}": one for one in summary.series if _in(one)}
     return {
-        answer.run: {"tau": _tau(found[answer.run]), "regret": regrets["released.pick_lambda_1"]}
+        answer.run: {"tau": _tau(found[answer.run]), "regret": regrets["released.pick"]}
         for answer in summary.answers
         for name, regrets in answer.regrets.items()
         if name.startswith(SCENES)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 
 from densescope.estimate import Estimate
-from densescope.metrics.lambdas import linear_combination, run_lambda
+from densescope.metrics.lambdas import lambda_rule, linear_combination
 from densescope.selection import pick_peak, shortlist
 from densescope.selection.change import exceeds_noise
 from densescope.selection.race import Race, undecided
@@ -122,7 +122,8 @@ def _first(rounds: Rounds, done: list[int]) -> Rounds:
 
 def curve(separability: list[Estimate], effective_rank: list[Estimate]) -> list[Estimate]:
     """DSE as a selection has it."""
-    lambda_, _ = run_lambda([s.value for s in separability], [d.value for d in effective_rank])
+    find = lambda_rule("released").find
+    lambda_, _ = find([s.value for s in separability], [d.value for d in effective_rank])
     assert lambda_ is not None
     return [
         linear_combination(s, d, lambda_) for s, d in zip(separability, effective_rank, strict=True)

@@ -59,7 +59,7 @@ def test_the_picks_by_the_other_rules_for_lambda_have_rows() -> None:
     scores, probes = run_of(SEPARABILITY, MIOU, numbers=NUMBERS)
     table = RunTable.of(scores)
     found = regret_table(table, probes)
-    for rule in ("1", "shrunk"):
+    for rule in ("run", "shrunk"):
         row = found.row(f"released.pick_lambda_{rule}")
         assert row.name == table.selection(lambda_choice=rule).pick
         assert row.regret is not None
@@ -111,7 +111,7 @@ def test_the_guarded_choice_is_the_last_checkpoint_unless_an_alarm_came() -> Non
     rank = [0.5] * 4 + [0.01] * 2 + [0.5] * 2  # a collapse that ends
     scores, probes = run_of([0.1, 0.2, 0.3, 0.4, 0.3, 0.3, 0.2, 0.2], MIOU, effective_rank=rank)
     alarmed = regret_table(scores, probes).row("guarded")
-    assert alarmed.step == regret_table(scores, probes).row("released.pick_lambda_1").step == 3
+    assert alarmed.step == regret_table(scores, probes).row("released.pick").step == 3
 
 
 def settings_of(labels: int) -> dict[str, object]:

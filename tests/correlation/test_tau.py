@@ -88,11 +88,12 @@ def test_raw_numbers_are_not_turned() -> None:
 def test_every_scored_metric_has_a_row_and_says_why_it_has_no_tau() -> None:
     scores, probes = run_of(HUMP, HUMP)
     found = correlate(scores, probes)
-    parts = ("dse", "separability", "effective_rank", "inter", "intra", "dse_lambda_shrunk")
+    sums = ("dse_lambda_run", "dse_lambda_shrunk")
+    parts = (*sums, "separability", "effective_rank", "inter", "intra")
     assert [row.number for row in found.rows] == [f"released.{part}" for part in parts]
     assert found.tau("lidar") is None
-    with pytest.raises(RecordError, match="no number is named 'paper.dse'; there are: released"):
-        found.row("paper.dse")  # it was not scored
+    with pytest.raises(RecordError, match="no number is named 'paper.intra'; there are: released"):
+        found.row("paper.intra")  # it was not scored
     assert (
         found.row("released.effective_rank").note == "the number is the same for all 8 checkpoints"
     )
@@ -100,7 +101,7 @@ def test_every_scored_metric_has_a_row_and_says_why_it_has_no_tau() -> None:
     flat = correlate(scores, [replace(one, values=(0.5,)) for one in probes])
     note = flat.row("released.separability").note
     assert note == "the measure is the same for all 8 checkpoints"
-    with pytest.raises(RecordError, match=r"no number is named 'dse'; there are: released\.dse"):
+    with pytest.raises(RecordError, match=r"no number is named 'dse'; there are: released\.dse_"):
         found.row("dse")
 
 
@@ -108,7 +109,7 @@ def test_lambda_is_that_of_all_scored_checkpoints() -> None:
     # over all five lambda is 10 / 1, over the three that were probed it is 1 / 1
     separability, effective_rank = [0.0, 1.0, 2.0, 20.0, 40.0], [1.0, 0.0, 0.2, 1.0, 0.0]
     scores, probes = run_of(separability, [0.1, 0.2, 0.3, 0.4, 0.5], effective_rank)
-    found = correlate(scores, probes[:3]).row("released.dse")
+    found = correlate(scores, probes[:3]).row("released.dse_lambda_run")
     assert found.checkpoints == 3
     assert value_of(found.tau) == pytest.approx(-1 / 3)  # 30, 1, 8 against .1, .2, .3
 

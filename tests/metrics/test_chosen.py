@@ -49,7 +49,11 @@ def test_a_row_brings_what_it_is_made_of_and_what_is_computed_with_it() -> None:
     assert stored_metrics(("rankme",)) == ("rankme",)
     assert set(stored_metrics(("clid",))) == set(groups()["distances"])
     structure = groups()["dense_structure"]
-    assert stored_metrics(("released.dse",)) == stored_metrics(("dense_structure",)) == structure
+    assert (
+        stored_metrics(("released.dse_lambda_run",))
+        == stored_metrics(("dense_structure",))
+        == structure
+    )
     assert "pooled.effective_rank" in structure
     every = tuple(metric.name for metric in METRICS.values() if metric.is_stored)
     assert stored_metrics(None) == every
@@ -109,7 +113,7 @@ def test_a_choice_without_dense_structure_says_how_to_get_it(folder: Path) -> No
     assert len(table.column("rankme").series) == 3
     with pytest.raises(RecordError, match="computes dense_structure .--metrics. adds it"):
         table.selection()
-    sweep(folder, replace(FEW, metrics=("released.dse",)))
+    sweep(folder, replace(FEW, metrics=("released.dse_lambda_1",)))
     chosen = densescope.read_run(folder / "scores")
     assert chosen.selection().pick is not None
     assert chosen.column("rankme").series == table.column("rankme").series
@@ -172,7 +176,11 @@ def test_the_torchmetrics_class_takes_the_same_names() -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (("dse",), "no metric is named 'dse'; did you mean released.dse"),
+        (("dse",), "no metric is named 'dse'; did you mean released.dse_lambda_1?"),
+        (
+            ("released.dse",),
+            "no metric is named 'released.dse'; did you mean released.dse_lambda_1?",
+        ),
         (("rankm",), "no metric is named 'rankm'; did you mean rankme? There are the groups dense"),
         (("xyzzy",), "no metric is named 'xyzzy'. There are the groups dense_structure"),
         ((), "no metric is named; name at least one, or leave metrics away for all"),

@@ -52,7 +52,7 @@ def test_what_the_picture_says_follows_the_direction_of_the_metric() -> None:
     assert "does not tell" in verdict(lower, {"healthy": 1.0, "collapsing": 1.0})
     assert "no finite value" in verdict(lower, {"healthy": 1.0, "collapsing": None})
     run = {"healthy": 1.0, "collapsing": 2.0}
-    assert "do not compare" in verdict(METRICS["released.dse"], run)
+    assert "do not compare" in verdict(METRICS["released.dse_lambda_run"], run)
 
 
 def test_the_collapse_is_one() -> None:

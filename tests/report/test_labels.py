@@ -91,7 +91,7 @@ def test_the_verdict_the_taus_and_the_regrets_are_those_that_were_found() -> Non
         assert row.title in cells
         assert row.tau is not None
         assert f"{row.tau.value:+.2f}".replace("-", "−") in cells
-    dse = judged.correlation.row("released.dse").interval
+    dse = judged.correlation.row("released.dse_lambda_1").interval
     assert dse is not None
     assert f"{dse[0]:+.2f} to {dse[1]:+.2f}".replace("-", "−") in cells
     assert "+0.57" in cells
@@ -106,7 +106,9 @@ def test_the_verdict_the_taus_and_the_regrets_are_those_that_were_found() -> Non
 def test_the_rows_of_the_definition_of_the_page_are_set_in_bold() -> None:
     run = records(8)
     data = build_report_data(run, choose(run, "paper"), probe_sets=[probe_set(run)])
-    assert [row.title for row in data.probe_sets[0].taus if row.is_own] == ["DSE (paper)"]
+    assert [row.title for row in data.probe_sets[0].taus if row.is_own] == [
+        "DSE (lambda of the run, paper)"
+    ]
     assert [row.title for row in data.probe_sets[0].choices if row.is_own] == ["DSE pick (paper)"]
 
 

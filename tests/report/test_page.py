@@ -8,7 +8,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.report import ReportData, build_report_data, page, render_report, write_report
 from densescope.report.values import NOT_FINITE, Heading
-from densescope.selection import Alarm, RunTable
+from densescope.selection import Alarm, RunTable, select_checkpoints
 from densescope.selection.headline import across_choices, headline
 from tests.report.synthetic import choose, records, report
 
@@ -100,6 +100,9 @@ def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
     text = render_report(build_report_data(run, selection, alarm=later))
     assert f'Use <span class="name" id="pick">{pick.name}</span>' in text
     assert "The pick by DSE," not in text
+    assert "By DSE over the scored checkpoints: " in text
+    by_run = select_checkpoints(run, lambda_choice="run")
+    text = render_report(build_report_data(run, by_run, alarm=replace(alarm, since_step=0)))
     assert "By DSE over the whole run, the fallen checkpoints included: " in text
     unscored = replace(alarm, since_step=selection.rows[-1].step + 1)
     text = render_report(build_report_data(run, selection, alarm=unscored))
@@ -120,7 +123,7 @@ def test_one_line_says_whether_the_pick_depends_on_definition_or_lambda() -> Non
     sentence = across_choices(RunTable.of(rows))
     assert sentence is not None
     assert "definition" in sentence
-    assert f'id="across">{sentence}' in render_report(report(rows=rows))
+    assert f'id="across">{sentence}' in unescape(render_report(report(rows=rows)))
 
 
 def test_every_number_can_be_read_without_scripts() -> None:

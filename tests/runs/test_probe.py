@@ -77,6 +77,18 @@ def test_masks_of_a_few_test_images_are_kept(scored: Path, labelled: LabelledDat
     assert int(seen["predicted"].max()) < 8
 
 
+@pytest.mark.parametrize(
+    ("only", "steps"),
+    [("every-2", [1, 3]), ("every-99", [3]), ("0, checkpoint0003.pth", [0, 3])],
+)
+def test_some_checkpoints_can_be_probed(
+    scored: Path, labelled: LabelledData, only: str, steps: list[int]
+) -> None:
+    assert [record.step for record in probed(scored, labelled, only=only)] == steps
+    with pytest.raises(RecordError, match="no scored checkpoint has the name or the epoch 'x'; th"):
+        probed(scored, labelled, only=f"{only},x")
+
+
 def test_the_shortlist_and_the_last_can_be_probed_alone(
     scored: Path, labelled: LabelledData
 ) -> None:
@@ -198,7 +210,7 @@ def test_a_run_that_was_probed_is_judged(scored: Path, labelled: LabelledData) -
     (found,) = correlate_run(store, labelled_table(store), losses=losses).by_set.values()
     assert found.path is not None
     assert found.path.is_file()
-    assert found.correlation.row("released.dse").checkpoints == 4
+    assert found.correlation.row("released.dse_lambda_run").checkpoints == 4
     assert found.degradation.checkpoints == 4
     by_way = {row.way: row for row in found.regret.rows}
     assert by_way["loss"].name == "checkpoint0003.pth"

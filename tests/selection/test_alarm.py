@@ -16,10 +16,12 @@ from densescope.records import ScoreRecord
 from densescope.selection import (
     Alarm,
     AlarmSettings,
+    RunTable,
     find_alarm,
     first_alarm,
     select_checkpoints,
 )
+from densescope.selection.headline import pick_or_last
 from tests.selection.runs import diverged, failed, jackknifed, record
 from tests.selection.streams import COLLAPSING, HEALTHY, Stream, observed
 
@@ -160,6 +162,26 @@ def test_the_first_alarm_is_that_of_the_shortest_beginning_that_has_one(
     assert first_alarm(steady(12), settings) is None
 
 
+def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> None:
+    bent = [0.1, 0.2, 0.3, 0.29, 0.29, 0.29, 0.29, 0.29]
+    chance = random.Random(0)
+    calm = RunTable.of([at(i, s, 0.5, chance, 0.001) for i, s in enumerate(bent)])
+    said = str(pick_or_last(calm, calm.selection()))
+    assert said.startswith("The alarm came at no checkpoint.")
+    assert said.endswith("with epoch7.pth (epoch 7), without labels take that one.")
+    back = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1), (0.09, 0.5), (0.09, 0.5)))
+    assert find_alarm(back) is None
+    said = str(pick_or_last(back, back.selection()))
+    assert said.startswith("An alarm came at epoch13.pth (epoch 13) and does not stand at the end")
+    fallen = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1)))
+    short, rising = (
+        RunTable.of([at(i, s, 0.5, chance) for i, s in enumerate(values)])
+        for values in ([0.1, 0.3, 0.2], [0.1 * i for i in range(9)])
+    )
+    for silent in (fallen, short, rising):  # the alarm speaks itself, none could come, one choice
+        assert pick_or_last(silent, silent.selection()) is None
+
+
 def test_an_alarm_stays_while_the_fall_does() -> None:
     records = then(steady(12), *[(-0.3, 0.2)] * 30)
     alarms = [find_alarm(records[:count]) for count in range(14, len(records) + 1)]
@@ -210,12 +232,14 @@ def test_a_real_collapse_is_seen_at_its_second_checkpoint() -> None:
     standing = find_alarm(run)
     assert standing is not None
     assert standing.back_to_step == 7
-    # lambda over the collapse itself makes its middle the highest DSE
-    assert select_checkpoints(records).pick == "epoch9.pth"
-    assert standing.overrules(select_checkpoints(records))
-    assert not standing.overrules(select_checkpoints(records[:8]))
-    assert standing.weighs_in(select_checkpoints(records))
-    assert not standing.weighs_in(select_checkpoints(records[:8]))
+    # lambda over the collapse itself makes its middle the highest DSE; lambda 1 does not
+    by_run, by_1 = (select_checkpoints(records, lambda_choice=rule) for rule in ("run", "1"))
+    assert (by_run.pick, by_1.pick) == ("epoch9.pth", "epoch7.pth")
+    assert (standing.overrules(by_run), standing.overrules(by_1)) == (True, False)
+    assert (standing.weighs_in(by_run), standing.weighs_in(by_1)) == (True, False)
+    before = select_checkpoints(records[:8], lambda_choice="run")
+    assert not standing.overrules(before)
+    assert not standing.weighs_in(before)
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,11 @@ def test_an_effective_rank_that_hardly_varies_is_a_warning() -> None:
     assert "The effective rank hardly varies over the run (0.462 to 0.4621), and lambda" in note
     assert "hardly" not in run_lambda(separability, [0.45, 0.47, 0.46])[1]
     flat = plain_run(separability, [0.4620, 0.4621, 0.4620])
-    assert "The effective rank hardly varies" in select_checkpoints(flat).verdict
+    by_run = select_checkpoints(flat, lambda_choice="run")
+    assert "The effective rank hardly varies" in by_run.verdict
+    assert "hardly varies" not in select_checkpoints(flat).verdict  # lambda 1 magnifies nothing
     for steady in (plain_run(separability), plain_run(separability, [0.46] * 3)):
-        assert "hardly varies" not in select_checkpoints(steady).verdict
+        assert "hardly varies" not in select_checkpoints(steady, lambda_choice="run").verdict
 
 
 def ranks_with(deviation: float) -> list[float]:

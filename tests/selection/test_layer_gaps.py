@@ -77,7 +77,7 @@ def test_near_one_is_best_for_metrics_that_say_so() -> None:
 def test_what_does_not_compare_between_layers_has_no_gap() -> None:
     table = RunTable.of(RUN)
     assert table.layer_gaps("rankme") == {}  # image vectors: one number for all layers
-    assert not compares_layers(METRICS["released.dse"])  # another lambda at every layer
+    assert not compares_layers(METRICS["released.dse_lambda_run"])  # another lambda at every layer
     assert compares_layers(METRICS["released.dse_lambda_1"])
     assert compares_layers(METRICS["released.separability"])
     one = [replace(r, scores={"-1": r.scores["-1"]}) for r in RUN]

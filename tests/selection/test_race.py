@@ -107,9 +107,10 @@ def test_the_error_of_lambda_counts() -> None:
     """Two that trade separability for effective rank are as sure as lambda is."""
     high = [[one] for one in values([0.0, 3.0, 0.0, 0.0, 1.0, 0.0, 0.0], 1e-6)]
     wide = values([0.0, 1.0, 0.0, 0.0, 3.05, 0.0, 0.0], 1e-6)
-    assert undecided(high, [[one] for one in wide], Race()) == ()
+    assert undecided(high, [[one] for one in wide], Race(), definition="paper") == ()
     wide[0] = Estimate(0.0, tuple(0.004 * block - 0.03 for block in range(BLOCKS)))
-    assert undecided(high, [[one] for one in wide], Race()) == (1, 4)
+    assert undecided(high, [[one] for one in wide], Race(), definition="paper") == (1, 4)
+    assert undecided(high, [[one] for one in wide], Race()) == ()  # lambda 1 has no error
 
 
 def test_impossible_races_are_sentences() -> None:

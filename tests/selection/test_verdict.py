@@ -174,7 +174,7 @@ def test_when_the_end_is_higher_than_the_pick() -> None:
     verdict = said([0.0, 3.0, 1.0, 0.0, 1.0, 3.1])
     assert verdict.startswith(
         "Use epoch20.pth (epoch 20). DSE is higher still at epoch60.pth (epoch 60) "
-        "(6.28 against 6.08)"
+        "(6.28 against 6.09)"
     )
     assert "the pick is the highest peak that was followed by one" in verdict
     assert "DSE rose by" in verdict
@@ -239,8 +239,9 @@ def test_whether_the_pick_depends_on_the_definition_is_one_line() -> None:
     late = [0.0, 0.0, 0.0, 0.0, 9.0, 0.0]
     apart = in_both(separability, separability, late)
     assert across_choices(apart) == (
-        "The pick depends on the definition of DSE: released, released with lambda 1 and released "
-        "with shrunk lambda (1): epoch30.pth (epoch 30); paper: epoch50.pth (epoch 50)."
+        "The pick depends on the definition of DSE: released, released with the run's lambda (1) "
+        "and released with shrunk lambda (1): epoch30.pth (epoch 30); paper: epoch50.pth "
+        "(epoch 50)."
     )
 
 
@@ -265,18 +266,19 @@ def renamed(record: ScoreRecord) -> dict[str, Estimate]:
 def test_whether_the_pick_depends_on_lambda_is_one_line() -> None:
     separability, rank = [0.0, 0.2, 0.4, 0.5, 0.4, 0.3], [0.4, 0.403, 0.402, 0.401, 0.4, 0.4]
     assert across_choices(RunTable.of(plain_run(separability, rank))) == (
-        "The pick depends on the rule for lambda: released: epoch30.pth (epoch 30); released with "
-        "lambda 1 and released with shrunk lambda (1.46): epoch40.pth (epoch 40)."
+        "The pick depends on the rule for lambda: released and released with shrunk lambda (1.46): "
+        "epoch40.pth (epoch 40); released with the run's lambda (141): epoch30.pth (epoch 30)."
     )
     alike = RunTable.of(plain_run(separability))
     assert across_choices(alike) == "All 3 rules for lambda pick the same checkpoint."
     assert across_choices(RunTable.of(plain_run(separability[:2]))) is None
     table = RunTable.of(plain_run(separability, rank))
-    assert table.selection(lambda_choice="1").pick == "epoch40.pth"
-    assert table.selection(lambda_choice="1").lambda_ == 1
+    assert table.selection(lambda_choice="run").pick == "epoch30.pth"
+    assert table.selection().lambda_ == 1
+    assert table.selection() is table.selection(lambda_choice="1")
     with pytest.raises(InputError, match="lambda shrunk does not go with the definition paper"):
         select_checkpoints(
             plain_run([1, 2, 3], definition="paper"), definition="paper", lambda_choice="shrunk"
         )
-    with pytest.raises(InputError, match="lambda is 'mine'; it must be one of run, 1, shrunk"):
+    with pytest.raises(InputError, match="lambda is 'mine'; it must be one of 1, run, shrunk"):
         select_checkpoints(table, lambda_choice="mine")

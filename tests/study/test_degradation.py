@@ -43,7 +43,7 @@ def test_the_declines_are_those_of_the_page(found: dict[str, StudySummary]) -> N
 def test_dse_follows_labels_no_better_than_the_clock(found: dict[str, StudySummary]) -> None:
     young, late = found["explore"].taus, found["spec"].taus
     assert taus(young, "released.dse_lambda_1") == pytest.approx([0.57, 0.69], abs=0.005)
-    assert taus(young, "released.dse") == pytest.approx([0.24, 0.27], abs=0.005)
+    assert taus(young, "released.dse_lambda_run") == pytest.approx([0.24, 0.27], abs=0.005)
     assert young is not None
     clock = [young.clock[name] for name in ("camvid", "folders")]
     assert [round(one.value, 2) for one in clock if one is not None] == [0.54, 0.69]

@@ -152,10 +152,7 @@ def _choice(records: list[ScoreRecord]) -> str:
         selection = table.selection(layer=table.last_layer)
     except RecordError as error:
         return f"no choice can be made: {error}"
-    if selection.lambda_ is None or selection.pick is None or len(selection.rows) < 2:
-        return headline(selection)
-    lambda_ = f"lambda = {selection.lambda_:.3g}"
-    return f"{headline(selection)}\n(by DSE with the run's {lambda_}; the numbers above have 1)"
+    return headline(selection)
 
 
 def score(
@@ -185,10 +182,7 @@ def score(
         console.print(f"skipped: {reason}", soft_wrap=True)
     console.print(score_table(record))
     if "released.dse_lambda_1" in record.scores[next(iter(record.scores))]:
-        console.print(
-            "DSE is separability + lambda x effective rank, with lambda = 1 for a checkpoint by "
-            "itself; within a run, densescope select finds lambda over all its checkpoints"
-        )
+        console.print("DSE is separability + lambda x effective rank, with lambda = 1")
     if write is not None:
         write_record(record, write)
         console.print(f"wrote {write}")
@@ -215,15 +209,16 @@ def select(
     ] = 0.5,
     definition: o.DefinitionOption = "released",
     lambda_choice: Annotated[
-        LambdaName,
+        LambdaName | None,
         option(
-            "Weight of the effective rank in DSE: the run's ratio of spreads, 1, or that ratio "
-            "shrunk towards 1 where the effective rank hardly varies.",
+            "Weight of the effective rank in DSE: 1, the run's ratio of spreads (as in the paper; "
+            "the default of definitions other than released), or that ratio shrunk towards 1 where "
+            "the effective rank hardly varies.",
             h.CHOICE,
             name="--lambda",
         ),
         Only("--for", "use"),
-    ] = "run",
+    ] = None,
     drift_from: Annotated[
         str | None,
         option(
@@ -238,15 +233,15 @@ def select(
     config: ConfigOption = None,
 ) -> None:
     """Choose among the scored checkpoints."""
-    from densescope.metrics.lambdas import check_rule
+    from densescope.metrics.lambdas import lambda_rule
     from densescope.runs.run import read_run
     from densescope.selection import AlarmSettings, drift, find_alarm, write_table
-    from densescope.selection.headline import across_choices
+    from densescope.selection.headline import across_choices, pick_or_last
     from densescope.selection.table import check_suffix
 
     for path in write or []:
         from_options(check_suffix)(path)
-    from_options(check_rule)(definition, lambda_choice)
+    from_options(lambda_rule)(definition, lambda_choice)
     table = read_run(scores)
     if purpose == "gram-teacher":
         _select_teacher(table, definition, layer, first_part, write or [])
@@ -261,9 +256,9 @@ def select(
         fallen = ", whose lambda is taken over the fallen checkpoints too"
         console.print(f"By DSE alone{fallen if alarm.weighs_in(selection) else ''}:")
     console.print(selection.verdict, soft_wrap=True)
-    across = across_choices(table, layer=layer)
-    if across is not None:
-        console.print(across, soft_wrap=True)
+    for sentence in (pick_or_last(table, selection), across_choices(table, layer=layer)):
+        if sentence is not None:
+            console.print(sentence, soft_wrap=True)
     _note_limits(console, table.scored[0])
     if reference is not None:
         console.print(column_table(table, drift.drift_from(table, reference, layer=layer)))

@@ -14,8 +14,9 @@ from densescope.evaluation.measures import measure_of
 from densescope.metrics import METRICS
 from densescope.metrics.lambdas import linear_combination
 from densescope.records import ProbeRecord, ScoreRecord
+from densescope.selection.columns import Column
 from densescope.selection.rounds import images_of
-from densescope.selection.run_table import Column, RunTable
+from densescope.selection.run_table import RunTable
 from densescope.selection.words import dse_title, signed, with_error
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def score_table(record: ScoreRecord) -> Table:
 def selection_table(selection: Selection, alarm: Alarm | None = None) -> Table:
     """One line per checkpoint with its DSE, its parts and its place in the choice.
 
-    Of the released definition DSE is shown as that of the checkpoint by itself, too. Those from
-    which on an alarm stands are marked as fallen.
+    By another rule than lambda 1, DSE of the released definition is shown with that, too. Those
+    from which on an alarm stands are marked as fallen.
     """
     lambdas = _lambdas(selection)
     images = ["images"] if selection.images_differ else []

@@ -183,7 +183,7 @@ def _change(
     table = scored_table(scores)
     check_pairs(table, run)
     points = {p.name: p for p in table.points(definition, layer) if p.is_finite}
-    lambda_ = table.column(f"{definition}.dse", layer).lambda_
+    lambda_ = table.dse(definition, layer).lambda_
     last = run.probes[-1].name
     if best == last or best not in points or last not in points or lambda_ is None:
         return None

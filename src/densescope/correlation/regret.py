@@ -19,10 +19,11 @@ from densescope.correlation.pairing import (
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
 from densescope.metrics import METRICS
-from densescope.metrics.lambdas import LAMBDAS
+from densescope.metrics.lambdas import LAMBDAS, dse_name, lambda_rule
 from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.alarm import first_alarm
-from densescope.selection.run_table import Column, RunTable
+from densescope.selection.columns import Column
+from densescope.selection.run_table import RunTable
 
 SCHEMA = 1
 
@@ -120,7 +121,7 @@ def regret_table(
     rows = [judge.row("last", "last checkpoint", judge.last, 0.0)]
     if losses is not None:
         rows.append(_by_loss(judge, losses))
-    of_dse = {f"{definition}.dse": definition for definition in DEFINITIONS}
+    of_dse = {dse_name(definition, "run"): definition for definition in DEFINITIONS}
     for metric in table.metrics(layer):
         if metric.name in of_dse:
             rows.extend(_by_dse(judge, table, of_dse[metric.name], layer))
@@ -154,7 +155,7 @@ def _by_loss(judge: Judge, losses: Mapping[str, float]) -> RegretRow:
 
 
 def _by_dse(judge: Judge, table: RunTable, definition: str, layer: int) -> list[RegretRow]:
-    dse = table.column(f"{definition}.dse", layer)
+    dse = table.dse(definition, layer)
     ways = {
         f"{definition}.pick": f"DSE pick ({definition})",
         f"{definition}.max": f"highest DSE ({definition})",
@@ -193,15 +194,15 @@ def _by_lambda(judge: Judge, table: RunTable, definition: str, layer: int) -> li
             judge.scoring_seconds,
         )
         for rule in LAMBDAS.values()
-        if rule.name != "run"
+        if rule is not lambda_rule(definition)
     ]
 
 
 def _guarded(judge: Judge, table: RunTable, layer: int) -> RegretRow:
-    """The last checkpoint, unless the alarm came: then the pick with lambda 1."""
-    picked = table.selection(layer=layer, lambda_choice="1").pick
-    chosen = judge.last if first_alarm(table, layer=layer) is None else picked
-    title = "last checkpoint, or after an alarm the DSE pick (released, lambda 1)"
+    """The last checkpoint, unless the alarm came: then the pick."""
+    is_sound = first_alarm(table, layer=layer) is None
+    chosen = judge.last if is_sound else table.selection(layer=layer).pick
+    title = "last checkpoint, or after an alarm the DSE pick (released)"
     return judge.row("guarded", title, chosen, judge.scoring_seconds)
 
 

@@ -20,7 +20,8 @@ from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, jackknife_standard_error
 from densescope.evaluation.measures import find_measure
 from densescope.records import ProbeRecord, ScoreRecord
-from densescope.selection.run_table import Column, RunTable
+from densescope.selection.columns import Column
+from densescope.selection.run_table import RunTable
 
 SCHEMA = 1
 

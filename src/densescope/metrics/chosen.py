@@ -62,7 +62,7 @@ def _parts(name: str, known: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _no_such(name: str, known: Mapping[str, Sequence[str]]) -> str:
-    parts = [row for row in METRICS if row.rpartition(".")[2] == name]
+    parts = [row for row in METRICS if row.startswith(f"{name}_") or f".{name}_" in f"{row}_"]
     close = parts or difflib.get_close_matches(name, [*METRICS, *known], n=1, cutoff=0.4)
     meant = f"; did you mean {close[0]}?" if close else "."
     return (

@@ -12,7 +12,7 @@ from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.metrics.metric import Derived, Series
 
-LambdaName = Literal["run", "1", "shrunk"]
+LambdaName = Literal["1", "run", "shrunk"]
 LAMBDA_NAMES: tuple[LambdaName, ...] = get_args(LambdaName)
 LEAST_CHECKPOINTS = 3
 NO_SPREAD = 1e-9  # of the largest value: below it a spread is rounding
@@ -83,7 +83,7 @@ def fixed_lambda(
     Raises:
         InputError: the two parts of the definition have different units.
     """
-    check_rule(definition, "1")
+    lambda_rule(definition, "1")
     return 1.0, "DSE is separability + 1 x effective rank, whatever the other checkpoints are."
 
 
@@ -119,7 +119,7 @@ def shrunk_lambda(
         >>> round(lambda_, 2)
         1.2
     """
-    check_rule(definition, "shrunk")
+    lambda_rule(definition, "shrunk")
     ratio, note = run_lambda(separability, effective_rank, definition=definition)
     if ratio is None or note.startswith(_UNDEFINED):
         return ratio, note
@@ -153,33 +153,34 @@ class LambdaChoice:
 LAMBDAS: dict[str, LambdaChoice] = {
     row.name: row
     for row in (
-        LambdaChoice("run", run_lambda, "the run's lambda"),
         LambdaChoice("1", fixed_lambda, "lambda 1"),
+        LambdaChoice("run", run_lambda, "the run's lambda"),
         LambdaChoice("shrunk", shrunk_lambda, "shrunk lambda"),
     )
 }
 
 
-def check_lambda(name: str) -> LambdaChoice:
-    """The row of ``LAMBDAS``.
+def lambda_rule(definition: str, choice: str | None = None) -> LambdaChoice:
+    """The rule for lambda of a definition.
 
-    Raises:
-        InputError: there is no such choice.
-    """
-    if name not in LAMBDAS:
-        raise InputError(f"lambda is {name!r}; it must be one of {', '.join(LAMBDAS)}")
-    return LAMBDAS[name]
-
-
-def check_rule(definition: str, choice: str) -> None:
-    """Refuse a rule for lambda that a definition does not have.
+    Args:
+        definition: row of :data:`~densescope.definitions.DEFINITIONS`.
+        choice: row of ``LAMBDAS``; by default ``"1"`` where the two parts of the definition have
+            one unit, and else ``"run"``, which is the only one there.
 
     Raises:
         InputError: no such definition or rule, or the rule is not ``"run"`` and the two parts of
             the definition have different units.
+
+    Deviations: the paper has lambda of the run. In our study lambda 1 chose better
+        (docs/explanation/does-it-work.md).
     """
-    check_lambda(choice)
-    if choice != "run" and check_definition(definition).lambda_by_default is None:
+    has_one_unit = check_definition(definition).lambda_by_default is not None
+    if choice is None:
+        return LAMBDAS["1" if has_one_unit else "run"]
+    if choice not in LAMBDAS:
+        raise InputError(f"lambda is {choice!r}; it must be one of {', '.join(LAMBDAS)}")
+    if choice != "run" and not has_one_unit:
         known = " or ".join(
             row.name for row in DEFINITIONS.values() if row.lambda_by_default is not None
         )
@@ -188,13 +189,23 @@ def check_rule(definition: str, choice: str) -> None:
             "lambda only: its two parts have different units, and 1 is no natural weight between "
             f"them. Leave lambda out, or take the definition {known}"
         )
+    return LAMBDAS[choice]
+
+
+def dse_name(definition: str, choice: str | None = None) -> str:
+    """The metric that is DSE by a definition and a rule: ``released.dse_lambda_1``.
+
+    Raises:
+        InputError: as :func:`lambda_rule`.
+    """
+    return f"{definition}.dse_lambda_{lambda_rule(definition, choice).name}"
 
 
 def weighted_sum(
     definition: str, choice: str, separability: Series, effective_rank: Series
 ) -> Derived:
     """DSE of the checkpoints of a run by one definition and one rule for lambda."""
-    lambda_, note = check_lambda(choice).find(
+    lambda_, note = lambda_rule(definition, choice).find(
         [estimate.value for estimate in separability.values()],
         [estimate.value for estimate in effective_rank.values()],
         definition=definition,

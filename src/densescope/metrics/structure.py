@@ -109,26 +109,7 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
     released, formulas = name == "released", _FORMULAS[name]
     pooled = name == "pooled"
     source = f"{DAI}, as a public diagnostics script reads it" if pooled else DAI
-    rows = [
-        Metric(
-            f"{name}.dse",
-            f"DSE ({name})",
-            definition.separability_unit,
-            "higher",
-            Derivation((separability, rank), partial(weighted_sum, name, "run"), over_run=True),
-            "Dense representation structure estimator: separability + lambda x effective rank.",
-            "Lambda is std(separability) / std(effective rank) over the checkpoints of a run, so "
-            "DSE of a checkpoint changes when other checkpoints are scored.",
-            "The sum does not show which part changed: look at the two parts first. Lambda is "
-            "mostly noise where the effective rank hardly varies over the run.",
-            source,
-            heading="DSE",
-            changes_with=BY_GROUP,
-            overview=False,
-            formula="separability + lambda effective_rank, lambda = std(separability) / "
-            "std(effective_rank)",
-            use="To choose among the checkpoints of one run.",
-        ),
+    parts = [
         Metric(
             separability,
             f"separability ({name})",
@@ -239,54 +220,76 @@ def metrics_of(definition: Definition) -> tuple[Metric, ...]:
             for part, words in (("image", "one image"), ("batch", "a group of images"))
         ),
     ]
-    if definition.lambda_by_default is not None:
-        rows.append(
-            Metric(
-                f"{name}.dse_lambda_{definition.lambda_by_default:g}",
-                f"DSE (lambda = {definition.lambda_by_default:g}, {name})",
-                definition.separability_unit,
-                "higher",
-                STRUCTURE,
-                "DSE of one checkpoint by itself: it does not depend on other checkpoints of the "
-                "run.",
-                "Separability + effective rank, that is DSE with lambda = 1.",
-                "The sum does not show which part changed: look at the two parts first. If all "
-                "patches are the same, separability and this sum are NaN.",
-                source,
-                heading=f"DSE (lambda = {definition.lambda_by_default:g})",
-                changes_with=BY_GROUP,
-                chooses=False,
-                formula="inter - intra + effective_rank",
-                use="For one checkpoint, for layers, and while a run is going: lambda does not "
-                "move.",
-            )
-        )
-        rows.append(
-            Metric(
-                f"{name}.dse_lambda_shrunk",
-                f"DSE (shrunk lambda, {name})",
-                definition.separability_unit,
-                "higher",
-                Derivation(
-                    (separability, rank), partial(weighted_sum, name, "shrunk"), over_run=True
-                ),
-                "DSE with a lambda nearer to 1 the less the effective rank varies over the run.",
-                "Lambda is r ** w: r = std(separability) / std(effective rank) over the "
-                "checkpoints of the run, w = v / (v + t), v the variance of the effective rank, "
-                f"and t the square of {LITTLE_SPREAD:.0%} of its largest value. So it is the run's "
-                "lambda where the effective rank varies by several percent, its square root at "
-                f"{LITTLE_SPREAD:.0%}, and 1 without spread.",
-                "Where r is near 1, or the effective rank varies much, it is the run's DSE.",
-                "this package",
-                heading="DSE (shrunk lambda)",
-                changes_with=BY_GROUP,
-                overview=False,
-                chooses=False,
-                formula="separability + r^w effective_rank, w = v / (v + t)",
-                use="To check a choice by DSE where the effective rank hardly varies over the run.",
-            )
-        )
-    return tuple(rows)
+    return (*_sums(definition, source), *parts)
+
+
+def _sums(definition: Definition, source: str) -> tuple[Metric, ...]:
+    """DSE by each rule for lambda that the definition has, its default first."""
+    name = definition.name
+    parts = (f"{name}.separability", f"{name}.effective_rank")
+    of_run = Metric(
+        f"{name}.dse_lambda_run",
+        f"DSE (lambda of the run, {name})",
+        definition.separability_unit,
+        "higher",
+        Derivation(parts, partial(weighted_sum, name, "run"), over_run=True),
+        "Dense representation structure estimator: separability + lambda x effective rank.",
+        "Lambda is std(separability) / std(effective rank) over the checkpoints of a run, so "
+        "DSE of a checkpoint changes when other checkpoints are scored.",
+        "The sum does not show which part changed: look at the two parts first. Lambda is "
+        "mostly noise where the effective rank hardly varies over the run.",
+        source,
+        heading="DSE (lambda of the run)",
+        changes_with=BY_GROUP,
+        overview=False,
+        chooses=False,
+        formula="separability + lambda effective_rank, lambda = std(separability) / "
+        "std(effective_rank)",
+        use="To choose among the checkpoints of one run as the paper does.",
+    )
+    if definition.lambda_by_default is None:
+        return (of_run,)
+    alone = Metric(
+        f"{name}.dse_lambda_1",
+        f"DSE (lambda = 1, {name})",
+        definition.separability_unit,
+        "higher",
+        STRUCTURE,
+        "Dense representation structure estimator: separability + effective rank. It does not "
+        "depend on other checkpoints of the run.",
+        "Separability + effective rank, that is DSE with lambda = 1.",
+        "The sum does not show which part changed: look at the two parts first. If all "
+        "patches are the same, separability and this sum are NaN.",
+        source,
+        heading="DSE (lambda = 1)",
+        changes_with=BY_GROUP,
+        chooses=False,
+        formula="inter - intra + effective_rank",
+        use="To choose among the checkpoints of one run, and for one checkpoint, for layers, and "
+        "while a run is going: lambda does not move.",
+    )
+    shrunk = Metric(
+        f"{name}.dse_lambda_shrunk",
+        f"DSE (shrunk lambda, {name})",
+        definition.separability_unit,
+        "higher",
+        Derivation(parts, partial(weighted_sum, name, "shrunk"), over_run=True),
+        "DSE with a lambda nearer to 1 the less the effective rank varies over the run.",
+        "Lambda is r ** w: r = std(separability) / std(effective rank) over the "
+        "checkpoints of the run, w = v / (v + t), v the variance of the effective rank, "
+        f"and t the square of {LITTLE_SPREAD:.0%} of its largest value. So it is the run's "
+        "lambda where the effective rank varies by several percent, its square root at "
+        f"{LITTLE_SPREAD:.0%}, and 1 without spread.",
+        "Where r is near 1, or the effective rank varies much, it is the run's DSE.",
+        "this package",
+        heading="DSE (shrunk lambda)",
+        changes_with=BY_GROUP,
+        overview=False,
+        chooses=False,
+        formula="separability + r^w effective_rank, w = v / (v + t)",
+        use="To check a choice by DSE where the effective rank hardly varies over the run.",
+    )
+    return alone, of_run, shrunk
 
 
 STRUCTURE_METRICS = tuple(row for each in DEFINITIONS.values() for row in metrics_of(each))

@@ -15,7 +15,7 @@ from densescope.report.layers import LayerMaps, build_layer_maps
 from densescope.report.values import LEVEL, Curve, Heading, ShownValue
 from densescope.report.views import Checkpoint, DefinitionPanel, build_view
 from densescope.selection import RunTable
-from densescope.selection.headline import across_choices
+from densescope.selection.headline import across_choices, pick_or_last
 
 if TYPE_CHECKING:
     from densescope.report.maps import Cluster, MapPanel
@@ -50,6 +50,7 @@ class ReportData:
         go_back_to: the checkpoint the alarm names in place of a pick inside the fall; else empty.
         layers: maps of layers by checkpoints, where several layers were measured.
         across: whether the pick depends on the definition of DSE or the rule for lambda, in words.
+        pick_or_last: what the alarm says for the pick or for the last checkpoint, in words.
         count: checkpoints of the run; of a long one the page shows a part.
     """
 
@@ -69,6 +70,7 @@ class ReportData:
     go_back_to: str = ""
     layers: LayerMaps = field(default_factory=LayerMaps)
     across: str = ""
+    pick_or_last: str = ""
     count: int = 0
 
     @property
@@ -160,6 +162,7 @@ def build_report_data(
         ),
         count=len(table.records),
         across=(across_choices(table, layer=selection.layer) if selection else None) or "",
+        pick_or_last=(pick_or_last(table, selection) if selection else None) or "",
     )
 
 

@@ -10,6 +10,7 @@ from densescope.correlation.kendall import LEAST_FOR_INTERVAL
 from densescope.correlation.paper import paper_tau
 from densescope.correlation.tau import too_few
 from densescope.evaluation.measures import Measure
+from densescope.metrics.lambdas import dse_name
 from densescope.report.values import MISSING, ShownValue, decimals_for, plain_value
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _tau(row: CorrelationRow, notes: Sequence[str], definition: str) -> TauLine:
         else f"{signed_number(low, 2)} to {signed_number(high or 0, 2)}",
         paper="" if paper is None else signed_number(paper, 2),
         note=notes.index(row.note) + 1 if row.note else None,
-        is_own=row.number == f"{definition}.dse",
+        is_own=row.number == dse_name(definition),
         place=_place(tau),
         low=_place(low),
         high=_place(high),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from densescope.estimate import Estimate
 from densescope.metrics import METRICS
+from densescope.metrics.lambdas import dse_name
 from densescope.records import ScoreRecord
 from densescope.report.values import (
     LEVEL,
@@ -198,7 +199,7 @@ def _empty_view(records: Sequence[ScoreRecord]) -> DefinitionPanel:
     nothing: tuple[None, ...] = (None,) * len(records)
     dse, separability, rank = (
         Curve(Heading.of(METRICS[f"released.{part}"]), nothing)
-        for part in ("dse", "separability", "effective_rank")
+        for part in ("dse_lambda_1", "separability", "effective_rank")
     )
     checkpoints = tuple(_checkpoint(record, None, None) for record in records)
     verdict = NOTHING_SCORED if records else ""
@@ -223,9 +224,12 @@ def _empty_view(records: Sequence[ScoreRecord]) -> DefinitionPanel:
 
 def _curve(selection: Selection, part: str, estimates: Sequence[Estimate | None]) -> Curve:
     numbers = tuple(ShownValue.of(estimate, selection.level) for estimate in estimates)
-    lambda_ = selection.lambda_ if part == "dse" else None
+    if part != "dse":
+        return Curve(Heading.of(METRICS[f"{selection.definition}.{part}"]), numbers)
+    metric = METRICS[dse_name(selection.definition, selection.lambda_choice)]
+    lambda_ = selection.lambda_
     title = "" if lambda_ is None else f"DSE (λ = {lambda_:.3g})"
-    return Curve(Heading.of(METRICS[f"{selection.definition}.{part}"], title), numbers)
+    return Curve(Heading.of(metric, title), numbers)
 
 
 def _checkpoint(

@@ -11,9 +11,10 @@ from densescope.errors import NOT_FINITE, RecordError
 from densescope.estimate import Estimate
 from densescope.records import ScoreRecord
 from densescope.selection.change import change_between
+from densescope.selection.columns import DensePoint
 from densescope.selection.falls import PLAIN_LEVEL, AlarmSettings, Falls, Status
 from densescope.selection.result import Change, Part, Selection
-from densescope.selection.run_table import DensePoint, RunTable
+from densescope.selection.run_table import RunTable
 from densescope.selection.words import phrase, to_try
 
 Kind = Literal["fall", "collapse", "not finite"]
@@ -61,8 +62,8 @@ class Alarm:
     def overrules(self, selection: Selection) -> bool:
         """Whether the pick of a selection lies inside the fall.
 
-        Lambda is taken over the fallen checkpoints too: where one part collapses while the other
-        rises, it shrinks the part that collapsed, and DSE can peak in the middle of the fall.
+        Where one part collapses while the other rises, DSE can peak in the middle of the fall, and
+        more so with lambda of the run, which shrinks the part that collapsed.
         """
         if selection.pick is None:
             return False
@@ -71,9 +72,10 @@ class Alarm:
     def weighs_in(self, selection: Selection) -> bool:
         """Whether lambda of a selection is taken over fallen checkpoints too.
 
-        It is not where all that fell were left out, as they have no finite numbers.
+        It is not where all that fell were left out, as they have no finite numbers, or lambda is 1.
         """
-        return any(row.step >= self.since_step for row in selection.rows)
+        fallen = any(row.step >= self.since_step for row in selection.rows)
+        return fallen and selection.lambda_choice != "1"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from densescope.estimate import Estimate
 from densescope.metrics.lambdas import linear_combination
+from densescope.selection.columns import DensePoint
 from densescope.selection.result import Change, Part
-from densescope.selection.run_table import DensePoint
 
 LEADING_RATIO = 2.0  # a part that moved DSE this many times as far as the other moved it alone
 

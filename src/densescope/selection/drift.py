@@ -10,7 +10,8 @@ from densescope.estimate import Estimate
 from densescope.metrics import METRICS
 from densescope.metrics.drift import gram_drift
 from densescope.records import ScoreRecord
-from densescope.selection.run_table import Column, RunTable
+from densescope.selection.columns import Column
+from densescope.selection.run_table import RunTable
 from densescope.selection.words import is_called, listed, phrase
 
 COSINE = "token_cosine"
@@ -92,4 +93,3 @@ def _name(table: RunTable, series: Mapping[str, Estimate], reference: str, layer
     if name not in series:
         raise RecordError(f"{name} has no finite {COSINE} at layer {layer} to drift from")
     return name
-

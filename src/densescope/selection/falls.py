@@ -13,8 +13,8 @@ from densescope.definitions import DEFINITIONS, check_definition
 from densescope.errors import InputError
 from densescope.estimate import Estimate, student_quantile
 from densescope.metrics.lambdas import linear_combination, run_lambda
+from densescope.selection.columns import DensePoint
 from densescope.selection.result import Part
-from densescope.selection.run_table import DensePoint
 
 LAGS = (1, 2, 4, 8)  # points between those compared: a slow wobble shows at long ones only
 DIFFERENCES_PER_LAG = 4  # times the lag: so many must be there before a lag counts

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from densescope.definitions import DEFINITIONS
 from densescope.errors import RecordError
-from densescope.metrics.lambdas import LAMBDAS, LEAST_CHECKPOINTS
+from densescope.metrics.lambdas import LAMBDAS, LEAST_CHECKPOINTS, lambda_rule
+from densescope.selection.alarm import find_alarm, first_alarm
+from densescope.selection.falls import LEAST_POINTS, AlarmSettings
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.run_table import RunTable
 from densescope.selection.words import listed, phrase
@@ -110,6 +112,33 @@ def across_choices(table: RunTable, *, layer: int = -1) -> str | None:
     return f"{sentence} None of them tells these checkpoints apart." if tied else sentence
 
 
+def pick_or_last(table: RunTable, selection: Selection) -> str | None:
+    """What the alarm says for the pick or for the last checkpoint: one or two sentences.
+
+    Returns:
+        ``None`` where they are one checkpoint, the run is too short for an alarm by noise, or the
+        alarm stands at the end of the run and says itself where to go back to.
+    """
+    settings = AlarmSettings(definition=selection.definition)
+    too_short = len(selection.rows) < LEAST_POINTS + settings.patience
+    if selection.pick in (None, selection.last) or too_short or selection.unscored_after:
+        return None
+    if find_alarm(table, settings, layer=selection.layer) is not None:
+        return None
+    came = first_alarm(table, settings, layer=selection.layer)
+    if came is None:
+        return (
+            "The alarm came at no checkpoint. In the study of this package the pick was then no "
+            "better than the last checkpoint: with labels compare it with "
+            f"{phrase(selection.row(selection.last))}, without labels take that one."
+        )
+    return (
+        f"An alarm came at {came.last} ({came.unit} {came.last_step}) and does not stand at the "
+        "end of the run. In the study of this package the pick was better than the last "
+        "checkpoint after an alarm."
+    )
+
+
 def _all(count: int, kind: str) -> str:
     """``all 3 definitions of DSE``, ``both rules for lambda``."""
     first, *rest = kind.split()
@@ -118,11 +147,10 @@ def _all(count: int, kind: str) -> str:
 
 def _way(chosen: Selection) -> str:
     """``paper``, ``released with shrunk lambda (0.71)``."""
-    if chosen.lambda_choice == "run":
+    if chosen.lambda_choice == lambda_rule(chosen.definition).name:
         return chosen.definition
     label = LAMBDAS[chosen.lambda_choice].label
-    value = f" ({chosen.lambda_:.3g})" if chosen.lambda_choice != "1" else ""
-    return f"{chosen.definition} with {label}{value}"
+    return f"{chosen.definition} with {label} ({chosen.lambda_:.3g})"
 
 
 def tie(selection: Selection) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from densescope.errors import InputError
 from densescope.estimate import Estimate, student_quantile
-from densescope.metrics.lambdas import run_lambda
+from densescope.metrics.lambdas import lambda_rule
 from densescope.selection.peaks import TOLERANCE, WINDOW
 from densescope.selection.rounds import pooled
 
@@ -91,8 +91,8 @@ def undecided(
     Source: this package; races of paired differences are those of Moore and Lee (1994), "Efficient
         algorithms for minimizing cross validation error".
 
-    Deviations: lambda is taken anew without each block, so its error is in ``se``. Noise
-        of clustering is not.
+    Deviations: lambda of the run, where a definition has it, is taken anew without each block, so
+        its error is in ``se``. Noise of clustering is not.
     """
     values = _values(separability, effective_rank, definition)
     if values is None:
@@ -125,7 +125,8 @@ def _values(
         return None
     first, second = (_columns(part) for part in (separability, effective_rank))
     pairs = zip(first.T.tolist(), second.T.tolist(), strict=True)
-    lambdas = [run_lambda(a, b, definition=definition)[0] for a, b in pairs]
+    find = lambda_rule(definition).find
+    lambdas = [find(a, b, definition=definition)[0] for a, b in pairs]
     if None in lambdas:
         return None
     return first + np.array(lambdas, dtype=float) * second

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, cast
 
 from densescope.errors import RecordError
 from densescope.estimate import Estimate
-from densescope.selection.run_table import DensePoint
+from densescope.selection.columns import DensePoint
 
 SCHEMA = 2
 NAMES = ("candidates", "shortlist", "failed", "unscored_after", "diverged", "collapsed")
@@ -147,7 +147,7 @@ class Selection:
     unscored_after: tuple[str, ...] = ()
     diverged: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()
-    lambda_choice: str = "run"
+    lambda_choice: str = "1"
 
     @property
     def images_differ(self) -> bool:

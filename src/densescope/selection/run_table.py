@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from densescope.definitions import check_definition
 from densescope.errors import InputError, RecordError
-from densescope.estimate import Estimate
 from densescope.metrics import METRICS, Derivation, Metric
-from densescope.metrics.lambdas import weighted_sum
+from densescope.metrics.lambdas import dse_name, lambda_rule, weighted_sum
 from densescope.records import ProbeRecord, ScoreRecord
+from densescope.selection.columns import Column, DensePoint, derived_column
 from densescope.selection.layers import LayerGap, layer_gaps, layers_of_record
 from densescope.selection.schedule import ScheduleBreak, schedule_breaks
 from densescope.selection.traits import check_same_run
@@ -25,53 +24,6 @@ if TYPE_CHECKING:
     from densescope.selection.result import Selection
 
 PARTS = ("inter", "intra", "effective_rank")  # of DSE
-
-
-@dataclass(frozen=True)
-class Column:
-    """One metric over the scored checkpoints of a run.
-
-    Attributes:
-        metric: row of ``METRICS``.
-        series: name of the checkpoint -> its value, finite or not, in order of step; checkpoints
-            without one are left out.
-        note: a sentence about it: what it depends on, or why there is none.
-        lambda_: weight of the effective rank in it, where it has one.
-    """
-
-    metric: Metric
-    series: Mapping[str, Estimate]
-    note: str | None = None
-    lambda_: float | None = None
-
-    @cached_property
-    def finite(self) -> dict[str, Estimate]:
-        """The part of ``series`` that is finite."""
-        return {name: e for name, e in self.series.items() if math.isfinite(e.value)}
-
-
-@dataclass(frozen=True)
-class DensePoint:
-    """The two parts of DSE of one checkpoint.
-
-    Attributes:
-        name: file name of the checkpoint.
-        step: its position in the run, in ``unit``.
-        unit: ``"epoch"``, ``"step"`` or ``"checkpoint number"``.
-        separability: ``M_inter - M_intra``; NaN where the features have none.
-        effective_rank: ``M_dim``; NaN where the features have none.
-    """
-
-    name: str
-    step: int
-    unit: str
-    separability: Estimate
-    effective_rank: Estimate
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether both numbers are there."""
-        return math.isfinite(self.separability.value) and math.isfinite(self.effective_rank.value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +54,7 @@ class RunTable:
     folder: Path | None = None
     _points: dict[tuple[str, int], tuple[DensePoint, ...]] = field(default_factory=dict, repr=False)
     _columns: dict[tuple[str, int], Column] = field(default_factory=dict, repr=False)
+    _sums: dict[tuple[str, int], Column] = field(default_factory=dict, repr=False)
     _selections: dict[tuple[str, int, str], Selection] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -226,23 +179,24 @@ class RunTable:
             for r in self.scored
         )
 
-    def dse(self, definition: str, layer: int = -1, lambda_choice: str = "run") -> Column:
+    def dse(self, definition: str, layer: int = -1, lambda_choice: str | None = None) -> Column:
         """DSE by one definition and one rule for lambda; empty and with a note without a lambda.
 
         Raises:
-            InputError: there is no such definition or rule.
+            InputError: as :func:`~densescope.metrics.lambdas.lambda_rule`.
             RecordError: the parts have unequal numbers of replicates.
         """
-        check_definition(definition)
-        whole = METRICS[f"{definition}.dse"]
-        if lambda_choice == "run":
-            return self.column(whole.name, layer)
-        parts = (f"{definition}.separability", f"{definition}.effective_rank")
-        made_by = Derivation(parts, partial(weighted_sum, definition, lambda_choice))
-        return self._derived(whole, made_by, layer)
+        rule = lambda_rule(definition, lambda_choice).name
+        whole = METRICS[dse_name(definition, rule)]
+        if (whole.name, layer) not in self._sums:
+            parts = (f"{definition}.separability", f"{definition}.effective_rank")
+            made_by = Derivation(parts, partial(weighted_sum, definition, rule))
+            columns = [self.column(part, layer) for part in parts]
+            self._sums[whole.name, layer] = derived_column(whole, made_by, columns)
+        return self._sums[whole.name, layer]
 
     def selection(
-        self, *, definition: str = "released", layer: int = -1, lambda_choice: str = "run"
+        self, *, definition: str = "released", layer: int = -1, lambda_choice: str | None = None
     ) -> Selection:
         """The choice among the checkpoints, made once; see :func:`select_checkpoints`.
 
@@ -252,7 +206,7 @@ class RunTable:
         """
         from densescope.selection.select import select_checkpoints
 
-        key = (definition, layer, lambda_choice)
+        key = (definition, layer, lambda_rule(definition, lambda_choice).name)
         if key not in self._selections:
             self._selections[key] = select_checkpoints(
                 self, definition=definition, layer=layer, lambda_choice=lambda_choice
@@ -306,7 +260,8 @@ class RunTable:
 
     def _made(self, metric: Metric, layer: int) -> Column:
         if isinstance(metric.made_by, Derivation):
-            return self._derived(metric, metric.made_by, layer)
+            columns = [self.column(name, layer) for name in metric.made_by.of]
+            return derived_column(metric, metric.made_by, columns)
         key = str(layer)
         series = {
             record.name: record.scores[key][metric.name]
@@ -315,20 +270,6 @@ class RunTable:
         }
         note = None if series else f"{metric.name} was not scored at layer {layer}"
         return Column(metric, series, note)
-
-    def _derived(self, metric: Metric, derivation: Derivation, layer: int) -> Column:
-        columns = [self.column(name, layer) for name in derivation.of]
-        absent = next((column.note for column in columns if not column.series), None)
-        if absent is not None:
-            return Column(metric, {}, absent)
-        shared = [name for name in columns[0].series if all(name in c.series for c in columns)]
-        finite = [name for name in shared if all(name in c.finite for c in columns)]
-        _check_replicates(columns, finite)
-        parts = [{name: column.series[name] for name in finite} for column in columns]
-        derived = derivation.derive(*parts)
-        known = {name: derived.series.get(name, Estimate(math.nan)) for name in shared}
-        series = {} if finite and not derived.series else known  # not defined for this run
-        return Column(metric, series, derived.note, derived.lambda_)
 
 
 def _no_parts(record: ScoreRecord, definition: str, layer: int) -> str:
@@ -341,23 +282,3 @@ def _no_parts(record: ScoreRecord, definition: str, layer: int) -> str:
 
 def _position(record: ScoreRecord | ProbeRecord) -> tuple[int, str]:
     return record.step, record.name
-
-
-def _check_replicates(columns: Sequence[Column], names: Sequence[str]) -> None:
-    """All numbers of a derived metric come in equally many replicates, or they cannot be paired."""
-    for name in names:
-        counts = {c.metric.name: len(c.series[name].replicates) for c in columns}
-        if len(set(counts.values())) > 1:
-            (one, few), *_, (other, more) = counts.items()
-            raise RecordError(
-                f"{name} has {few} replicates of {one} and {more} of {other}; score the "
-                "checkpoint again"
-            )
-    for column in columns if names else ():
-        expected = len(column.series[names[0]].replicates)
-        for name in names:
-            if (count := len(column.series[name].replicates)) != expected:
-                raise RecordError(
-                    f"{names[0]} has {expected} replicates and {name} {count}; score all on the "
-                    "same images with the same settings"
-                )

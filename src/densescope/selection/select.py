@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from densescope.errors import NOT_FINITE, InputError, RecordError
-from densescope.metrics.lambdas import check_rule
+from densescope.metrics.lambdas import lambda_rule
 from densescope.records import ScoreRecord
 from densescope.selection.change import change_between, exceeds_noise
+from densescope.selection.columns import Column, DensePoint
 from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pick_peak, shortlist
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.rounds import images_of, saving
-from densescope.selection.run_table import Column, DensePoint, RunTable
+from densescope.selection.run_table import RunTable
 from densescope.selection.schedule import stitched
 from densescope.selection.verdict import verdict
 
@@ -22,7 +23,7 @@ def select_checkpoints(
     *,
     definition: str = "released",
     layer: int = -1,
-    lambda_choice: str = "run",
+    lambda_choice: str | None = None,
     window: int = WINDOW,
     shortlist_size: int = SHORTLIST_SIZE,
     level: float = 0.95,
@@ -46,8 +47,9 @@ def select_checkpoints(
             is not finite, are left out and named.
         definition: row of :data:`~densescope.definitions.DEFINITIONS`.
         layer: which layer's scores.
-        lambda_choice: row of :data:`~densescope.metrics.lambdas.LAMBDAS`: ``"run"`` (the paper's),
-            ``"1"`` or ``"shrunk"``; definitions other than ``"released"`` have ``"run"`` only.
+        lambda_choice: row of :data:`~densescope.metrics.lambdas.LAMBDAS`: ``"1"``, ``"run"`` (the
+            paper's) or ``"shrunk"``. By default ``"1"`` for ``"released"``; the other definitions
+            have ``"run"`` only.
         window: checkpoints on either side of a candidate, at least 1.
         shortlist_size: at least 1.
         level: confidence of intervals, between 0 and 1.
@@ -64,18 +66,18 @@ def select_checkpoints(
 
     Source: Dai et al. (2025), arXiv 2510.17299.
 
-    Deviations: the paper has no intervals and no single pick. The replicates of DSE hold
-        lambda fixed: an error of lambda common to all checkpoints is not in them
-        (docs/explanation/selection.md has its size). Spread over clustering seeds is carried
-        along but not part of an interval.
+    Deviations: the paper has lambda of the run, no intervals and no single pick. The replicates of
+        DSE hold lambda fixed: an error of lambda of the run, common to all checkpoints, is not in
+        them (docs/explanation/selection.md has its size). Spread over clustering seeds is
+        carried along but not part of an interval.
     """
-    check_rule(definition, lambda_choice)
+    rule = lambda_rule(definition, lambda_choice).name
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it must lie between 0 and 1, e.g. 0.95")
     table = RunTable.of(records)
     points = [point for point in table.points(definition, layer) if point.is_finite]
     failed = _left_out(table, points)
-    dse = table.dse(definition, layer, lambda_choice)
+    dse = table.dse(definition, layer, rule)
     rows = _rows(table, points, dse)
     left_out = {record.name for record in failed}
     scored = [record for record in table.scored if record.name not in left_out]
@@ -112,7 +114,7 @@ def select_checkpoints(
         images=max((row.images for row in rows if row.images is not None), default=None),
         saving=saving(table.records),
         stitched=stitched(table.schedule_breaks),
-        lambda_choice=lambda_choice,
+        lambda_choice=rule,
     )
     return replace(selection, verdict=verdict(selection, window=window))
 

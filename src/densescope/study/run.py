@@ -172,9 +172,8 @@ def find_steps(folder: Path, method: str) -> dict[int, Path]:
 
 def find_start(cell: Cell, folder: Path) -> Path | None:
     """The checkpoint of the other run that this one begins with, once it is there."""
-    assert cell.arm.start_run is not None
-    method = cell.arm.start_run.split("-")[0]
-    steps = find_steps(folder.parent / str(cell.start_run) / "run", method)
+    run = str(cell.start_run)
+    steps = find_steps(folder.parent / run / "run", run.split("-")[0])
     least = cell.arm.start_step or max(steps, default=0)
     return next((steps[step] for step in sorted(steps) if step >= least), None)
 

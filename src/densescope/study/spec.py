@@ -49,7 +49,8 @@ class Arm:
         set: changes of the recipe, ``key=value``.
         methods: trained this way; all of the study by default.
         seeds: of its runs; those of the study by default.
-        start_run: ``METHOD-ARM`` of a run of the study with whose backbone (same seed) it begins.
+        start_run: ``METHOD-ARM`` of a run of the study with whose backbone (same seed) it begins;
+            ``{method}`` stands for the method of the run itself.
         start_step: the first of its checkpoints with so many steps or more; 0: its last one.
     """
 
@@ -193,7 +194,9 @@ class Cell:
     def start_run(self) -> str | None:
         """The folder of the run it begins from."""
         run = self.arm.start_run
-        return None if run is None else f"{run}-seed{self.settings.seed}"
+        if run is None:
+            return None
+        return f"{run.replace('{method}', self.method)}-seed{self.settings.seed}"
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def rows_table(summary: StudySummary) -> str:
             shown(row.drop, scale, 2, sign=False),
             f"{row.degraded} of {row.runs}" if row.probe_set else "",
             shown(row.gain, scale, 2, sign=True),
-            shown(row.tau.get("released.dse"), 1, 2, sign=True),
+            shown(row.tau.get("released.dse_lambda_1"), 1, 2, sign=True),
             *(shown(row.numbers[part], 1, 3, sign=False) for part in PARTS),
             shown(row.effect.get(row.measure), scale, 2, sign=True),
             shown(row.effect.get("dse"), 1, 4, sign=True),
