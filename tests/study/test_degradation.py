@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from benchmarks.degradation import FIGURES, PARTS, drawn, guarded_text, lambda_text, unpacked
+from benchmarks.degradation import PARTS, RULERS, SCENES, guarded_text, lambda_text, unpacked
+from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_rulers import rulers_text
 
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
@@ -88,6 +92,15 @@ def test_raised_rates_break_every_run_and_the_guarded_choice_is_as_the_page_says
         free
     )
     assert "more with the lambda of the run: +4.98 ± 4.81 (28 runs)" in lambda_text(free)
+
+
+def test_the_other_rulers_say_what_the_page_says(tmp_path: Path) -> None:
+    _, scores = unpacked(SCENES, tmp_path)
+    healthy, broken = rulers_text(*unpacked(RULERS, tmp_path), scores).split("### The arm ")[1:]
+    assert "| +16.37 ± 3.79 | -0.02 ± 1.00 | 12 of 12 | 12 of 12 |" in broken
+    assert "reads 0.61 ± 0.48 points more than the last block" in broken
+    assert "| +1.58 ± 0.89 | +3.84 ± 1.58 | 9 of 16 | 2 of 16 |" in healthy
+    assert "| effective rank | -0.75 ± 0.11 | -0.75 ± 0.10 | +0.06 ± 0.33 |" in healthy
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:

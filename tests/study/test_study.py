@@ -207,6 +207,11 @@ def test_a_study_may_grow_and_not_change(spec: StudySpec, done: Path) -> None:
         ('name = "dse"', 'name = "dse"\nseeds = [7]', "the arm dse is for 7, which is not one"),
         ("steps = 4", 'steps = "4"', r"\[pretrain\]: steps cannot be '4'"),
         ("seeds = [0, 1]", 'seeds = ["a"]', r"\[study\]: seeds cannot be \('a',\)"),
+        (
+            'dataset = "scenes"',
+            'dataset = "scenes"\nlayers = "some"',
+            r"\[\[probe\]\]: layers cannot be 'some'",
+        ),
         ("[score]\nimages", "score = 1\n[scored]\nimages", "unknown keys: scored|is not TOML"),
         ("beta = 0.01", "beta = true", r"\[\[arm\]\]: beta cannot be True"),
         ("lidar_images = 0", "lidar = 0", r"settings of \[score\] has unknown keys: lidar"),
@@ -217,6 +222,19 @@ def test_a_wrong_spec_is_one_sentence(old: str, new: str, sentence: str, tmp_pat
     (tmp_path / "spec.toml").write_text(EIGHT_RUNS.replace(old, new))
     with pytest.raises(InputError, match=sentence):
         read_spec(tmp_path / "spec.toml")
+
+
+def test_an_arm_may_begin_from_its_own_method_and_a_probe_may_have_layers(tmp_path: Path) -> None:
+    text = EIGHT_RUNS.replace('name = "dse"', 'name = "dse"\nstart_run = "{method}-plain"')
+    text = text.replace(
+        'dataset = "scenes"', 'dataset = "scenes"\nlayers = "all"\nonly = "every-2"'
+    )
+    (tmp_path / "spec.toml").write_text(text)
+    found = read_spec(tmp_path / "spec.toml")
+    begins = {cell.name: cell.start_run for cell in found.cells() if cell.arm.name == "dse"}
+    assert begins
+    assert all(run == name.replace("-dse-", "-plain-") for name, run in begins.items())
+    assert (found.labels[0].only, found.labels[0].request.layers) == ("every-2", "all")
 
 
 def test_a_missing_spec_or_study_is_one_sentence(spec: StudySpec, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def _start(cell: Cell, folder: Path) -> Start:
             f"{cell.name} begins with step {cell.arm.start_step} of {cell.start_run}, which has "
             "not come so far"
         )
-    return Start(weights=found, weights_format="auto")
+    return Start(weights=found, weights_format=str(cell.start_run).split("-")[0])
 
 
 def _claim(folder: Path, spec: StudySpec) -> None:

@@ -1,0 +1,143 @@
+"""Part 5 of the study of degradation: the same checkpoints under four probes, and by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from densescope.correlation import kendall_tau
+from densescope.runs.run import read_run
+from densescope.runs.store import RunStore
+from densescope.study.spec import StudySpec
+from densescope.study.spread import Spread
+
+LINEAR = "scenes-linear"
+PROBES = {
+    LINEAR: "`linear` on scenes",
+    "scenes-linear-sgd": "`linear-sgd` on scenes",
+    "scenes-capi-knn": "`capi-knn` on scenes",
+    "camvid-linear": "`linear` on CamVid",
+}
+METRICS = {
+    "": "number of the checkpoint",
+    "released.effective_rank": "effective rank",
+    "released.separability": "separability",
+    "released.dse_lambda_1": "DSE (lambda = 1)",
+}
+ENOUGH = 0.5  # points: a smaller fall is none
+
+
+@dataclass(frozen=True)
+class RulerRun:
+    """The probed checkpoints of one run.
+
+    Attributes:
+        points: probe -> its accuracy at each checkpoint, in percent.
+        metrics: metric -> its value at the same checkpoints.
+        layers: of the last checkpoint: block -> accuracy by ``linear`` on scenes, in percent.
+    """
+
+    points: Mapping[str, Sequence[float]]
+    metrics: Mapping[str, Sequence[float]]
+    layers: Mapping[str, float]
+
+    def fall(self, probe: str) -> float:
+        """The highest before the last, minus the last."""
+        *before, last = self.points[probe]
+        return max(before) - last
+
+    def best(self, probe: str) -> int:
+        """Position of the highest."""
+        values = self.points[probe]
+        return max(range(len(values)), key=values.__getitem__)
+
+    def tau(self, metric: str, probe: str) -> float:
+        """Kendall's tau over the checkpoints; NaN where a number does not vary."""
+        tau = kendall_tau(self.metrics[metric], self.points[probe])
+        return float("nan") if tau is None else tau
+
+    @property
+    def in_a_layer(self) -> float:
+        """What the best block of the last checkpoint has more than the last block."""
+        return max(self.layers.values()) - self.points[LINEAR][-1]
+
+
+def ruler_run(probes: Path, scores: Path) -> RulerRun:
+    """Read one run: its probes of this part, and its scores of part 3."""
+    sets = {
+        name.rpartition("-image")[0]: found for name, found in RunStore(probes).probes().items()
+    }
+    names = [probe.name for probe in sets[LINEAR]]
+    table = read_run(scores)
+    columns = {name: table.column(name).series for name in METRICS if name}
+    metrics = {name: [series[one].value for one in names] for name, series in columns.items()}
+    layers = sets[LINEAR][-1].layers
+    return RulerRun(
+        {name: [100 * probe.value for probe in found] for name, found in sets.items()},
+        {"": list(range(len(names))), **metrics},
+        {layer: 100 * _mean(found["values"]) for layer, found in layers.items()},
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def rulers_text(spec: StudySpec, folder: Path, scores: Path) -> str:
+    """The tables of part 5: what each probe says of the same five checkpoints."""
+    parts = ["## Other rulers and other layers (part 5 of the plan)"]
+    for arm in spec.arms:
+        names = [cell.name for cell in spec.cells() if cell.arm is arm]
+        runs = [ruler_run(folder / name / "scores", scores / name / "scores") for name in names]
+        parts += [f"### The arm {arm.name} ({len(runs)} runs)", _falls(runs), _taus(runs)]
+        in_a_layer, fall = (
+            Spread.of([of(run) for run in runs])
+            for of in (lambda run: run.in_a_layer, lambda run: run.fall(LINEAR))
+        )
+        assert in_a_layer is not None
+        assert fall is not None
+        parts.append(
+            "The best block of the last checkpoint reads "
+            f"{in_a_layer.text()} points more than the last block; the fall of the last block is "
+            f"{fall.text(sign=True)}."
+        )
+    return "\n\n".join(parts)
+
+
+def _falls(runs: Sequence[RulerRun]) -> str:
+    lines = [
+        "| probe | first | highest before the last | last | fall | more than `linear` on scenes "
+        "| runs that fell | same best checkpoint as `linear` |",
+        "|" + " --- |" * 8,
+    ]
+    for probe, title in PROBES.items():
+        ways: tuple[Callable[[RulerRun], float], ...] = (
+            lambda run, at=probe: run.points[at][0],
+            lambda run, at=probe: max(run.points[at][:-1]),
+            lambda run, at=probe: run.points[at][-1],
+            lambda run, at=probe: run.fall(at),
+            lambda run, at=probe: run.fall(at) - run.fall(LINEAR),
+        )
+        cells = [
+            _shown([way(run) for run in runs], sign=place > 2) for place, way in enumerate(ways)
+        ]
+        fell = sum(run.fall(probe) > ENOUGH for run in runs)
+        same = sum(run.best(probe) == run.best(LINEAR) for run in runs)
+        counts = [f"{fell} of {len(runs)}", f"{same} of {len(runs)}"]
+        lines.append(f"| {title} | {' | '.join([*cells, *counts])} |")
+    return "\n".join(lines)
+
+
+def _taus(runs: Sequence[RulerRun]) -> str:
+    head = "| tau over five checkpoints | " + " | ".join(PROBES.values()) + " |"
+    lines = [head, "|" + " --- |" * (len(PROBES) + 1)]
+    for metric, title in METRICS.items():
+        cells = [_shown([run.tau(metric, probe) for run in runs], sign=True) for probe in PROBES]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _shown(values: Sequence[float], *, sign: bool) -> str:
+    spread = Spread.of(values)
+    return "" if spread is None else spread.text(1, 2, sign=sign)
