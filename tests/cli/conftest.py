@@ -21,5 +21,5 @@ def swept(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "6 of 6 checkpoints scored" in result.stdout
     line = r"\[6/6\] checkpoint0005\.pth: scored in [\d.]+ s; DSE \(lambda = 1\) \S+ ± "
     assert re.search(line, result.stdout)
-    assert re.search(r"^ *checkpoint +epoch +separability", result.stdout, re.MULTILINE)
+    assert re.search(r"^ *checkpoint +epoch +DSE", result.stdout, re.MULTILINE)
     return folder

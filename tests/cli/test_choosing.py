@@ -27,7 +27,7 @@ def stored(folder: Path, noise: float) -> Path:
     [
         (0.001, "Use epoch40.pth (epoch 40). From the pick to the last checkpoint (epoch 100) DSE"),
         (0.1, "No clear winner: epochs 30 and 40 are tied; the earliest peak is epoch40.pth (epo"),
-        (9.0, "No clear winner: all 10 checkpoints (epochs 10-100) are tied; the earliest peak is"),
+        (4.0, "No clear winner: all 10 checkpoints (epochs 10-100) are tied; the earliest peak is"),
     ],
 )
 def test_the_headline_is_honest_about_ties(tmp_path: Path, noise: float, said: str) -> None:

@@ -118,7 +118,7 @@ def test_metrics_are_chosen_by_name(swept: Path, tiny_images: Path) -> None:
 
 def test_another_rule_for_lambda_can_choose(swept: Path) -> None:
     scores = swept / "scores"
-    by_run, by_one = (densescope("select", scores, *more) for more in ([], ["--lambda", "1"]))
+    by_run, by_one = (densescope("select", scores, *more) for more in (["--lambda", "run"], []))
     for result in (by_run, by_one):
         assert result.returncode == 0, result.stderr
         assert re.search(r"3 definitions of DSE and all 3 rules|The pick depends on", result.stdout)
@@ -139,15 +139,16 @@ def numbers_in(text: str, row: str) -> list[str]:
 def test_the_dse_of_one_checkpoint_is_the_same_wherever_it_is_shown(
     swept: Path, tiny_images: Path
 ) -> None:
-    """Lambda is 1 for a checkpoint by itself: score, sweep, select and the monitor agree."""
+    """Lambda is 1: score, sweep, select and the monitor agree."""
     file, name = swept / "run" / "checkpoint0002.pth", "checkpoint0002.pth"
     alone = densescope("score", file, *BACKBONE, *SCORING, "--images", tiny_images).stdout
     (dse,) = numbers_in(alone, "released.dse_lambda_1")
     words = ["sweep", swept / "run", *BACKBONE, *SCORING, "--images", tiny_images]
     scored = densescope(*words, "--output", swept / "scores").stdout
-    assert numbers_in(scored, name)[2] == dse
+    assert numbers_in(scored, name)[0] == dse
     assert re.search(r"^ *checkpoint .* DSE \(lambda = 1\) ", scored, re.MULTILINE)
-    chosen = densescope("select", swept / "scores").stdout
+    assert numbers_in(densescope("select", swept / "scores").stdout, name)[2] == dse
+    chosen = densescope("select", swept / "scores", "--lambda", "run").stdout
     header = next(line for line in chosen.splitlines() if "checkpoint " in line)
     lambdas = re.findall(r"DSE \(lambda = ([\d.e+-]+)\)", header)
     assert lambdas[0] == "1"
@@ -173,8 +174,7 @@ def test_a_sweep_ends_with_the_headline_of_select(swept: Path, tiny_images: Path
     words = ["sweep", swept / "run", *BACKBONE, *SCORING, "--images", tiny_images]
     scored = densescope(*words, "--output", swept / "scores").stdout.splitlines()
     chosen = densescope("select", swept / "scores").stdout
-    headline = scored[-3]
-    assert scored[-2].startswith("(by DSE with the run's lambda = ")
+    headline = scored[-2]
     assert re.match(r"(Use|No clear winner:) ", headline)
     assert headline in chosen
     assert scored[-1].startswith("next: densescope select")
