@@ -3,7 +3,7 @@
 Two sizes: a small ViT with patches of 8 pixels at 128 pixels, and ViT-S/16 at 224, on as many
 images as CamVid has (367 to train on, 233 to measure on). Weights are random, and
 procedural scenes stand in for the frames, which may not be passed on. Features are extracted
-once; ``linear`` and ``linear-sgd`` then read the same ones, each in a process of its own. Memory is
+once; ``linear`` and (small) ``linear-sgd`` then read the same ones, each in a process of its own. Memory is
 what such a process holds beyond its start (anonymous, so without the pages of the file of features,
 sampled every 2 ms), and its ratio to the features of the training images in single precision.
 """
@@ -43,6 +43,7 @@ class Size:
     options: dict[str, Any]
     patch: int
     dim: int
+    protocols: tuple[str, ...] = ("linear", "linear-sgd")
 
     def backbone(self) -> TimmBackbone:
         name = "vit_small_patch16_224"
@@ -58,7 +59,7 @@ SIZES = {
         8,
         128,
     ),
-    "vit-s": Size("ViT-S/16", 224, {}, 16, 384),
+    "vit-s": Size("ViT-S/16", 224, {}, 16, 384, ("linear",)),
 }
 
 
@@ -148,9 +149,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=233)
     parser.add_argument("--camvid", type=Path, help="folder of CamVid, in place of scenes")
     parser.add_argument("--size", choices=SIZES, action="append", help="default: both")
-    parser.add_argument("--protocol", action="append", help="default: linear and linear-sgd")
+    parser.add_argument("--protocol", action="append", help="default: linear; linear-sgd for small")
     options = parser.parse_args()
-    protocols = tuple(options.protocol or ("linear", "linear-sgd"))
     parts = []
     for name in options.size or SIZES:
         size, counts = SIZES[name], (options.train, options.test)
@@ -158,7 +158,7 @@ def main() -> None:
             work = Work(size, options.camvid, counts, Path(folder))
             if options.camvid is None:
                 work.draw()
-            rows = measure(work, protocols)
+            rows = measure(work, tuple(options.protocol or size.protocols))
         images = "CamVid" if options.camvid else f"{counts[0]} + {counts[1]} scenes"
         parts += [f"# probes, {size.title}, {images} at {size.pixels} pixels", table(rows)]
         print("\n\n".join(parts[-2:]), flush=True)

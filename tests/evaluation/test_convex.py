@@ -276,6 +276,12 @@ def test_the_probe_of_features_in_memory_is_that_of_the_protocol() -> None:
     assert found.counts.counts.shape == (10, 3, 4)
     assert int(found.counts.counts[:, 2, 3].sum()) == 0  # a class without training pixels
     assert found.details["converged"] is True
+    assert found.details["note"] == (
+        "no labelled training pixel shows never: such classes are never predicted"
+    )
+    known = {**arguments, "classes": ["a", "b", "c"]}
+    whole = convex.linear_probe(features[:30], masks[:30], features[30:], masks[30:], **known)
+    assert "note" not in whole.details
 
 
 def test_labels_on_held_out_images_alone_are_refused() -> None:

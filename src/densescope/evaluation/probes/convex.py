@@ -30,6 +30,7 @@ from densescope.evaluation.probes.sources import PatchSource, StoredPatches, Ten
 from densescope.evaluation.probes.splits import split_features
 
 NEVER = -1e4  # score of a class that no training patch has
+NAMED = 3  # classes of a note
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,8 @@ def fit_convex(
     path = follow_path(partial(solved, problem(patches, first)), guess, settings, held_out_miou)
     chosen = choose(path)
     found = solved(problem(patches, goals), chosen, path[chosen][1].weight)
-    return ConvexFit(head_of(found), _details(path, chosen, found, settings))
+    unseen = [name for row, name in enumerate(classes) if row not in present.tolist()]
+    return ConvexFit(head_of(found), _details(path, chosen, found, settings, unseen))
 
 
 def trained_classes(targets: Tensor, names: Sequence[str]) -> Tensor:
@@ -297,9 +299,16 @@ def choose(path: Path) -> float:
 
 
 def _details(
-    path: Path, chosen: float, found: Solution, settings: ConvexSettings
+    path: Path,
+    chosen: float,
+    found: Solution,
+    settings: ConvexSettings,
+    unseen: Sequence[str] = (),
 ) -> dict[str, object]:
     notes = []
+    if unseen:
+        named = ", ".join(unseen[:NAMED]) + (", ..." if len(unseen) > NAMED else "")
+        notes.append(f"no labelled training pixel shows {named}: such classes are never predicted")
     converged = found.gradient_norm <= settings.gradient_norm
     if not converged:
         notes.append(
