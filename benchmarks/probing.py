@@ -3,9 +3,10 @@
 Two sizes: a small ViT with patches of 8 pixels at 128 pixels, and ViT-S/16 at 224, on as many
 images as CamVid has (367 to train on, 233 to measure on). Weights are random, and
 procedural scenes stand in for the frames, which may not be passed on. Features are extracted
-once; ``linear`` and (small) ``linear-sgd`` then read the same ones, each in a process of its own. Memory is
-what such a process holds beyond its start (anonymous, so without the pages of the file of features,
-sampled every 2 ms), and its ratio to the features of the training images in single precision.
+once; ``linear`` and (small) ``linear-sgd`` then read the same ones, each in a process of its own.
+Memory is what such a process holds beyond its start (anonymous, so without the pages of the file of
+features, sampled every 2 ms), and its ratio to the features of the training images in single
+precision.
 """
 
 from __future__ import annotations
