@@ -132,7 +132,9 @@ def test_numpy_scalars_are_read_under_both_names(tmp_path: Path) -> None:
     new, old = tmp_path / "new.pth", tmp_path / "old.pth"
     content = {"w": torch.ones(2), "lr": np.float64(0.5)}
     torch.save(content, new, _use_new_zipfile_serialization=False)
-    old.write_bytes(new.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    written = new.read_bytes()  # NumPy 1 writes the old name, NumPy 2 the new one
+    new.write_bytes(written.replace(b"numpy.core.multiarray", b"numpy._core.multiarray"))
+    old.write_bytes(written.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
     for path, name in (
         (new, "numpy._core.multiarray.scalar"),
         (old, "numpy.core.multiarray.scalar"),

@@ -95,6 +95,8 @@ def test_torch_inserts_these_components() -> None:
 def test_a_part_that_is_called_like_a_wrapper_keeps_its_name(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
+    if not timm.is_model("iformer_t"):
+        pytest.skip("timm before 1.0.30 has no network with a part called module")
     model = timm.create_model("iformer_t", num_classes=0).eval()
     names = list(model.state_dict())
     assert any(".module." in name for name in names)

@@ -56,7 +56,8 @@ class _Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:  # rich before 14.3 ends a bar that is not drawn by a line
+            self._bar.stop()
 
 
 class TrainingProgress(_Bar):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,14 @@ _LONGEST_NAME = 100
 _MOST = {"img_size": 8192, "embed_dim": 16_384, "depth": 256, "num_heads": 1024, "mlp_ratio": 64}
 _MOST_OF_ANY = 16_384
 _FORBIDDEN = {"pretrained", "checkpoint_path", "pretrained_cfg", "num_classes", "features_only"}
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Networks that are built in this block have shapes, and take no memory for their values."""
+    importlib.import_module("torch._dynamo")  # some versions of torch cannot load it in the block
+    with torch.device("meta"):
+        yield
 
 
 def parse_architecture_options(assignments: Iterable[str]) -> dict[str, Any]:

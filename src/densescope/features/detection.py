@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from densescope.errors import CheckpointError
 from densescope.features.advice import GivenOptions, describe_facts, shape_hint
-from densescope.features.architectures import build_architecture
+from densescope.features.architectures import build_architecture, without_values
 from densescope.features.checkpoints import Container, read_checkpoint
 from densescope.features.fitting import Fit, fits_by_name, fits_of, for_network
 from densescope.features.formats import FORMATS
@@ -313,7 +311,7 @@ def _completed(container: Container, fit: Fit, spec: BackboneSpec) -> str:
         if filled is not None:
             return f": give {fit.arguments} {filled.arguments}"
         options = {**row.of(name).options, **spec.architecture_options}
-        with torch.device("meta"):
+        with without_values():
             wanted = build_architecture(name, options)[0].state_dict()
         given = GivenOptions(
             spec.architecture_options, f"{fit.arguments} ", f"--architecture {name} "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import CheckpointError
+from densescope.features.architectures import without_values
 from densescope.features.checkpoints import read_checkpoint, size_of
 from densescope.features.layouts import Coverage, StepError, listing
 from densescope.features.loaded import LoadedBackbone
@@ -74,7 +75,7 @@ def load_huggingface(folder: Path, spec: BackboneSpec) -> LoadedBackbone:
             settings = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-            with torch.device("meta"):
+            with without_values():
                 wanted = AutoModel.from_config(settings, trust_remote_code=False).num_parameters()
             if wanted > _SPARE + 8 * size_of(folder):  # a weight has a bit at least
                 raise ValueError(f"its config.json describes {wanted:,} weights")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from densescope.errors import CheckpointError
-from densescope.features.architectures import build_architecture
+from densescope.features.architectures import build_architecture, without_values
 from densescope.features.formats.row import Format
 from densescope.features.layouts import StepError
 from densescope.features.loaded import model_fingerprint, network_facts
@@ -152,7 +152,7 @@ def try_architecture(
 
 @lru_cache(maxsize=64)
 def _built(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[nn.Module, Any, str]:
-    with torch.device("meta"):
+    with without_values():
         model, size = build_architecture(name, dict(options))
     backbone: Any = model
     if hasattr(model, "feature_info"):

@@ -131,10 +131,11 @@ class TransformersBackbone(nn.Module):
 
 
 def vision_tower(model: Any) -> Any:
-    """The part that sees images in a model of images and text, else the model itself."""
-    if hasattr(getattr(model, "config", None), "vision_config"):
-        return getattr(model, "vision_model", model)
-    return model
+    """The part that sees images in a model of images and text, else the model itself.
+
+    Transformers 4 holds the network of a ``CLIPVisionModel`` in such a part, too.
+    """
+    return getattr(model, "vision_model", model)
 
 
 def _prefix_tokens(model: Any) -> int:

@@ -30,6 +30,7 @@ SMALL = {
         },
     ),
 }
+_ANY_SIZE = {"vit": {"dynamic_img_size": True}, "swin": {"strict_img_size": False}}  # of images
 _LEAST_GRID = 7  # patches along a side at 224 pixels, of every published backbone
 
 
@@ -109,8 +110,8 @@ def build_encoder(method: str, backbone: BackboneSettings, *, fixed_positions: b
     name, family = backbone.architecture, family_of(backbone.architecture)
     options = {**row.of(name).options, **backbone.loader_options}
     _check_options(backbone, family, options)
-    dynamic = {} if family == "resnet" else {"dynamic_img_size": True}
-    model, _ = build_architecture(name, {**options, **dynamic}, initialized=True)
+    options |= _ANY_SIZE.get(family, {})
+    model, _ = build_architecture(name, options, initialized=True)
     encoder = Encoder(model, family, backbone.image_size)
     if fixed_positions and family == "vit":
         _fix_positions(encoder)
