@@ -1,8 +1,8 @@
 """The two ranks of the regularizer over seeds: ``python -m benchmarks.rank_study [STUDY]``.
 
-With the folder of a finished ``studies/rank`` its numbers go to ``studies/rank/results.json`` first.
-Prints the mean of each arm, and the mean difference of each pair of arms, which share a start per
-seed, with Student's 95 % interval over the seeds.
+With the folder of a finished ``studies/rank`` its numbers go to its ``results.json`` first.
+Prints the mean of each arm, and the mean difference of each pair of arms with Student's 95 %
+interval over the seeds. The runs of a seed share their start.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def rows(found: dict[str, list[Numbers]]) -> list[dict[str, object]]:
         pairs = list(zip(found[second], found[first], strict=True))
         made.append(
             {"": f"{second} - {first}"}
-            | {title: interval([a[name] - b[name] for a, b in pairs]) for name, title in titles.items()}
+            | {
+                title: interval([a[name] - b[name] for a, b in pairs])
+                for name, title in titles.items()
+            }
         )
     return made
 
