@@ -25,6 +25,7 @@ METRICS = {
     "released.separability": "separability",
     "released.dse_lambda_1": "DSE (lambda = 1)",
 }
+HELD_SETS = {"scenes": "scenes", "folders": "clothing"}  # part 6
 ENOUGH = 0.5  # points: a smaller fall is none
 
 
@@ -141,3 +142,40 @@ def _taus(runs: Sequence[RulerRun]) -> str:
 def _shown(values: Sequence[float], *, sign: bool) -> str:
     spread = Spread.of(values)
     return "" if spread is None else spread.text(1, 2, sign=sign)
+
+
+def hold_text(spec: StudySpec, folder: Path) -> str:
+    """The table of part 6: the last checkpoint with and without the regularizer."""
+    plain = next(arm for arm in spec.arms if arm.start_run is not None)
+    lines = ["| method | seed | arm | scenes: first, last | clothing: first, last | DSE: last |"]
+    lines.append("|" + " --- |" * 6)
+    more: dict[str, list[float]] = {}
+    ends: dict[tuple[str, str, int], list[float]] = {}
+    for cell in spec.cells():
+        at = folder / cell.name / "scores"
+        if cell.start_run is None or not at.is_dir():
+            continue
+        sets = RunStore(at).probes()
+        values = [
+            [100 * _mean(probe.values) for probe in probes]
+            for dataset in HELD_SETS
+            for name, probes in sets.items()
+            if name.startswith(dataset)
+        ]
+        dse = read_run(at).column("released.dse_lambda_1").series
+        ends[cell.method, cell.arm.name, cell.settings.seed] = [one[-1] for one in values]
+        cells = [f"{one[0]:.1f}, {one[-1]:.1f}" for one in values]
+        head = (cell.method, str(cell.settings.seed), cell.arm.name)
+        lines.append(f"| {' | '.join([*head, *cells, f'{list(dse.values())[-1].value:.3f}'])} |")
+    for (method, arm, seed), last in ends.items():
+        without = ends.get((method, plain.name, seed))
+        if arm != plain.name and without is not None:
+            for name, a, b in zip(HELD_SETS.values(), last, without, strict=True):
+                more.setdefault(f"{arm} on {name}", []).append(a - b)
+    text = [
+        f"- {name}: {_shown(values, sign=True)} ({len(values)} runs)"
+        for name, values in more.items()
+    ]
+    head = "## The regularizer from a good checkpoint (part 6 of the plan)"
+    lead = f"Last checkpoint with the regularizer minus `{plain.name}`, in points:"
+    return "\n\n".join([head, "\n".join(lines), lead, "\n".join(text)])

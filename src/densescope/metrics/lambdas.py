@@ -84,7 +84,7 @@ def fixed_lambda(
         InputError: the two parts of the definition have different units.
     """
     lambda_rule(definition, "1")
-    return 1.0, "DSE is separability + 1 x effective rank, whatever the other checkpoints are."
+    return 1.0, "DSE is separability + effective rank (lambda = 1)."
 
 
 def shrunk_lambda(
