@@ -1,9 +1,9 @@
-"""Tables and figure of the study of degradation, from its records: ``make study``.
+"""Tables and figures of the study of degradation, from its records: ``make study``.
 
     python -m benchmarks.degradation
 
-Writes first-look.md, results.md and scenes-results.md in studies/degradation, and
-docs/images/degradation.svg.
+Writes first-look.md, results.md and scenes-results.md in studies/degradation, and the figures
+of docs/images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_rulers import rulers_text
+from benchmarks.degradation_rulers import hold_text, rulers_text
 from densescope.correlation import kendall_tau
 from densescope.records import write_json
 from densescope.study.answers import RunAnswer
@@ -36,6 +36,7 @@ PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
 SCENES = "scenes"  # whose arms are tabled one by one
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 RULERS = "scenes-rulers"  # the same runs under other probes
+HOLD = "scenes-hold"  # runs that go on from good checkpoints
 LAMBDAS = {"released.pick_lambda_run": "of the run", "released.pick": "1"}
 
 
@@ -159,7 +160,8 @@ def main() -> None:
             found[name] = summarize(spec, folder)
             if name == SCENES:
                 rulers = rulers_text(*unpacked(RULERS, Path(temporary)), folder)
-                texts = (by_arm(spec, folder), photos_text(found[name]), rulers)
+                hold = hold_text(*unpacked(HOLD, Path(temporary)))
+                texts = (by_arm(spec, folder), photos_text(found[name]), rulers, hold)
                 tables = "\n\n".join(texts)
             else:
                 tables = markdown(found[name])

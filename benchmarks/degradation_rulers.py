@@ -1,4 +1,4 @@
-"""Part 5 of the study of degradation: the same checkpoints under four probes, and by layer."""
+"""Parts 5 and 6 of the study of degradation: other rulers, and runs from good checkpoints."""
 
 from __future__ import annotations
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.degradation import PARTS, RULERS, SCENES, guarded_text, lambda_text, unpacked
+from benchmarks.degradation import (
+    HOLD,
+    PARTS,
+    RULERS,
+    SCENES,
+    guarded_text,
+    lambda_text,
+    unpacked,
+)
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_rulers import rulers_text
+from benchmarks.degradation_rulers import hold_text, rulers_text
 
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
@@ -101,6 +109,13 @@ def test_the_other_rulers_say_what_the_page_says(tmp_path: Path) -> None:
     assert "reads 0.61 ± 0.48 points more than the last block" in broken
     assert "| +1.58 ± 0.89 | +3.84 ± 1.58 | 9 of 16 | 2 of 16 |" in healthy
     assert "| effective rank | -0.75 ± 0.11 | -0.75 ± 0.10 | +0.06 ± 0.33 |" in healthy
+
+
+def test_the_regularizer_from_a_good_checkpoint_does_what_the_page_says(tmp_path: Path) -> None:
+    text = hold_text(*unpacked(HOLD, tmp_path))
+    assert text.count("\n| mae |") == text.count("\n| vicreg |") == 6
+    assert "- on-dse-0.01 on scenes: +1.14 ± 3.10 (6 runs)" in text
+    assert "- on-dse-0.1 on clothing: +1.53 ± 4.71 (6 runs)" in text
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
