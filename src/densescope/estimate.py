@@ -141,7 +141,7 @@ class Estimate:
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:
     """Many of them; records of a long run hold millions."""
-    if values and {float}.issuperset(map(type, values)):
+    if set(map(type, values)) == {float}:
         found = cast("Sequence[float]", values)
         if min(found) >= -LARGEST and max(found) <= LARGEST:
             return tuple(found)

@@ -16,6 +16,7 @@ from densescope.cli.options import LayerOption
 from densescope.cli.parsing import ConfigOption, Only, Place, file, option, place
 from densescope.cli.screen import console as make_console
 from densescope.cli.screen import name_cells, table
+from densescope.records import collector_paused
 
 if TYPE_CHECKING:
     from densescope.correlation import Correlation, MeanCorrelation, RegretRow, RegretTable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SHARED_BY = 3  # ways: a note that so many have is printed once, below the table
 
 
+@collector_paused()
 def correlate(
     scores: Annotated[
         list[Place],

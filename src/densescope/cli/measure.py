@@ -26,7 +26,7 @@ from densescope.errors import RecordError
 from densescope.features.names import PLAIN
 from densescope.files import location
 from densescope.metrics.lambdas import LambdaName
-from densescope.records import ScoreRecord, read_record, write_record
+from densescope.records import ScoreRecord, collector_paused, read_record, write_record
 from densescope.selection.rounds import images_of, rank_limit, saving
 
 if TYPE_CHECKING:
@@ -188,6 +188,7 @@ def score(
         console.print(f"wrote {write}")
 
 
+@collector_paused()
 def select(
     scores: o.ScoresArgument,
     /,
@@ -242,7 +243,7 @@ def select(
     for path in write or []:
         from_options(check_suffix)(path)
     from_options(lambda_rule)(definition, lambda_choice)
-    table = read_run(scores)
+    table = read_run(scores, probes=bool(write))
     if purpose == "gram-teacher":
         _select_teacher(table, definition, layer, first_part, write or [])
         return
@@ -292,6 +293,7 @@ def _select_teacher(
         console.print(f"wrote {path}")
 
 
+@collector_paused()
 def report(
     scores: o.ScoresArgument,
     /,

@@ -40,6 +40,7 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters["cell"] = _cell
     environment.filters["first_upper"] = lambda text: text[:1].upper() + text[1:]
     script = _asset("page.js")

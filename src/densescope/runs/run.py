@@ -8,11 +8,12 @@ from densescope.runs.store import RunStore
 from densescope.selection import RunTable
 
 
-def read_run(folder: Path | str) -> RunTable:
+def read_run(folder: Path | str, *, probes: bool = True) -> RunTable:
     """Read the folder that ``sweep``, ``watch`` or a monitor wrote.
 
     Args:
         folder: the run folder (the ``--output`` of the sweep).
+        probes: whether the labelled probes are read; a choice needs none of them.
 
     Returns:
         Its records and probes in order of step.
@@ -25,5 +26,8 @@ def read_run(folder: Path | str) -> RunTable:
     """
     store = RunStore(folder)
     return RunTable.of(
-        store.records(), store.probes(), settings=store.manifest(), folder=store.folder
+        store.records(),
+        store.probes() if probes else None,
+        settings=store.manifest(),
+        folder=store.folder,
     )

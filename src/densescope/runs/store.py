@@ -14,6 +14,7 @@ from densescope.files import fresh, is_local, location, remove_folder
 from densescope.records import (
     ProbeRecord,
     ScoreRecord,
+    collector_paused,
     kinds,
     read_json,
     read_record,
@@ -175,7 +176,8 @@ class RunStore:
         """
         self.manifest()
         paths = sorted((self.folder / "records").glob("*.json"))
-        records = [read_record(path) for path in paths if not path.name.startswith(".")]
+        with collector_paused():
+            records = [read_record(path) for path in paths if not path.name.startswith(".")]
         if not records:
             raise RecordError(f"{self.folder} holds no records yet; let the sweep score something")
         return sorted(records, key=lambda record: (record.step, record.name))
@@ -267,7 +269,8 @@ class RunStore:
         found: dict[str, list[ProbeRecord]] = {}
         for folder in folders:
             paths = [path for path in folder.glob("*.json") if not path.name.startswith(".")]
-            read = (_probe_or_none(path) for path in paths)
+            with collector_paused():
+                read = [_probe_or_none(path) for path in paths]
             records = [record for record in read if record is not None]
             found[folder.name] = sorted(records, key=lambda record: (record.step, record.name))
         counts = {name: sum(r.status == "probed" for r in found[name]) for name in found}
