@@ -23,6 +23,7 @@ from tests.cli.running import Said
 from tests.hostile.row import Lost, Row, sentinel
 
 SECONDS = 10  # of the processor
+MAKING_SECONDS = 300  # to write an input, which may have gigabytes
 WALL_SECONDS = 30  # the same on a busy machine; one that waits for ever needs no processor
 MEGABYTES = 1024  # above the start
 GUARD_MEGABYTES = 4096  # of addresses; the machine must survive
@@ -159,22 +160,25 @@ def _forked(row: Row, scratch: Path) -> _Ended:
     """What became of a row in a forked process."""
     answer = scratch / "answer.json"
     sys.stdout.flush()
+    made, tell = os.pipe()
     began, child = time.monotonic(), os.fork()
     if child == 0:
         try:
             os.setsid()
-            result = _in_child(row, scratch)
+            result = _in_child(row, scratch, tell)
             answer.write_text(json.dumps(result, ensure_ascii=True), encoding="ascii")
         finally:
             os._exit(0)
     watch = os.pidfd_open(child)
     try:
+        select.select([watch, made], [], [], MAKING_SECONDS)
         late = not select.select([watch], [], [], WALL_SECONDS)[0]
         if late:
             os.kill(child, signal.SIGKILL)
         _, status, used = os.wait4(child, 0)
     finally:
-        os.close(watch)
+        for descriptor in (watch, made, tell):
+            os.close(descriptor)
         with contextlib.suppress(ProcessLookupError):  # what it started and left behind
             os.killpg(child, signal.SIGKILL)
     result = json.loads(answer.read_text("ascii")) if answer.is_file() else {}
@@ -188,12 +192,13 @@ def _forked(row: Row, scratch: Path) -> _Ended:
     )
 
 
-def _in_child(row: Row, scratch: Path) -> dict[str, Any]:
-    """Make an input, then see what happens to it."""
+def _in_child(row: Row, scratch: Path, tell: int) -> dict[str, Any]:
+    """Make an input, tell that it is made, then see what happens to it."""
     try:
         given = row.make(scratch / "input")
     except BaseException:
         return {"unmade": traceback.format_exc()}
+    os.write(tell, b".")
     made = time.process_time()
     _limit(made)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the most memory that was ever used
