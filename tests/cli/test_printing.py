@@ -173,3 +173,13 @@ def test_a_long_name_gives_up_what_it_shares(names: list[str], shown: str) -> No
     assert all(len(text) <= 12 for text in held.values())
     assert shown in held.values()
     assert {name: cell.within(40) for name, cell in cells.items()} == {n: n for n in names}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_table_ends_its_last_line_in_any_encoding(encoding: str) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
+    screen = Screen(file=out, width=160)
+    screen.print(selection_table(choose(records(5))))
+    screen.print("a sentence")
+    out.seek(0)
+    assert out.read().endswith("\na sentence\n")

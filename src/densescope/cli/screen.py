@@ -39,8 +39,9 @@ class Screen(Console):
         with self.capture() as written:
             super().print(*objects, **how)
         lines = [line.rstrip() for line in written.get().split("\n")]
-        if any(isinstance(one, Table) and one.title for one in objects[:1]):
-            lines.remove("")  # the upper edge
+        has_title = any(isinstance(one, Table) and one.title for one in objects[:1])
+        if has_title and "" in lines[:-1]:
+            lines.remove("")  # the upper edge, which is drawn where there are only ASCII letters
         self.file.write("\n".join(lines))
         self.file.flush()
 
