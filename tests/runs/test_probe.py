@@ -85,7 +85,7 @@ def test_some_checkpoints_can_be_probed(
     scored: Path, labelled: LabelledData, only: str, steps: list[int]
 ) -> None:
     assert [record.step for record in probed(scored, labelled, only=only)] == steps
-    with pytest.raises(RecordError, match="no scored checkpoint has the name or the epoch 'x'; th"):
+    with pytest.raises(RecordError, match="no scored checkpoint has the name or the epoch 'x': --"):
         probed(scored, labelled, only="0,x")
 
 

@@ -46,7 +46,7 @@ from densescope.runs.scorer import Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
 from densescope.selection import RunTable
-from densescope.selection.words import is_called, listed, phrase
+from densescope.selection.words import is_called, no_such
 
 ALL, SHORTLIST = "all", "shortlist"  # of what is probed; or every-N; or names and steps
 
@@ -258,10 +258,8 @@ def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
     asked = [text.strip() for text in only.split(",")]
     for text in asked:
         if not any(is_called(record, text) for record in scored):
-            known = listed([phrase(record) for record in scored], most=20)
             raise RecordError(
-                f"no scored checkpoint has the name or the {scored[0].unit} {text!r}; there are "
-                f"{known}"
+                no_such(scored, text, "--only takes all, shortlist, every-4, or some checkpoints")
             )
     return [record for record in scored if any(is_called(record, text) for text in asked)]
 

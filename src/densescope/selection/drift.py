@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from densescope.errors import InputError, RecordError
@@ -12,7 +11,7 @@ from densescope.metrics.drift import gram_drift
 from densescope.records import ScoreRecord
 from densescope.selection.columns import Column
 from densescope.selection.run_table import RunTable
-from densescope.selection.words import is_called, listed, phrase
+from densescope.selection.words import is_called, no_such
 
 COSINE = "token_cosine"
 FIRST, PICK = "first", "pick"
@@ -56,13 +55,13 @@ def check_reference(table: RunTable, reference: str | ScoreRecord) -> None:
     is_known = isinstance(reference, ScoreRecord) or reference in (FIRST, PICK)
     if is_known or any(is_called(record, str(reference)) for record in table.scored):
         return
-    names = [record.name for record in table.scored]
-    close = difflib.get_close_matches(str(reference), names, n=1, cutoff=0.4)
-    meant = f"did you mean {close[0]}? " if close else ""
     raise RecordError(
-        f"no scored checkpoint has the name or the {table.unit} {reference!r}: {meant}"
-        f"the reference of the Gram drift is {FIRST}, {PICK}, a record (FILE.json), or one of the "
-        f"scored checkpoints: {listed([phrase(record) for record in table.scored], most=20)}"
+        no_such(
+            table.scored,
+            str(reference),
+            f"the reference of the Gram drift is {FIRST}, {PICK}, a record (FILE.json), or one of "
+            "the scored checkpoints",
+        )
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -34,6 +35,22 @@ def phrase(row: Placed, name: str = "") -> str:
 def is_called(row: Placed, text: str) -> bool:
     """Whether a reader may mean this checkpoint: its name, its step, or both as in a sentence."""
     return text in (row.name, str(row.step), phrase(row))
+
+
+def no_such(rows: Sequence[Placed], text: str, allowed: str) -> str:
+    """The refusal of a text that no checkpoint is called by.
+
+    Args:
+        rows: the checkpoints, at least one.
+        text: what was given.
+        allowed: what else could have been, before the list of the checkpoints.
+    """
+    close = difflib.get_close_matches(text, [row.name for row in rows], n=1, cutoff=0.4)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return (
+        f"no scored checkpoint has the name or the {rows[0].unit} {text!r}: {meant}{allowed}: "
+        f"{listed([phrase(row) for row in rows], most=20)}"
+    )
 
 
 SINGLE_LAMBDA = 1.0  # of a checkpoint by itself; a run has its own
