@@ -71,11 +71,15 @@ def ruler_run(probes: Path, scores: Path) -> RulerRun:
     }
     names = [probe.name for probe in sets[LINEAR]]
     table = read_run(scores)
+    clothing = {"folders-linear": table.probes["folders-linear-image-size64"]}
     columns = {name: table.column(name).series for name in METRICS if name}
     metrics = {name: [series[one].value for one in names] for name, series in columns.items()}
     layers = sets[LINEAR][-1].layers
     return RulerRun(
-        {name: [100 * probe.value for probe in found] for name, found in sets.items()},
+        {
+            name: [100 * probe.value for probe in found]
+            for name, found in {**sets, **clothing}.items()
+        },
         {"": list(range(len(names))), **metrics},
         {layer: 100 * _mean(found["values"]) for layer, found in layers.items()},
     )
@@ -92,6 +96,7 @@ def rulers_text(spec: StudySpec, folder: Path, scores: Path) -> str:
         names = [cell.name for cell in spec.cells() if cell.arm is arm]
         runs = [ruler_run(folder / name / "scores", scores / name / "scores") for name in names]
         parts += [f"### The arm {arm.name} ({len(runs)} runs)", _falls(runs), _taus(runs)]
+        parts.append(_on_clothing(runs))
         in_a_layer, fall = (
             Spread.of([of(run) for run in runs])
             for of in (lambda run: run.in_a_layer, lambda run: run.fall(LINEAR))
@@ -104,6 +109,18 @@ def rulers_text(spec: StudySpec, folder: Path, scores: Path) -> str:
             f"{fall.text(sign=True)}."
         )
     return "\n\n".join(parts)
+
+
+def _on_clothing(runs: Sequence[RulerRun]) -> str:
+    """Added after the tables above were read: the first and the last checkpoint on another set."""
+    said = []
+    for probe in ("folders-capi-knn", "folders-linear"):
+        moved = [run.points[probe][-1] - run.points[probe][0] for run in runs]
+        fell = sum(change < -ENOUGH for change in moved)
+        said.append(
+            f"`{probe.partition('-')[2]}` {_shown(moved, sign=True)} ({fell} of {len(runs)} fell)"
+        )
+    return f"On clothing, last minus first checkpoint (added later): {', '.join(said)}."
 
 
 def _falls(runs: Sequence[RulerRun]) -> str:

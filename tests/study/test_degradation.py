@@ -107,6 +107,7 @@ def test_the_other_rulers_say_what_the_page_says(tmp_path: Path) -> None:
     healthy, broken = rulers_text(*unpacked(RULERS, tmp_path), scores).split("### The arm ")[1:]
     assert "| +16.37 ± 3.79 | -0.02 ± 1.00 | 12 of 12 | 12 of 12 |" in broken
     assert "reads 0.61 ± 0.48 points more than the last block" in broken
+    assert "`capi-knn` -2.28 ± 1.81 (10 of 16 fell), `linear` +0.27 ± 0.34 (2 of 16" in healthy
     assert "| +1.58 ± 0.89 | +3.84 ± 1.58 | 9 of 16 | 2 of 16 |" in healthy
     assert "| effective rank | -0.75 ± 0.11 | -0.75 ± 0.10 | +0.06 ± 0.33 |" in healthy
 
