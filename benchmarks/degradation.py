@@ -36,7 +36,7 @@ PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
 SCENES = "scenes"  # whose arms are tabled one by one
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 RULERS = "scenes-rulers"  # the same runs under other probes
-HOLD = "scenes-hold"  # runs that go on from good checkpoints
+HOLD = "scenes-hold"  # runs that go on from others
 LAMBDAS = {"released.pick_lambda_run": "of the run", "released.pick": "1"}
 
 

@@ -1,4 +1,4 @@
-"""Parts 5 and 6 of the study of degradation: other rulers, and runs from good checkpoints."""
+"""Parts 5 and 6 of the study of degradation: other rulers, and the regularizer later on."""
 
 from __future__ import annotations
 
@@ -193,6 +193,6 @@ def hold_text(spec: StudySpec, folder: Path) -> str:
         f"- {name}: {_shown(values, sign=True)} ({len(values)} runs)"
         for name, values in more.items()
     ]
-    head = "## The regularizer from a good checkpoint (part 6 of the plan)"
+    head = "## The regularizer from step 112 of runs that break (part 6 of the plan)"
     lead = f"Last checkpoint with the regularizer minus `{plain.name}`, in points:"
     return "\n\n".join([head, "\n".join(lines), lead, "\n".join(text)])

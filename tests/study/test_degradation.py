@@ -112,7 +112,7 @@ def test_the_other_rulers_say_what_the_page_says(tmp_path: Path) -> None:
     assert "| effective rank | -0.75 ± 0.11 | -0.75 ± 0.10 | +0.06 ± 0.33 |" in healthy
 
 
-def test_the_regularizer_from_a_good_checkpoint_does_what_the_page_says(tmp_path: Path) -> None:
+def test_the_regularizer_from_a_breaking_run_does_what_the_page_says(tmp_path: Path) -> None:
     text = hold_text(*unpacked(HOLD, tmp_path))
     assert text.count("\n| mae |") == text.count("\n| vicreg |") == 6
     assert "- on-dse-0.01 on scenes: +1.14 ± 3.10 (6 runs)" in text
