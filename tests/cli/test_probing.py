@@ -114,7 +114,7 @@ def test_correlate_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> 
     assert correlated.stdout.count("the last checkpoint, checkpoint0002.pth, was not probed") == 1
     assert "of several ways: " in correlated.stdout
     unread = refused(densescope("correlate", store.folder, "--losses", tmp_path / "nope.txt"))
-    assert unread.endswith("nope.txt: No such file or directory")
+    assert unread.endswith("nope.txt (No such file or directory): check the path")
 
 
 def test_losses_are_kept_for_the_report(swept: Path, tmp_path: Path) -> None:
