@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from densescope import writing
 from densescope.pretraining.methods import METHODS
 from densescope.runs.store import RunStore
 from tests.cli.running import COMMAND, ENVIRONMENT, SCORING, densescope, refused
@@ -68,8 +70,13 @@ def test_a_run_its_next_command_and_going_on(tiny_images: Path, tmp_path: Path) 
     ]
 
     assert "already holds checkpoints" in refused(densescope(*words))
+    left = output / ".checkpoint_0001.pth.tar.0123456789abcdef.part"  # of a write that was killed
+    left.touch()
+    os.utime(left, (0, 0))
+    writing._tidied.clear()
     again = densescope(*words, "--resume")
     assert again.returncode == 0, again.stderr
+    assert not left.exists()
     assert again.stdout.startswith(
         f"already finished: {output} has done its 4 steps\n2 checkpoints in"
     )

@@ -283,6 +283,7 @@ def pretrain(
     from densescope.pretraining.trainer import Start, check_folder, is_first_process
     from densescope.pretraining.trainer import pretrain as run_pretraining
     from densescope.runs.environment import choose_thread_count
+    from densescope.writing import remove_abandoned
 
     console = make_console()
     console.quiet = not is_first_process()
@@ -293,6 +294,7 @@ def pretrain(
     if resumed is not None:
         state = newest_state(output, row, settings.to_json())  # refuses other settings
         if state.step >= settings.steps:
+            remove_abandoned(output)
             console.print(f"already finished: {output} has done its {settings.steps:,} steps")
             _finish(console, settings.method, output, monitoring)
             return 0
