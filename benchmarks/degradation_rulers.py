@@ -1,4 +1,4 @@
-"""Parts 5 and 6 of the study of degradation: other rulers, and the regularizer later on."""
+"""Parts 5 to 7 of the study of degradation: other rulers, and the regularizer later on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from densescope.correlation import kendall_tau
 from densescope.runs.run import read_run
 from densescope.runs.store import RunStore
-from densescope.study.spec import StudySpec
+from densescope.study.spec import Cell, StudySpec
 from densescope.study.spread import Spread
 
 LINEAR = "scenes-linear"
@@ -25,7 +25,7 @@ METRICS = {
     "released.separability": "separability",
     "released.dse_lambda_1": "DSE (lambda = 1)",
 }
-HELD_SETS = {"scenes": "scenes", "folders": "clothing"}  # part 6
+HELD_SETS = {"scenes": "scenes", "folders": "clothing"}  # parts 6 and 7
 ENOUGH = 0.5  # points: a smaller fall is none
 
 
@@ -162,37 +162,57 @@ def _shown(values: Sequence[float], *, sign: bool) -> str:
 
 
 def hold_text(spec: StudySpec, folder: Path) -> str:
-    """The table of part 6: the last checkpoint with and without the regularizer."""
-    plain = next(arm for arm in spec.arms if arm.start_run is not None)
-    lines = ["| method | seed | arm | scenes: first, last | clothing: first, last | DSE: last |"]
-    lines.append("|" + " --- |" * 6)
-    more: dict[str, list[float]] = {}
-    ends: dict[tuple[str, str, int], list[float]] = {}
-    for cell in spec.cells():
-        at = folder / cell.name / "scores"
-        if cell.start_run is None or not at.is_dir():
-            continue
-        sets = RunStore(at).probes()
-        values = [
-            [100 * _mean(probe.values) for probe in probes]
-            for dataset in HELD_SETS
-            for name, probes in sets.items()
-            if name.startswith(dataset)
-        ]
-        dse = read_run(at).column("released.dse_lambda_1").series
-        ends[cell.method, cell.arm.name, cell.settings.seed] = [one[-1] for one in values]
-        cells = [f"{one[0]:.1f}, {one[-1]:.1f}" for one in values]
-        head = (cell.method, str(cell.settings.seed), cell.arm.name)
-        lines.append(f"| {' | '.join([*head, *cells, f'{list(dse.values())[-1].value:.3f}'])} |")
-    for (method, arm, seed), last in ends.items():
-        without = ends.get((method, plain.name, seed))
-        if arm != plain.name and without is not None:
-            for name, a, b in zip(HELD_SETS.values(), last, without, strict=True):
-                more.setdefault(f"{arm} on {name}", []).append(a - b)
-    text = [
-        f"- {name}: {_shown(values, sign=True)} ({len(values)} runs)"
-        for name, values in more.items()
+    """The tables of parts 6 and 7: with and without the regularizer, from two steps."""
+    parts = [
+        "## The regularizer from steps 112 and 64 of runs that break (parts 6 and 7 of the plan)"
     ]
-    head = "## The regularizer from step 112 of runs that break (part 6 of the plan)"
-    lead = f"Last checkpoint with the regularizer minus `{plain.name}`, in points:"
-    return "\n\n".join([head, "\n".join(lines), lead, "\n".join(text)])
+    for step in dict.fromkeys(arm.start_step for arm in spec.arms if arm.start_run is not None):
+        cells = [cell for cell in spec.cells() if cell.arm.start_step == step and cell.start_run]
+        runs = {
+            cell.name: [HeldRun(cell, folder, dataset) for dataset in HELD_SETS] for cell in cells
+        }
+        parts += [f"### From step {step}", _ends(runs), _against_plain(cells, runs)]
+    return "\n\n".join(parts)
+
+
+class HeldRun:
+    """One run on one labelled set.
+
+    Attributes:
+        points: accuracy at each probed checkpoint, in percent.
+        dse: DSE (lambda = 1) of the last one.
+    """
+
+    def __init__(self, cell: Cell, folder: Path, dataset: str) -> None:
+        at = folder / cell.name / "scores"
+        (probes,) = [p for name, p in RunStore(at).probes().items() if name.startswith(dataset)]
+        self.points = [100 * _mean(probe.values) for probe in probes]
+        self.dse = list(read_run(at).column("released.dse_lambda_1").series.values())[-1].value
+
+
+def _ends(runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    sets = " | ".join(f"{name}: first, highest, last" for name in HELD_SETS.values())
+    lines = [f"| run | {sets} | DSE: last |", "|" + " --- |" * (2 + len(HELD_SETS))]
+    for name, found in runs.items():
+        texts = [f"{r.points[0]:.1f}, {max(r.points):.1f}, {r.points[-1]:.1f}" for r in found]
+        lines.append(f"| {name} | {' | '.join(texts)} | {found[0].dse:.3f} |")
+    return "\n".join(lines)
+
+
+def _against_plain(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    plain = next(cell.arm.name for cell in cells if cell.arm.regularizer is None)
+    lines = []
+    for arm in dict.fromkeys(cell.arm.name for cell in cells if cell.arm.regularizer is not None):
+        pairs = [
+            (runs[cell.name], runs[cell.name.replace(f"-{arm}-", f"-{plain}-")])
+            for cell in cells
+            if cell.arm.name == arm
+        ]
+        for place, title in enumerate(HELD_SETS.values()):
+            last = [a[place].points[-1] - b[place].points[-1] for a, b in pairs]
+            top = [max(a[place].points) - max(b[place].points) for a, b in pairs]
+            lines.append(
+                f"- {arm} minus {plain} on {title}: last {_shown(last, sign=True)}, highest "
+                f"{_shown(top, sign=True)} ({len(pairs)} runs, points)"
+            )
+    return "\n".join(lines)
