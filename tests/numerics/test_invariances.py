@@ -117,6 +117,22 @@ def test_a_metric_behaves_as_declared(metric: str, change: str) -> None:
     assert bool(same) is (change not in METRICS[metric].changes_with), (before, after)
 
 
+MEANS = [f"{d}.{part}" for d in ("paper", "pooled") for part in COMPONENTS[:4]]
+MEANS += ["token_cosine", "patch_norm", "spatial_contrast_code"]
+
+
+@pytest.mark.parametrize("metric", [name for name in PUBLIC if name in MEANS])
+def test_two_sets_one_after_the_other_have_the_mean_of_both(metric: str) -> None:
+    """Concatenation: what is a mean over images or groups is that of the two halves."""
+    whole = value(metric, FEATURES, torch.arange(16), GIVEN)
+    halves = []
+    for start in (0, 1):
+        images, groups = torch.arange(8) + 8 * start, torch.arange(2) + 2 * start
+        halves.append(value(metric, FEATURES[images], images, picked(GIVEN, images, groups)))
+    assert torch.isclose(whole, torch.stack(halves).mean(), rtol=1e-6)
+    assert not torch.isclose(halves[0], halves[1], rtol=1e-3)
+
+
 def test_every_stored_metric_is_tried() -> None:
     stored = [m.name for m in METRICS.values() if m.is_stored]
     assert sorted(PUBLIC) == sorted(stored)
