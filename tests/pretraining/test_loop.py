@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,6 +79,25 @@ def test_a_run_of_parts_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         pretrain(settings, images(), tmp_path / "killed", kill)
     files = pretrain(settings, images(), tmp_path / "killed", start=Start(resume=True))
     assert same(content(files[-1])[KEY]["learner"], content(whole[-1])[KEY]["learner"])
+
+
+@pytest.mark.parametrize("half", ['{"step": 3, "los', '{"step": 3, "loss": 1.0}', "\ufffd"])
+def test_a_resumed_run_forgets_what_a_killed_one_half_wrote(half: str, tmp_path: Path) -> None:
+    settings = still_mae()
+    pretrain(settings, images(), tmp_path / "whole")
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 3:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        pretrain(settings, images(), tmp_path / "killed", kill)
+    with (tmp_path / "killed" / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(half)  # without the end of the line
+    pretrain(settings, images(), tmp_path / "killed", start=Start(resume=True))
+    logs = [(tmp_path / run / "log.txt").read_text().splitlines() for run in ("whole", "killed")]
+    steps = [[json.loads(line)["step"] for line in lines] for lines in logs]
+    assert steps[0] == steps[1]
 
 
 def test_bfloat16_trains_and_stores_float32(tmp_path: Path) -> None:
