@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,10 +44,7 @@ from densescope.runs.labels import FOLDERS, LabelledData
 from densescope.runs.scorer import Compute
 from densescope.runs.store import LIVE, RunStore
 from densescope.runs.sweep import SweepEvent
-from densescope.selection import RunTable
-from densescope.selection.words import is_called, no_such
-
-ALL, SHORTLIST = "all", "shortlist"  # of what is probed; or every-N; or names and steps
+from densescope.selection.asked import ALL, SHORTLIST, asked_for
 
 CHANGED = (
     "{path} is another file than the one that was scored: sweep its folder again, with --rescore "
@@ -168,7 +164,10 @@ def probe_run(
     store.tidy()
     report = on_event or (lambda event: None)
     spec = spec_of(store)
-    scored = _asked_for(store, only)
+    found = [record for record in store.records() if record.status == "scored"]
+    if not found:
+        raise RecordError(f"no checkpoint in {store.folder} was scored; there is none to probe")
+    scored = asked_for(found, only)
     own = scored[0].provenance.get("image_size")
     request = request.at_size_of(own)
     opened = _open(data, request, say)
@@ -241,27 +240,6 @@ def _words(what: str, data: ProbeData, request: ProbeRequest, own: int | None) -
     if request.image_size is not None or own in (None, request.pixels):
         return said
     return f"{said}, as the protocol has it; the model's own size is --probe-size {own}"
-
-
-def _asked_for(store: RunStore, only: str) -> Sequence[ScoreRecord]:
-    scored = [record for record in store.records() if record.status == "scored"]
-    if not scored:
-        raise RecordError(f"no checkpoint in {store.folder} was scored; there is none to probe")
-    if only == ALL:
-        return scored
-    if only == SHORTLIST:
-        selection = RunTable.of(scored).selection()
-        names = {*selection.shortlist, selection.last}
-        return [record for record in scored if record.name in names]
-    if every := re.fullmatch(r"every-([1-9]\d{0,8})", only):
-        return scored[::-1][:: int(every[1])][::-1]
-    asked = [text.strip() for text in only.split(",")]
-    for text in asked:
-        if not any(is_called(record, text) for record in scored):
-            raise RecordError(
-                no_such(scored, text, "--only takes all, shortlist, every-4, or some checkpoints")
-            )
-    return [record for record in scored if any(is_called(record, text) for text in asked)]
 
 
 def _is_current(record: ProbeRecord, score: ScoreRecord, settings: dict[str, Any]) -> bool:
