@@ -168,6 +168,7 @@ def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> 
     calm = RunTable.of([at(i, s, 0.5, chance, 0.001) for i, s in enumerate(bent)])
     said = str(pick_or_last(calm, calm.selection()))
     assert said.startswith("The alarm came at no checkpoint.")
+    assert pick_or_last(calm, calm.selection(lambda_choice="run")) is None  # not what was studied
     assert said.endswith("with epoch7.pth (epoch 7), without labels take that one.")
     back = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1), (0.09, 0.5), (0.09, 0.5)))
     assert find_alarm(back) is None

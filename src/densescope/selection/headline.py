@@ -116,9 +116,12 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
     """What the alarm says for the pick or for the last checkpoint: one or two sentences.
 
     Returns:
-        ``None`` where they are one checkpoint, the run is too short for an alarm by noise, or the
-        alarm stands at the end of the run and says itself where to go back to.
+        ``None`` where they are one checkpoint, the choice is not the one that the study looked at
+        (released definition, lambda 1), the run is too short for an alarm by noise, or the alarm
+        stands at the end of the run and says itself where to go back to.
     """
+    if (selection.definition, selection.lambda_choice) != ("released", "1"):
+        return None
     settings = AlarmSettings(definition=selection.definition)
     too_short = len(selection.rows) < LEAST_POINTS + settings.patience
     if selection.pick in (None, selection.last) or too_short or selection.unscored_after:
