@@ -126,8 +126,6 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
     too_short = len(selection.rows) < LEAST_POINTS + settings.patience
     if selection.pick in (None, selection.last) or too_short or selection.unscored_after:
         return None
-    if find_alarm(table, settings, layer=selection.layer) is not None:
-        return None
     came = first_alarm(table, settings, layer=selection.layer)
     if came is None:
         return (
@@ -135,6 +133,8 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
             "better than the last checkpoint: with labels compare it with "
             f"{phrase(selection.row(selection.last))}, without labels take that one."
         )
+    if find_alarm(table, settings, layer=selection.layer) is not None:
+        return None
     return (
         f"An alarm came at {came.last} ({came.unit} {came.last_step}) and does not stand at the "
         "end of the run. In the study of this package the pick was better than the last "
