@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.estimator import RESULTS, environment, seeded, table, vit_like
 from densescope.features.live import tokens_of
+from densescope.numerics.assignment import assign
 from densescope.numerics.regularizer import DenseStructureLoss
 
 PARTS = ("inter", "intra", "effective_rank", "dse")
@@ -184,6 +185,45 @@ def measure_lightly(counts: Sequence[int], device: str, repeats: int) -> list[Ro
     return rows
 
 
+def measure_bound(counts: Sequence[int], repeats: int) -> list[Row]:
+    """What would remain if all but decompositions and k-means took no time, on one thread."""
+    from lightly.loss.regularizer import DSERegularizer
+    from torch.profiler import ProfilerActivity, profile
+
+    rows = []
+    for count in counts:
+        tokens = vit_like(count, 196, 384)
+
+        def call(term: nn.Module, tokens: Tensor = tokens) -> None:
+            term(tokens.clone().requires_grad_()).backward()
+
+        def cluster(tokens: Tensor = tokens) -> None:
+            sizes = {"local_clusters": 3, "global_clusters": 24, "group_size": 8}
+            with torch.no_grad():
+                assign(tokens, **sizes, normalize=True, generator=seeded())
+
+        def median(work: Callable[[], object]) -> float:
+            work()
+            return statistics.median(seconds(work, "cpu") for _ in range(repeats))
+
+        theirs, means = median(lambda: call(DSERegularizer())), median(cluster)
+        for rank in ("per-position", "pooled"):
+            term = DenseStructureLoss(rank=rank)
+            ours = median(lambda term=term: call(term))
+            with profile(activities=[ProfilerActivity.CPU]) as profiled:
+                call(term)
+            solved = sum(
+                event.self_cpu_time_total / 1e6
+                for event in profiled.key_averages()
+                if event.key in ("aten::_linalg_eigh", "aten::_linalg_svd")
+            )
+            row: Row = {"images": count, "rank": rank, "ours": ours, "decompositions": solved}
+            row |= {"k-means": means, "lightly": theirs, "lightly / ours": theirs / ours}
+            row["lightly / (decompositions + k-means)"] = theirs / (solved + means)
+            rows.append(row | {"load": os.getloadavg()[0]})
+    return rows
+
+
 def measure_bias(images: int, draws: int, device: str) -> list[Row]:
     """What a sample says of the batch: its numbers, and where its mean gradient points."""
     tokens = vit_like(images, 196, 384).to(device)
@@ -227,6 +267,13 @@ def main() -> None:
             "clock, and of the processor over all threads, which load changes less.",
             table(measure_lightly((8, 32, 64), options.device, options.repeats)),
         ]
+        if options.device == "cpu":
+            torch.set_num_threads(1)
+            parts += [
+                "Decompositions (LAPACK) and k-means alone, one thread: the last ratio is what a "
+                "term would reach whose other work takes no time.",
+                table(measure_bound((8, 32, 64), options.repeats)),
+            ]
         write("regularizer-lightly", parts, options, about)
         return
     batch = options.batch or (256 if options.device == "cuda" else 16)
