@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.degradation_figures import FIGURES, drawn
 from benchmarks.degradation_rulers import hold_text, rulers_text
+from benchmarks.degradation_slow import RISING, slow_text
 from densescope.correlation import kendall_tau
 from densescope.records import write_json
 from densescope.study.answers import RunAnswer
@@ -37,6 +38,7 @@ SCENES = "scenes"  # whose arms are tabled one by one
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 RULERS = "scenes-rulers"  # the same runs under other probes
 HOLD = "scenes-hold"  # runs that go on from others
+SLOW = "scenes-slow"  # runs that go on from MAE
 LAMBDAS = {"released.pick_lambda_run": "of the run", "released.pick": "1"}
 
 
@@ -161,7 +163,9 @@ def main() -> None:
             if name == SCENES:
                 rulers = rulers_text(*unpacked(RULERS, Path(temporary)), folder)
                 hold = hold_text(*unpacked(HOLD, Path(temporary)))
-                texts = (by_arm(spec, folder), photos_text(found[name]), rulers, hold)
+                rising = [folder / c.name / "scores" for c in spec.cells() if c.arm.name == RISING]
+                slow = slow_text(*unpacked(SLOW, Path(temporary)), rising)
+                texts = (by_arm(spec, folder), photos_text(found[name]), rulers, hold, slow)
                 tables = "\n\n".join(texts)
             else:
                 tables = markdown(found[name])

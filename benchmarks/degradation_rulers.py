@@ -118,7 +118,7 @@ def _on_clothing(runs: Sequence[RulerRun]) -> str:
         moved = [run.points[probe][-1] - run.points[probe][0] for run in runs]
         fell = sum(change < -ENOUGH for change in moved)
         said.append(
-            f"`{probe.partition('-')[2]}` {_shown(moved, sign=True)} ({fell} of {len(runs)} fell)"
+            f"`{probe.partition('-')[2]}` {shown(moved, sign=True)} ({fell} of {len(runs)} fell)"
         )
     return f"On clothing, last minus first checkpoint (added later): {', '.join(said)}."
 
@@ -138,7 +138,7 @@ def _falls(runs: Sequence[RulerRun]) -> str:
             lambda run, at=probe: run.fall(at) - run.fall(LINEAR),
         )
         cells = [
-            _shown([way(run) for run in runs], sign=place > 2) for place, way in enumerate(ways)
+            shown([way(run) for run in runs], sign=place > 2) for place, way in enumerate(ways)
         ]
         fell = sum(run.fall(probe) > ENOUGH for run in runs)
         same = sum(run.best(probe) == run.best(LINEAR) for run in runs)
@@ -151,12 +151,13 @@ def _taus(runs: Sequence[RulerRun]) -> str:
     head = "| tau over five checkpoints | " + " | ".join(PROBES.values()) + " |"
     lines = [head, "|" + " --- |" * (len(PROBES) + 1)]
     for metric, title in METRICS.items():
-        cells = [_shown([run.tau(metric, probe) for run in runs], sign=True) for probe in PROBES]
+        cells = [shown([run.tau(metric, probe) for run in runs], sign=True) for probe in PROBES]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _shown(values: Sequence[float], *, sign: bool) -> str:
+def shown(values: Sequence[float], *, sign: bool) -> str:
+    """Mean of some runs, with its interval."""
     spread = Spread.of(values)
     return "" if spread is None else spread.text(1, 2, sign=sign)
 
@@ -171,7 +172,7 @@ def hold_text(spec: StudySpec, folder: Path) -> str:
         runs = {
             cell.name: [HeldRun(cell, folder, dataset) for dataset in HELD_SETS] for cell in cells
         }
-        parts += [f"### From step {step}", _ends(runs), _against_plain(cells, runs)]
+        parts += [f"### From step {step}", ends(runs), against_plain(cells, runs)]
     return "\n\n".join(parts)
 
 
@@ -180,6 +181,7 @@ class HeldRun:
 
     Attributes:
         points: accuracy at each probed checkpoint, in percent.
+        rises: whether the last is higher than the first.
         dse: DSE (lambda = 1) of the last one.
     """
 
@@ -187,10 +189,12 @@ class HeldRun:
         at = folder / cell.name / "scores"
         (probes,) = [p for name, p in RunStore(at).probes().items() if name.startswith(dataset)]
         self.points = [100 * _mean(probe.values) for probe in probes]
+        self.rises = self.points[-1] > self.points[0]
         self.dse = list(read_run(at).column("released.dse_lambda_1").series.values())[-1].value
 
 
-def _ends(runs: Mapping[str, Sequence[HeldRun]]) -> str:
+def ends(runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """A row per run: where it begins and ends, and its highest point between."""
     sets = " | ".join(f"{name}: first, highest, last" for name in HELD_SETS.values())
     lines = [f"| run | {sets} | DSE: last |", "|" + " --- |" * (2 + len(HELD_SETS))]
     for name, found in runs.items():
@@ -199,7 +203,8 @@ def _ends(runs: Mapping[str, Sequence[HeldRun]]) -> str:
     return "\n".join(lines)
 
 
-def _against_plain(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+def against_plain(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """Differences from the runs without a regularizer, over all methods and seeds."""
     plain = next(cell.arm.name for cell in cells if cell.arm.regularizer is None)
     lines = []
     for arm in dict.fromkeys(cell.arm.name for cell in cells if cell.arm.regularizer is not None):
@@ -212,7 +217,7 @@ def _against_plain(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]])
             last = [a[place].points[-1] - b[place].points[-1] for a, b in pairs]
             top = [max(a[place].points) - max(b[place].points) for a, b in pairs]
             lines.append(
-                f"- {arm} minus {plain} on {title}: last {_shown(last, sign=True)}, highest "
-                f"{_shown(top, sign=True)} ({len(pairs)} runs, points)"
+                f"- {arm} minus {plain} on {title}: last {shown(last, sign=True)}, highest "
+                f"{shown(top, sign=True)} ({len(pairs)} runs, points)"
             )
     return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""Part 8 of the study of degradation: a decline at a constant rate, what sees and what holds it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.degradation_rulers import HELD_SETS, HeldRun, against_plain, ends, shown
+from densescope.metrics import METRICS
+from densescope.runs.run import read_run
+from densescope.selection import first_alarm
+from densescope.selection.change import is_beyond_noise
+from densescope.selection.run_table import RunTable
+from densescope.study.spec import Cell, StudySpec
+
+PLAIN = "fast"
+RISE = ("onward", "decay")  # where runs rise
+RISING = "constant"  # the arm of part 3 whose runs rise on scenes
+LEVEL = 0.95
+CLEAR = {"scenes": 2.0, "folders": 0.5}  # points: a smaller fall is none
+WAYS = ("worse", "better", "not told apart")
+
+
+def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
+    """The tables of part 8.
+
+    Args:
+        spec: of part 8.
+        folder: its runs; those that are not there are left out.
+        rising: scores of runs that rise on scenes to their end.
+    """
+    cells = [cell for cell in spec.cells() if cell.start_run and _whole(folder / cell.name)]
+    runs = {cell.name: [HeldRun(cell, folder, name) for name in HELD_SETS] for cell in cells}
+    tested = [cell for cell in cells if cell.settings.seed > 1]
+    plain = [cell for cell in tested if cell.arm.name == PLAIN]
+    tables = {cell.name: read_run(folder / cell.name / "scores") for cell in plain}
+    parts = [
+        "## A decline at a constant rate (part 8 of the plan)",
+        ends(runs),
+        _declines({cell.name: runs[cell.name] for cell in plain}),
+        _alarms(tables),
+        "### What holds it",
+        against_plain(tested, runs),
+        _held(tested, runs),
+        "### What sees it",
+        _seen(
+            {
+                "declining": list(tables.values()),
+                "rising from the same start, seed 1": [
+                    read_run(folder / cell.name / "scores")
+                    for cell in cells
+                    if cell.arm.name in RISE and runs[cell.name][0].rises
+                ],
+                "rising from fresh weights, part 3": [read_run(path) for path in rising],
+            }
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def _whole(run: Path) -> bool:
+    """Whether a run was trained, scored and probed on both sets."""
+    return len(list((run / "scores" / "probes").glob("*"))) == len(HELD_SETS)
+
+
+def _declines(runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """Which of the runs without a regularizer decline by the rule of the plan."""
+    fell = [
+        name
+        for name, found in runs.items()
+        if all(
+            one.points[0] - one.points[-1] > limit
+            for one, limit in zip(found, CLEAR.values(), strict=True)
+        )
+    ]
+    return (
+        f"Runs without a regularizer that decline on both sets: {len(fell)} of {len(runs)} "
+        f"({', '.join(fell) or 'none'})."
+    )
+
+
+def _alarms(tables: Mapping[str, RunTable]) -> str:
+    told = []
+    for name, table in tables.items():
+        alarm = first_alarm(table)
+        where = "no alarm" if alarm is None else f"alarm at {alarm.last.name}"
+        picked = table.selection()
+        told.append(f"- {name}: {where}; pick of DSE {picked.pick}")
+    return "\n".join(told)
+
+
+def _held(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """Whether a regularizer holds the decline of a method, or keeps the features."""
+    lines = [
+        "| regularizer | method | scenes, last minus without | clothing, last minus without "
+        "| scenes, last minus first | seeds | holds | keeps |",
+        "|" + " --- |" * 8,
+    ]
+    for arm in dict.fromkeys(cell.arm.name for cell in cells if cell.arm.regularizer is not None):
+        for method in dict.fromkeys(cell.method for cell in cells):
+            own = [cell for cell in cells if (cell.arm.name, cell.method) == (arm, method)]
+            pairs = [
+                (runs[cell.name], runs[cell.name.replace(f"-{arm}-", f"-{PLAIN}-")]) for cell in own
+            ]
+            if not pairs:
+                continue
+            more = [[a[n].points[-1] - b[n].points[-1] for a, b in pairs] for n in (0, 1)]
+            moved = [a[0].points[-1] - a[0].points[0] for a, _ in pairs]
+            mean = sum(more[0]) / len(pairs)
+            holds = min(more[0] + more[1]) > 0 and mean > CLEAR["scenes"]
+            keeps = holds and sum(moved) / len(pairs) > -CLEAR["scenes"]
+            numbers = " | ".join(shown(values, sign=True) for values in (*more, moved))
+            told = " | ".join("yes" if one else "no" for one in (holds, keeps))
+            title = arm.removeprefix(f"{PLAIN}-")
+            lines.append(f"| {title} | {method} | {numbers} | {len(pairs)} | {told} |")
+    return "\n".join(lines)
+
+
+def _moved(table: RunTable, name: str) -> str | None:
+    """Whether the last value of a metric is worse than the first beyond the noise of the images."""
+    values = list(table.column(name).finite.values())
+    better = METRICS[name].better
+    if len(values) < 2 or better not in ("higher", "lower"):
+        return None
+    change = values[-1].minus(values[0])
+    if not is_beyond_noise(change, LEVEL):
+        return WAYS[2]
+    return WAYS[int((change.value > 0) == (better == "higher"))]
+
+
+def _seen(groups: Mapping[str, Sequence[RunTable]]) -> str:
+    """What every metric says of runs of several kinds."""
+    rows = []
+    for name, metric in METRICS.items():
+        counts = [Counter(_moved(table, name) for table in group) for group in groups.values()]
+        if None not in counts[0] and metric.judged:
+            rows.append((name, metric.better, counts))
+    rows.sort(key=lambda row: (-row[2][0]["worse"], *(count["worse"] for count in row[2][1:])))
+    heads = " | ".join(f"{title} ({len(group)})" for title, group in groups.items())
+    lines = [
+        "Last against first checkpoint beyond the paired 95 % interval of the images, in the "
+        "metric's own direction: runs in which it gets worse / better / is not told apart.",
+        f"| metric | good is | {heads} |\n" + "|" + " --- |" * (2 + len(groups)),
+    ]
+    for name, better, counts in rows:
+        numbers = " | ".join(" / ".join(str(count[way]) for way in WAYS) for count in counts)
+        lines[1] += f"\n| {name} | {better} | {numbers} |"
+    return "\n\n".join(lines)
