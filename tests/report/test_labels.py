@@ -214,7 +214,7 @@ def test_too_few_checkpoints_have_a_sentence_in_place_of_the_table(count: int) -
     assert 'class="choices"' in text
 
 
-def test_one_seed_has_no_band_and_says_that_its_noise_is_not_known() -> None:
+def test_one_value_a_checkpoint_has_no_band_and_says_so() -> None:
     run = records(6)
     found = [replace(one, values=one.values[:1]) for one in probes(run)]
     shown = probed_report(run, probe_set(run, found))
