@@ -219,7 +219,7 @@ def test_one_value_a_checkpoint_has_no_band_and_says_so() -> None:
     found = [replace(one, values=one.values[:1]) for one in probes(run)]
     shown = probed_report(run, probe_set(run, found))
     assert {r.half for r in shown.probe_sets[0].curve.values if r} == {None}
-    assert "its noise is not known" in section(render_report(shown))
+    assert "One value a checkpoint, so no band is drawn" in section(render_report(shown))
 
 
 def test_what_holds_for_all_probes_is_said_once_and_the_rest_beside_its_probe() -> None:
