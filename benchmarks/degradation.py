@@ -37,6 +37,7 @@ PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
 SCENES = "scenes"  # whose arms are tabled one by one
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 RULERS = "scenes-rulers"  # the same runs under other probes
+UNTRAINED = "scenes-untrained"  # their networks before training
 HOLD = "scenes-hold"  # runs that go on from others
 SLOW = "scenes-slow"  # runs that go on from MAE
 LAMBDAS = {"released.pick_lambda_run": "of the run", "released.pick": "1"}
@@ -161,7 +162,8 @@ def main() -> None:
             spec, folder = unpacked(name, Path(temporary))
             found[name] = summarize(spec, folder)
             if name == SCENES:
-                rulers = rulers_text(*unpacked(RULERS, Path(temporary)), folder)
+                _, untrained = unpacked(UNTRAINED, Path(temporary))
+                rulers = rulers_text(*unpacked(RULERS, Path(temporary)), folder, untrained)
                 hold = hold_text(*unpacked(HOLD, Path(temporary)))
                 rising = [folder / c.name / "scores" for c in spec.cells() if c.arm.name == RISING]
                 slow = slow_text(*unpacked(SLOW, Path(temporary)), rising)

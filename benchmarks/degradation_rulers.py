@@ -89,14 +89,17 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def rulers_text(spec: StudySpec, folder: Path, scores: Path) -> str:
+def rulers_text(spec: StudySpec, folder: Path, scores: Path, untrained: Path) -> str:
     """The tables of part 5: what each probe says of the same five checkpoints."""
     parts = ["## Other rulers and other layers (part 5 of the plan)"]
     for arm in spec.arms:
-        names = [cell.name for cell in spec.cells() if cell.arm is arm]
-        runs = [ruler_run(folder / name / "scores", scores / name / "scores") for name in names]
+        cells = [cell for cell in spec.cells() if cell.arm is arm]
+        named = {
+            c.name: ruler_run(folder / c.name / "scores", scores / c.name / "scores") for c in cells
+        }
+        runs = list(named.values())
         parts += [f"### The arm {arm.name} ({len(runs)} runs)", _falls(runs), _taus(runs)]
-        parts.append(_on_clothing(runs))
+        parts += [_on_clothing(runs), _beside_untrained(cells, named, untrained)]
         in_a_layer, fall = (
             Spread.of([of(run) for run in runs])
             for of in (lambda run: run.in_a_layer, lambda run: run.fall(LINEAR))
@@ -121,6 +124,31 @@ def _on_clothing(runs: Sequence[RulerRun]) -> str:
             f"`{probe.partition('-')[2]}` {shown(moved, sign=True)} ({fell} of {len(runs)} fell)"
         )
     return f"On clothing, last minus first checkpoint (added later): {', '.join(said)}."
+
+
+def _beside_untrained(cells: Sequence[Cell], runs: Mapping[str, RulerRun], untrained: Path) -> str:
+    """What the network of each method reads before training, at its highest, and at the end."""
+    probes = [probe for probe in PROBES if probe != "scenes-linear-sgd"]
+    before: dict[tuple[str, str], list[float]] = {}
+    for cell in cells:
+        stored = RunStore(
+            untrained / f"{cell.method}-untrained-seed{cell.settings.seed}" / "scores"
+        )
+        for name, (probe, *_) in stored.probes().items():
+            key = cell.method, name.rpartition("-image")[0]
+            before.setdefault(key, []).append(100 * _mean(probe.values))
+    heads = [f"{PROBES[probe]}: untrained, highest before the last, last" for probe in probes]
+    lines = [f"| method | {' | '.join(heads)} |", "|" + " --- |" * (1 + len(probes))]
+    for method in dict.fromkeys(cell.method for cell in cells):
+        own = [runs[cell.name] for cell in cells if cell.method == method]
+        texts = [
+            f"{_mean(before[method, probe]):.1f}, "
+            f"{_mean([max(run.points[probe][:-1]) for run in own]):.1f}, "
+            f"{_mean([run.points[probe][-1] for run in own]):.1f}"
+            for probe in probes
+        ]
+        lines.append(f"| {method} | {' | '.join(texts)} |")
+    return "Means over seeds, the network before training beside it:\n\n" + "\n".join(lines)
 
 
 def _falls(runs: Sequence[RulerRun]) -> str:
