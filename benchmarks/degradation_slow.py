@@ -15,7 +15,8 @@ from densescope.selection.run_table import RunTable
 from densescope.study.spec import Cell, StudySpec
 
 PLAIN = "fast"
-RISE = ("onward", "decay")  # where runs rise
+UP = "rising"
+LOOK = ("onward", "decay")  # where runs of the look may rise
 RISING = "constant"  # the arm of part 3 whose runs rise on scenes
 LEVEL = 0.95
 CLEAR = {"scenes": 2.0, "folders": 0.5}  # points: a smaller fall is none
@@ -32,7 +33,11 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
     """
     cells = [cell for cell in spec.cells() if cell.start_run and _whole(folder / cell.name)]
     runs = {cell.name: [HeldRun(cell, folder, name) for name in HELD_SETS] for cell in cells}
-    tested = [cell for cell in cells if cell.settings.seed > 1]
+    tested = [
+        cell
+        for cell in cells
+        if cell.arm.name.partition("-")[0] == PLAIN and cell.settings.seed > 1
+    ]
     plain = [cell for cell in tested if cell.arm.name == PLAIN]
     tables = {cell.name: read_run(folder / cell.name / "scores") for cell in plain}
     parts = [
@@ -47,10 +52,15 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
         _seen(
             {
                 "declining": list(tables.values()),
-                "rising from the same start, seed 1": [
+                "rising from the same start": [
                     read_run(folder / cell.name / "scores")
                     for cell in cells
-                    if cell.arm.name in RISE and runs[cell.name][0].rises
+                    if cell.arm.name == UP and runs[cell.name][0].rises
+                ],
+                "the look: rising, seed 1": [
+                    read_run(folder / cell.name / "scores")
+                    for cell in cells
+                    if cell.arm.name in LOOK and runs[cell.name][0].rises
                 ],
                 "rising from fresh weights, part 3": [read_run(path) for path in rising],
             }
