@@ -129,26 +129,23 @@ def _on_clothing(runs: Sequence[RulerRun]) -> str:
 def _beside_untrained(cells: Sequence[Cell], runs: Mapping[str, RulerRun], untrained: Path) -> str:
     """What the network of each method reads before training, at its highest, and at the end."""
     probes = [probe for probe in PROBES if probe != "scenes-linear-sgd"]
-    before: dict[tuple[str, str], list[float]] = {}
-    for cell in cells:
-        stored = RunStore(
-            untrained / f"{cell.method}-untrained-seed{cell.settings.seed}" / "scores"
-        )
-        for name, (probe, *_) in stored.probes().items():
-            key = cell.method, name.rpartition("-image")[0]
-            before.setdefault(key, []).append(100 * _mean(probe.values))
+    before: dict[tuple[str, str], float] = {}
+    for method in dict.fromkeys(cell.method for cell in cells):
+        stored = RunStore(untrained / f"{method}-untrained-seed1" / "scores").probes()
+        for name, (probe, *_) in stored.items():
+            before[method, name.rpartition("-image")[0]] = 100 * _mean(probe.values)
     heads = [f"{PROBES[probe]}: untrained, highest before the last, last" for probe in probes]
     lines = [f"| method | {' | '.join(heads)} |", "|" + " --- |" * (1 + len(probes))]
     for method in dict.fromkeys(cell.method for cell in cells):
         own = [runs[cell.name] for cell in cells if cell.method == method]
         texts = [
-            f"{_mean(before[method, probe]):.1f}, "
+            f"{before[method, probe]:.1f}, "
             f"{_mean([max(run.points[probe][:-1]) for run in own]):.1f}, "
             f"{_mean([run.points[probe][-1] for run in own]):.1f}"
             for probe in probes
         ]
         lines.append(f"| {method} | {' | '.join(texts)} |")
-    return "Means over seeds, the network before training beside it:\n\n" + "\n".join(lines)
+    return "Means over seeds, and the network before training (one seed):\n\n" + "\n".join(lines)
 
 
 def _falls(runs: Sequence[RulerRun]) -> str:
