@@ -205,14 +205,18 @@ class HeldRun:
     """One run on one labelled set.
 
     Attributes:
-        points: accuracy at each probed checkpoint, in percent.
+        points: accuracy by ``linear`` at each probed checkpoint, in percent.
+        neighbors: the same by ``capi-knn``, at the first and the last; empty where not probed.
         rises: whether the last is higher than the first.
         dse: DSE (lambda = 1) of the last one.
     """
 
     def __init__(self, cell: Cell, folder: Path, dataset: str) -> None:
         at = folder / cell.name / "scores"
-        (probes,) = [p for name, p in RunStore(at).probes().items() if name.startswith(dataset)]
+        found = RunStore(at).probes()
+        (probes,) = [p for name, p in found.items() if name.startswith(f"{dataset}-linear-")]
+        neighbors = [p for name, p in found.items() if name.startswith(f"{dataset}-capi-knn-")]
+        self.neighbors = [100 * _mean(probe.values) for one in neighbors for probe in one]
         self.points = [100 * _mean(probe.values) for probe in probes]
         self.rises = self.points[-1] > self.points[0]
         self.dse = list(read_run(at).column("released.dse_lambda_1").series.values())[-1].value

@@ -48,6 +48,7 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
         "### What holds it",
         against_plain(tested, runs),
         _held(tested, runs),
+        _neighbors(tested, runs),
         "### What sees it",
         _seen(
             {
@@ -71,7 +72,7 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
 
 def _whole(run: Path) -> bool:
     """Whether a run was trained, scored and probed on both sets."""
-    return len(list((run / "scores" / "probes").glob("*"))) == len(HELD_SETS)
+    return len(list((run / "scores" / "probes").glob("*-linear-*"))) == len(HELD_SETS)
 
 
 def _declines(runs: Mapping[str, Sequence[HeldRun]]) -> str:
@@ -124,6 +125,24 @@ def _held(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
             told = " | ".join("yes" if one else "no" for one in (holds, keeps))
             title = arm.removeprefix(f"{PLAIN}-")
             lines.append(f"| {title} | {method} | {numbers} | {len(pairs)} | {told} |")
+    return "\n".join(lines)
+
+
+def _neighbors(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """What nearest neighbours say of the first and the last checkpoint."""
+    lines = ["| `capi-knn` on scenes, last minus first | dino | mocov3 |", "|" + " --- |" * 3]
+    for arm in dict.fromkeys(cell.arm.name for cell in cells):
+        texts = []
+        for method in ("dino", "mocov3"):
+            found = [
+                runs[cell.name][0].neighbors
+                for cell in cells
+                if (cell.arm.name, cell.method) == (arm, method)
+            ]
+            moved = [points[-1] - points[0] for points in found if points]
+            texts.append(f"{shown(moved, sign=True)} ({len(moved)} runs)" if moved else "")
+        if any(texts):
+            lines.append(f"| {arm} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
