@@ -52,18 +52,18 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
         "### What sees it",
         _seen(
             {
-                "declining": list(tables.values()),
-                "rising from the same start": [
+                "`fast`: scenes fall": list(tables.values()),
+                "`rising`: scenes rise, same start": [
                     read_run(folder / cell.name / "scores")
                     for cell in cells
                     if cell.arm.name == UP and runs[cell.name][0].rises
                 ],
-                "the look: rising, seed 1": [
+                "the look: scenes rise, seed 1": [
                     read_run(folder / cell.name / "scores")
                     for cell in cells
                     if cell.arm.name in LOOK and runs[cell.name][0].rises
                 ],
-                "rising from fresh weights, part 3": [read_run(path) for path in rising],
+                "part 3: scenes rise, fresh weights": [read_run(path) for path in rising],
             }
         ),
     ]
