@@ -227,7 +227,7 @@ def _sentence(
     first, kind = kinds
     since, best, last = where
     begun = f"since {phrase(since)}"
-    back = f"Go back to {phrase(best)}. {to_try(fell, is_finite=kind != 'not finite')}"
+    back = f"Go back to {phrase(best)}. {to_try(is_finite=kind != 'not finite')}"
     if change is None or interval is None or lambda_ is None:
         if first != "not finite":
             return (

@@ -92,11 +92,10 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def to_try(fell: str, *, is_finite: bool) -> str:
+def to_try(*, is_finite: bool) -> str:
     """What may hold dense features when training goes on from before a fall.
 
     Args:
-        fell: the part that did: ``"separability"``, ``"effective_rank"`` or anything else for both.
         is_finite: whether the features still have numbers.
     """
     if not is_finite:
@@ -104,17 +103,11 @@ def to_try(fell: str, *, is_finite: bool) -> str:
             "To try from there: a lower learning rate or a longer warm-up, and float32 where half "
             "precision overflows."
         )
-    term = "the DSE term in the loss (DenseStructureLoss, or pretrain --regularizer dse)"
-    if fell == "separability":
-        tried = f"{term}, which pulls mostly on separability, or a lower learning rate"
-    elif fell == "effective_rank":
-        tried = (
-            f"a lower learning rate, or {term} over many images, since over few it hardly sees the "
-            "effective rank"
-        )
-    else:
-        tried = f"a lower learning rate, or {term}"
-    return f"To try from there: {tried}; neither is sure to help."
+    return (
+        "To try from there: a lower learning rate, or a term that holds on to the patches of that "
+        "checkpoint (Gram anchoring: pretrain --regularizer gram --beta 100); neither is sure to "
+        "help. The DSE term held no fall in the study of this package."
+    )
 
 
 def size(difference: Estimate, level: float) -> str:
