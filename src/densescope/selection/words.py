@@ -106,7 +106,7 @@ def to_try(*, is_finite: bool) -> str:
     return (
         "To try from there: a lower learning rate, or a term that holds on to the patches of that "
         "checkpoint (Gram anchoring: pretrain --regularizer gram --beta 100); neither is sure to "
-        "help. The DSE term held no fall in the study of this package."
+        "help. In the study of this package the DSE term weakened a fall at best."
     )
 
 
