@@ -10,12 +10,15 @@ from benchmarks.degradation import (
     PARTS,
     RULERS,
     SCENES,
+    SLOW,
+    UNTRAINED,
     guarded_text,
     lambda_text,
     unpacked,
 )
 from benchmarks.degradation_figures import FIGURES, drawn
 from benchmarks.degradation_rulers import hold_text, rulers_text
+from benchmarks.degradation_slow import RISING, slow_text
 
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
@@ -103,8 +106,10 @@ def test_raised_rates_break_every_run_and_the_guarded_choice_is_as_the_page_says
 
 
 def test_the_other_rulers_say_what_the_page_says(tmp_path: Path) -> None:
-    _, scores = unpacked(SCENES, tmp_path)
-    healthy, broken = rulers_text(*unpacked(RULERS, tmp_path), scores).split("### The arm ")[1:]
+    (_, scores), (_, untrained) = (unpacked(name, tmp_path) for name in (SCENES, UNTRAINED))
+    text = rulers_text(*unpacked(RULERS, tmp_path), scores, untrained)
+    healthy, broken = text.split("### The arm ")[1:]
+    assert "| mae | 23.3, 53.2, 57.8 | 76.4, 75.0, 71.6 | 22.0, 22.1, 22.3 |" in healthy
     assert "| +16.37 ± 3.79 | -0.02 ± 1.00 | 12 of 12 | 12 of 12 |" in broken
     assert "reads 0.61 ± 0.48 points more than the last block" in broken
     assert "`capi-knn` -2.28 ± 1.81 (10 of 16 fell), `linear` +0.27 ± 0.34 (2 of 16" in healthy
@@ -118,6 +123,21 @@ def test_the_regularizer_from_a_breaking_run_does_what_the_page_says(tmp_path: P
     assert "- on-dse-0.01 minus on on scenes: last +1.14 ± 3.10" in text
     assert "- early-dse-0.01 minus early on scenes: last -1.14 ± 9.60, highest +3.48 ± 3.34" in text
     assert "- early-dse-0.1 minus early on scenes: last -0.57 ± 4.80, highest +6.08 ± 9.44" in text
+
+
+def test_a_decline_at_a_constant_rate_is_as_the_page_says(tmp_path: Path) -> None:
+    spec, scores = unpacked(SCENES, tmp_path)
+    rising = [scores / one.name / "scores" for one in spec.cells() if one.arm.name == RISING]
+    text = slow_text(*unpacked(SLOW, tmp_path), rising)
+    assert "decline on both sets: 5 of 6 (" in text
+    assert text.count(": no alarm; pick of DSE") == 6
+    assert "| released.effective_rank | higher | 5 / 1 / 0 | 0 / 4 / 1 | 0 / 4 / 0 |" in text
+    assert "| released.dse_lambda_1 | higher | 1 / 3 / 2 | 0 / 3 / 2 |" in text
+    assert "| paper.dse_lambda_run | higher | 5 / 1 / 0 | 1 / 3 / 1 |" in text
+    assert "| gram-100 | dino | +8.05 ± 12.00 | +0.90 ± 1.66 | +1.98 ± 3.81 | 3 | yes |" in text
+    assert "| gram-100 | mocov3 | +30.14 ± 20.83 | +2.09 ± 8.41 | +5.44 ± 3.37 | 3 | no |" in text
+    assert "| paka | dino | +9.61 ± 6.80 |" in text
+    assert "- fast-dse-0.1 minus fast on scenes: last -1.91 ± 5.12" in text
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
