@@ -138,9 +138,9 @@ def test_it_is_bounded_in_size_and_time() -> None:
     for _ in range(10_000):
         deep = {"x": deep}
     wide = {f"a{i}": {f"b{j}": j for j in range(100)} for i in range(10_000)}
-    started = time.perf_counter()
+    started = time.process_time()
     facts = training_facts({"args": wide, "config": deep, "state": [wide] * 100})
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 10  # all of it would take minutes
     assert len(facts["settings"]) == MOST_SETTINGS
     assert len(training_facts({"args": {"note": "x" * 10_000}})["settings"]["args.note"]) < 20
 
