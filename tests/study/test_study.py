@@ -203,6 +203,7 @@ def test_a_study_may_grow_and_not_change(spec: StudySpec, done: Path) -> None:
             'name = "dse"\nstart_run = "mae-plain"',
             "begins from 'mae-plain', which is no run of this study",
         ),
+        ('name = "dse"', 'name = "dse"\nstart_run = "{method}-dse"', "at once, from itself"),
         ('name = "dse"', 'name = "dse"\nmethods = ["mae"]', "the arm dse is for mae, which is not"),
         ('name = "dse"', 'name = "dse"\nseeds = [7]', "the arm dse is for 7, which is not one"),
         ("steps = 4", 'steps = "4"', r"\[pretrain\]: steps cannot be '4'"),
@@ -235,6 +236,15 @@ def test_an_arm_may_begin_from_its_own_method_and_a_probe_may_have_layers(tmp_pa
     assert begins
     assert all(run == name.replace("-dse-", "-plain-") for name, run in begins.items())
     assert (found.labels[0].only, found.labels[0].request.layers) == ("every-2", "all")
+
+
+def test_runs_that_begin_from_each_other_come_in_that_order(tmp_path: Path) -> None:
+    more = '[[arm]]\nname = "again"\nstart_run = "{method}-dse"\n\n[[arm]]\nname = "dse"'
+    text = EIGHT_RUNS.replace('[[arm]]\nname = "dse"', f'{more}\nstart_run = "{{method}}-plain"')
+    (tmp_path / "spec.toml").write_text(text)
+    cells = read_spec(tmp_path / "spec.toml").cells()
+    assert list(dict.fromkeys(cell.arm.name for cell in cells[:6])) == ["plain", "dse", "again"]
+    assert [cell.settings.seed for cell in cells] == [0] * 6 + [1] * 6
 
 
 def test_a_missing_spec_or_study_is_one_sentence(spec: StudySpec, tmp_path: Path) -> None:

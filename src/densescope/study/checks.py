@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from densescope.errors import InputError
 from densescope.evaluation.probes import find_protocol
 
 if TYPE_CHECKING:
-    from densescope.study.spec import StudySpec
+    from densescope.study.spec import Cell, StudySpec
 
 # Methods and arms name folders: no part of a path leads out of the folder of the study.
 _FOLDER_NAME = re.compile(r"[^\W_][\w .+=-]{0,99}")
+
+
+def runs_before(cells: Sequence[Cell]) -> dict[str, int]:
+    """How many runs of the study lie before each, one beginning from the other.
+
+    Returns:
+        name of a run -> 0 where it begins by itself; ``len(cells)`` where runs begin from each
+        other in a circle.
+    """
+    by_name = {cell.name: cell for cell in cells}
+    found = {}
+    for cell in cells:
+        count, at = 0, cell
+        while at.start_run in by_name and count < len(cells):
+            count, at = count + 1, by_name[at.start_run]
+        found[cell.name] = count
+    return found
 
 
 def check_spec(spec: StudySpec) -> None:
@@ -41,13 +59,16 @@ def check_spec(spec: StudySpec) -> None:
     if not spec.training.images and set(spec.by_method) < set(spec.methods):
         raise InputError("[pretrain] does not say which images to train on")
     cells = spec.cells()
-    first = {cell.name for cell in cells if cell.start_run is None}
+    before = runs_before(cells)
     for cell in cells:
-        if cell.start_run is not None and cell.start_run not in first:
+        if cell.start_run is not None and cell.start_run not in before:
+            others = sorted(set(before) - {cell.name})
             raise InputError(
-                f"{cell.name} begins from {cell.arm.start_run!r}, which is no run of this study "
-                f"that begins by itself; there are {', '.join(sorted(first))}"
+                f"{cell.name} begins from {cell.arm.start_run!r}, which is no run of this study; "
+                f"there are {', '.join(others)}"
             )
+        if before[cell.name] == len(cells):
+            raise InputError(f"{cell.name} begins, over other runs or at once, from itself")
     for arm in spec.arms:
         both = (("methods", arm.methods, spec.methods), ("seeds", arm.seeds, spec.seeds))
         for what, of_arm, of_study in both:

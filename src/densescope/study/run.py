@@ -21,6 +21,7 @@ from densescope.runs.differences import differences
 from densescope.runs.probe import probe_run
 from densescope.runs.scorer import Compute
 from densescope.runs.sweep import sweep
+from densescope.study.checks import runs_before
 from densescope.study.spec import Cell, Labels, StudySpec, Training
 
 MANIFEST = "study.json"
@@ -81,10 +82,10 @@ def run_study(
                 report(StudyEvent(cell.name, stage, index + (stage == "done"), len(cells)))
     else:
         there = [(cell, spec, path.resolve(), compute) for cell, _, path, _ in jobs]
-        first = [job for job in there if job[0].start_run is None]
-        later = [job for job in there if job[0].start_run is not None]
+        before = runs_before(cells)
         done = 0
-        for part in filter(None, (first, later)):
+        for count in sorted(set(before.values())):
+            part = [job for job in there if before[job[0].name] == count]
             for index, name in ray.each(_whole_cell, part):
                 if name is None:
                     raise InputError(

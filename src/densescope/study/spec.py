@@ -20,7 +20,7 @@ from densescope.pretraining.settings import (
 )
 from densescope.runs.labels import LabelledData
 from densescope.runs.probe import ProbeRequest
-from densescope.study.checks import check_spec
+from densescope.study.checks import check_spec, runs_before
 from densescope.toml import read_toml, refuse_unknown, section_of, subtable, subtables
 
 
@@ -220,14 +220,15 @@ class StudySpec:
     def cells(self) -> list[Cell]:
         """Every run, seed by seed, so that a study that is stopped has whole comparisons.
 
-        A run that begins from another one of the study comes after those that do not.
+        A run that begins from another one of the study comes after it.
 
         Raises:
             InputError: a method, an architecture or a recipe does not exist or does not fit.
         """
         found = []
-        for seed, later, method, arm in product(self.seeds, (False, True), self.methods, self.arms):
-            if (arm.start_run is not None) != later or not arm.has(method, seed):
+        order = {seed: index for index, seed in enumerate(self.seeds)}
+        for seed, method, arm in product(self.seeds, self.methods, self.arms):
+            if not arm.has(method, seed):
                 continue
             training = self.by_method.get(method, self.training)
             row = find_method(method)
@@ -244,7 +245,8 @@ class StudySpec:
                 regularizer=arm.settings(),
             )
             found.append(Cell(method, arm, resolve_settings(settings), training))
-        return found
+        before = runs_before(found)
+        return sorted(found, key=lambda cell: (order[cell.settings.seed], before[cell.name]))
 
     def score_settings(self) -> ScoreSettings:
         """What the numbers depend on."""
