@@ -6,9 +6,14 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from densescope.estimate import Estimate
+from densescope.evaluation.pixel_counts import PixelCounts
+from densescope.evaluation.uncertainty import ProbedImages
 from densescope.records import ProbeRecord, ScoreRecord
 
+BLOCKS, COPIES = 16, 3
 BASELINES = ("dense_rankme", "rankme", "alpha_req", "lidar", "outlier_fraction")
 
 
@@ -87,3 +92,21 @@ def noisy_probes(
         probe(i, *(value + c + chance.gauss(0, noise) for c in common))
         for i, value in enumerate(truth)
     ]
+
+
+def counted(step: int, rate: float, dataset: str, seed: int = 0) -> ProbeRecord:
+    """A probe that is right at about this rate, on videos of three near-copies."""
+    generator = torch.Generator().manual_seed(1000 * seed + step)
+    noise = 0.01 * torch.randn(BLOCKS, 1, 2, generator=generator)
+    rates = (rate + noise).expand(-1, COPIES, -1).flatten(0, 1).clamp(0.01, 0.99)
+    both = (1000 * rates).round().long()
+    truth = torch.full_like(both, 1000)
+    counts = PixelCounts(torch.stack([both, truth, truth], 1))
+    names = tuple(f"image{i}" for i in range(BLOCKS * COPIES))
+    blocks = tuple(f"video{i // COPIES}" for i in range(BLOCKS * COPIES))
+    images = ProbedImages(names, blocks, (), (counts,)).to_json()
+    return probe(step, counts.mean_iou, dataset=dataset, images=images)
+
+
+def a_set(dataset: str, rates: Sequence[float], seed: int = 0) -> list[ProbeRecord]:
+    return [counted(10 * i, rate, dataset, seed) for i, rate in enumerate(rates)]

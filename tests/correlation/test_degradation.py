@@ -14,7 +14,7 @@ from densescope.correlation import find_degradation
 from densescope.correlation.noise import chance_of_larger, many_to_one_quantile, seed_noise
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate, student_quantile
-from tests.correlation.runs import name_of, noisy_probes, probe, run_of, score
+from tests.correlation.runs import a_set, name_of, noisy_probes, probe, run_of, score
 
 NOISE = 0.01
 FLAT = [0.5] * 12
@@ -117,6 +117,21 @@ def test_the_held_out_drop_is_known_on_paper() -> None:
     found = find_degradation([probe(0, 0.6, 0.1), probe(1, 0.4, 0.7), probe(2, 0.3, 0.5)])
     assert found.held_out_drop == pytest.approx((0.1 - 0.4) / 2)
     assert find_degradation([probe(0, 0.6), probe(1, 0.5, 0.5)]).held_out_drop is None
+
+
+def test_with_counts_of_images_the_best_is_chosen_on_half_of_them() -> None:
+    few = find_degradation(a_set("a", [0.50, 0.70, 0.68, 0.60]))
+    assert few.held_out_window == 1
+    assert "on the other, the best checkpoint is " in few.verdict
+    found = find_degradation(a_set("a", [0.5, 0.6, 0.7, 0.7, 0.7, 0.65, 0.6, 0.6, 0.6]))
+    assert (found.held_out_window, found.blocks) == (3, 16)
+    assert found.held_out_drop is not None
+    assert found.held_out_interval is not None
+    low, high = found.held_out_interval
+    assert low < found.held_out_drop < high
+    assert found.held_out_drop < found.drop
+    assert f"the best 3 checkpoints in a row are {100 * found.held_out_drop:.2f}" in found.verdict
+    assert "ahead of the last ones." in found.verdict
 
 
 def test_one_seed_claims_nothing() -> None:

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-import torch
 
 from densescope.correlation import find_degradation, verdict_over_sets
-from densescope.evaluation.pixel_counts import PixelCounts
-from densescope.evaluation.uncertainty import ProbedImages
-from densescope.records import ProbeRecord
-from tests.correlation.runs import probe
-
-BLOCKS, COPIES = 16, 3
-
-
-def counted(step: int, rate: float, dataset: str, seed: int = 0) -> ProbeRecord:
-    """A probe that is right at about this rate, on videos of three near-copies."""
-    generator = torch.Generator().manual_seed(1000 * seed + step)
-    noise = 0.01 * torch.randn(BLOCKS, 1, 2, generator=generator)
-    rates = (rate + noise).expand(-1, COPIES, -1).flatten(0, 1).clamp(0.01, 0.99)
-    both = (1000 * rates).round().long()
-    truth = torch.full_like(both, 1000)
-    counts = PixelCounts(torch.stack([both, truth, truth], 1))
-    names = tuple(f"image{i}" for i in range(BLOCKS * COPIES))
-    blocks = tuple(f"video{i // COPIES}" for i in range(BLOCKS * COPIES))
-    images = ProbedImages(names, blocks, (), (counts,)).to_json()
-    return probe(step, counts.mean_iou, dataset=dataset, images=images)
-
-
-def a_set(dataset: str, rates: Sequence[float], seed: int = 0) -> list[ProbeRecord]:
-    return [counted(10 * i, rate, dataset, seed) for i, rate in enumerate(rates)]
-
+from tests.correlation.runs import BLOCKS, a_set, probe
 
 FALLING = (0.50, 0.70, 0.68, 0.60)
 RISING = (0.50, 0.60, 0.70, 0.78)

@@ -20,30 +20,14 @@ from densescope.evaluation.labelled_sets import (
 from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.uncertainty import (
     PairedDifference,
-    ProbedImages,
     block_resamples,
-    contrasts_with_last,
     fold_differences,
     paired_difference,
     probed_images,
     resampled_miou,
 )
 from densescope.records import ProbeRecord
-
-PIXELS = 1000.0
-
-
-def counts_of(rates: Tensor) -> PixelCounts:
-    """Two classes in every image; ``rates`` of the pixels of each are found, ``images 2``."""
-    hits = (rates.clamp(0, 1) * PIXELS).round().long()
-    truth = torch.full_like(hits, int(PIXELS))
-    missed = truth - hits
-    return PixelCounts(torch.stack([hits, truth, hits + missed.flip(1)], 1))
-
-
-def images_of(rates: Tensor, blocks: list[str], folds: tuple[int, ...] = ()) -> ProbedImages:
-    names = tuple(f"image{number}" for number in range(len(rates)))
-    return ProbedImages(names, tuple(blocks), folds, (counts_of(rates),))
+from tests.evaluation.worlds import counts_of, images_of
 
 
 def two_checkpoints(number: int, copies: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -77,48 +61,6 @@ def test_the_interval_over_blocks_covers_where_that_over_near_copies_does_not(nu
             covered[rule] += found.interval[0] <= expected <= found.interval[1]
     assert 0.90 <= covered["blocks"] / trials <= 0.995
     assert covered["images"] / trials < 0.6
-
-
-def run_of(drop: float, number: int, generator: torch.Generator) -> list[ProbedImages]:
-    """Six checkpoints on blocks of four near-copies; the last is worse by ``drop``."""
-    blocks = [f"video{row // 4}" for row in range(4 * number)]
-    scene = 0.6 + 0.1 * torch.randn(number, 1, 2, generator=generator)
-    probes = []
-    for place in range(6):
-        own = 0.03 * torch.randn(number, 1, 2, generator=generator)
-        copies = 0.01 * torch.randn(number, 4, 2, generator=generator)
-        rates = scene + own + copies - drop * (place == 5)
-        probes.append(images_of(rates.flatten(0, 1), blocks))
-    return probes
-
-
-@pytest.mark.parametrize("number", [6, 20])
-def test_the_best_of_many_is_not_ahead_of_the_last_by_noise_alone(number: int) -> None:
-    generator = torch.Generator().manual_seed(1)
-    found = [contrasts_with_last(run_of(0.0, number, generator), count=200) for _ in range(200)]
-    lows = [one.interval(0.95)[0] for one in found if one is not None]
-    assert len(lows) == 200
-    # 2.5 % are meant; in 400 runs of 6, 10 and 20 blocks there were 3.8, 2.8 and 2.5 %
-    assert sum(low > 0 for low in lows) <= 12
-    small = [one.p_value < 0.1 for one in found if one is not None]
-    assert sum(small) <= 30
-
-
-def test_a_last_checkpoint_that_is_worse_is_told_apart() -> None:
-    generator = torch.Generator().manual_seed(2)
-    found = [contrasts_with_last(run_of(0.06, 20, generator), count=200) for _ in range(50)]
-    told = [one for one in found if one is not None and one.interval(0.95)[0] > 0]
-    assert len(told) >= 45
-    assert all(one.p_value < 0.1 for one in told)
-    assert all(one.blocks == 20 for one in told)
-
-
-def test_one_block_or_no_difference_at_all_tells_nothing() -> None:
-    generator = torch.Generator().manual_seed(3)
-    probe, *_ = run_of(0.0, 5, generator)
-    assert contrasts_with_last([probe, probe]) is None
-    rates = torch.rand(2, 4, 2, generator=generator)
-    assert contrasts_with_last([images_of(rate, ["a"] * 4) for rate in rates]) is None
 
 
 def test_resamples_draw_whole_blocks_and_as_many_as_there_are() -> None:

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densescope.evaluation.datasets import SegmentationSet, open_dataset
+from densescope.evaluation.pixel_counts import PixelCounts
 from densescope.evaluation.probes import ProbeData, probe_data
+from densescope.evaluation.uncertainty import ProbedImages
 from densescope.features.backbones import Features
 
 COLORS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=np.int64)
@@ -95,3 +97,19 @@ class Untrained(Seeing):
 
 
 TINY: dict[str, Any] = {"image_size": SIZE}
+
+
+PIXELS = 1000.0
+
+
+def counts_of(rates: Tensor) -> PixelCounts:
+    """Two classes in every image; ``rates`` of the pixels of each are found, ``images 2``."""
+    hits = (rates.clamp(0, 1) * PIXELS).round().long()
+    truth = torch.full_like(hits, int(PIXELS))
+    missed = truth - hits
+    return PixelCounts(torch.stack([hits, truth, hits + missed.flip(1)], 1))
+
+
+def images_of(rates: Tensor, blocks: list[str], folds: tuple[int, ...] = ()) -> ProbedImages:
+    names = tuple(f"image{number}" for number in range(len(rates)))
+    return ProbedImages(names, tuple(blocks), folds, (counts_of(rates),))

@@ -28,7 +28,7 @@ from densescope.selection import Change, RunTable
 from densescope.selection.change import change_between
 
 if TYPE_CHECKING:
-    from densescope.evaluation.uncertainty import LastContrasts
+    from densescope.evaluation.uncertainty import ProbedImages
 
 
 def find_degradation(
@@ -84,11 +84,16 @@ def find_degradation(
     goodness = [run.goodness(probe) for probe in run.probes]
     means = [_mean(values) for values in goodness]
     best = len(means) - 1 if means[-1] == max(means) else means.index(max(means))
-    noise, images = seed_noise(goodness), _over_images(run)
+    noise, images = seed_noise(goodness), _images(run)
     interval = None if noise is None else _interval(goodness, noise, level)
     p_value = None if noise is None else _chance(goodness, noise)
+    contrasts, halves = None, None
     if images is not None:
-        interval, p_value = images.interval(level), images.p_value
+        from densescope.evaluation.contrasts import contrasts_with_last, split_contrast
+
+        contrasts, halves = contrasts_with_last(images), split_contrast(images, level=level)
+    if contrasts is not None:
+        interval, p_value = contrasts.interval(level), contrasts.p_value
     first, last = run.probes[best], run.probes[-1]
     found = Degradation(
         protocol=run.protocol,
@@ -104,12 +109,14 @@ def find_degradation(
         last_step=last.step,
         last_value=last.value,
         drop=means[best] - means[-1],
-        held_out_drop=_held_out_drop(goodness),
+        held_out_drop=_held_out_drop(goodness) if halves is None else halves.value,
+        held_out_interval=None if halves is None else halves.interval,
+        held_out_window=1 if halves is None else halves.window,
         interval=interval,
         level=level,
         p_value=p_value,
         noise=None if noise is None else noise.deviation,
-        blocks=None if images is None else images.blocks,
+        blocks=None if contrasts is None else contrasts.blocks,
         degraded=None if interval is None else interval[0] > 0,
         change=_change(run, scores, first.name, definition, layer, level),
         left_out=run.left_out,
@@ -118,17 +125,17 @@ def find_degradation(
     return replace(found, verdict=degradation_verdict(found))
 
 
-def _over_images(run: ProbedRun) -> LastContrasts | None:
-    """Differences from the last over blocks of test images, where all probes hold their counts."""
+def _images(run: ProbedRun) -> list[ProbedImages] | None:
+    """What every probe found on its test images, where all hold that and it is their noise."""
     if run.measure.name != "miou" or len(run.probes) < 2:
         return None
     if not all(probe.images for probe in run.probes):
         return None
     if any(drawn_labels(probe) for probe in run.probes):
         return None  # each seed has other training images: their noise is larger, and that of seeds
-    from densescope.evaluation.uncertainty import ProbedImages, contrasts_with_last
+    from densescope.evaluation.uncertainty import ProbedImages
 
-    return contrasts_with_last([ProbedImages.from_json(probe.images) for probe in run.probes])
+    return [ProbedImages.from_json(probe.images) for probe in run.probes]
 
 
 def _interval(

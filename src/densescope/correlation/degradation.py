@@ -31,9 +31,13 @@ class Degradation:
         last_value: its measure.
         drop: how much better ``best_value`` is than ``last_value``, never negative, in units of the
             measure; too large by part of the noise.
-        held_out_drop: the same with the winner's curse removed: each seed in turn is held out, the
-            best is chosen by the others, and best against last is measured on the held-out one.
-            ``None`` with one seed, or unequal numbers of seeds.
+        held_out_drop: the same with the winner's curse removed. Where ``blocks`` is known: the best
+            ``held_out_window`` checkpoints in a row are chosen on one half of the test images and
+            measured against the last ones on the other half, and the other way round. Else each
+            seed in turn is held out, the best is chosen by the others, and best against last is
+            measured on the held-out one; ``None`` with one seed, or unequal numbers of seeds.
+        held_out_interval: of it, over blocks of test images; ``None`` where it is over seeds.
+        held_out_window: how many checkpoints in a row it compares.
         interval: of the true drop, best true value against last; the lower end holds although
             the best was looked for. ``None`` where the noise is not known.
         level: its confidence.
@@ -64,6 +68,8 @@ class Degradation:
     last_value: float
     drop: float
     held_out_drop: float | None
+    held_out_interval: tuple[float, float] | None
+    held_out_window: int
     interval: tuple[float, float] | None
     level: float
     p_value: float | None
@@ -112,8 +118,8 @@ def _claim(found: Degradation) -> str:
     if found.degraded:
         return (
             f"The run degraded: {_what(found)} fell from {best} to {last}, {sizes}; the drop is "
-            f"{_interval(found)} at {found.level:.0%}, with all {found.checkpoints} checkpoints "
-            f"looked at; the noise is that of {_noise_of(found)}."
+            f"{_points(found, found.drop, found.interval)} at {found.level:.0%}, with all "
+            f"{found.checkpoints} checkpoints looked at; the noise is that of {_noise_of(found)}."
         )
     return (
         f"Degradation is not shown: {best} has a better {_what(found)} than {last}, {sizes}, but "
@@ -142,26 +148,31 @@ def _at_most(found: Degradation) -> str:
     )
 
 
-def _interval(found: Degradation) -> str:
-    if found.interval is None:
-        return _points(found, found.drop)
-    number = measure_of(found.measure).number
-    low, high = (number(bound) for bound in found.interval)
-    return f"{_points(found, found.drop)} [{low}, {high}]"
-
-
-def _points(found: Degradation, difference: float) -> str:
+def _points(
+    found: Degradation, difference: float, interval: tuple[float, float] | None = None
+) -> str:
     measure = measure_of(found.measure)
-    return f"{measure.number(difference)} {measure.difference}".rstrip()
+    text = f"{measure.number(difference)} {measure.difference}".rstrip()
+    if interval is None:
+        return text
+    return f"{text} [{', '.join(map(measure.number, interval))}]"
 
 
 def _winner(found: Degradation) -> list[str]:
-    """The size of the drop when the best is chosen and measured on different seeds."""
+    """The size of the drop when the best is chosen and measured on different images or seeds."""
     if found.held_out_drop is None or not found.degraded:
         return []
+    if found.held_out_interval is None:
+        return [
+            "Chosen on some seeds and measured on the others, the best is "
+            f"{_points(found, found.held_out_drop)} ahead."
+        ]
+    best, last = "best checkpoint is", "last"
+    if found.held_out_window > 1:
+        best, last = f"best {found.held_out_window} checkpoints in a row are", "last ones"
     return [
-        "Chosen on some seeds and measured on the others, the best is "
-        f"{_points(found, found.held_out_drop)} ahead."
+        f"Chosen on one half of the test images and measured on the other, the {best} "
+        f"{_points(found, found.held_out_drop, found.held_out_interval)} ahead of the {last}."
     ]
 
 

@@ -17,7 +17,6 @@ from densescope.records import ProbeRecord
 
 RESAMPLES = 1000
 FEW_BLOCKS = 8
-SCALES = 20  # of the uncertain standard error, for each resample
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,15 @@ class ProbedImages:
 
     def of_fold(self, fold: int) -> ProbedImages:
         """The images that were held out in one fold."""
-        rows = [row for row, own in enumerate(self.folds) if own == fold]
+        return self.some([row for row, own in enumerate(self.folds) if own == fold])
+
+    def some(self, rows: Sequence[int]) -> ProbedImages:
+        """The images at these places."""
         return ProbedImages(
             tuple(self.names[row] for row in rows),
             tuple(self.blocks[row] for row in rows),
-            (fold,) * len(rows),
-            tuple(PixelCounts(part.counts[rows]) for part in self.counts),
+            tuple(self.folds[row] for row in rows) if self.folds else (),
+            tuple(PixelCounts(part.counts[list(rows)]) for part in self.counts),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +91,29 @@ def probed_images(record: ProbeRecord) -> ProbedImages | None:
         RecordError: the record is damaged.
     """
     return ProbedImages.from_json(record.images) if record.images else None
+
+
+def shared_blocks(probes: Sequence[ProbedImages]) -> tuple[str, ...]:
+    """The block of each test image of probes that have the same images.
+
+    Raises:
+        RecordError: they are of other images, blocks or folds.
+    """
+    one = probes[0]
+    for other in probes[1:]:
+        same = (one.names, one.blocks, one.folds) == (other.names, other.blocks, other.folds)
+        if not same:
+            raise RecordError(
+                "these probes are of other test images, blocks or folds: probe all checkpoints of "
+                "the run with the same data and options"
+            )
+    return one.blocks
+
+
+def equal_blocks(blocks: Sequence[str]) -> float:
+    """How many blocks of equal size would be worth the same: ``(sum n)^2 / sum n^2``."""
+    sizes = torch.tensor([blocks.count(block) for block in dict.fromkeys(blocks)]).double()
+    return float(sizes.sum() ** 2 / sizes.square().sum())
 
 
 def block_resamples(
@@ -194,7 +219,7 @@ def paired_difference(
             "level between 0 and 1"
         )
     probes = [*first, *second]
-    blocks = _same_images(probes)
+    blocks = shared_blocks(probes)
     generator = generator or torch.Generator().manual_seed(0)
     once = torch.ones(1, len(blocks), dtype=torch.float64)
     sign = [-1 / len(first)] * len(first) + [1 / len(second)] * len(second)
@@ -204,111 +229,20 @@ def paired_difference(
         return torch.stack(parts).sum(0)
 
     value = float(contrast(once))
-    sizes = torch.tensor([blocks.count(block) for block in dict.fromkeys(blocks)]).double()
-    effective = float(sizes.sum() ** 2 / sizes.square().sum())
-    if len(sizes) < 2:
+    number, effective = len(set(blocks)), equal_blocks(blocks)
+    if number < 2:
         return PairedDifference(value, None, None, 1, level)
     draws = contrast(block_resamples(blocks, count=count, generator=generator))
     error = float(draws.std()) * math.sqrt(effective / (effective - 1))
     half = student_quantile(level, effective - 1) * error
-    return PairedDifference(value, (value - half, value + half), error, len(sizes), level)
-
-
-@dataclass(frozen=True)
-class LastContrasts:
-    """Every checkpoint but the last minus the last, on the same resamples of test images.
-
-    Attributes:
-        values: differences of mIoU, one per checkpoint, positive where it is better than the last.
-        errors: their standard errors over blocks of images.
-        largest: the largest deviation of a difference from its mean in units of its standard
-            error, of each resample and for errors as uncertain as so few blocks make them: a
-            multivariate t distribution.
-        blocks: how many there are.
-        freedom: degrees of freedom: equal blocks that would be worth the same, less one.
-    """
-
-    values: tuple[float, ...]
-    errors: tuple[float, ...]
-    largest: tuple[float, ...]
-    blocks: int
-    freedom: float
-
-    def interval(self, level: float) -> tuple[float, float]:
-        """Of the largest true difference, at least 0: the last itself stands for 0.
-
-        The lower end holds although the best was looked for: ``max_c (d_c - q se_c)`` with the
-        quantile of :attr:`largest`; the upper is ``max_c (d_c + t se_c)``.
-        """
-        place = min(len(self.largest) - 1, math.ceil((1 + level) / 2 * len(self.largest)) - 1)
-        q = sorted(self.largest)[place]
-        t = student_quantile(level, self.freedom)
-        pairs = list(zip(self.values, self.errors, strict=True))
-        low = max(value - q * error for value, error in pairs)
-        high = max(value + t * error for value, error in pairs)
-        return max(0.0, low), max(0.0, high)
-
-    @property
-    def p_value(self) -> float:
-        """Share of resamples with as large a difference where no checkpoint is better."""
-        seen = max(v / e for v, e in zip(self.values, self.errors, strict=True))
-        return sum(draw >= seen for draw in self.largest) / len(self.largest)
-
-
-def contrasts_with_last(
-    probes: Sequence[ProbedImages],
-    *,
-    count: int = RESAMPLES,
-    generator: torch.Generator | None = None,
-) -> LastContrasts | None:
-    """Compare every checkpoint of a run with the last, paired over blocks of test images.
-
-    Args:
-        probes: one per checkpoint in order of step, at least two.
-        count: resamples.
-        generator: by default one that starts from 0.
-
-    Returns:
-        ``None`` where all images are one block, or a difference does not vary with the images.
-
-    Raises:
-        RecordError: the probes are of other images or blocks.
-    """
-    blocks = _same_images(probes)
-    sizes = torch.tensor([blocks.count(block) for block in dict.fromkeys(blocks)]).double()
-    freedom = float(sizes.sum() ** 2 / sizes.square().sum()) - 1
-    if len(sizes) < 2:
-        return None
-    import numpy as np
-    from scipy.stats import chi2
-
-    weights = block_resamples(
-        blocks, count=count, generator=generator or torch.Generator().manual_seed(0)
-    )
-    everything = torch.cat([torch.ones_like(weights[:1]), weights])
-    values = torch.stack([resampled_miou(probe.counts, everything) for probe in probes], 1)
-    apart = values[:, :-1] - values[:, -1:]
-    spread = apart[1:].std(0)
-    if not bool((spread > 0).all()):
-        return None
-    largest = ((apart[1:] - apart[1:].mean(0)) / spread).max(1).values
-    shares = (np.arange(SCALES) + 0.5) / SCALES
-    scales = torch.from_numpy(np.sqrt(chi2.ppf(shares, freedom) / freedom))
-    errors = spread * math.sqrt((freedom + 1) / freedom)
-    return LastContrasts(
-        tuple(apart[0].tolist()),
-        tuple(errors.tolist()),
-        tuple((largest[:, None] / scales).flatten().tolist()),
-        len(sizes),
-        freedom,
-    )
+    return PairedDifference(value, (value - half, value + half), error, number, level)
 
 
 def fold_differences(
     first: Sequence[ProbedImages], second: Sequence[ProbedImages]
 ) -> tuple[float, ...]:
     """The difference on the images of each fold; empty without cross-validation."""
-    _same_images([*first, *second])
+    shared_blocks([*first, *second])
     return tuple(
         paired_difference(
             [probe.of_fold(fold) for probe in first],
@@ -317,15 +251,3 @@ def fold_differences(
         ).value
         for fold in sorted(set(first[0].folds))
     )
-
-
-def _same_images(probes: Sequence[ProbedImages]) -> tuple[str, ...]:
-    one = probes[0]
-    for other in probes[1:]:
-        same = (one.names, one.blocks, one.folds) == (other.names, other.blocks, other.folds)
-        if not same:
-            raise RecordError(
-                "these probes are of other test images, blocks or folds: probe all checkpoints of "
-                "the run with the same data and options"
-            )
-    return one.blocks
