@@ -44,7 +44,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def test_nearest_keys_are_those_of_a_full_sort(
     distance: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "KEYS", 512)
+    monkeypatch.setattr(neighbors, "CELL", 8)
     queries, keys = normal(9, 5, seed=1), normal(count, 5, seed=2)
     index = neighbors.NeighborIndex(keys, count=count, distance=distance)
     near, numbers = index.search(queries, 5)
@@ -75,15 +75,23 @@ def decaying(rows: int, dim: int, power: float, *, mean: float = 0.0, seed: int 
 
 
 @pytest.mark.parametrize("distance", ["cosine", "L2"])
-@pytest.mark.parametrize("kind", ["screened", "isotropic", "far", "copies", "equal", "hidden"])
+@pytest.mark.parametrize(
+    "kind", ["screened", "cells", "isotropic", "far", "copies", "equal", "hidden"]
+)
 def test_screening_loses_no_neighbor(
     kind: str, distance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "KEYS", 512)
+    monkeypatch.setattr(neighbors, "CELL", 32)
+    monkeypatch.setattr(neighbors, "LARGEST", 100)
     monkeypatch.setattr(neighbors, "QUERIES", 48)
     power = 0.0 if kind == "isotropic" else 1.2
     mean = 30.0 if kind == "far" else 0.0
     keys, queries = (decaying(n, 64, power, mean=mean, seed=n) for n in (1300, 100))
+    if kind == "cells":  # twenty heaps: most of them are too far to be looked at
+        heaps = 3 * normal(20, 64, seed=7)
+        keys, queries = (
+            heaps[torch.arange(n) % 20] + 0.1 * normal(n, 64, seed=n) for n in (1300, 100)
+        )
     if kind == "copies":
         keys = keys[:50].repeat(26, 1)
     if kind == "equal":
@@ -96,10 +104,13 @@ def test_screening_loses_no_neighbor(
     index = neighbors.NeighborIndex(keys, count=len(keys), distance=distance)
     if kind in ("screened", "hidden"):
         assert index._axes.shape[1] < 64
-    if kind == "screened":
-        some = F.normalize(queries[:48]) if distance == "cosine" else queries[:48]
-        _, _, proven = index._shortlisted(some, 10, 52)
-        assert proven.float().mean() > 0.5
+    some = (F.normalize(queries) if distance == "cosine" else queries) - index._center
+    rows, _, crowded = index._candidates(some, 10)
+    if kind in ("screened", "cells"):
+        assert len(crowded) < 50
+        assert len(rows) < 100 * 1300 / 4
+    if kind == "equal":
+        assert len(crowded) == 100
     near, numbers = index.search(queries, 10)
     if distance == "L2":
         apart = -torch.cdist(queries.double(), keys.double()).square()
@@ -116,6 +127,18 @@ def test_impossible_neighbors_are_refused() -> None:
         neighbors.NeighborIndex(normal(3, 2), count=3, distance="L2").search(normal(1, 2), 8)
     with pytest.raises(InputError, match="there is no distance 'L1'; there are: cosine, L2"):
         neighbors.NeighborIndex(normal(3, 2), count=3, distance="L1")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_keys_and_queries_that_are_not_numbers_are_refused(value: float) -> None:
+    broken, whole = normal(20, 4), normal(20, 4)
+    broken[3, 1] = value
+    for distance in neighbors.DISTANCES:
+        with pytest.raises(DataError, match="the training images are NaN or infinite"):
+            neighbors.NeighborIndex(broken, count=20, distance=distance)
+        index = neighbors.NeighborIndex(whole, count=20, distance=distance)
+        with pytest.raises(DataError, match="the test images are NaN or infinite"):
+            index.search(broken, 2)
 
 
 def test_masks_are_cut_where_the_patches_lie() -> None:

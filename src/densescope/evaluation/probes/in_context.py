@@ -122,7 +122,10 @@ def _read(
         scores = attend(queries.of(images).flatten(0, 1), memory.classes, index, settings)
         grids = scores.view(len(images), *test.grid, classes).permute(0, 3, 1, 2)
         size = (truth.shape[1], truth.shape[2])
-        found = F.interpolate(grids, size, mode="bilinear", align_corners=False).argmax(1)
+        found = torch.empty(truth.shape, dtype=torch.int64)
+        for row, own in enumerate(grids):  # scores of all pixels and classes are large
+            pixels = F.interpolate(own[None], size, mode="bilinear", align_corners=False)
+            found[row] = pixels[0].argmax(0)
         return count_pixels(found, truth, classes=classes, ignore=ignore)
 
     return joined(map_pieces(one, image_parts(queries.images, queries.patches), memory.like))

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densescope.errors import InputError
+from densescope.errors import DataError, InputError
 from densescope.evaluation.probes.sources import MEMORY_BYTES
+from densescope.numerics.clustering import kmeans, nearest_centroids
+from densescope.numerics.workers import slices
 
 DISTANCES = ("cosine", "L2")
-QUERIES = 256  # that are searched for together
-KEYS = 65536  # bounds of so many keys are held at once, 64 MiB for as many queries
-GROUP = 32  # neighboring keys, of which first only the best bound is looked at
-AT_ONCE = 16  # queries whose shortlists are gathered together, small enough to stay near a core
+QUERIES = 4096  # that are searched for together
+CELL = 128  # keys that a cell has on average,
+CELLS = 512  # unless there would be more cells
+LARGEST = 1024  # keys of a cell
+FIRST = 4  # cells of a query in which the first neighbors are looked for, or more for many of them
+AT_ONCE = 16  # queries whose candidates are gathered together, small enough to stay near a core
 SAMPLE = 8192
-TAIL = 0.025  # part of the keys' variance that the screening may leave to its bounds
+TAIL = 0.003  # part of the keys' variance that the screening may leave to its bounds
 ROUNDING = 2e-6
 
 
 class NeighborIndex:
     """Keys to search in.
 
-    All pairs are screened by their products along the first principal axes of the keys. What the
-    other axes can add is at most the product of the two lengths there, so a key whose bound lies
-    below the ``neighbors``-th best of a shortlist that is computed in full is none of the nearest.
-    Queries for which a shortlist proves nothing get a longer one, and then all keys in full.
+    The keys lie in cells around the centroids of a k-means. As many keys as are wanted from the
+    cells nearest to a query bound how far its neighbors can be. A cell that lies farther away, by
+    the triangle inequality, is left out. The keys of the other cells are screened by their products
+    along the first principal axes: what the other axes can add is at most the product of the two
+    lengths there. What remains is computed in full. A query for which too much remains is compared
+    with all keys in full.
 
     Args:
         keys: ``keys dim``, or a function that gives those of some numbers. Its rows are kept in
@@ -38,6 +43,7 @@ class NeighborIndex:
 
     Raises:
         InputError: no such distance.
+        DataError: a key is NaN or infinite.
     """
 
     def __init__(
@@ -48,13 +54,22 @@ class NeighborIndex:
                 f"there is no distance {distance!r}; there are: {', '.join(DISTANCES)}"
             )
         self.count, self.distance = count, distance
-        self._rows = _rows_of(keys, count, distance)
-        self._local = threading.local()
-        drawn = self._rows(torch.arange(0, count, max(count // SAMPLE, 1)))
+
+        def made(numbers: Tensor) -> Tensor:
+            rows = keys[numbers] if isinstance(keys, Tensor) else keys(numbers)
+            return F.normalize(rows, dim=-1) if distance == "cosine" else rows
+
+        drawn = made(torch.arange(0, count, max(count // SAMPLE, 1)))
+        _check_finite(drawn, "training")
         self.dim = drawn.shape[1]
         self._center = drawn.mean(0)
-        self._axes = _principal_axes(drawn - self._center)
-        self._screen, self._length = self._screening()
+        drawn -= self._center
+        self._axes = _principal_axes(drawn)
+        cells = self._fill_cells(made, drawn)
+        self._order = cells.argsort(stable=True)
+        self._starts = F.pad(torch.bincount(cells).cumsum(0), (1, 0))
+        self._around = self._kept(made)
+        self._measure()
 
     def search(self, queries: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
         """The nearest keys of every query, nearest first; exact up to rounding, ties in any order.
@@ -69,7 +84,9 @@ class NeighborIndex:
 
         Raises:
             InputError: fewer keys than neighbors.
+            DataError: a query is NaN or infinite.
         """
+        _check_finite(queries, "test")
         if not 1 <= neighbors <= self.count:
             raise InputError(
                 f"{neighbors} neighbors cannot be found among {self.count}: ask for fewer"
@@ -77,126 +94,175 @@ class NeighborIndex:
         if self.distance == "cosine":
             queries = F.normalize(queries, dim=-1)
         near = queries.new_empty(len(queries), neighbors)
-        numbers = torch.empty(len(queries), neighbors, dtype=torch.int64)
-        for start in range(0, len(queries), QUERIES):
-            left = torch.arange(start, min(start + QUERIES, len(queries)))
-            for length in (2 * neighbors + 32, 8 * neighbors + 128):
-                if not len(left) or 16 * length > self.count:
-                    break
-                near[left], numbers[left], proven = self._shortlisted(
-                    queries[left], neighbors, length
-                )
-                left = left[~proven]
-            if len(left):
-                near[left], numbers[left] = self._in_full(queries[left], neighbors)
-        return near, numbers
+        places = torch.empty(len(queries), neighbors, dtype=torch.int64)
+        for part in slices(len(queries), QUERIES):
+            moved = queries[part] - self._center
+            rows, keys, crowded = self._candidates(moved, neighbors)
+            near[part], places[part] = self._nearest(moved, rows, keys, neighbors)
+            if len(crowded):
+                left = part.start + crowded
+                near[left], places[left] = self._in_full(moved[crowded], neighbors)
+            if self.distance == "cosine":
+                near[part] += (queries[part] @ self._center)[:, None]
+        return near, self._order[places]
 
-    def _screening(self) -> tuple[Tensor, float]:
-        """Per key: its part along the axes, its length elsewhere, a constant; the greatest length.
+    def _fill_cells(self, made: Callable[[Tensor], Tensor], drawn: Tensor) -> Tensor:
+        """The cell of every key; the cells' centers."""
+        count = min(max(self.count // CELL, 1), CELLS, len(drawn))
+        heads = drawn @ self._axes
+        generator = torch.Generator().manual_seed(0)
+        centroids = kmeans(heads[None], count, generator=generator, iterations=5).centroids
+        cells = torch.empty(self.count, dtype=torch.int64)
+        sums = torch.zeros(count, self.dim)
+        for part in slices(self.count, SAMPLE):
+            around = made(torch.arange(part.start, part.stop)) - self._center
+            cells[part] = nearest_centroids((around @ self._axes)[None], centroids)[0]
+            sums.index_add_(0, cells[part], around)
+        _check_finite(sums, "training")
+        sizes = torch.bincount(cells, minlength=count)
+        order = cells.argsort(stable=True)
+        inside = torch.empty_like(cells)
+        inside[order] = torch.arange(self.count) - (sizes.cumsum(0) - sizes)[cells[order]]
+        pieces = cells * self.count + inside // LARGEST  # a large cell becomes several
+        named, places = torch.unique(pieces, return_inverse=True)
+        self._centers = (sums / sizes.clamp_min(1)[:, None])[named // self.count]
+        return torch.as_tensor(places)
 
-        Keys are padded to whole groups by some that are never near.
-        """
-        axes, center = self._axes, self._center
-        screen = torch.zeros(-(-self.count // GROUP) * GROUP, axes.shape[1] + 2)
-        screen[self.count :, -1] = -torch.inf
-        length = 0.0
-        for part in _blocks(self.count, KEYS):
-            around = self._rows(torch.arange(part.start, part.stop)) - center
-            square = around.square().sum(1)
-            head = around @ axes
-            screen[part, :-2] = head
-            screen[part, -2] = self._tail(square, head)
-            screen[part, -1] = around @ center if self.distance == "cosine" else -square
-            length = max(length, float(square.max()) ** 0.5)
-        return screen, length
+    def _kept(self, made: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Keys around the center, by their places in the order of the cells."""
+
+        def around(places: Tensor) -> Tensor:
+            return made(self._order[places]) - self._center
+
+        if self.count * self.dim * 4 > MEMORY_BYTES:
+            return around
+        kept = torch.empty(self.count, self.dim)
+        for part in slices(self.count, SAMPLE):
+            kept[part] = around(torch.arange(part.start, part.stop))
+        return lambda places: kept.index_select(0, places)
+
+    def _measure(self) -> None:
+        """What is known of keys and cells before any query."""
+        self._squares = torch.empty(self.count)
+        self._screen = torch.empty(self.count, self._axes.shape[1] + 2)
+        self._radii = torch.zeros(len(self._centers))
+        for cell in range(len(self._centers)):
+            part = self._cell(cell)
+            around = self._around(torch.arange(part.start, part.stop))
+            square, head = around.square().sum(1), around @ self._axes
+            self._squares[part] = square
+            self._screen[part] = torch.cat(
+                [2 * head, 2 * self._tail(square, head)[:, None], -square[:, None]], 1
+            )
+            self._radii[cell] = (around - self._centers[cell]).square().sum(1).max().sqrt()
+        self._length = float(self._squares.max().sqrt())
+
+    def _cell(self, cell: int) -> slice:
+        return slice(int(self._starts[cell]), int(self._starts[cell + 1]))
 
     def _tail(self, square: Tensor, head: Tensor) -> Tensor:
         if head.shape[1] == self.dim:
             return torch.zeros_like(square)
         return (square - head.square().sum(1)).clamp_min(0).add_(1e-6 * square).sqrt()
 
-    def _shortlisted(
-        self, queries: Tensor, neighbors: int, length: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Nearness and numbers from a shortlist, and which queries it proves them for."""
-        moved = queries - self._center
+    def _candidates(self, moved: Tensor, neighbors: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs that may be near, as rows of ``moved`` and places of keys; rows with too many.
+
+        Pairs are compared by ``|q|^2 - |q - k|^2``.
+        """
         square, head = moved.square().sum(1), moved @ self._axes
-        times = 1.0 if self.distance == "cosine" else 2.0
-        parts = [times * head, times * self._tail(square, head)[:, None]]
-        probe = torch.cat([*parts, torch.ones(len(queries), 1)], 1)
-        bounds = torch.empty(len(queries), 0)
-        numbers = torch.empty(len(queries), 0, dtype=torch.int64)
-        below = torch.full((len(queries),), -torch.inf)
-        for part in _blocks(len(self._screen), KEYS):
-            block = torch.mm(probe, self._screen[part].T, out=self._room(len(queries), part))
-            groups = block.view(len(queries), -1, GROUP)
-            best, chosen = _best(groups.amax(2), length)
-            if best.shape[1] < groups.shape[1]:
-                below = torch.maximum(below, best.amin(1))
-            first = torch.arange(len(queries))[:, None] * groups.shape[1]
-            inside = block.view(-1, GROUP).index_select(0, (chosen + first).flatten())
-            value, place = _best(inside.view(len(queries), -1), length)
-            own = chosen.gather(1, place // GROUP) * GROUP + place % GROUP + part.start
-            bounds, numbers = torch.cat([bounds, value], 1), torch.cat([numbers, own], 1)
-            below = torch.maximum(below, value.amin(1))
-        bounds, place = _best(bounds, length)
-        below = torch.maximum(below, bounds.amin(1))
-        numbers = numbers.gather(1, place)
-        near, order = self._nearness(queries, numbers).topk(neighbors, dim=1)
-        if self.distance == "cosine":
-            below, slack = below + queries @ self._center, torch.full_like(square, ROUNDING)
-        else:
-            below, slack = below - square, ROUNDING * (square.sqrt() + self._length).square()
-        return near, numbers.gather(1, order), near[:, -1] >= below - slack
+        slack = ROUNDING * (square.sqrt() + self._length).square()
+        apart = square[:, None] + self._centers.square().sum(1) - 2 * moved @ self._centers.T
+        bound = self._first_bound(moved, apart, neighbors) - slack
+        reach = (square - bound).clamp_min(0).sqrt()
+        within = (apart - slack[:, None] <= (reach[:, None] + self._radii).square()).T.contiguous()
+        probe = torch.cat([head, self._tail(square, head)[:, None], torch.ones(len(moved), 1)], 1)
+        most = 8 * neighbors + CELL + self.count // CELL
+        counts = torch.zeros(len(moved), dtype=torch.int64)
+        found = []
+        for cell in range(len(self._centers)):
+            part = self._cell(cell)
+            asked = (within[cell] & (counts <= most)).nonzero().flatten()
+            if not len(asked):
+                continue
+            best = probe[asked] @ self._screen[part].T
+            row, key = (best >= bound[asked, None]).nonzero().unbind(1)
+            found.append((asked[row], key + part.start))
+            counts += torch.bincount(asked[row], minlength=len(moved))
+        crowded = counts > most
+        rows, keys = (torch.cat(column) for column in zip(*found, strict=True))
+        kept = ~crowded[rows]
+        return rows[kept], keys[kept], crowded.nonzero().flatten()
 
-    def _room(self, rows: int, part: slice) -> Tensor:
-        """Memory that a thread uses again: new pages would cost a quarter of the product."""
-        if not hasattr(self._local, "room"):
-            self._local.room = torch.empty(QUERIES * min(KEYS, len(self._screen)))
-        room: Tensor = self._local.room
-        return room[: rows * (part.stop - part.start)].view(rows, -1)
+    def _first_bound(self, moved: Tensor, apart: Tensor, neighbors: int) -> Tensor:
+        """What the last of as many keys of the nearest cells reaches; minus infinity if fewer."""
+        cells = min(FIRST + 2 * neighbors // CELL, len(self._centers))
+        nearest = apart.topk(cells, dim=1, largest=False, sorted=False).indices.flatten()
+        order = nearest.argsort(stable=True)
+        found = torch.full((len(moved) * cells, neighbors), -torch.inf)
+        sizes = torch.bincount(nearest, minlength=len(self._centers)).tolist()
+        for cell, pairs in enumerate(torch.split(order, sizes)):
+            if not len(pairs):
+                continue
+            part = self._cell(cell)
+            keys = self._around(torch.arange(part.start, part.stop))
+            reached = torch.addmm(-self._squares[part], moved[pairs // cells], keys.T, alpha=2)
+            best = _best(reached, neighbors)[0]
+            found[pairs, : best.shape[1]] = best
+        return found.view(len(moved), -1).topk(neighbors, dim=1).values[:, -1]
 
-    def _nearness(self, queries: Tensor, numbers: Tensor) -> Tensor:
-        """Of each query to keys of its own, ``queries keys``."""
-        near = torch.empty(numbers.shape)
-        for start in range(0, len(queries), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            rows = self._rows(numbers[part].flatten()).view(*numbers[part].shape, self.dim)
+    def _nearest(
+        self, moved: Tensor, rows: Tensor, keys: Tensor, neighbors: int
+    ) -> tuple[Tensor, Tensor]:
+        """Nearness and places of the nearest among the candidates of every row that has some."""
+        order = rows.argsort(stable=True)
+        keys = F.pad(keys[order], (0, 1))
+        counts = torch.bincount(rows, minlength=len(moved))
+        starts = counts.cumsum(0) - counts
+        near = torch.empty(len(moved), neighbors)
+        places = torch.zeros(len(moved), neighbors, dtype=torch.int64)
+        for part in slices(len(moved), AT_ONCE):
+            most = max(int(counts[part].max()), neighbors)
+            column = torch.arange(most)
+            inside = column < counts[part, None]
+            own = keys[torch.where(inside, starts[part, None] + column, len(keys) - 1)]
+            around = self._around(own.flatten()).view(*own.shape, self.dim)
             if self.distance == "cosine":
-                near[part] = torch.bmm(queries[part, None], rows.transpose(1, 2))[:, 0]
+                reached = torch.bmm(around, moved[part, :, None] + self._center[:, None])[:, :, 0]
             else:
-                near[part] = -(rows - queries[part, None]).square_().sum(2)
-        return near
+                reached = -(around - moved[part, None]).square_().sum(2)
+            best, place = reached.masked_fill_(~inside, -torch.inf).topk(neighbors, dim=1)
+            near[part], places[part] = best, own.gather(1, place)
+        return near, places
 
-    def _in_full(self, queries: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
-        near = queries.new_empty(len(queries), 0)
-        numbers = torch.empty(len(queries), 0, dtype=torch.int64)
-        for part in _blocks(self.count, KEYS // 16):
-            rows = self._rows(torch.arange(part.start, part.stop))
+    def _in_full(self, moved: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
+        near = moved.new_empty(len(moved), 0)
+        places = torch.empty(len(moved), 0, dtype=torch.int64)
+        for part in slices(self.count, CELL * 32):
+            keys = self._around(torch.arange(part.start, part.stop))
             # The best of a block first: joining whole blocks to what was found would copy them.
-            value, own = _best(_all_pairs(queries, rows, self.distance), neighbors)
+            value, own = _best(self._all_pairs(moved, keys), neighbors)
             near = torch.cat([near, value], 1)
             near, place = near.topk(min(neighbors, near.shape[1]), dim=1)
-            numbers = torch.cat([numbers, own + part.start], 1).gather(1, place)
-        return near, numbers
+            places = torch.cat([places, own + part.start], 1).gather(1, place)
+        return near, places
+
+    def _all_pairs(self, moved: Tensor, keys: Tensor) -> Tensor:
+        """``queries keys``: cosine less what the center adds, or the negated squared distance."""
+        if self.distance == "cosine":
+            return (moved + self._center) @ keys.T
+        center = keys.mean(0)
+        apart, around = moved - center, keys - center
+        near = torch.addmm(-around.square().sum(1), apart, around.T, alpha=2)
+        return near.sub_(apart.square().sum(1, keepdim=True))
 
 
-def _rows_of(
-    keys: Tensor | Callable[[Tensor], Tensor], count: int, distance: str
-) -> Callable[[Tensor], Tensor]:
-    """Rows by number, for cosines of length 1."""
-
-    def made(numbers: Tensor) -> Tensor:
-        rows = keys[numbers] if isinstance(keys, Tensor) else keys(numbers)
-        return F.normalize(rows, dim=-1) if distance == "cosine" else rows
-
-    first = made(torch.arange(1))
-    if count * first.numel() * first.element_size() > MEMORY_BYTES:
-        return made
-    kept = first.new_empty(count, first.shape[1])
-    for part in _blocks(count, SAMPLE):
-        kept[part] = made(torch.arange(part.start, part.stop))
-    return lambda numbers: kept.index_select(0, numbers)
+def _check_finite(vectors: Tensor, half: str) -> None:
+    if not bool(vectors.isfinite().all()):
+        raise DataError(
+            f"the features of the {half} images are NaN or infinite: this checkpoint has "
+            "diverged, probe an earlier one"
+        )
 
 
 def _principal_axes(centered: Tensor) -> Tensor:
@@ -211,30 +277,12 @@ def _principal_axes(centered: Tensor) -> Tensor:
     return first.float().contiguous()
 
 
-def _all_pairs(queries: Tensor, keys: Tensor, distance: str) -> Tensor:
-    """``queries keys``: cosine of vectors of length 1, or the negated squared distance."""
-    if distance == "cosine":
-        return queries @ keys.T
-    center = keys.mean(0)
-    moved, around = queries - center, keys - center
-    near = torch.addmm(-around.square().sum(1), moved, around.T, alpha=2)
-    return near.sub_(moved.square().sum(1, keepdim=True))
-
-
 def _best(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The greatest of every row in any order, and their places; all where there are no more."""
     found, places = values.topk(min(count, values.shape[1]), dim=1, sorted=False)
     return found, places
 
 
-def _blocks(total: int, size: int) -> Iterator[slice]:
-    """Stretches of about the same length, each of whole groups but the last."""
-    count = -(-total // size)
-    each = -(-total // count // GROUP) * GROUP if count else 1
-    for start in range(0, total, each):
-        yield slice(start, min(start + each, total))
-
-
 def image_parts(images: int, patches: int) -> list[Tensor]:
     """Numbers of images whose patches are about as many as are searched for together, or more."""
-    return list(torch.split(torch.arange(images), max(4 * QUERIES // patches, 1)))
+    return list(torch.split(torch.arange(images), max(QUERIES // patches, 1)))
