@@ -1,4 +1,4 @@
-"""Part 8 of the study of degradation: a decline at a constant rate, what sees and what holds it."""
+"""Parts 8 and 9 of the study of degradation: a decline at a constant rate, and what holds it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ UP = "rising"
 LOOK = ("onward", "decay")  # where runs of the look may rise
 RISING = "constant"  # the arm of part 3 whose runs rise on scenes
 LEVEL = 0.95
+COSINE, HALF, LATE = "fast-cosine", "brisk", "late-gram-100"  # of part 9
+EARLY = "fast-gram-100"
 CLEAR = {"scenes": 2.0, "folders": 0.5}  # points: a smaller fall is none
 WAYS = ("worse", "better", "not told apart")
 
 
 def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
-    """The tables of part 8.
+    """The tables of part 8, and those of part 9 but the contrasts.
 
     Args:
         spec: of part 8.
@@ -67,7 +69,9 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
             }
         ),
     ]
-    return "\n\n".join(parts)
+    parts += ["### A cosine, half the rate, a late teacher (part 9 of the plan)", _cosine(runs)]
+    parts += [_rank_test([c for c in cells if c.arm.name in (COSINE, HALF)], runs, folder)]
+    return "\n\n".join([*parts, _late(runs)])
 
 
 def _whole(run: Path) -> bool:
@@ -144,6 +148,68 @@ def _neighbors(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> 
         if any(texts):
             lines.append(f"| {arm} | {' | '.join(texts)} |")
     return "\n".join(lines)
+
+
+def _cosine(runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """Whether a rate that goes to 0 hides or undoes the decline."""
+    lines = [
+        "| run | rate held: first, lowest, last | on a cosine to 0: first, lowest, last |",
+        "|" + " --- |" * 3,
+    ]
+    held, ended = [], []
+    for name in _of(runs, COSINE):
+        both = [runs[name.replace(COSINE, PLAIN)][0].points, runs[name][0].points]
+        held.append(both[0][-1] - both[0][0])
+        ended.append(both[1][-1] - both[1][0])
+        texts = [f"{points[0]:.1f}, {min(points):.1f}, {points[-1]:.1f}" for points in both]
+        lines.append(f"| {name} | {' | '.join(texts)} |")
+    more = [b - a for a, b in zip(held, ended, strict=True)]
+    return "\n".join(lines) + (
+        f"\n\nScenes, last minus first: held {shown(held, sign=True)}, on a cosine "
+        f"{shown(ended, sign=True)}, difference {shown(more, sign=True)} ({len(more)} runs)."
+    )
+
+
+def _rank_test(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]], folder: Path) -> str:
+    """Whether the effective rank moves as scenes do, in runs it was not chosen on."""
+    lines = [
+        "| run | scenes, last minus first | effective rank | DSE (lambda 1) | alarm |",
+        "|" + " --- |" * 5,
+    ]
+    right = wrong = 0
+    for cell in cells:
+        points = runs[cell.name][0].points
+        change = points[-1] - points[0]
+        table = read_run(folder / cell.name / "scores")
+        rank, dse = (_moved(table, f"released.{one}") for one in ("effective_rank", "dse_lambda_1"))
+        if abs(change) > CLEAR["scenes"]:
+            right += rank == WAYS[int(change > 0)]
+            wrong += rank != WAYS[int(change > 0)]
+        alarm = "no" if first_alarm(table) is None else "yes"
+        lines.append(f"| {cell.name} | {change:+.1f} | {rank} | {dse} | {alarm} |")
+    return "\n".join(lines) + (
+        f"\n\nOf the runs whose scenes move by more than {CLEAR['scenes']:.0f} points, the "
+        f"effective rank moves the same way in {right} and not in {wrong}."
+    )
+
+
+def _late(runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """Gram anchoring to a network that has begun to decline."""
+    lines = [
+        "| late Gram anchoring | first | last | last, anchored from the start | last, without |",
+        "|" + " --- |" * 5,
+    ]
+    moved = []
+    for name in _of(runs, LATE):
+        own = runs[name][0].points
+        early, plain = (runs[name.replace(LATE, arm)][0].points[-1] for arm in (EARLY, PLAIN))
+        moved.append(own[-1] - own[0])
+        lines.append(f"| {name} | {own[0]:.1f} | {own[-1]:.1f} | {early:.1f} | {plain:.1f} |")
+    return "\n".join(lines) + f"\n\nScenes, last minus first: {shown(moved, sign=True)}."
+
+
+def _of(runs: Mapping[str, Sequence[HeldRun]], arm: str) -> list[str]:
+    return [name for name in runs if f"-{arm}-seed" in name]
 
 
 def _moved(table: RunTable, name: str) -> str | None:

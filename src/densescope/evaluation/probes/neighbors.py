@@ -19,10 +19,11 @@ CELL = 128  # keys that a cell has on average,
 CELLS = 512  # unless there would be more cells
 LARGEST = 1024  # keys of a cell
 FIRST = 4  # cells of a query in which the first neighbors are looked for, or more for many of them
-AT_ONCE = 16  # queries whose candidates are gathered together, small enough to stay near a core
+AT_ONCE = 32  # queries of like cells that are compared to all of their candidates together
 SAMPLE = 8192
 TAIL = 0.003  # part of the keys' variance that the screening may leave to its bounds
 ROUNDING = 2e-6
+TRUST = 1e-4  # part of a distance that rounding may change
 
 
 class NeighborIndex:
@@ -186,7 +187,9 @@ class NeighborIndex:
             if not len(asked):
                 continue
             best = probe[asked] @ self._screen[part].T
-            row, key = (best >= bound[asked, None]).nonzero().unbind(1)
+            some = best.amax(1) >= bound[asked]  # few queries have candidates in a cell
+            asked = asked[some]
+            row, key = (best[some] >= bound[asked, None]).nonzero().unbind(1)
             found.append((asked[row], key + part.start))
             counts += torch.bincount(asked[row], minlength=len(moved))
         crowded = counts > most
@@ -215,24 +218,22 @@ class NeighborIndex:
         self, moved: Tensor, rows: Tensor, keys: Tensor, neighbors: int
     ) -> tuple[Tensor, Tensor]:
         """Nearness and places of the nearest among the candidates of every row that has some."""
-        order = rows.argsort(stable=True)
-        keys = F.pad(keys[order], (0, 1))
-        counts = torch.bincount(rows, minlength=len(moved))
-        starts = counts.cumsum(0) - counts
         near = torch.empty(len(moved), neighbors)
         places = torch.zeros(len(moved), neighbors, dtype=torch.int64)
-        for part in slices(len(moved), AT_ONCE):
-            most = max(int(counts[part].max()), neighbors)
-            column = torch.arange(most)
-            inside = column < counts[part, None]
-            own = keys[torch.where(inside, starts[part, None] + column, len(keys) - 1)]
-            around = self._around(own.flatten()).view(*own.shape, self.dim)
-            if self.distance == "cosine":
-                reached = torch.bmm(around, moved[part, :, None] + self._center[:, None])[:, :, 0]
-            else:
-                reached = -(around - moved[part, None]).square_().sum(2)
-            best, place = reached.masked_fill_(~inside, -torch.inf).topk(neighbors, dim=1)
-            near[part], places[part] = best, own.gather(1, place)
+        # Queries whose first candidates lie together share most of them.
+        first = torch.full((len(moved),), self.count).scatter_reduce_(0, rows, keys, "amin")
+        order = first.argsort(stable=True)
+        turn = torch.empty_like(order)
+        turn[order] = torch.arange(len(order))
+        turned = turn[rows].argsort(stable=True)
+        keys = keys[turned]
+        ends = torch.bincount(turn[rows], minlength=len(moved)).cumsum(0)
+        for part in slices(int((first < self.count).sum()), AT_ONCE):
+            begin = int(ends[part.start - 1]) if part.start else 0
+            shared = torch.as_tensor(torch.unique(keys[begin : int(ends[part.stop - 1])]))
+            asked = order[part]
+            near[asked], place = self._best_pairs(moved[asked], self._around(shared), neighbors)
+            places[asked] = shared[place]
         return near, places
 
     def _in_full(self, moved: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
@@ -241,20 +242,30 @@ class NeighborIndex:
         for part in slices(self.count, CELL * 32):
             keys = self._around(torch.arange(part.start, part.stop))
             # The best of a block first: joining whole blocks to what was found would copy them.
-            value, own = _best(self._all_pairs(moved, keys), neighbors)
+            value, own = self._best_pairs(moved, keys, neighbors)
             near = torch.cat([near, value], 1)
             near, place = near.topk(min(neighbors, near.shape[1]), dim=1)
             places = torch.cat([places, own + part.start], 1).gather(1, place)
         return near, places
 
-    def _all_pairs(self, moved: Tensor, keys: Tensor) -> Tensor:
-        """``queries keys``: cosine less what the center adds, or the negated squared distance."""
+    def _best_pairs(self, moved: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The nearest of some keys, or all where there are no more, and their places, in order.
+
+        For cosines less what the center adds.
+        """
+        count = min(count, len(keys))
         if self.distance == "cosine":
-            return (moved + self._center) @ keys.T
+            return _ranked((moved + self._center) @ keys.T, count)
         center = keys.mean(0)
         apart, around = moved - center, keys - center
-        near = torch.addmm(-around.square().sum(1), apart, around.T, alpha=2)
-        return near.sub_(apart.square().sum(1, keepdim=True))
+        lengths = apart.square().sum(1, keepdim=True), around.square().sum(1)
+        found = _ranked(torch.addmm(-lengths[1], apart, around.T, alpha=2) - lengths[0], count)
+        scale = max(float(lengths[0].max()), float(lengths[1].max()))
+        if ROUNDING * scale <= TRUST * -float(found[0][:, -1].max()):
+            return found
+        # the distances are too small beside the lengths whose difference they are
+        mode = "donot_use_mm_for_euclid_dist"
+        return _ranked(-torch.cdist(moved, keys, compute_mode=mode).square(), count)
 
 
 def _check_finite(vectors: Tensor, half: str) -> None:
@@ -275,6 +286,11 @@ def _principal_axes(centered: Tensor) -> Tensor:
         return torch.eye(len(spread))
     first: Tensor = axes.flip(1)[:, :count]
     return first.float().contiguous()
+
+
+def _ranked(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    found, places = values.topk(count, dim=1)
+    return found, places
 
 
 def _best(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
