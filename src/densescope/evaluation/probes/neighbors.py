@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ LARGEST = 1024  # keys of a cell
 FIRST = 4  # cells of a query in which the first neighbors are looked for, or more for many of them
 AT_ONCE = 32  # queries of like cells that are compared to all of their candidates together
 SAMPLE = 8192
+COARSE = 32  # more axes than so many are used in two levels: a third first
 TAIL = 0.003  # part of the keys' variance that the screening may leave to its bounds
 ROUNDING = 2e-6
 TRUST = 1e-4  # part of a distance that rounding may change
@@ -32,9 +33,9 @@ class NeighborIndex:
     The keys lie in cells around the centroids of a k-means. As many keys as are wanted from the
     cells nearest to a query bound how far its neighbors can be. A cell that lies farther away, by
     the triangle inequality, is left out. The keys of the other cells are screened by their products
-    along the first principal axes: what the other axes can add is at most the product of the two
-    lengths there. What remains is computed in full. A query for which too much remains is compared
-    with all keys in full.
+    along the first principal axes, and then along more of them: what the other axes can add is at
+    most the product of the two lengths there. What remains is computed in full. A query for which
+    too much remains is compared with all keys in full.
 
     Args:
         keys: ``keys dim``, or a function that gives those of some numbers. Its rows are kept in
@@ -145,26 +146,31 @@ class NeighborIndex:
     def _measure(self) -> None:
         """What is known of keys and cells before any query."""
         self._squares = torch.empty(self.count)
-        self._screen = torch.empty(self.count, self._axes.shape[1] + 2)
+        axes = self._axes.shape[1]
+        self._levels = (axes // 3, axes) if axes > COARSE else (axes,)
+        self._screens = [torch.empty(self.count, axes + 2) for axes in self._levels]
         self._radii = torch.zeros(len(self._centers))
         for cell in range(len(self._centers)):
             part = self._cell(cell)
             around = self._around(torch.arange(part.start, part.stop))
             square, head = around.square().sum(1), around @ self._axes
             self._squares[part] = square
-            self._screen[part] = torch.cat(
-                [2 * head, 2 * self._tail(square, head)[:, None], -square[:, None]], 1
-            )
+            for screen, known in zip(self._screens, self._known(square, head), strict=True):
+                screen[part] = torch.cat([2 * known, -square[:, None]], 1)
             self._radii[cell] = (around - self._centers[cell]).square().sum(1).max().sqrt()
         self._length = float(self._squares.max().sqrt())
 
     def _cell(self, cell: int) -> slice:
         return slice(int(self._starts[cell]), int(self._starts[cell + 1]))
 
-    def _tail(self, square: Tensor, head: Tensor) -> Tensor:
-        if head.shape[1] == self.dim:
-            return torch.zeros_like(square)
-        return (square - head.square().sum(1)).clamp_min(0).add_(1e-6 * square).sqrt()
+    def _known(self, square: Tensor, head: Tensor) -> Iterator[Tensor]:
+        """For each level: the part of vectors along its axes, and their length elsewhere."""
+        for axes in self._levels:
+            part = head[:, :axes]
+            tail = torch.zeros_like(square)
+            if axes < self.dim:
+                tail = (square - part.square().sum(1)).clamp_min(0).add_(1e-6 * square).sqrt()
+            yield torch.cat([part, tail[:, None]], 1)
 
     def _candidates(self, moved: Tensor, neighbors: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs that may be near, as rows of ``moved`` and places of keys; rows with too many.
@@ -177,19 +183,21 @@ class NeighborIndex:
         bound = self._first_bound(moved, apart, neighbors) - slack
         reach = (square - bound).clamp_min(0).sqrt()
         within = (apart - slack[:, None] <= (reach[:, None] + self._radii).square()).T.contiguous()
-        probe = torch.cat([head, self._tail(square, head)[:, None], torch.ones(len(moved), 1)], 1)
+        ones = torch.ones(len(moved), 1)
+        probes = [torch.cat([known, ones], 1) for known in self._known(square, head)]
         most = 8 * neighbors + CELL + self.count // CELL
         counts = torch.zeros(len(moved), dtype=torch.int64)
         found = []
         for cell in range(len(self._centers)):
             part = self._cell(cell)
             asked = (within[cell] & (counts <= most)).nonzero().flatten()
-            if not len(asked):
-                continue
-            best = probe[asked] @ self._screen[part].T
-            some = best.amax(1) >= bound[asked]  # few queries have candidates in a cell
-            asked = asked[some]
-            row, key = (best[some] >= bound[asked, None]).nonzero().unbind(1)
+            best = torch.empty(0, part.stop - part.start)
+            for probe, screen in zip(probes, self._screens, strict=True):
+                if len(asked):
+                    best = probe[asked] @ screen[part].T
+                    some = best.amax(1) >= bound[asked]  # few queries have candidates in a cell
+                    asked, best = asked[some], best[some]
+            row, key = (best >= bound[asked, None]).nonzero().unbind(1)
             found.append((asked[row], key + part.start))
             counts += torch.bincount(asked[row], minlength=len(moved))
         crowded = counts > most
