@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_slow import RISING, slow_text
@@ -167,7 +168,8 @@ def main() -> None:
                 hold = hold_text(*unpacked(HOLD, Path(temporary)))
                 rising = [folder / c.name / "scores" for c in spec.cells() if c.arm.name == RISING]
                 slow = slow_text(*unpacked(SLOW, Path(temporary)), rising)
-                texts = (by_arm(spec, folder), photos_text(found[name]), rulers, hold, slow)
+                best = contrast_text(json.loads(CONTRASTS.read_text()))
+                texts = (by_arm(spec, folder), photos_text(found[name]), rulers, hold, slow, best)
                 tables = "\n\n".join(texts)
             else:
                 tables = markdown(found[name])
