@@ -23,6 +23,7 @@ AT_ONCE = 32  # queries of like cells that are compared to all of their candidat
 SAMPLE = 8192
 COARSE = 32  # more axes than so many are used in two levels: a third first
 TAIL = 0.003  # part of the keys' variance that the screening may leave to its bounds
+WORTH = 0.5  # part of the full products that screening may take
 ROUNDING = 2e-6
 TRUST = 1e-4  # part of a distance that rounding may change
 
@@ -99,11 +100,11 @@ class NeighborIndex:
         places = torch.empty(len(queries), neighbors, dtype=torch.int64)
         for part in slices(len(queries), QUERIES):
             moved = queries[part] - self._center
-            rows, keys, crowded = self._candidates(moved, neighbors)
+            rows, keys, left = self._candidates(moved, neighbors)
             near[part], places[part] = self._nearest(moved, rows, keys, neighbors)
-            if len(crowded):
-                left = part.start + crowded
-                near[left], places[left] = self._in_full(moved[crowded], neighbors)
+            if len(left):
+                own = part.start + left
+                near[own], places[own] = self._in_full(moved[left], neighbors)
             if self.distance == "cosine":
                 near[part] += (queries[part] @ self._center)[:, None]
         return near, self._order[places]
@@ -173,8 +174,9 @@ class NeighborIndex:
             yield torch.cat([part, tail[:, None]], 1)
 
     def _candidates(self, moved: Tensor, neighbors: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs that may be near, as rows of ``moved`` and places of keys; rows with too many.
+        """Pairs that may be near, as rows of ``moved`` and places of keys; rows left to do in full.
 
+        Those are rows with too many candidates, or all where cells and axes rule out too little.
         Pairs are compared by ``|q|^2 - |q - k|^2``.
         """
         square, head = moved.square().sum(1), moved @ self._axes
@@ -183,6 +185,9 @@ class NeighborIndex:
         bound = self._first_bound(moved, apart, neighbors) - slack
         reach = (square - bound).clamp_min(0).sqrt()
         within = (apart - slack[:, None] <= (reach[:, None] + self._radii).square()).T.contiguous()
+        if float(within.float().mean()) * self._axes.shape[1] > WORTH * self.dim:
+            none = torch.empty(0, dtype=torch.int64)
+            return none, none, torch.arange(len(moved))
         ones = torch.ones(len(moved), 1)
         probes = [torch.cat([known, ones], 1) for known in self._known(square, head)]
         most = 8 * neighbors + CELL + self.count // CELL
