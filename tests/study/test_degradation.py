@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.degradation import (
     lambda_text,
     unpacked,
 )
+from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_slow import RISING, slow_text
@@ -138,6 +140,30 @@ def test_a_decline_at_a_constant_rate_is_as_the_page_says(tmp_path: Path) -> Non
     assert "| gram-100 | mocov3 | +30.14 ± 20.83 | +2.09 ± 8.41 | +5.44 ± 3.37 | 3 | no |" in text
     assert "| paka | dino | +9.61 ± 6.80 |" in text
     assert "- fast-dse-0.1 minus fast on scenes: last -1.91 ± 5.12" in text
+    assert "- fast-dse-1 minus fast on scenes: last -4.26 ± 14.55" in text
+    assert "- fast-pooled-0.1 minus fast on scenes: last -1.81 ± 6.87" in text
+    assert "held -15.39 ± 12.27, on a cosine -12.28 ± 7.51, difference +3.11 ± 7.42 (6" in text
+    assert "the effective rank moves the same way in 7 and not in 4." in text
+    assert text.count("| no |") - text.count(" | 3 | no |") >= 12
+    assert "Scenes, last minus first: +5.17 ± 5.57." in text
+
+
+def test_the_contrasts_are_as_the_page_says(tmp_path: Path) -> None:
+    parts = json.loads(CONTRASTS.read_text())
+    text = contrast_text(parts)
+    for row in (
+        "| scenes, constant rate (part 3) | 16 | +0.02 ± 0.04 | 0 of 16 | 3 of 16 | 0 of 16 |",
+        "(part 3) | 12 | +20.90 ± 4.56 | 12 of 12 | 12 of 12 | 12 of 12 |",
+        "rate 0.003 (part 8) | 6 | +0.57 ± 1.48 | 1 of 6 | 0 of 6 | 0 of 6 |",
+        "rate 0.005 (part 9) | 6 | +0.67 ± 0.97 | 1 of 6 | 1 of 6 | 0 of 6 |",
+        "rate 0.01 (part 8) | 6 | +13.45 ± 10.83 | 6 of 6 | 6 of 6 | 6 of 6 |",
+        "to 0 (part 9) | 6 | +11.09 ± 6.62 | 5 of 6 | 5 of 6 | 5 of 6 |",
+        "| simsiam-from-mae-seed1 | +1.4 [+0.9, +1.9], 16 | +0.5 [+0.1, +1.0], 0 and 14 |",
+    ):
+        assert row in text
+    _, folder = unpacked("spec", tmp_path)  # the archive of part 2 holds the pixel counts
+    for run in ("simsiam-from-mae-seed1", "mae-constant-seed2"):
+        assert contrasts(folder / run) == parts["results"][run]
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:

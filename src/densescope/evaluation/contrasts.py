@@ -150,6 +150,9 @@ def split_contrast(
     are chosen, the difference is 0. The standard error is that of a bootstrap over the blocks of
     each half, with the choice held: the noise of the choice itself is not in it.
 
+    This removes what the test images add to the choice. What training and the fit of the probe add
+    is common to both halves and remains: a run that only fluctuates has a contrast above 0.
+
     Args:
         probes: one per checkpoint in order of step, at least two.
         level: confidence of the interval.
