@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_slow import RISING, slow_text
 from densescope.correlation import kendall_tau
@@ -169,8 +170,9 @@ def main() -> None:
                 rising = [folder / c.name / "scores" for c in spec.cells() if c.arm.name == RISING]
                 slow = slow_text(*unpacked(SLOW, Path(temporary)), rising)
                 best = contrast_text(json.loads(CONTRASTS.read_text()))
-                texts = (by_arm(spec, folder), photos_text(found[name]), rulers, hold, slow, best)
-                tables = "\n\n".join(texts)
+                place = position_text(json.loads(POSITION.read_text()))
+                parts = [by_arm(spec, folder), photos_text(found[name]), rulers, hold, slow]
+                tables = "\n\n".join([*parts, best, place])
             else:
                 tables = markdown(found[name])
             head = title.replace("-", " ").capitalize()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from benchmarks.degradation import (
     HOLD,
     PARTS,
@@ -19,6 +20,13 @@ from benchmarks.degradation import (
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_position import (
+    POSITION,
+    Nothing,
+    WithPlace,
+    position_text,
+    with_place,
+)
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_slow import RISING, slow_text
 
@@ -164,6 +172,26 @@ def test_the_contrasts_are_as_the_page_says(tmp_path: Path) -> None:
     _, folder = unpacked("spec", tmp_path)  # the archive of part 2 holds the pixel counts
     for run in ("simsiam-from-mae-seed1", "mae-constant-seed2"):
         assert contrasts(folder / run) == parts["results"][run]
+
+
+def test_what_is_lost_is_as_the_page_says() -> None:
+    found = json.loads(POSITION.read_text())
+    text = position_text(found)
+    assert "The place alone reads 4.3 % of scenes and 17.3 % of clothing." in text
+    assert "| scenes | 18.53 ± 5.82 | 18.73 ± 5.78 | -0.20 ± 0.29 |" in text
+    assert "| clothing | 4.33 ± 2.74 | 0.69 ± 0.17 | +3.63 ± 2.76 |" in text
+    assert "| scenes | 15.39 ± 12.27 | 15.90 ± 12.63 | -0.51 ± 0.55 |" in text
+    assert "| clothing | 2.99 ± 2.55 | 0.11 ± 0.48 | +2.88 ± 2.16 |" in text
+    assert "4.17 ± 3.37 before, 0.56 ± 0.13 after; it rises in 2 of 12" in text
+
+
+def test_a_probe_that_is_given_the_place_sees_it() -> None:
+    grid = torch.zeros(2, 3, 4, 5)
+    found = WithPlace(Nothing()).features(torch.rand(2, 3, 64, 64)).patches[0]
+    assert found.shape == (2, 17, 8, 8)
+    placed = with_place(grid)
+    assert placed.shape == (2, 12, 4, 5)
+    assert placed[1, :, 2, 3].nonzero().flatten().tolist() == [3 + 2, 3 + 4 + 3]
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
