@@ -203,7 +203,11 @@ def test_a_study_may_grow_and_not_change(spec: StudySpec, done: Path) -> None:
             'name = "dse"\nstart_run = "mae-plain"',
             "begins from 'mae-plain', which is no run of this study",
         ),
-        ('name = "dse"', 'name = "dse"\nstart_run = "{method}-dse"', "at once, from itself"),
+        (
+            'name = "dse"',
+            'name = "dse"\nstart_run = "{method}-dse"',
+            "begins from itself, directly",
+        ),
         ('name = "dse"', 'name = "dse"\nmethods = ["mae"]', "the arm dse is for mae, which is not"),
         ('name = "dse"', 'name = "dse"\nseeds = [7]', "the arm dse is for 7, which is not one"),
         ("steps = 4", 'steps = "4"', r"\[pretrain\]: steps cannot be '4'"),

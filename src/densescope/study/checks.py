@@ -68,7 +68,10 @@ def check_spec(spec: StudySpec) -> None:
                 f"there are {', '.join(others)}"
             )
         if before[cell.name] == len(cells):
-            raise InputError(f"{cell.name} begins, over other runs or at once, from itself")
+            raise InputError(
+                f"{cell.name} begins from itself, directly or through other runs: let its arm "
+                "begin from another run, or leave out start_run"
+            )
     for arm in spec.arms:
         both = (("methods", arm.methods, spec.methods), ("seeds", arm.seeds, spec.seeds))
         for what, of_arm, of_study in both:
