@@ -14,7 +14,7 @@ from densescope.numerics.clustering import kmeans, nearest_centroids
 from densescope.numerics.workers import slices
 
 DISTANCES = ("cosine", "L2")
-QUERIES = 4096  # that are searched for together
+QUERIES = 8192  # that are searched for together
 CELL = 128  # keys that a cell has on average,
 CELLS = 512  # unless there would be more cells
 LARGEST = 1024  # keys of a cell
