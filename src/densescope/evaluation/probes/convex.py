@@ -179,7 +179,7 @@ def fit_convex(
     del targets
 
     def head_of(solution: Solution) -> PatchHead:
-        weight = torch.zeros(len(classes), patches.rank + 1)
+        weight = torch.zeros(len(classes), patches.shape[1] + 1)
         weight[:, -1] = NEVER
         weight[present] = solution.weight.float()
         return whiten.head(weight)

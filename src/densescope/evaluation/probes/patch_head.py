@@ -47,7 +47,7 @@ class PatchHead:
             ``images rows columns``, int64.
         """
         maps = self.logits(patches).transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
-        return F.interpolate(maps, size, mode="bilinear", align_corners=False).argmax(1)
+        return F.interpolate(maps, size, mode="bilinear", align_corners=False).max(1).indices
 
 
 def patch_targets(

@@ -20,8 +20,10 @@ from densescope.evaluation.probes.sources import (
 from densescope.numerics.minimize import Step, minimize
 from densescope.numerics.workers import map_pieces, slices, sum_pieces
 
-ROWS = 1024  # patches of a block, small enough to stay near a core
+ROWS = 2048  # patches of a block
+SCORES = 2**20  # numbers of classes and patches, or an eighth of their vectors', worked on at once
 SAMPLE = 16384
+BALANCED = 0.3  # part of the sample that is drawn in equal shares of the classes
 COUPLED = 2048
 
 
@@ -86,20 +88,15 @@ class WhitenedPatches:
         self._numbers = (order[:, None] * source.patches + torch.arange(source.patches)).flatten()
         self._source, self._whiten = source, whiten
         self._values: Tensor | None = None
-        shape = (len(self._numbers), whiten.turn.shape[1])
-        self.rank = shape[1]
-        self.like = torch.empty(1).expand(shape)
-        if shape[0] * shape[1] * 4 <= MEMORY_BYTES:
-            values = torch.empty(shape)
+        self.shape = (len(self._numbers), whiten.turn.shape[1])
+        if self.shape[0] * self.shape[1] * 4 <= MEMORY_BYTES:
+            values = torch.empty(self.shape)
 
             def fill(part: slice) -> None:
                 values[part] = self._made(self._numbers[part])
 
-            map_pieces(fill, slices(len(values), copied_rows(shape[1])), values)
+            map_pieces(fill, slices(len(values), copied_rows(self.shape[1])), values)
             self._values = values
-
-    def __len__(self) -> int:
-        return len(self._numbers)
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """Patches by their place in the order, ``rows rank``."""
@@ -126,18 +123,6 @@ class Problem:
     moment: Tensor
     total: float
 
-    @property
-    def shares(self) -> Tensor:
-        """Part of the pixels that each class has."""
-        return self.moment[:, -1]
-
-    def sums(self, one: Callable[[slice, Tensor], Tensor]) -> Tensor:
-        """The sum over blocks of rows of what a function makes of a block, float64.
-
-        Blocks are worked on side by side; the sum does not depend on how many are.
-        """
-        return _sums(one, self.patches, len(self.counted))
-
 
 def problem(patches: WhitenedPatches | Tensor, targets: Tensor) -> Problem:
     """The problem of the first patches, those that have targets.
@@ -147,30 +132,53 @@ def problem(patches: WhitenedPatches | Tensor, targets: Tensor) -> Problem:
         targets: ``rows classes``: part of each patch's pixels that each class has.
     """
 
-    def one(part: slice, values: Tensor) -> Tensor:
-        goals = targets[part].T
-        return torch.cat([goals @ values, goals.sum(1, keepdim=True)], 1)
+    def one(part: slice, blocks: Tensor) -> Tensor:
+        goals = targets[part].view(*blocks.shape[:2], -1).mT
+        made = torch.cat([goals @ blocks, goals.sum(2, keepdim=True)], 2)
+        return made.sum(0, dtype=torch.float64)
 
-    moment = _sums(one, patches, len(targets))
+    moment = _sums(one, patches, targets.shape)
     total = float(moment[:, -1].sum())
     return Problem(patches, targets.sum(1), moment / total, total)
 
 
 def sample_problem(patches: WhitenedPatches, targets: Tensor) -> Problem:
-    """The same for at most ``SAMPLE`` of these patches.
+    """The same for about ``SAMPLE`` of these patches, weighted so that sums stay in the mean.
 
+    Some are drawn in equal shares of the classes: a rare one bends the objective like any other.
     Which ones decides how many passes a solution takes, and nothing else.
     """
-    drawn = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
-    rows = drawn[:SAMPLE].sort().values
-    return problem(patches[rows], targets[rows])
+    counted, held = targets.sum(1), targets.sum(0)
+    shares = (targets @ torch.where(held > 0, 1 / held, 0.0)) / int((held > 0).sum())
+    chance = torch.lerp(counted / counted.sum(), shares, BALANCED).mul_(SAMPLE).clamp_max_(1.0)
+    order = torch.randperm(len(chance), generator=torch.Generator().manual_seed(0))
+    steps = chance[order].double().cumsum(0).floor()
+    rows = order[steps.diff(prepend=steps.new_zeros(1)) > 0].sort().values
+    return problem(patches[rows], targets[rows] / chance[rows, None])
 
 
 def _sums(
-    one: Callable[[slice, Tensor], Tensor], patches: WhitenedPatches | Tensor, rows: int
+    one: Callable[[slice, Tensor], Tensor], patches: WhitenedPatches | Tensor, shape: Sequence[int]
 ) -> Tensor:
-    like = patches if isinstance(patches, Tensor) else patches.like[:rows]
-    return sum_pieces(lambda part: one(part, patches[part]), slices(rows, ROWS), like)
+    """The sum over runs of blocks of what a function makes of a run, in float64.
+
+    Cores share products of many blocks at once. Threads with blocks of their own wait for their
+    turn in Python after every short operation: two of them were as fast as one.
+
+    Args:
+        one: of the rows of a run and their patches, ``blocks rows rank``.
+        patches: to go through.
+        shape: rows that take part, and classes.
+    """
+    rows, classes = shape
+    rank, whole = patches.shape[1], rows // ROWS * ROWS
+    runs = slices(whole, max(SCORES // (max(classes, rank // 8) * ROWS), 1) * ROWS)
+    runs += [slice(whole, rows)] if whole < rows else []
+    total = torch.zeros((), dtype=torch.float64)
+    for run in runs:
+        values = patches[run]
+        total = total + one(run, values.view(-1, min(ROWS, len(values)), rank))
+    return total
 
 
 def copied_rows(dim: int) -> int:
@@ -200,17 +208,16 @@ def objective(problem: Problem, weight: Tensor, strength: float) -> tuple[float,
     """``mean cross-entropy + strength |W|^2 / 2`` and its gradient; the bias is not penalized."""
     slopes, bias = weight[:, :-1].float(), weight[:, -1:].float()
 
-    def one(part: slice, values: Tensor) -> Tensor:
-        counted = problem.counted[part]
-        scores = torch.addmm(bias, slopes, values.T)
-        top = scores.amax(0)
-        sums = scores.sub_(top).exp_().sum(0)
-        loss = (sums.log().add_(top) * counted).sum(dtype=torch.float64)
-        scores.mul_(counted / sums)
-        made = torch.cat([scores @ values, scores.sum(1, keepdim=True)], 1)
-        return torch.cat([made.double().flatten(), loss[None]])
+    def one(part: slice, blocks: Tensor) -> Tensor:
+        counted = problem.counted[part].view(len(blocks), 1, -1)
+        scores = torch.baddbmm(bias, slopes.expand(len(blocks), -1, -1), blocks.mT)
+        logs = scores.log_softmax(1)
+        loss = ((scores[:, :1] - logs[:, :1]) * counted).sum(2, dtype=torch.float64).sum(0)
+        chances = logs.exp_().mul_(counted)
+        made = torch.cat([chances @ blocks, chances.sum(2, keepdim=True)], 2)
+        return torch.cat([made.sum(0, dtype=torch.float64).flatten(), loss])
 
-    sums = problem.sums(one) / problem.total
+    sums = _sums(one, problem.patches, (len(problem.counted), len(weight))) / problem.total
     gradient = sums[:-1].view_as(weight) - problem.moment
     gradient[:, :-1] += strength * weight[:, :-1]
     penalty = strength / 2 * weight[:, :-1].square().sum()
@@ -223,8 +230,7 @@ def curvature(sample: Problem, weight: Tensor) -> list[Tensor]:
     One block of all classes where that has at most ``COUPLED`` rows; else one of each class, with
     nothing of how classes bend together.
 
-    Returns:
-        Matrices over the weights of one class after another, each with its bias last.
+    The matrices are over the weights of one class after another, each with its bias last.
     """
     values = sample.patches[: len(sample.counted)]
     chances = torch.addmm(weight[:, -1:].float(), weight[:, :-1].float(), values.T).softmax(0)
@@ -325,7 +331,8 @@ def first_guess(
     sample: Problem, strength: float, *, gradient_norm: float, iterations: int, history: int
 ) -> Tensor:
     """Roughly the minimum on a sample, from zeros: where :func:`curvature` is worth computing."""
-    scale = (sample.shares * (1 - sample.shares)).clamp_min(1 / sample.total)
+    shares = sample.moment[:, -1]
+    scale = (shares * (1 - shares)).clamp_min(1 / sample.total)
     ridge = torch.full((sample.moment.shape[1],), strength, dtype=torch.float64)
     ridge[-1] = 0.0
     guess, *_ = minimize(
