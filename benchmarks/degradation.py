@@ -2,8 +2,8 @@
 
     python -m benchmarks.degradation
 
-Writes first-look.md, results.md and scenes-results.md in studies/degradation, and the figures
-of docs/images.
+Writes first-look.md, results.md, scenes-results.md, scenes-more-results.md and photos-results.md
+in studies/degradation, and the figures of docs/images.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_more import choice_text, cosine_text
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_slow import RISING, slow_text
@@ -35,8 +36,16 @@ from densescope.writing import replacing
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "degradation"
 IMAGES = ROOT / "docs" / "images"
-PARTS = {"explore": "first-look", "spec": "results", "scenes": "scenes-results"}
+PARTS = {
+    "explore": "first-look",
+    "spec": "results",
+    "scenes": "scenes-results",
+    "scenes-more": "scenes-more-results",
+    "photos": "photos-results",
+}
 SCENES = "scenes"  # whose arms are tabled one by one
+MORE = "scenes-more"  # as these
+AGAIN = "photos"
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 RULERS = "scenes-rulers"  # the same runs under other probes
 UNTRAINED = "scenes-untrained"  # their networks before training
@@ -173,8 +182,12 @@ def main() -> None:
                 place = position_text(json.loads(POSITION.read_text()))
                 parts = [by_arm(spec, folder), photos_text(found[name]), rulers, hold, slow]
                 tables = "\n\n".join([*parts, best, place])
+            elif name == MORE:
+                cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
+                tables = "\n\n".join([by_arm(spec, folder), cosine])
             else:
                 tables = markdown(found[name])
+                tables += "\n\n" + choice_text(found[name].answers) if name == AGAIN else ""
             head = title.replace("-", " ").capitalize()
             with replacing(STUDY / f"{title}.md") as place:
                 place.write_text(f"# {head}\n\n{tables}\n", encoding="utf-8")

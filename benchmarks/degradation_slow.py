@@ -181,7 +181,7 @@ def _rank_test(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]], fol
         points = runs[cell.name][0].points
         change = points[-1] - points[0]
         table = read_run(folder / cell.name / "scores")
-        rank, dse = (_moved(table, f"released.{one}") for one in ("effective_rank", "dse_lambda_1"))
+        rank, dse = (moved(table, f"released.{one}") for one in ("effective_rank", "dse_lambda_1"))
         if abs(change) > CLEAR["scenes"]:
             right += rank == WAYS[int(change > 0)]
             wrong += rank != WAYS[int(change > 0)]
@@ -212,7 +212,7 @@ def _of(runs: Mapping[str, Sequence[HeldRun]], arm: str) -> list[str]:
     return [name for name in runs if f"-{arm}-seed" in name]
 
 
-def _moved(table: RunTable, name: str) -> str | None:
+def moved(table: RunTable, name: str) -> str | None:
     """Whether the last value of a metric is worse than the first beyond the noise of the images."""
     values = list(table.column(name).finite.values())
     better = METRICS[name].better
@@ -228,7 +228,7 @@ def _seen(groups: Mapping[str, Sequence[RunTable]]) -> str:
     """What every metric says of runs of several kinds."""
     rows = []
     for name, metric in METRICS.items():
-        counts = [Counter(_moved(table, name) for table in group) for group in groups.values()]
+        counts = [Counter(moved(table, name) for table in group) for group in groups.values()]
         if None not in counts[0] and metric.judged:
             rows.append((name, metric.better, counts))
     rows.sort(key=lambda row: (-row[2][0]["worse"], *(count["worse"] for count in row[2][1:])))

@@ -20,8 +20,8 @@ from densescope.evaluation.probes.sources import (
 from densescope.numerics.minimize import Step, minimize
 from densescope.numerics.workers import map_pieces, slices, sum_pieces
 
-ROWS = 2048  # patches of a block
-SCORES = 2**20  # numbers of classes and patches, or an eighth of their vectors', worked on at once
+ROWS = 1024  # patches of a block
+SCORES = 2**19  # numbers of classes and patches, or an eighth of their vectors', worked on at once
 SAMPLE = 16384
 BALANCED = 0.3  # part of the sample that is drawn in equal shares of the classes
 COUPLED = 2048
