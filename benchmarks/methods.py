@@ -233,7 +233,8 @@ def main() -> None:
         document = {"environment": environment(), "settings": settings, "rows": rows}
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     text = table([shown(row) for row in rows])
-    given.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    steps = f"# Small recipes on {given.images_count:,} photos, {given.steps:,} steps"
+    given.output.with_suffix(".md").write_text(f"{steps}\n\n{text}\n", encoding="utf-8")
     print(text)
 
 

@@ -59,7 +59,8 @@ def main() -> None:
     name = f"views-{given.device.partition(':')[0]}"
     document = {"environment": environment(), "rows": rows}
     (given.output / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    (given.output / f"{name}.md").write_text(table(rows) + "\n")
+    title = f"# Views of {given.batch_size} images, {given.device}"
+    (given.output / f"{name}.md").write_text(f"{title}\n\n{table(rows)}\n")
     print(table(rows))
 
 
