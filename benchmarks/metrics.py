@@ -55,7 +55,8 @@ def main() -> None:
         [
             f"# Metrics of a ViT-S/16 on {options.images} images at 224 pixels",
             "The rivals of DSE against all else: the forward passes, dense structure and the "
-            f"compared metrics ({rest:.1f} s).",
+            f"compared metrics ({rest:.1f} s). A stage computes one or several metrics. LiDAR, "
+            "whose augmented views need forward passes of their own, is left out.",
             table(rows),
             ", ".join(f"{name} {value}" for name, value in about.items())
             + f", load {os.getloadavg()[0]:.2f}",

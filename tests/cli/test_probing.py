@@ -208,6 +208,8 @@ def test_probes_that_were_not_trained_enough_are_said_first() -> None:
     assert doubts([record, replace(record, status="failed", details={"under_trained": True})]) == []
     under = replace(record, details={"under_trained": True})
     open_end = replace(record, details={"converged": False})
+    at_edge = replace(record, details={"at_edge": True})
+    assert doubts([record, at_edge])[0].startswith("perhaps too low: 1 of 2 probes chose a value")
     said = doubts([record, under, open_end])
     assert said[0].startswith("under-trained: 1 of 3 probes chose the smallest or largest")
     assert said[1].startswith("not converged: 1 of 3 probes stopped before the minimum")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from densescope.errors import DataError
+from densescope.evaluation.pixel_counts import count_pixels
 from densescope.evaluation.probes import convex, linear_sgd_probe, softmax_fit
 from densescope.evaluation.probes.softmax_fit import Problem, Solution, Whitening
 from densescope.evaluation.probes.sources import TensorPatches
@@ -100,6 +101,11 @@ def test_hard_labels_are_fitted_as_scikit_learn_does() -> None:
     logs = theirs.predict_log_proba(x)
     assert found.loss == pytest.approx(float(-(rows.numpy() * logs).sum(1).mean()), abs=1e-6)
     assert np.allclose(theirs.coef_, found.weight[:, :-1].numpy(), atol=1e-3)
+    scores = torch.from_numpy(x) @ found.weight[:, :-1].T + found.weight[:, -1]
+    ours, truth = scores.argmax(1), rows.argmax(1)
+    predicted = torch.from_numpy(theirs.predict(x))
+    both = [count_pixels(told[None], truth[None], classes=3) for told in (ours, predicted)]
+    assert both[0].mean_iou == both[1].mean_iou
 
 
 def test_a_curvature_of_the_sample_needs_few_passes() -> None:
@@ -213,6 +219,32 @@ def test_the_path_ends_where_a_weaker_penalty_moves_nothing() -> None:
     judged: list[float] = []
     path = convex.follow_path(moved, torch.zeros(3, 7), convex.ConvexSettings(), judge)
     assert min(path) == pytest.approx(1e-3 / 4**3)
+
+
+def test_a_gradient_a_hundred_times_smaller_changes_no_answer() -> None:
+    chance = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (120, 16), generator=chance)
+    features = 3 * torch.randn(120, 16, 24, generator=chance)
+    features += torch.randn(4, 24, generator=chance)[labels]
+    masks = labels.view(120, 4, 4)
+    found = [
+        convex.linear_probe(
+            features[:80],
+            masks[:80],
+            features[80:],
+            masks[80:],
+            classes="abcd",
+            grid=(4, 4),
+            settings=convex.ConvexSettings(gradient_norm=norm),
+        )
+        for norm in (1e-4, 1e-6)
+    ]
+    assert found[1].mean_iou == pytest.approx(found[0].mean_iou, abs=5e-4)
+    assert found[1].details["passes"] > found[0].details["passes"]
+    for one in found:
+        held_out = one.details["held_out_miou"]
+        weakest = min(held_out, key=float)
+        assert one.details["unpenalized"] is (f"{one.details['strength']:.3g}" == weakest)
 
 
 def test_a_solution_that_was_not_found_says_so() -> None:

@@ -452,7 +452,7 @@ def test_predicted_masks_lie_on_the_image(tmp_path: Path) -> None:
 def test_a_choice_at_the_edge_of_a_fixed_grid_is_said() -> None:
     found = edge_note("learning rate", [1e-2, 1e-2], (1e-4, 1e-3, 1e-2))
     grid = "the edge of the protocol's grid, 0.0001 to 0.01"
-    assert found == {"note": f"the chosen learning rate 0.01 is at {grid}"}
+    assert found == {"note": f"the chosen learning rate 0.01 is at {grid}", "at_edge": True}
     assert edge_note("learning rate", [1e-3], (1e-4, 1e-3, 1e-2)) == {}
     assert edge_note("k", [1], (1, 3, 10)) == {}
     assert "the chosen k 10 is at" in edge_note("k", [1, 10], (1, 3, 10))["note"]

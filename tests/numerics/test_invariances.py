@@ -118,7 +118,7 @@ def test_a_metric_behaves_as_declared(metric: str, change: str) -> None:
 
 
 MEANS = [f"{d}.{part}" for d in ("paper", "pooled") for part in COMPONENTS[:4]]
-MEANS += ["token_cosine", "patch_norm", "spatial_contrast_code"]
+MEANS += ["token_cosine", "patch_norm", "spatial_contrast"]
 
 
 @pytest.mark.parametrize("metric", [name for name in PUBLIC if name in MEANS])

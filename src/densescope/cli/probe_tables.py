@@ -130,7 +130,13 @@ def doubts(records: Sequence[ProbeRecord]) -> list[str]:
     probed = [record for record in records if record.status == "probed"]
     under = [record for record in probed if record.details.get("under_trained")]
     open_ends = [record for record in probed if record.details.get("converged") is False]
+    at_edge = [record for record in probed if record.details.get("at_edge")]
     made = []
+    if at_edge:
+        made.append(
+            f"perhaps too low: {len(at_edge)} of {len(probed)} probes chose a value at the edge of "
+            "the grid that the protocol fixes, beyond which a better one may lie"
+        )
     if under:
         made.append(
             f"under-trained: {len(under)} of {len(probed)} probes chose the smallest or largest "

@@ -177,7 +177,7 @@ RIVAL_METRICS = (
         COSINES,
         "How far the patches of an image lie from their mean.",
         "Root mean square distance of the L2-normalized patches of an image from their mean; mean "
-        "over images. From 0 to 1.",
+        "over images. From 0 to 1. iREPA's text and its code agree on it.",
         "Noise in the patches raises it.",
         IREPA,
         formula="mean over i of sqrt(mean over p of |z_ip - mean_p z_ip|^2)",

@@ -319,6 +319,8 @@ def _details(
         notes.append(f"the chosen strength {chosen:.2g} is at the end of the path of strengths")
     details: dict[str, object] = {
         "strength": chosen,
+        # the weakest that was tried: a weaker penalty would no longer move the solution
+        "unpenalized": chosen == min(path),
         "converged": converged,
         "gradient_norm": found.gradient_norm,
         "loss": found.loss,

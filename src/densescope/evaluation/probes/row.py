@@ -53,8 +53,8 @@ def measured(
     return EngineResult(values, {**details, **measures}, head, tuple(counts))
 
 
-def edge_note(what: str, chosen: Sequence[float], tried: Sequence[float]) -> dict[str, str]:
-    """The detail ``note`` where a value was chosen at the edge of a grid that a protocol fixes."""
+def edge_note(what: str, chosen: Sequence[float], tried: Sequence[float]) -> dict[str, Any]:
+    """The details ``note`` and ``at_edge`` where a value is at the edge of a protocol's grid."""
     low, high = min(tried), max(tried)
     # One neighbor is the fewest there are, and no edge that a wider grid would move.
     at_edge = sorted({value for value in chosen if value in (low, high)} - {1})
@@ -62,7 +62,7 @@ def edge_note(what: str, chosen: Sequence[float], tried: Sequence[float]) -> dic
         return {}
     listed = " and ".join(f"{value:.3g}" for value in at_edge)
     grid = f"the edge of the protocol's grid, {low:.3g} to {high:.3g}"
-    return {"note": f"the chosen {what} {listed} is at {grid}"}
+    return {"note": f"the chosen {what} {listed} is at {grid}", "at_edge": True}
 
 
 @dataclass(frozen=True)
