@@ -26,7 +26,7 @@ bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.estimator
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.layers
-	$(BIN)/python -m benchmarks.probing
+	$(BIN)/python -m benchmarks.probing $(if $(CAMVID),--camvid $(CAMVID))
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.regularizer

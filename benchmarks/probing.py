@@ -1,13 +1,13 @@
 """Seconds and peak memory of the linear probes: ``python -m benchmarks.probing [--camvid ROOT]``.
 
 Two sizes: a small ViT with patches of 8 pixels at 128 pixels, and ViT-S/16 at 224, on as many
-images as CamVid has (367 to train on, 233 to measure on). Weights are random, and
-procedural scenes stand in for the frames, which may not be passed on. Features are extracted
-once; ``linear`` and (small) ``linear-sgd`` then read the same ones, each twice in a process of its
-own. The time is that of the second reading: the first also decodes labels and loads libraries, once
-for all checkpoints of a run. Memory is what the process holds beyond its start over both readings
-(anonymous, so without the pages of the file of features, sampled every 2 ms), and its ratio to the
-features of all images in single precision.
+images as CamVid has (367 to train on, 233 to measure on). Weights are random; without CamVid,
+procedural scenes stand in for its frames. Features are extracted once; ``linear``, (small)
+``linear-sgd`` and (ViT-S) two protocols of nearest neighbors then read the same ones, each twice
+in a process of its own. The time is that of the second reading: the first also decodes labels and
+loads libraries, once for all checkpoints of a run. Memory is what the process holds beyond its
+start over both readings (anonymous, so without the pages of the file of features, sampled every
+2 ms), and its ratio to the features of all images in single precision.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SIZES = {
         8,
         128,
     ),
-    "vit-s": Size("ViT-S/16", 224, {}, 16, 384, ("linear",)),
+    "vit-s": Size("ViT-S/16", 224, {}, 16, 384, ("linear", "in-context", "capi-knn")),
 }
 
 
@@ -165,9 +165,10 @@ def main() -> None:
         images = "CamVid" if options.camvid else f"{counts[0]} + {counts[1]} scenes"
         parts += [f"# probes, {size.title}, {images} at {size.pixels} pixels", table(rows)]
         print("\n\n".join(parts[-2:]), flush=True)
-    about = ", ".join(f"{name} {value}" for name, value in environment().items())
+    about = ", ".join(f"{key} {value}" for key, value in environment().items())
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "probing-cpu.md").write_text("\n\n".join([*parts, about]) + "\n")
+    name = "probing-cpu.md" if options.camvid else "probing-scenes-cpu.md"
+    (RESULTS / name).write_text("\n\n".join([*parts, about]) + "\n")
 
 
 if __name__ == "__main__":

@@ -131,6 +131,14 @@ def test_a_demo_that_shows_nothing_fails(
         assert all(sentence in said for sentence in expected)
 
 
+@pytest.mark.slow
+def test_the_demo_as_it_is_shows_what_it_promises(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(output=tmp_path / "demo") == 0
+    assert "the demo failed" not in capsys.readouterr().err
+
+
 def alarm_of_a_collapse() -> Alarm:
     """Of eight checkpoints and two more whose features have collapsed."""
     found = first_alarm(plain_run([0.5] * 10, [0.3] * 8 + [0.01] * 2))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densescope.metrics import METRICS, Computation, ScoredFeatures, ScoreSettings
+from densescope.metrics import METRICS, Computation, Derivation, ScoredFeatures, ScoreSettings
 from densescope.metrics.metric import CHANGES
 from densescope.metrics.rivals import RIVAL_METRICS
 from densescope.numerics import baselines
@@ -115,6 +115,17 @@ def test_a_metric_behaves_as_declared(metric: str, change: str) -> None:
     after = value(metric, *changed(change))
     same = torch.isclose(before, after, rtol=1e-5, atol=1e-9)
     assert bool(same) is (change not in METRICS[metric].changes_with), (before, after)
+
+
+DERIVED = [name for name, metric in METRICS.items() if isinstance(metric.made_by, Derivation)]
+
+
+@pytest.mark.parametrize("metric", [name for name in DERIVED if name != "gram_drift"])
+def test_what_is_made_of_other_metrics_changes_with_what_they_change_with(metric: str) -> None:
+    made_by = METRICS[metric].made_by
+    assert isinstance(made_by, Derivation)
+    parts = [METRICS[name].changes_with for name in made_by.of]
+    assert METRICS[metric].changes_with == frozenset().union(*parts)
 
 
 MEANS = [f"{d}.{part}" for d in ("paper", "pooled") for part in COMPONENTS[:4]]
