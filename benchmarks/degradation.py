@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_more import choice_text, cosine_text
+from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_slow import RISING, slow_text
@@ -180,14 +180,17 @@ def main() -> None:
                 slow = slow_text(*unpacked(SLOW, Path(temporary)), rising)
                 best = contrast_text(json.loads(CONTRASTS.read_text()))
                 place = position_text(json.loads(POSITION.read_text()))
-                parts = [by_arm(spec, folder), photos_text(found[name]), rulers, hold, slow]
+                parts = [by_arm(spec, folder), seeds_text(spec, folder), photos_text(found[name])]
+                parts += [rulers, hold, slow]
                 tables = "\n\n".join([*parts, best, place])
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
                 tables = "\n\n".join([by_arm(spec, folder), cosine])
             else:
                 tables = markdown(found[name])
-                tables += "\n\n" + choice_text(found[name].answers) if name == AGAIN else ""
+            if name == AGAIN:
+                again = [seeds_text(spec, folder, one) for one in ("camvid", "folders")]
+                tables = "\n\n".join([tables, choice_text(found[name].answers), *again])
             head = title.replace("-", " ").capitalize()
             with replacing(STUDY / f"{title}.md") as place:
                 place.write_text(f"# {head}\n\n{tables}\n", encoding="utf-8")

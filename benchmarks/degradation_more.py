@@ -51,24 +51,24 @@ def cosine_text(answers: Sequence[RunAnswer], constant: Sequence[RunAnswer], fol
     )
 
 
-def seeds_text(spec: StudySpec, folder: Path) -> str:
-    """Which metrics follow scenes better than the clock with each seed (question 2 of part 3)."""
+def seeds_text(spec: StudySpec, folder: Path, domain: str = SCENES) -> str:
+    """Which metrics follow labels better than the clock with each seed (parts 3 and 12)."""
     lines = ["| arm | runs of a seed | with each seed | with one of them |\n|" + " --- |" * 4]
     for arm in (one for one in spec.arms if one.regularizer is None):
         found = []
         for seed in spec.seeds:
             summary = summarize(replace(spec, arms=(replace(arm, seeds=(seed,)),)), folder)
             assert summary.taus is not None
-            spreads = {name: sets[SCENES] for name, sets in summary.taus.beyond.items()}
+            spreads = {name: sets[domain] for name, sets in summary.taus.beyond.items()}
             found.append(
                 {n for n, one in spreads.items() if one and one.half and one.value > one.half}
             )
         every, some = set.intersection(*found), set.union(*found)
         texts = [_names(summary.taus, one) for one in (every, some - every)]
         lines.append(f"| {arm.name} | {len(summary.answers)} | {' | '.join(texts)} |")
-    head = "## Beyond the number of the checkpoint, with each seed (question 2 of part 3)"
+    head = f"## Beyond the number of the checkpoint on {domain}, with each seed"
     what = (
-        "Metrics whose tau with scenes minus that of the number of the checkpoint has a 95 % "
+        f"Metrics whose tau with {domain} minus that of the number of the checkpoint has a 95 % "
         "interval over the runs of a seed above 0."
     )
     return "\n\n".join([head, what, "\n".join(lines)])

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.degradation import (
+    AGAIN,
     HOLD,
+    MORE,
     PARTS,
     RULERS,
     SCENES,
@@ -20,6 +22,7 @@ from benchmarks.degradation import (
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import (
     POSITION,
     Nothing,
@@ -166,12 +169,40 @@ def test_the_contrasts_are_as_the_page_says(tmp_path: Path) -> None:
         "rate 0.005 (part 9) | 6 | +0.67 ± 0.97 | 1 of 6 | 1 of 6 | 0 of 6 |",
         "rate 0.01 (part 8) | 6 | +13.45 ± 10.83 | 6 of 6 | 6 of 6 | 6 of 6 |",
         "to 0 (part 9) | 6 | +11.09 ± 6.62 | 5 of 6 | 5 of 6 | 5 of 6 |",
+        "on a cosine to 0 (part 11) | 8 | -0.01 ± 0.02 | 0 of 8 | 1 of 8 | 0 of 8 |",
+        "ResNet-18, constant rate (part 11) | 4 | +0.15 ± 0.51 | 1 of 4 | 0 of 4 | 0 of 4 |",
+        "constant rate (part 12) | 16 | +0.23 ± 0.17 | 3 of 16 | 1 of 16 | 0 of 16 |",
         "| simsiam-from-mae-seed1 | +1.4 [+0.9, +1.9], 16 | +0.5 [+0.1, +1.0], 0 and 14 |",
     ):
         assert row in text
     _, folder = unpacked("spec", tmp_path)  # the archive of part 2 holds the pixel counts
     for run in ("simsiam-from-mae-seed1", "mae-constant-seed2"):
         assert contrasts(folder / run) == parts["results"][run]
+
+
+def test_a_cosine_and_each_seed_say_what_the_page_says(
+    found: dict[str, StudySummary], tmp_path: Path
+) -> None:
+    _, folder = unpacked(MORE, tmp_path)
+    text = cosine_text(found[MORE].answers, found[SCENES].answers, folder)
+    assert "| last checkpoint | 0.12 ± 0.17 | 0.08 ± 0.10 | -0.04 ± 0.22 |" in text
+    assert "| DSE pick (lambda 1) | 4.74 ± 7.00 | 3.37 ± 5.02 | -1.36 ± 3.34 |" in text
+    assert "8 runs: worse in 5, better in 2, not told apart in 1." in text
+    assert not any(one.alarm for one in found[MORE].answers)
+    photos = choice_text(found[AGAIN].answers)
+    assert (
+        "| camvid-linear-image-size64 | 0.49 ± 0.30 | 0.45 ± 0.22 | -0.04 ± 0.35 | 16 |" in photos
+    )
+    assert "| 0.15 ± 0.12 | 0.42 ± 0.26 | +0.26 ± 0.25 | 16 |" in photos
+    seeds = seeds_text(*unpacked(AGAIN, tmp_path), "camvid")
+    assert "| photos | 8 | none | none |" in seeds
+    assert taus(found[AGAIN].taus, "released.dse_lambda_1") == pytest.approx(
+        [0.34, 0.29], abs=0.005
+    )
+    assert not any(one.alarm for one in found[AGAIN].answers)
+    seeds = seeds_text(*unpacked(SCENES, tmp_path))
+    assert "| constant | 8 | none | none |" in seeds
+    assert "| raised | 6 | 32: released.dse_lambda_1," in seeds
 
 
 def test_what_is_lost_is_as_the_page_says() -> None:
