@@ -195,7 +195,8 @@ def main() -> None:
             with replacing(STUDY / f"{title}.md") as place:
                 place.write_text(f"# {head}\n\n{tables}\n", encoding="utf-8")
             sentences = {answer.run: dict(answer.sentences) for answer in found[name].answers}
-            write_json(sentences, STUDY / f"{title}-verdicts.json")
+            if any(sentences.values()):  # where the archive holds pixel counts
+                write_json(sentences, STUDY / f"{title}-verdicts.json")
     for figure in FIGURES:
         with replacing(IMAGES / figure.file) as place:
             place.write_text(drawn(figure, found[figure.part]) + "\n", encoding="utf-8")

@@ -376,10 +376,11 @@ print((most - start) / features.nbytes)
 
 
 @pytest.mark.slow
-def test_a_probe_holds_at_most_twice_its_features() -> None:
+@pytest.mark.parametrize(("threads", "most"), [("1", 2), ("2", 2.3)])
+def test_a_probe_holds_at_most_about_twice_its_features(threads: str, most: float) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
     command = [sys.executable, "-c", HOLDS]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    alone = {**os.environ, "OMP_NUM_THREADS": threads}
     found = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
-    assert 1 <= float(found.stdout) < 2
+    assert 1 <= float(found.stdout) < most

@@ -35,6 +35,7 @@ from benchmarks.degradation_slow import RISING, slow_text
 
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
+from densescope.study.tables import markdown
 from densescope.study.taus import MeanTaus
 
 pytestmark = pytest.mark.slow
@@ -189,6 +190,7 @@ def test_a_cosine_and_each_seed_say_what_the_page_says(
     assert "| DSE pick (lambda 1) | 4.74 ± 7.00 | 3.37 ± 5.02 | -1.36 ± 3.34 |" in text
     assert "8 runs: worse in 5, better in 2, not told apart in 1." in text
     assert not any(one.alarm for one in found[MORE].answers)
+    assert "degraded" not in markdown(found[AGAIN])  # no pixel counts: nothing is said of noise
     photos = choice_text(found[AGAIN].answers)
     assert (
         "| camvid-linear-image-size64 | 0.49 ± 0.30 | 0.45 ± 0.22 | -0.04 ± 0.35 | 16 |" in photos

@@ -149,7 +149,7 @@ def test_two_protocols_on_one_set_have_a_column_each() -> None:
 def test_a_table_has_no_empty_columns() -> None:
     numbers = {part: Spread(0.25, 1, None) for part in PARTS}
     row = StudyRow(
-        *("dino", "plain", "", "", 1, None, None, 0, None, None),
+        *("dino", "plain", "", "", 1, None, None, 0, 0, None, None),
         tau={},
         numbers=numbers,
         effect={},

@@ -50,6 +50,7 @@ class StudyRow:
         last: the measure at the last checkpoint.
         drop: best checkpoint minus last: degradation, at least 0 and too large by noise.
         degraded: runs whose drop exceeds the noise of the probe.
+        noise_known: runs of which that is known: their probes hold pixel counts, or several seeds.
         gain: DSE pick minus last.
         regret: best minus DSE pick.
         tau: number -> Kendall's tau with the measure.
@@ -66,6 +67,7 @@ class StudyRow:
     last: Spread | None
     drop: Spread | None
     degraded: int
+    noise_known: int
     gain: Spread | None
     regret: Spread | None
     tau: Mapping[str, Spread | None]
@@ -251,6 +253,7 @@ def _row(key: tuple[str, str, str], group: Sequence[_Run], plain: Sequence[_Run]
         last=Spread.of([judgement.degradation.last_value for judgement in judged]),
         drop=Spread.of([judgement.degradation.drop for judgement in judged]),
         degraded=sum(judgement.degradation.degraded is True for judgement in judged),
+        noise_known=sum(judgement.degradation.degraded is not None for judgement in judged),
         gain=Spread.of([math.nan if way.gain is None else way.gain for way in ways]),
         regret=Spread.of([math.nan if way.regret is None else way.regret for way in ways]),
         tau=taus,

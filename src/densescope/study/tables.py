@@ -58,7 +58,7 @@ def rows_table(summary: StudySummary) -> str:
             str(row.runs),
             shown(row.last, scale, 2, sign=False),
             shown(row.drop, scale, 2, sign=False),
-            f"{row.degraded} of {row.runs}" if row.probe_set else "",
+            f"{row.degraded} of {row.noise_known}" if row.noise_known else "",
             shown(row.gain, scale, 2, sign=True),
             shown(row.tau.get("released.dse_lambda_1"), 1, 2, sign=True),
             *(shown(row.numbers[part], 1, 3, sign=False) for part in PARTS),

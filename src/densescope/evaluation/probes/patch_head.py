@@ -14,7 +14,7 @@ from densescope.evaluation.pixel_counts import ROWS, PixelCounts, count_pixels
 from densescope.evaluation.probes.sources import COPIED, PatchSource, Standardization
 from densescope.numerics.workers import map_pieces, slices
 
-SCORES = 2**21  # that are brought to the size of the labels at once
+SCORES = 2**20  # that are brought to the size of the labels at once
 
 
 @dataclass(frozen=True)
