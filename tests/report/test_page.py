@@ -164,6 +164,14 @@ def test_text_from_files_is_escaped_everywhere() -> None:
     assert Page(text).count("img") == clean.count("img")
 
 
+def test_no_line_of_an_alarm_ends_within_an_option() -> None:
+    said = page.unbroken_options("<b> go back: pretrain --regularizer gram --beta 100); 3 --")
+    option, weight = (
+        f'<span class="unbroken">--{one}</span>' for one in ("regularizer", "beta 100")
+    )
+    assert said == f"&lt;b&gt; go back: pretrain {option} gram {weight}); 3 --"
+
+
 def test_nothing_is_fetched() -> None:
     text = render_report(report(6, with_previews=True))
     for tag, attributes in Page(text).tags:

@@ -6,6 +6,7 @@ import base64
 import functools
 import gzip
 import hashlib
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from densescope.report.figures import build_figures
 from densescope.report.layers import shade_css
 from densescope.report.values import MISSING, Curve
 from densescope.writing import replacing
+
+OPTION = re.compile(r"--[a-z][a-z-]*( \d+)?")
 
 
 def render_report(data: ReportData) -> str:
@@ -42,6 +45,7 @@ def render_report(data: ReportData) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters["cell"] = _cell
+    environment.filters["unbroken_options"] = unbroken_options
     environment.filters["first_upper"] = lambda text: text[:1].upper() + text[1:]
     script = _asset("page.js")
     library, payload = _plotting_library()
@@ -63,6 +67,13 @@ def render_report(data: ReportData) -> str:
         version=__version__,
         missing=MISSING,
     )
+
+
+def unbroken_options(text: str) -> str:
+    """Escaped text in which no line ends within an option of the command."""
+    from markupsafe import Markup, escape
+
+    return Markup(OPTION.sub(r'<span class="unbroken">\g<0></span>', str(escape(text))))
 
 
 def write_report(data: ReportData, path: Path) -> None:
