@@ -20,6 +20,8 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_images import IMAGES as COUNTED
+from benchmarks.degradation_images import images_text
 from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
@@ -182,7 +184,8 @@ def main() -> None:
                 place = position_text(json.loads(POSITION.read_text()))
                 parts = [by_arm(spec, folder), seeds_text(spec, folder), photos_text(found[name])]
                 parts += [rulers, hold, slow]
-                tables = "\n\n".join([*parts, best, place])
+                counted = images_text(json.loads(COUNTED.read_text()))
+                tables = "\n\n".join([*parts, best, place, counted])
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
                 tables = "\n\n".join([by_arm(spec, folder), cosine])

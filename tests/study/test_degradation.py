@@ -22,6 +22,7 @@ from benchmarks.degradation import (
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_images import IMAGES, images_text
 from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import (
     POSITION,
@@ -205,6 +206,19 @@ def test_a_cosine_and_each_seed_say_what_the_page_says(
     seeds = seeds_text(*unpacked(SCENES, tmp_path))
     assert "| constant | 8 | none | none |" in seeds
     assert "| raised | 6 | 32: released.dse_lambda_1," in seeds
+
+
+def test_the_number_of_scored_images_does_what_the_page_says() -> None:
+    text = images_text(json.loads(IMAGES.read_text()))
+    assert "| constant (16) | 512 | +0.09 ± 0.28 | -0.19 ± 0.17 |" in text
+    assert "| constant (16) | 32 | +0.14 ± 0.27 | -0.14 ± 0.06 |" in text
+    assert "| raised (12) | 512 | +0.26 ± 0.15 | +0.03 ± 0.04 |" in text
+    assert "| +0.19 ± 0.12 | 7.46 ± 4.82 | +3.35 ± 6.93 |" in text
+    assert "| all (28) | 32 | +0.25 ± 0.16 | +0.00 ± 0.09 | 6.60 ± 2.68 | +1.66 ± 2.78 |" in text
+    assert "| 4.63 ± 2.22 | -0.32 ± 1.85 |" in text
+    assert "- 512 images: in 11 of 12 raised runs" in text
+    assert "with 128 images in 11; in 3 of 16 others." in text
+    assert "with 128 images in 6; in 0 of 16 others." in text
 
 
 def test_what_is_lost_is_as_the_page_says() -> None:
