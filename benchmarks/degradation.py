@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tarfile
 import tempfile
@@ -21,17 +20,16 @@ from pathlib import Path
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
 from benchmarks.degradation_images import IMAGES as COUNTED
-from benchmarks.degradation_images import images_text
+from benchmarks.degradation_images import images_text, in_domain
 from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_slow import RISING, slow_text
-from densescope.correlation import kendall_tau
 from densescope.records import write_json
 from densescope.study.answers import RunAnswer
 from densescope.study.spec import StudySpec, read_spec
 from densescope.study.spread import Spread
-from densescope.study.summary import RunSeries, StudySummary, summarize
+from densescope.study.summary import StudySummary, summarize
 from densescope.study.tables import markdown
 from densescope.writing import replacing
 
@@ -119,17 +117,6 @@ def _seen(run: str) -> bool:
     return run.endswith("seed1") and run.split("-")[0] in ("mae", "vicreg", "mocov3", "simsiam")
 
 
-def in_domain(summary: StudySummary) -> dict[str, dict[str, float]]:
-    """Of each run: tau of DSE (lambda = 1) with scenes, and the regret there of its pick."""
-    found = {f"{one.method}-{one.arm}-seed{one.seed}": one for one in summary.series if _in(one)}
-    return {
-        answer.run: {"tau": _tau(found[answer.run]), "regret": regrets["released.pick"]}
-        for answer in summary.answers
-        for name, regrets in answer.regrets.items()
-        if name.startswith(SCENES)
-    }
-
-
 def photos_text(on_scenes: StudySummary) -> str:
     """What scoring on photos changes, run by run, judged in the domain of the training images.
 
@@ -148,15 +135,6 @@ def photos_text(on_scenes: StudySummary) -> str:
         lines.append(f"| {title} | {' | '.join(texts)} | {len(both)} |")
     head = "| | scored on photos | scored on scenes | difference | runs |\n|" + " --- |" * 5
     return "\n".join(["## Other images for scoring", "", head, *lines])
-
-
-def _in(series: RunSeries) -> bool:
-    return series.probe_set.startswith(SCENES)
-
-
-def _tau(series: RunSeries) -> float:
-    tau = kendall_tau(series.values["dse"], series.values["miou"])
-    return math.nan if tau is None else tau
 
 
 def unpacked(name: str, folder: Path) -> tuple[StudySpec, Path]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,6 @@ from benchmarks.degradation_rulers import shown
 from densescope.correlation import kendall_tau
 from densescope.records import write_json
 from densescope.runs.scorer import Compute
-from densescope.study.answers import RunAnswer
 from densescope.study.run import sweep_cell
 from densescope.study.spec import StudySpec, read_spec
 from densescope.study.summary import StudySummary, summarize
@@ -47,8 +47,11 @@ def scored(spec: StudySpec, runs: Path, folder: Path) -> StudySummary:
     return summarize(spec, folder)
 
 
-def of_runs(summary: StudySummary) -> dict[str, dict[str, Any]]:
-    """Of each run: tau of DSE (lambda 1) with scenes, regret of its pick there, the alarm."""
+def in_domain(summary: StudySummary) -> dict[str, dict[str, Any]]:
+    """Of each run: tau of DSE (lambda 1) with scenes, regret of its pick there, its alarm.
+
+    The regret is a fraction, the alarm the number of a checkpoint or ``None``.
+    """
     taus = {
         f"{one.method}-{one.arm}-seed{one.seed}": kendall_tau(one.values["dse"], one.values["miou"])
         for one in summary.series
@@ -56,17 +59,14 @@ def of_runs(summary: StudySummary) -> dict[str, dict[str, Any]]:
     }
     return {
         answer.run: {
-            "tau": taus[answer.run],
-            "regret": _regret(answer),
+            "tau": math.nan if (tau := taus[answer.run]) is None else tau,
+            "regret": regrets["released.pick"],
             "alarm": answer.alarm_step,
         }
         for answer in summary.answers
+        for name, regrets in answer.regrets.items()
+        if name.startswith(SCENES)
     }
-
-
-def _regret(answer: RunAnswer) -> float:
-    name = next(name for name in answer.regrets if name.startswith(SCENES))
-    return 100 * answer.regrets[name]["released.pick"]
 
 
 def images_text(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
@@ -79,9 +79,9 @@ def images_text(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         for count in COUNTS:
             own = found[str(count)]
             cells = []
-            for key in ("tau", "regret"):
-                values = [own[name][key] for name in names]
-                more = [own[name][key] - usual[name][key] for name in names]
+            for key, scale in (("tau", 1), ("regret", 100)):
+                values = [scale * own[name][key] for name in names]
+                more = [scale * (own[name][key] - usual[name][key]) for name in names]
                 cells += [shown(values, sign=key == "tau")]
                 cells += ["" if count == USUAL else shown(more, sign=True)]
             lines.append(f"| {title} ({len(names)}) | {count} | {' | '.join(cells)} |")
@@ -124,7 +124,7 @@ def main() -> None:
         folder = options.runs if count == USUAL else options.folder / str(count)
         usual = count == USUAL
         summary = summarize(spec, folder) if usual else scored(counted, options.runs, folder)
-        found[str(count)] = of_runs(summary)
+        found[str(count)] = in_domain(summary)
     write_json(found, IMAGES)
     print(images_text(json.loads(IMAGES.read_text())))
 
