@@ -19,11 +19,11 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_images import IMAGES as COUNTED
-from benchmarks.degradation_images import images_text, in_domain
 from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
+from benchmarks.degradation_scored import IMAGES as COUNTED
+from benchmarks.degradation_scored import images_text, in_domain
 from benchmarks.degradation_slow import RISING, slow_text
 from densescope.records import write_json
 from densescope.study.answers import RunAnswer

@@ -376,11 +376,13 @@ print((most - start) / features.nbytes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("threads", "most"), [("1", 2), ("2", 2.3)])
-def test_a_probe_holds_at_most_about_twice_its_features(threads: str, most: float) -> None:
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_probe_holds_at_most_twice_its_features(threads: str) -> None:
+    """Without what the C library keeps for each thread, and MKL of its buffers: 25 MiB with two."""
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
     command = [sys.executable, "-c", HOLDS]
-    alone = {**os.environ, "OMP_NUM_THREADS": threads}
-    found = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
-    assert 1 <= float(found.stdout) < most
+    alone = {"OMP_NUM_THREADS": threads, "MALLOC_ARENA_MAX": "1", "MKL_DISABLE_FAST_MM": "1"}
+    environment = {**os.environ, **alone}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert 1 <= float(found.stdout) < 2

@@ -22,7 +22,6 @@ from benchmarks.degradation import (
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_images import IMAGES, images_text
 from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import (
     POSITION,
@@ -32,6 +31,7 @@ from benchmarks.degradation_position import (
     with_place,
 )
 from benchmarks.degradation_rulers import hold_text, rulers_text
+from benchmarks.degradation_scored import IMAGES, images_text
 from benchmarks.degradation_slow import RISING, slow_text
 
 from densescope.study.answers import held_out_choices
@@ -216,9 +216,9 @@ def test_the_number_of_scored_images_does_what_the_page_says() -> None:
     assert "| +0.19 ± 0.12 | 7.46 ± 4.82 | +3.35 ± 6.93 |" in text
     assert "| all (28) | 32 | +0.25 ± 0.16 | +0.00 ± 0.09 | 6.60 ± 2.68 | +1.66 ± 2.78 |" in text
     assert "| 4.63 ± 2.22 | -0.32 ± 1.85 |" in text
-    assert "- 512 images: in 11 of 12 raised runs" in text
-    assert "with 128 images in 11; in 3 of 16 others." in text
-    assert "with 128 images in 6; in 0 of 16 others." in text
+    assert "- images 512: in 11 of 12 raised runs" in text
+    assert "with 128 in 11; in 3 of 16 others." in text
+    assert "with 128 in 6; in 0 of 16 others." in text
 
 
 def test_what_is_lost_is_as_the_page_says() -> None:

@@ -131,18 +131,28 @@ def count_pixels(
             "resize the prediction to the size of the labels"
         )
     images = len(truth)
-    said = predicted.cpu().numpy().reshape(images, -1).astype(np.intp)
-    true = truth.cpu().numpy().reshape(images, -1).astype(np.intp)
-    counted = np.ones_like(true, bool) if ignore is None else true != ignore
-    for name, values in (("label", true), ("prediction", said)):
-        strange = counted & ((values < 0) | (values >= classes))
-        if strange.any():
-            raise DataError(
-                f"{name} {values[strange][0]} is not one of {classes} classes: give the number of "
-                "classes, or the label to ignore, that this data set has"
-            )
-    pairs = np.where(counted, true * classes + said, classes * classes)
-    tables = [np.bincount(row, minlength=classes * classes + 1)[:-1] for row in pairs]
+    said, true = (values.cpu().numpy().reshape(images, -1) for values in (predicted, truth))
+    tables = [_table(*pair, classes, ignore) for pair in zip(said, true, strict=True)]
     matrix = torch.from_numpy(np.array(tables, np.int64).reshape(images, classes, classes))
     rows = (matrix.diagonal(dim1=1, dim2=2), matrix.sum(2), matrix.sum(1))
     return PixelCounts(torch.stack(rows, 1))
+
+
+def _table(
+    said: np.ndarray[Any, Any], true: np.ndarray[Any, Any], classes: int, ignore: int | None
+) -> np.ndarray[Any, Any]:
+    """How many pixels of one image have each pair of classes; one image's stay in the caches."""
+    if ignore is not None:
+        counted = true != ignore
+        said, true = said[counted], true[counted]
+    for name, values in (("label", true), ("prediction", said)):
+        if len(values) and (values.min() < 0 or values.max() >= classes):
+            strange = values[(values < 0) | (values >= classes)]
+            raise DataError(
+                f"{name} {strange[0]} is not one of {classes} classes: give the number of "
+                "classes, or the label to ignore, that this data set has"
+            )
+    pairs = true.astype(np.intp)
+    pairs *= classes
+    pairs += said
+    return np.bincount(pairs, minlength=classes * classes)
