@@ -131,21 +131,21 @@ def count_pixels(
             "resize the prediction to the size of the labels"
         )
     images = len(truth)
-    said, true = (values.cpu().numpy().reshape(images, -1) for values in (predicted, truth))
-    tables = [_table(*pair, classes, ignore) for pair in zip(said, true, strict=True)]
+    found, true = (values.cpu().numpy().reshape(images, -1) for values in (predicted, truth))
+    tables = [_table(*pair, classes, ignore) for pair in zip(found, true, strict=True)]
     matrix = torch.from_numpy(np.array(tables, np.int64).reshape(images, classes, classes))
     rows = (matrix.diagonal(dim1=1, dim2=2), matrix.sum(2), matrix.sum(1))
     return PixelCounts(torch.stack(rows, 1))
 
 
 def _table(
-    said: np.ndarray[Any, Any], true: np.ndarray[Any, Any], classes: int, ignore: int | None
+    found: np.ndarray[Any, Any], true: np.ndarray[Any, Any], classes: int, ignore: int | None
 ) -> np.ndarray[Any, Any]:
     """How many pixels of one image have each pair of classes; one image's stay in the caches."""
     if ignore is not None:
         counted = true != ignore
-        said, true = said[counted], true[counted]
-    for name, values in (("label", true), ("prediction", said)):
+        found, true = found[counted], true[counted]
+    for name, values in (("label", true), ("prediction", found)):
         if len(values) and (values.min() < 0 or values.max() >= classes):
             strange = values[(values < 0) | (values >= classes)]
             raise DataError(
@@ -154,5 +154,5 @@ def _table(
             )
     pairs = true.astype(np.intp)
     pairs *= classes
-    pairs += said
+    pairs += found
     return np.bincount(pairs, minlength=classes * classes)

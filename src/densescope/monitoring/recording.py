@@ -22,8 +22,9 @@ from densescope.monitoring.loggers import JsonLines, LogFunction, Logger, log_fu
 from densescope.monitoring.observation import PREFIX, MetricValues
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel
+from densescope.runs.differences import PLACE
 from densescope.runs.environment import versions
-from densescope.runs.store import LIVE, PLACE, RunStore
+from densescope.runs.store import LIVE, RunStore
 from densescope.selection import Alarm, AlarmSettings, find_alarm
 from densescope.selection.traits import check_same_run
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from densescope.definitions import DefinitionName
 from densescope.numerics.assignment import Assignment, assign, group_slices, unit
 from densescope.numerics.checks import full_precision
+from densescope.numerics.components import class_components, effective_ranks
 from densescope.numerics.pooled_rank import pooled_ranks
 from densescope.numerics.single_precision import row_values
-from densescope.numerics.structure import class_components, effective_ranks
 from densescope.numerics.terms import (
     Terms,
     cluster_terms,

@@ -12,11 +12,12 @@ from densescope.features.images import ImageSubset
 from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ProbeRecord, ScoreRecord, plain
+from densescope.runs.differences import PLACE
 from densescope.runs.executors import Executor, Plan, shared_images
 from densescope.runs.extension import missing_metrics
 from densescope.runs.identity import is_current, is_of_run
 from densescope.runs.scorer import Compute, manifest, without_images
-from densescope.runs.store import PLACE, RunStore
+from densescope.runs.store import RunStore
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from densescope.features.images import ImageSubset, draw_subset, part_of
 from densescope.features.sources import ImageSource
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
+from densescope.runs.differences import PLACE
 from densescope.runs.extension import summed_timing
 from densescope.runs.passes import Sweep, SweepEvent, score_pass
-from densescope.runs.store import PLACE, RunStore
+from densescope.runs.store import RunStore
 from densescope.selection.race import Race, undecided
 from densescope.selection.rounds import pooled_scores
 from densescope.selection.run_table import RunTable

@@ -21,7 +21,7 @@ from densescope.records import (
     write_json,
     write_record,
 )
-from densescope.runs.differences import differences
+from densescope.runs.differences import PLACE, differences, fixed_settings, is_same_place
 from densescope.text import original_name
 from densescope.writing import SHARED, remove_abandoned, remove_shared_images, replacing
 
@@ -32,8 +32,6 @@ MANIFEST = "run.json"
 LOSSES = "losses.json"
 LIVE = "live"  # in the place of a row of FORMATS: the weights that were scored were in no file
 _STEM_BYTES = 230  # of a name: with its ending it must stay below 255
-_TOLD = ("source", "skipped")  # entries on images that the fingerprint stands for
-PLACE = "run_folder"  # where the checkpoints lie; the one entry of a manifest that may change
 
 
 class RunStore:
@@ -94,7 +92,7 @@ class RunStore:
         self.tidy()
         held = self.manifest() if self.manifest_path.exists() else None
         if held is not None and self.anything_scored():
-            self._refuse(differences(_settings(held), _settings(manifest)))
+            self._refuse(differences(fixed_settings(held), fixed_settings(manifest)))
             self._refuse_place(held, manifest, moved)
         elif held is not None and held != manifest:
             for name in self.names():
@@ -118,8 +116,8 @@ class RunStore:
                 checkpoints; the message names them.
         """
         if self.manifest_path.exists() and self.anything_scored():
-            held, asked = self.manifest(), _settings(part)
-            self._refuse(differences(_settings({key: held.get(key) for key in asked}), asked))
+            held, asked = self.manifest(), fixed_settings(part)
+            self._refuse(differences(fixed_settings({key: held.get(key) for key in asked}), asked))
             self._refuse_place(held, part, moved)
 
     def expect_place(self, place: Path, *, moved: bool) -> None:
@@ -135,7 +133,7 @@ class RunStore:
         """Whether the records are of checkpoints in another folder than this one."""
         if not self.manifest_path.exists() or not self.anything_scored():
             return False
-        return not _is_same_place(str(self.manifest().get(PLACE, "")), str(place.resolve()))
+        return not is_same_place(str(self.manifest().get(PLACE, "")), str(place.resolve()))
 
     def _refuse(self, differing: Sequence[str]) -> None:
         if differing:
@@ -149,7 +147,7 @@ class RunStore:
         old, new = str(held.get(PLACE, "")), str(asked.get(PLACE, ""))
         is_live = held.get("backbone", {}).get("format") == LIVE
         is_given_up = is_live and not os.path.isdir(old)  # a job that moved with what it kept
-        if not (moved or is_given_up or _is_same_place(old, new)):
+        if not (moved or is_given_up or is_same_place(old, new)):
             cure = f"keep them in {old}" if is_live else "say --moved if this is the same run"
             raise RecordError(
                 f"{self.folder} holds the scores of the checkpoints in {old}, and {new} is another "
@@ -328,22 +326,6 @@ def _probe_or_none(path: Path) -> ProbeRecord | None:
         raise NewerRecordError(f"{path}: {error}") from error
     except RecordError:
         return None
-
-
-def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not change: not where checkpoints and images lie, as a fingerprint decides."""
-    kept = {key: value for key, value in manifest.items() if key != PLACE}
-    if isinstance(kept.get("images"), Mapping):
-        of_images = kept["images"].items()
-        kept["images"] = {key: value for key, value in of_images if key not in _TOLD}
-    return kept
-
-
-def _is_same_place(old: str, new: str) -> bool:
-    """Whether two paths are one folder; an empty one says nothing."""
-    if not old or not new or old == new:
-        return True
-    return os.path.isdir(old) and os.path.isdir(new) and os.path.samefile(old, new)
 
 
 def file_stem(name: str) -> str:

@@ -27,11 +27,12 @@ from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord, plain
 from densescope.runs.alarms import AlarmLog, Channel, tell
 from densescope.runs.arrivals import Arrival, Arrivals, FolderNotes, Signature
+from densescope.runs.differences import PLACE
 from densescope.runs.extension import missing_metrics
 from densescope.runs.identity import check_files, is_current, is_of_run, renumber
 from densescope.runs.resolve_spec import wait_for_spec
 from densescope.runs.scorer import CheckpointScorer, Compute, manifest, without_images
-from densescope.runs.store import PLACE, RunStore
+from densescope.runs.store import RunStore
 from densescope.runs.watch_events import Kind, Tries, WatchEvent, WatchResult, WatchSettings
 from densescope.selection import (
     Alarm,
