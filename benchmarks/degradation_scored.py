@@ -2,9 +2,9 @@
 
     python -m benchmarks.degradation_scored {images,blocks} RUNS IMAGES FOLDER
 
-RUNS: the runs of part 3, with checkpoints and probes; IMAGES: the scoring scenes; FOLDER: where the
-new scores go, which a second call continues. What was found of each run goes to
-scenes-images.json or scenes-blocks.json.
+RUNS: the runs of part 3, with checkpoints, scores and probes (those that are there); IMAGES: the
+scoring scenes; FOLDER: where the new scores go, and for blocks the probes of each block, which a
+second call continues. What was found of each run goes to scenes-images.json or scenes-blocks.json.
 """
 
 from __future__ import annotations
@@ -38,9 +38,14 @@ Found = Mapping[str, Mapping[str, Any]]  # run -> what was found of it
 Blocks = Mapping[int, float]  # block, counted from the last -> percent
 
 
+def cells_there(spec: StudySpec, runs: Path) -> list[Cell]:
+    """The runs of a specification that a folder holds."""
+    return [cell for cell in spec.cells() if (runs / cell.name / "scores").is_dir()]
+
+
 def scored(spec: StudySpec, runs: Path, folder: Path) -> StudySummary:
     """The runs under the images of a specification, with the probes that they have."""
-    for cell in spec.cells():
+    for cell in cells_there(spec, runs):
         own = folder / cell.name
         own.mkdir(parents=True, exist_ok=True)
         links = {own / "run": runs / cell.name / "run"}
@@ -117,17 +122,23 @@ def _chosen(found: Mapping[str, Found], run: str, checkpoints: int) -> list[int]
     return [max(LAYERS, key=lambda layer: values[layer][step * i]) for i in range(checkpoints)]
 
 
-def blocks_probed(probes: Path) -> list[Blocks]:
-    """Of each probed checkpoint of a run what every block reads of scenes, in percent."""
-    sets = RunStore(probes).probes()
-    (found,) = (probes for name, probes in sets.items() if name.startswith(f"{SCENES}-linear-im"))
-    return [
-        {
-            int(layer): 100 * statistics.fmean(values["values"])
-            for layer, values in one.layers.items()
-        }
-        for one in found
-    ]
+def blocks_probed(spec: StudySpec, runs: Path, folder: Path) -> dict[str, list[Blocks]]:
+    """Of every run what each block reads of scenes at five checkpoints, in percent."""
+    (rulers,) = (labels for labels in read_spec(STUDY / "scenes-rulers.toml").labels if labels.layers)
+    (whole,) = (labels for labels in spec.labels if labels.probe_set == rulers.probe_set)
+    found = {}
+    for cell in cells_there(spec, runs):
+        scores = folder / cell.name / "scores"
+        probe_cell(replace(rulers, root=whole.root), folder / cell.name, Compute())
+        (probes,) = RunStore(scores).probes().values()
+        found[cell.name] = [
+            {
+                int(layer): 100 * statistics.fmean(values["values"])
+                for layer, values in probe.layers.items()
+            }
+            for probe in probes
+        ]
+    return found
 
 
 def _compared(found: Mapping[str, Found], what: str, usual: str) -> list[str]:

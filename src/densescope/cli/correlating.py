@@ -79,11 +79,11 @@ def correlate(
                 console.print(_correlation_table(where, found.correlation))
                 if len(found.correlation.checkpoints) < LEAST_TO_JUDGE:
                     console.print(_few(found.correlation))
-            console.print(Text(found.degradation.verdict))
             shared = _shared_notes(found.regret)
             console.print(_regret_table(found.regret, shared))
             if shared:
                 console.print(f"of several ways: {'; '.join(shared)}", soft_wrap=True)
+            console.print(Text(found.degradation.verdict))  # where a reader of long tables ends
             console.print(f"stored in {found.path}")
             correlations.append(found.correlation)
         across = [] if judged.across is None else [judged.across]
