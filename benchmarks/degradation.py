@@ -22,7 +22,7 @@ from benchmarks.degradation_figures import FIGURES, drawn
 from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
-from benchmarks.degradation_scored import BLOCKS, blocks_probed, blocks_text, images_text, in_domain
+from benchmarks.degradation_scored import BLOCKS, blocks_text, images_text, in_domain
 from benchmarks.degradation_scored import IMAGES as COUNTED
 from benchmarks.degradation_slow import RISING, slow_text
 from densescope.records import write_json
@@ -154,8 +154,7 @@ def main() -> None:
             found[name] = summarize(spec, folder)
             if name == SCENES:
                 _, untrained = unpacked(UNTRAINED, Path(temporary))
-                other, probed = unpacked(RULERS, Path(temporary))
-                rulers = rulers_text(other, probed, folder, untrained)
+                rulers = rulers_text(*unpacked(RULERS, Path(temporary)), folder, untrained)
                 hold = hold_text(*unpacked(HOLD, Path(temporary)))
                 rising = [folder / c.name / "scores" for c in spec.cells() if c.arm.name == RISING]
                 slow = slow_text(*unpacked(SLOW, Path(temporary)), rising)
@@ -164,9 +163,8 @@ def main() -> None:
                 parts = [by_arm(spec, folder), seeds_text(spec, folder), photos_text(found[name])]
                 parts += [rulers, hold, slow]
                 counted = images_text(json.loads(COUNTED.read_text()))
-                blocks = {c.name: blocks_probed(probed / c.name / "scores") for c in other.cells()}
-                every = blocks_text(json.loads(BLOCKS.read_text()), blocks)
-                tables = "\n\n".join([*parts, best, place, counted, every])
+                blocks = blocks_text(json.loads(BLOCKS.read_text()))
+                tables = "\n\n".join([*parts, best, place, counted, blocks])
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
                 tables = "\n\n".join([by_arm(spec, folder), cosine])

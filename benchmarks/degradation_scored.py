@@ -1,10 +1,11 @@
 """Parts 13 and 14 of the study of degradation: DSE of few and many images, and of each block.
 
-    python -m benchmarks.degradation_scored {images,blocks} RUNS IMAGES FOLDER
+    python -m benchmarks.degradation_scored {images,blocks} RUNS SCENES FOLDER
 
-RUNS: the runs of part 3, with checkpoints, scores and probes (those that are there); IMAGES: the
-scoring scenes; FOLDER: where the new scores go, and for blocks the probes of each block, which a
-second call continues. What was found of each run goes to scenes-images.json or scenes-blocks.json.
+RUNS: the runs of part 3, with checkpoints, scores and probes (those that are there); SCENES: the
+folder with the scenes of score and labelled; FOLDER: where the new scores go, and for blocks the
+probes of each block, which a second call continues. What was found of each run goes to
+scenes-images.json or scenes-blocks.json.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,15 @@ from densescope.correlation import kendall_tau
 from densescope.records import write_json
 from densescope.runs.scorer import Compute
 from densescope.runs.store import RunStore
-from densescope.study.run import sweep_cell
-from densescope.study.spec import StudySpec, read_spec
+from densescope.study.run import probe_cell, sweep_cell
+from densescope.study.spec import Cell, StudySpec, read_spec
 from densescope.study.summary import StudySummary, summarize
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "degradation"
 IMAGES, BLOCKS = STUDY / "scenes-images.json", STUDY / "scenes-blocks.json"
 COUNTS, USUAL = (32, 128, 512), 128
 LAYERS, LAST = (-3, -2, -1), -1  # the first, second and last block
+PROBED = "probed"  # entry of the records of part 14
 SCENES, RAISED = "scenes", "raised"
 CLOSE = 2  # checkpoints
 KINDS = (("constant", "-constant-"), ("raised", "-raised-"), ("all", "-"))
@@ -89,13 +92,17 @@ def images_text(found: Mapping[str, Found]) -> str:
     return "\n\n".join([head, *_compared(found, "images", str(USUAL))])
 
 
-def blocks_text(found: Mapping[str, Found], probed: Mapping[str, Sequence[Blocks]]) -> str:
+def blocks_text(found: Mapping[str, Any]) -> str:
     """The tables of part 14.
 
     Args:
-        found: block, counted from the last (-1) -> run -> what was found.
-        probed: run -> of five checkpoints what each block reads of scenes, in percent.
+        found: block, counted from the last (-1) -> run -> what was found; and what
+            :func:`blocks_probed` found.
     """
+    probed = {
+        run: [{int(layer): value for layer, value in one.items()} for one in blocks]
+        for run, blocks in found[PROBED].items()
+    }
     named = {str(len(LAYERS) + 1 + layer): found[str(layer)] for layer in LAYERS}
     usual = str(len(LAYERS) + 1 + LAST)
     head = "## DSE of which block? (part 14 of the plan)"
@@ -122,15 +129,19 @@ def _chosen(found: Mapping[str, Found], run: str, checkpoints: int) -> list[int]
     return [max(LAYERS, key=lambda layer: values[layer][step * i]) for i in range(checkpoints)]
 
 
-def blocks_probed(spec: StudySpec, runs: Path, folder: Path) -> dict[str, list[Blocks]]:
+def blocks_probed(
+    spec: StudySpec, runs: Path, labelled: Path, folder: Path
+) -> dict[str, list[Blocks]]:
     """Of every run what each block reads of scenes at five checkpoints, in percent."""
-    (rulers,) = (labels for labels in read_spec(STUDY / "scenes-rulers.toml").labels if labels.layers)
-    (whole,) = (labels for labels in spec.labels if labels.probe_set == rulers.probe_set)
+    rulers = read_spec(STUDY / "scenes-rulers.toml").labels
+    (labels,) = (replace(one, root=str(labelled)) for one in rulers if one.layers)
     found = {}
     for cell in cells_there(spec, runs):
-        scores = folder / cell.name / "scores"
-        probe_cell(replace(rulers, root=whole.root), folder / cell.name, Compute())
-        (probes,) = RunStore(scores).probes().values()
+        own, scores = folder / cell.name, runs / cell.name / "scores"
+        if not own.exists():
+            shutil.copytree(scores, own / "scores", ignore=shutil.ignore_patterns("probes"))
+        probe_cell(labels, own, Compute())
+        (probes,) = RunStore(own / "scores").probes().values()
         found[cell.name] = [
             {
                 int(layer): 100 * statistics.fmean(values["values"])
@@ -178,27 +189,32 @@ def _close(step: int | None, other: int | None) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("images", "blocks"))
-    for name in ("runs", "images", "folder"):
+    for name in ("runs", "scenes", "folder"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     whole = read_spec(STUDY / "scenes.toml")
     spec = replace(whole, arms=tuple(arm for arm in whole.arms if arm.regularizer is None))
+    images, usual = str(options.scenes / "score" / "images"), spec.scoring.images_count
     if options.part == "images":
-        ways = {str(count): (count, (LAST,)) for count in COUNTS}
+        ways = {str(count): (count, LAST) for count in COUNTS}
     else:
-        ways = {str(layer): (spec.scoring.images_count, (layer,)) for layer in LAYERS}
-    found = {}
-    for way, (count, layers) in ways.items():
+        ways = {str(layer): (usual, layer) for layer in LAYERS}
+    found: dict[str, Any] = {}
+    for way, (count, layer) in ways.items():
+        if (count, layer) == (usual, LAST):
+            found[way] = in_domain(summarize(spec, options.runs))
+            continue
         settings = {
             **spec.scoring.settings,
             "metrics": ("released.dse_lambda_1",),
-            "layers": layers,
+            "layers": (layer,),
         }
-        scoring = replace(
-            spec.scoring, images=str(options.images), images_count=count, settings=settings
-        )
+        scoring = replace(spec.scoring, images=images, images_count=count, settings=settings)
         counted = replace(spec, scoring=scoring)
         found[way] = in_domain(scored(counted, options.runs, options.folder / way))
+    if options.part == "blocks":
+        labelled, folder = options.scenes / "labelled", options.folder / "probed"
+        found[PROBED] = blocks_probed(spec, options.runs, labelled, folder)
     write_json(found, IMAGES if options.part == "images" else BLOCKS)
     print(json.dumps({way: len(runs) for way, runs in found.items()}))
 
