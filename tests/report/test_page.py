@@ -60,6 +60,9 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.tags)
 
 
+CALM = ", but no alarm came: without labels take the last checkpoint."
+
+
 def heading(text: str) -> str:
     found = re.search(r"<h1[^>]*>(.*?)</h1>", text, re.DOTALL)
     assert found is not None
@@ -71,9 +74,11 @@ def test_the_answer_comes_first() -> None:
     selection = choose(rows)
     step = next(row.step for row in selection.rows if row.is_pick)
     text = render_report(report(rows=rows, alternatives=False))
-    assert heading(text) == headline(selection) == f"Use {selection.pick} (epoch {step})."
-    said = escape(selection.verdict.removeprefix(f"Use {selection.pick} (epoch {step}). "))
-    assert not said.startswith("Use")
+    assert (
+        heading(text) == headline(selection) == f"DSE picks {selection.pick} (epoch {step}){CALM}"
+    )
+    said = escape(selection.verdict.removeprefix(f"{headline(selection)} "))
+    assert not said.startswith("DSE picks")
     assert text.index("<h1") < text.index(said) < text.index("data-figure")
     assert "From the pick to the last checkpoint,\neffective rank moved" in text
 
@@ -81,8 +86,8 @@ def test_the_answer_comes_first() -> None:
 def test_a_look_of_a_monitor_is_not_told_its_place_twice() -> None:
     rows = [replace(row, name=f"step {row.step}", unit="step") for row in records(24)]
     text = render_report(report(rows=rows, alternatives=False))
-    assert heading(text) == f"Use {choose(rows).pick}."
-    assert "Use step" not in text[text.index("</h1>") :]
+    assert heading(text) == f"DSE picks {choose(rows).pick}{CALM}"
+    assert "DSE picks step" not in text[text.index("</h1>") :]
 
 
 def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
@@ -98,7 +103,7 @@ def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
     assert "The effective rank fell &lt;b&gt;. The pick by DSE," in text
     later = replace(alarm, since_step=pick.step + 1)
     text = render_report(build_report_data(run, selection, alarm=later))
-    assert f'Use <span class="name" id="pick">{pick.name}</span>' in text
+    assert f'DSE picks <span class="name" id="pick">{pick.name}</span>' in text
     assert "The pick by DSE," not in text
     assert "By DSE over the scored checkpoints: " in text
     by_run = select_checkpoints(run, lambda_choice="run")
@@ -112,7 +117,7 @@ def test_a_pick_inside_a_fall_gives_way_to_the_alarm() -> None:
 
 def test_the_heading_is_not_said_twice_but_an_alternative_names_its_pick() -> None:
     rows = records(24)
-    sentence = "Use checkpoint"
+    sentence = "DSE picks checkpoint"
     assert render_report(report(rows=rows, alternatives=False)).count(sentence) == 0
     other = headline(choose(rows, "paper"))
     assert render_report(report(rows=rows)).count(other) == 1

@@ -167,11 +167,16 @@ def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> 
     chance = random.Random(0)
     calm = RunTable.of([at(i, s, 0.5, chance, 0.001) for i, s in enumerate(bent)])
     said = str(pick_or_last(calm, calm.selection()))
+    assert calm.selection().without_alarm
+    assert calm.selection().verdict.startswith(
+        "DSE picks epoch2.pth (epoch 2), but no alarm came: without labels take the last"
+    )
     assert said.startswith("The alarm came at no checkpoint.")
     assert pick_or_last(calm, calm.selection(lambda_choice="run")) is None  # not what was studied
     assert said.endswith("with epoch7.pth (epoch 7), without labels take that one.")
     back = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1), (0.09, 0.5), (0.09, 0.5)))
     assert find_alarm(back) is None
+    assert not back.selection().without_alarm
     said = str(pick_or_last(back, back.selection()))
     assert said.startswith("An alarm came at epoch13.pth (epoch 13) and does not stand at the end")
     fallen = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1)))
@@ -181,6 +186,7 @@ def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> 
     )
     for silent in (fallen, short, rising):  # the alarm speaks itself, none could come, one choice
         assert pick_or_last(silent, silent.selection()) is None
+        assert not silent.selection().without_alarm
 
 
 def test_an_alarm_stays_while_the_fall_does() -> None:

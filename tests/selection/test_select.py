@@ -262,7 +262,7 @@ def test_json_round_trip(run: list[float], definition: str, tmp_path: Path) -> N
 
 def test_json_of_another_version_or_damaged() -> None:
     document = select_checkpoints(plain_run(CURVE)).to_json()
-    with pytest.raises(RecordError, match="this selection has schema 7, this version reads 2"):
+    with pytest.raises(RecordError, match="this selection has schema 7, this version reads 3"):
         Selection.from_json({**document, "schema": 7})
     del document["rows"]
     with pytest.raises(

@@ -24,8 +24,10 @@ def headline(selection: Selection) -> str:
         selection: of the run.
 
     Returns:
-        ``"Use checkpoint0004.pth (epoch 4)."``, or ``"No clear winner: epochs 1-21 are tied; the
-        earliest peak is checkpoint0004.pth (epoch 4)."``, or what stands in the way of a choice.
+        ``"Use checkpoint0004.pth (epoch 4)."``, or ``"DSE picks checkpoint0004.pth (epoch 4), but
+        no alarm came: without labels take the last checkpoint."``, or ``"No clear winner: epochs
+        1-21 are tied; the earliest peak is checkpoint0004.pth (epoch 4)."``, or what stands in the
+        way of a choice.
         Where at least as many checkpoints failed as were scored, the sentence says of how many.
     """
     said, scored, failed = _headline(selection), len(selection.rows), len(selection.failed)
@@ -60,6 +62,10 @@ def _headline(selection: Selection) -> str:
         return f"Only two checkpoints were scored; {phrase(pick)} has the higher DSE."
     if not selection.noise_known:
         return f"The pick is {phrase(pick)}; whether others are as good is not known."
+    if selection.without_alarm:
+        return (
+            f"DSE picks {phrase(pick)}, but no alarm came: without labels take the last checkpoint."
+        )
     return f"Use {phrase(pick)}."
 
 
@@ -120,26 +126,36 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
         (released definition, lambda 1), the run is too short for an alarm by noise, or the alarm
         stands at the end of the run and says itself where to go back to.
     """
-    if (selection.definition, selection.lambda_choice) != ("released", "1"):
-        return None
-    settings = AlarmSettings(definition=selection.definition)
-    too_short = len(selection.rows) < LEAST_POINTS + settings.patience
-    if selection.pick in (None, selection.last) or too_short or selection.unscored_after:
-        return None
-    came = first_alarm(table, settings, layer=selection.layer)
-    if came is None:
+    if selection.without_alarm:
         return (
             "The alarm came at no checkpoint. In the study of this package the pick was then no "
             "better than the last checkpoint: with labels compare it with "
             f"{phrase(selection.row(selection.last))}, without labels take that one."
         )
-    if find_alarm(table, settings, layer=selection.layer) is not None:
+    settings = AlarmSettings(definition=selection.definition)
+    came = first_alarm(table, settings, layer=selection.layer) if _studied(selection) else None
+    if came is None or find_alarm(table, settings, layer=selection.layer) is not None:
         return None
     return (
         f"An alarm came at {came.last} ({came.unit} {came.last_step}) and does not stand at the "
         "end of the run. In the study of this package the pick was better than the last "
         "checkpoint after an alarm."
     )
+
+
+def lacks_alarm(table: RunTable, selection: Selection) -> bool:
+    """What ``without_alarm`` of a selection says."""
+    settings = AlarmSettings(definition=selection.definition)
+    return _studied(selection) and first_alarm(table, settings, layer=selection.layer) is None
+
+
+def _studied(selection: Selection) -> bool:
+    """Whether the study says whether to take the pick or the last, which differ."""
+    if (selection.definition, selection.lambda_choice) != ("released", "1"):
+        return False
+    if selection.pick in (None, selection.last) or selection.unscored_after:
+        return False
+    return len(selection.rows) >= LEAST_POINTS + AlarmSettings().patience
 
 
 def _all(count: int, kind: str) -> str:

@@ -11,7 +11,7 @@ from densescope.errors import RecordError
 from densescope.estimate import Estimate
 from densescope.selection.columns import DensePoint
 
-SCHEMA = 2
+SCHEMA = 3
 NAMES = ("candidates", "shortlist", "failed", "unscored_after", "diverged", "collapsed")
 Part = Literal["effective_rank", "separability", "both", "neither"]
 
@@ -125,6 +125,9 @@ class Selection:
         stitched: how the files of the run tell of more than one training, as a sentence; ``None``
             where they tell of one, or nothing.
         lambda_choice: the rule for lambda, row of ``LAMBDAS``.
+        without_alarm: whether the pick is not the last checkpoint and no alarm came in a run long
+            enough for one, by the definition that the study of this package looked at: the last
+            checkpoint was then no worse.
     """
 
     definition: str
@@ -148,6 +151,7 @@ class Selection:
     diverged: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()
     lambda_choice: str = "1"
+    without_alarm: bool = False
 
     @property
     def images_differ(self) -> bool:
