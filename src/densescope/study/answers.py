@@ -55,6 +55,8 @@ class WayAnswer:
         regret: mean over the runs; of each run the mean over its labelled sets.
         against_last: mean over the runs of the difference from the regret of the last checkpoint;
             below 0 where the way is better. ``None`` where a last checkpoint was not probed.
+        seconds: of scoring and probing that the way needs in a run, mean over runs and their
+            labelled sets, by the records' ``timing``; ``None`` where a record lacks it.
     """
 
     way: str
@@ -62,6 +64,7 @@ class WayAnswer:
     needs_labels: bool
     regret: Spread
     against_last: Spread | None
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,12 @@ def way_answers(runs: Sequence[Sequence[RegretTable]]) -> tuple[WayAnswer, ...]:
     """
     shared = _regrets(runs)
     last = shared.get("last")
-    rows = {row.way: row for tables in runs for table in tables for row in table.rows}
+    every = [row for tables in runs for table in tables for row in table.rows]
+    rows = {row.way: row for row in every}
+    seconds: dict[str, list[float]] = {}
+    for row in every:
+        seconds.setdefault(row.way, []).append(math.nan if row.seconds is None else row.seconds)
+    taken = {way: statistics.fmean(values) for way, values in seconds.items()}
     found = [
         WayAnswer(
             way,
@@ -135,6 +143,7 @@ def way_answers(runs: Sequence[Sequence[RegretTable]]) -> tuple[WayAnswer, ...]:
             rows[way].needs_labels,
             spread,
             None if last is None else Spread.of([a - b for a, b in zip(values, last, strict=True)]),
+            None if math.isnan(taken[way]) else taken[way],
         )
         for way, values in shared.items()
         if (spread := Spread.of(values)) is not None

@@ -139,18 +139,21 @@ def _interval(spread: Spread | None, bound: float = 1.0) -> str:
 
 
 def ways_table(summary: StudySummary) -> str:
-    """Mean regret of each way to choose, the least first."""
+    """Mean regret of each way to choose, the least first, and what it takes in a run."""
     measures = {row.measure for row in summary.rows if row.measure}
     if not summary.ways or len(measures) != 1:
         return ""
     measure = measure_of(next(iter(measures)))
-    table: list[Sequence[str]] = [("way", "labels", "regret", "against the last", "runs")]
+    table: list[Sequence[str]] = [
+        ("way", "labels", "regret", "against the last", "seconds", "runs")
+    ]
     for answer in summary.ways:
         regret, against = answer.regret.text(measure.scale, 2), ""
         if answer.against_last is not None:
             against = answer.against_last.text(measure.scale, 2, sign=True)
         labels = "yes" if answer.needs_labels else "no"
-        table.append([answer.title, labels, regret, against, str(answer.regret.runs)])
+        seconds = "" if answer.seconds is None else f"{answer.seconds:.0f}"
+        table.append([answer.title, labels, regret, against, seconds, str(answer.regret.runs)])
     return _table(table)
 
 
