@@ -165,15 +165,23 @@ def test_the_first_alarm_is_that_of_the_shortest_beginning_that_has_one(
 def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> None:
     bent = [0.1, 0.2, 0.3, 0.29, 0.29, 0.29, 0.29, 0.29]
     chance = random.Random(0)
-    calm = RunTable.of([at(i, s, 0.5, chance, 0.001) for i, s in enumerate(bent)])
+    early, calm = (
+        RunTable.of([at(i, s, 0.5, chance, 0.001) for i, s in enumerate(values)])
+        for values in (bent, [0.0, 0.02, 0.05, *bent])
+    )
+    assert str(pick_or_last(early, early.selection())).endswith(
+        "it needs 6 checkpoints before the fall, and the pick is number 3. With labels compare the "
+        "pick with epoch7.pth (epoch 7)."
+    )
+    assert early.selection().verdict.startswith("Use epoch2.pth (epoch 2).")
     said = str(pick_or_last(calm, calm.selection()))
     assert calm.selection().without_alarm
     assert calm.selection().verdict.startswith(
-        "DSE picks epoch2.pth (epoch 2), but no alarm came: without labels take the last"
+        "DSE picks epoch5.pth (epoch 5), but no alarm came: without labels take the last"
     )
     assert said.startswith("The alarm came at no checkpoint.")
     assert pick_or_last(calm, calm.selection(lambda_choice="run")) is None  # not what was studied
-    assert said.endswith("with epoch7.pth (epoch 7), without labels take that one.")
+    assert said.endswith("with epoch10.pth (epoch 10), without labels take that one.")
     back = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1), (0.09, 0.5), (0.09, 0.5)))
     assert find_alarm(back) is None
     assert not back.selection().without_alarm

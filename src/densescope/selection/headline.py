@@ -126,15 +126,23 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
         (released definition, lambda 1), the run is too short for an alarm by noise, or the alarm
         stands at the end of the run and says itself where to go back to.
     """
+    if not _studied(selection):
+        return None
+    settings, last = AlarmSettings(definition=selection.definition), selection.row(selection.last)
+    came = first_alarm(table, settings, layer=selection.layer)
     if selection.without_alarm:
         return (
             "The alarm came at no checkpoint. In the study of this package the pick was then no "
-            "better than the last checkpoint: with labels compare it with "
-            f"{phrase(selection.row(selection.last))}, without labels take that one."
+            f"better than the last checkpoint: with labels compare it with {phrase(last)}, without "
+            "labels take that one."
         )
-    settings = AlarmSettings(definition=selection.definition)
-    came = first_alarm(table, settings, layer=selection.layer) if _studied(selection) else None
-    if came is None or find_alarm(table, settings, layer=selection.layer) is not None:
+    if came is None:
+        return (
+            f"No alarm came, and none could come for a fall from here on: it needs {LEAST_POINTS} "
+            f"checkpoints before the fall, and the pick is number {_number(selection)}. With "
+            f"labels compare the pick with {phrase(last)}."
+        )
+    if find_alarm(table, settings, layer=selection.layer) is not None:
         return None
     return (
         f"An alarm came at {came.last} ({came.unit} {came.last_step}) and does not stand at the "
@@ -146,7 +154,16 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
 def lacks_alarm(table: RunTable, selection: Selection) -> bool:
     """What ``without_alarm`` of a selection says."""
     settings = AlarmSettings(definition=selection.definition)
-    return _studied(selection) and first_alarm(table, settings, layer=selection.layer) is None
+    return (
+        _studied(selection)
+        and _number(selection) >= LEAST_POINTS
+        and first_alarm(table, settings, layer=selection.layer) is None
+    )
+
+
+def _number(selection: Selection) -> int:
+    """The place of the pick in the run, from 1 on."""
+    return [row.name for row in selection.rows].index(str(selection.pick)) + 1
 
 
 def _studied(selection: Selection) -> bool:

@@ -125,9 +125,9 @@ class Selection:
         stitched: how the files of the run tell of more than one training, as a sentence; ``None``
             where they tell of one, or nothing.
         lambda_choice: the rule for lambda, row of ``LAMBDAS``.
-        without_alarm: whether the pick is not the last checkpoint and no alarm came in a run long
-            enough for one, by the definition that the study of this package looked at: the last
-            checkpoint was then no worse.
+        without_alarm: whether the pick is not the last checkpoint and no alarm came, where one
+            could for a fall after the pick, by the definition that the study of this package looked
+            at: the last checkpoint was then no worse.
     """
 
     definition: str
