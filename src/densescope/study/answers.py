@@ -105,7 +105,7 @@ def run_answer(
         courses[key] = (of_set[0].value, best.value, of_set[-1].value)
         best_at[key] = best.step
     judged = verdict_over_sets(probes)
-    first = first_alarm(table)
+    first = first_alarm(table, layer=table.last_layer)
     return RunAnswer(
         run=name,
         checkpoints=len(table.scored),

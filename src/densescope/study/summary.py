@@ -230,7 +230,8 @@ def _runs(cell: Cell, store: RunStore) -> list[_Run]:
     found = []
     for probe_set, names in good.items():
         probed = [probe for probe in table.probes[probe_set] if probe.name in names & kept]
-        judged = judge_run(table, probed, losses=losses) if probed and table.scored else None
+        able, layer = probed and table.scored, table.last_layer
+        judged = judge_run(table, probed, losses=losses, layer=layer) if able else None
         found.append(_Run(cell, probe_set, table, probed, judged))
     return found
 
