@@ -25,10 +25,10 @@ from densescope.study.summary import (
     StudySummary,
     summarize,
 )
-from densescope.study.tables import markdown, rows_table
+from densescope.study.tables import markdown, rows_table, ways_table
 from densescope.study.taus import labelled_columns
 from tests.tiny_run import write_images
-from tests.tiny_study import EIGHT_RUNS
+from tests.tiny_study import EIGHT_RUNS, ONE_RUN
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,9 @@ def test_the_summary_pairs_runs_by_seed(spec: StudySpec, done: Path, tmp_path: P
     few = next(way for way in found.ways if way.way == "probe.scenes-labels8-linear-image-size32")
     assert few.title == "best by linear on scenes with 8 labelled images"
     assert few.needs_labels
+    assert few.seconds is not None
+    assert 0 < few.seconds < 60
+    assert "| seconds | runs |" in ways_table(found)
     # the probe with few labels chooses, and no run is judged by it
     assert {series.probe_set for series in found.series} == {"scenes-linear-image-size32"}
     text = markdown(found)
@@ -162,6 +165,20 @@ def test_a_table_has_no_empty_columns() -> None:
         "| --- | --- | --- | --- | --- | --- |",
         "| dino | plain | 1 | 0.250 | 0.250 | 0.250 |",
     ]
+
+
+@pytest.mark.slow
+def test_a_study_of_another_layer_is_judged_by_that_layer(folder: Path, tmp_path: Path) -> None:
+    (folder / "first.toml").write_text(
+        ONE_RUN.replace("lidar_images = 0", "lidar_images = 0, layers = [-2]")
+    )
+    spec = read_spec(folder / "first.toml")
+    (run,) = run_study(spec, tmp_path)
+    (series,) = summarize(spec, tmp_path).series
+    records = RunStore(run / "scores").records()
+    assert [set(record.scores) for record in records] == [{"-2"}] * 2
+    name = "released.dse_lambda_1"
+    assert list(series.values["dse"]) == [record.estimate(name, -2).value for record in records]
 
 
 @pytest.mark.slow
