@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
+from benchmarks.degradation_more import back_text, choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_scored import BLOCKS, blocks_text, images_text, in_domain
@@ -51,6 +51,7 @@ RULERS = "scenes-rulers"  # the same runs under other probes
 UNTRAINED = "scenes-untrained"  # their networks before training
 HOLD = "scenes-hold"  # runs that go on from others
 SLOW = "scenes-slow"  # runs that go on from MAE
+REPEATED = "scenes-again"  # of part 3, trained again, and with another seed
 LAMBDAS = {"released.pick_lambda_run": "of the run", "released.pick": "1"}
 
 
@@ -164,7 +165,10 @@ def main() -> None:
                 parts += [rulers, hold, slow]
                 counted = images_text(json.loads(COUNTED.read_text()))
                 blocks = blocks_text(json.loads(BLOCKS.read_text()))
-                tables = "\n\n".join([*parts, best, place, counted, blocks])
+                with tarfile.open(STUDY / f"{REPEATED}.tar.xz") as records:
+                    records.extractall(Path(temporary) / REPEATED, filter="data")
+                back = back_text(folder, Path(temporary) / REPEATED / "study")
+                tables = "\n\n".join([*parts, best, place, counted, blocks, back])
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
                 tables = "\n\n".join([by_arm(spec, folder), cosine])

@@ -1,4 +1,4 @@
-"""Parts 11 and 12 of the study of degradation, and part 3 with each seed by itself."""
+"""Parts 11, 12 and 15 of the study of degradation, and part 3 with each seed by itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.degradation_rulers import shown
 from benchmarks.degradation_slow import WAYS, moved
+from densescope.correlation import regret_table
 from densescope.runs.run import read_run
 from densescope.study.answers import RunAnswer
 from densescope.study.spec import StudySpec
@@ -95,3 +96,60 @@ def choice_text(answers: Sequence[RunAnswer]) -> str:
 
 def _on(answer: RunAnswer, domain: str) -> Mapping[str, float]:
     return next(found for name, found in answer.regrets.items() if name.startswith(domain))
+
+
+RULES = {**CHOICES, "guarded": "after an alarm the pick", "back": "after an alarm back"}
+RAISED = "-raised-seed"
+
+
+def back_text(before: Path, again: Path) -> str:
+    """Part 15: regret on scenes of what to do after an alarm.
+
+    Args:
+        before: the runs of part 3.
+        again: those of part 14 (seed 1, trained again) and of part 15 (seed 3).
+    """
+    groups = {
+        "raised, part 15": (again, f"{RAISED}3"),
+        "raised, part 14": (again, f"{RAISED}1"),
+        "raised, part 3": (before, RAISED),
+        "constant, part 14": (again, "-constant-"),
+        "constant, part 3": (before, "-constant-"),
+    }
+    found = {
+        title: {run.name: regrets_on_scenes(run) for run in sorted(folder.glob(f"*{part}*"))}
+        for title, (folder, part) in groups.items()
+    }
+    of_raised = {f"{t} {n}": one for t, r in found.items() if "raised" in t for n, one in r.items()}
+    found = {**found, "raised, all": of_raised}
+    lines = [f"| runs | {' | '.join(RULES.values())} | back minus pick after an alarm |"]
+    lines.append("|" + " --- |" * (len(RULES) + 2))
+    for title, runs in found.items():
+        cells = [shown([one[way] for one in runs.values()], sign=False) for way in RULES]
+        more = shown([one["back"] - one["guarded"] for one in runs.values()], sign=True)
+        lines.append(f"| {title} ({len(runs)}) | {' | '.join(cells)} | {more} |")
+    worse = [name for name, one in of_raised.items() if one["back"] > one["guarded"]]
+    better = [name for name, one in of_raised.items() if one["back"] < one["guarded"]]
+    each = [f"| run | {' | '.join(RULES.values())} |", "|" + " --- |" * (len(RULES) + 1)]
+    each += [
+        f"| {name} | {' | '.join(f'{one[way]:.1f}' for way in RULES)} |"
+        for name, one in found["raised, part 15"].items()
+    ]
+    return "\n\n".join(
+        [
+            "## After an alarm, back to which checkpoint? (part 15 of the plan)",
+            "Regret on scenes in points.",
+            "\n".join(lines),
+            f"Back is better in {len(better)} of {len(of_raised)} raised runs, worse in "
+            f"{len(worse)}. Each run of part 15:",
+            "\n".join(each),
+        ]
+    )
+
+
+def regrets_on_scenes(run: Path) -> dict[str, float]:
+    """What each rule costs in one run by ``linear`` on scenes, in points."""
+    table = read_run(run / "scores")
+    (probes,) = (of for name, of in table.probes.items() if name.startswith(f"{SCENES}-linear-im"))
+    rows = regret_table(table, probes)
+    return {way: 100 * float(rows.row(way).regret or 0.0) for way in RULES}

@@ -110,8 +110,14 @@ def test_the_guarded_choice_is_the_last_checkpoint_unless_an_alarm_came() -> Non
     assert (calm.step, calm.needs_labels) == (7, False)
     rank = [0.5] * 4 + [0.01] * 2 + [0.5] * 2  # a collapse that ends
     scores, probes = run_of([0.1, 0.2, 0.3, 0.4, 0.3, 0.3, 0.2, 0.2], MIOU, effective_rank=rank)
-    alarmed = regret_table(scores, probes).row("guarded")
-    assert alarmed.step == regret_table(scores, probes).row("released.pick").step == 3
+    alarmed = regret_table(scores, probes)
+    assert alarmed.row("guarded").step == alarmed.row("released.pick").step == 3
+    assert alarmed.row("back").step == 3
+    scores, probes = run_of([0.1, 0.2, 0.3, 0.4, 0.3, 0.6, 0.7, 0.6], MIOU, effective_rank=rank)
+    again = regret_table(scores, probes)  # DSE peaks once more after the alarm
+    assert again.row("guarded").step == again.row("released.pick").step == 6
+    assert again.row("back").step == 3
+    assert calm.step == regret_table(*run_of([0.1 * i for i in range(8)], MIOU)).row("back").step
 
 
 def settings_of(labels: int) -> dict[str, object]:

@@ -175,7 +175,7 @@ def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> 
     )
     assert early.selection().verdict.startswith("Use epoch2.pth (epoch 2).")
     said = str(pick_or_last(calm, calm.selection()))
-    assert calm.selection().without_alarm
+    assert calm.selection().advised == "epoch10.pth"
     assert calm.selection().verdict.startswith(
         "DSE picks epoch5.pth (epoch 5), but no alarm came: without labels take the last"
     )
@@ -184,7 +184,7 @@ def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> 
     assert said.endswith("with epoch10.pth (epoch 10), without labels take that one.")
     back = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1), (0.09, 0.5), (0.09, 0.5)))
     assert find_alarm(back) is None
-    assert not back.selection().without_alarm
+    assert back.selection().advised is None  # the pick itself
     said = str(pick_or_last(back, back.selection()))
     assert said.startswith("An alarm came at epoch13.pth (epoch 13) and does not stand at the end")
     fallen = RunTable.of(then(steady(12), (-0.5, 0.1), (-0.5, 0.1)))
@@ -194,7 +194,24 @@ def test_whether_the_alarm_came_is_said_beside_a_pick_that_is_not_the_last() -> 
     )
     for silent in (fallen, short, rising):  # the alarm speaks itself, none could come, one choice
         assert pick_or_last(silent, silent.selection()) is None
-        assert not silent.selection().without_alarm
+        assert silent.selection().advised is None
+
+
+def test_a_peak_of_dse_after_an_alarm_gives_way_to_where_the_alarm_goes_back_to() -> None:
+    fall, rise = [(-0.5, 0.1)] * 2, [(0.9, 0.4), (1.0, 0.4), (0.9, 0.4)]
+    table = RunTable.of(then(steady(12), *fall, *rise))
+    came, selection = first_alarm(table), table.selection()
+    assert came is not None
+    assert find_alarm(table) is None
+    assert selection.pick == "epoch15.pth"
+    assert selection.advised == came.back_to == "epoch10.pth"
+    assert selection.verdict.startswith(
+        "DSE picks epoch15.pth (epoch 15), but an alarm came: without labels go back to epoch10.pth"
+    )
+    said = str(pick_or_last(table, selection))
+    assert said.endswith(
+        "epoch10.pth (epoch 10), to which it goes back, was then better than the last checkpoint."
+    )
 
 
 def test_an_alarm_stays_while_the_fall_does() -> None:

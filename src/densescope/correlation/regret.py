@@ -178,7 +178,7 @@ def _by_dse(judge: Judge, table: RunTable, definition: str, layer: int) -> list[
         judge.row(top, top_title, highest, judge.scoring_seconds),
         judge.of_shortlist(short, short_title, selection.shortlist),
         *_by_lambda(judge, table, definition, layer),
-        *([_guarded(judge, table, layer)] if definition == "released" else []),
+        *(_after_alarm(judge, table, layer) if definition == "released" else []),
     ]
 
 
@@ -198,12 +198,22 @@ def _by_lambda(judge: Judge, table: RunTable, definition: str, layer: int) -> li
     ]
 
 
-def _guarded(judge: Judge, table: RunTable, layer: int) -> RegretRow:
-    """The last checkpoint, unless the alarm came: then the pick."""
-    is_sound = first_alarm(table, layer=layer) is None
-    chosen = judge.last if is_sound else table.selection(layer=layer).pick
-    title = "last checkpoint, or after an alarm the DSE pick (released)"
-    return judge.row("guarded", title, chosen, judge.scoring_seconds)
+def _after_alarm(judge: Judge, table: RunTable, layer: int) -> list[RegretRow]:
+    """The last checkpoint, unless the alarm came: then the pick, or the one the alarm names."""
+    came = first_alarm(table, layer=layer)
+    ways = {
+        "guarded": ("the DSE pick (released)", table.selection(layer=layer).pick),
+        "back": ("the one it names", None if came is None else came.back_to),
+    }
+    return [
+        judge.row(
+            way,
+            f"last checkpoint, or after an alarm {title}",
+            judge.last if came is None else chosen,
+            judge.scoring_seconds,
+        )
+        for way, (title, chosen) in ways.items()
+    ]
 
 
 def _by_metric(judge: Judge, column: Column) -> RegretRow:

@@ -25,9 +25,9 @@ def headline(selection: Selection) -> str:
 
     Returns:
         ``"Use checkpoint0004.pth (epoch 4)."``, or ``"DSE picks checkpoint0004.pth (epoch 4), but
-        no alarm came: without labels take the last checkpoint."``, or ``"No clear winner: epochs
-        1-21 are tied; the earliest peak is checkpoint0004.pth (epoch 4)."``, or what stands in the
-        way of a choice.
+        no alarm came: without labels take the last checkpoint."``, or the same with the checkpoint
+        that an alarm goes back to, or ``"No clear winner: epochs 1-21 are tied; the earliest peak
+        is checkpoint0004.pth (epoch 4)."``, or what stands in the way of a choice.
         Where at least as many checkpoints failed as were scored, the sentence says of how many.
     """
     said, scored, failed = _headline(selection), len(selection.rows), len(selection.failed)
@@ -62,10 +62,13 @@ def _headline(selection: Selection) -> str:
         return f"Only two checkpoints were scored; {phrase(pick)} has the higher DSE."
     if not selection.noise_known:
         return f"The pick is {phrase(pick)}; whether others are as good is not known."
-    if selection.without_alarm:
+    if selection.advised == selection.last:
         return (
             f"DSE picks {phrase(pick)}, but no alarm came: without labels take the last checkpoint."
         )
+    if selection.advised is not None:
+        back = phrase(selection.row(selection.advised))
+        return f"DSE picks {phrase(pick)}, but an alarm came: without labels go back to {back}."
     return f"Use {phrase(pick)}."
 
 
@@ -130,7 +133,7 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
         return None
     settings, last = AlarmSettings(definition=selection.definition), selection.row(selection.last)
     came = first_alarm(table, settings, layer=selection.layer)
-    if selection.without_alarm:
+    if selection.advised == selection.last:
         return (
             "The alarm came at no checkpoint. In the study of this package the pick was then no "
             f"better than the last checkpoint: with labels compare it with {phrase(last)}, without "
@@ -144,21 +147,23 @@ def pick_or_last(table: RunTable, selection: Selection) -> str | None:
         )
     if find_alarm(table, settings, layer=selection.layer) is not None:
         return None
+    back = phrase(selection.row(came.back_to))
     return (
         f"An alarm came at {came.last} ({came.unit} {came.last_step}) and does not stand at the "
-        "end of the run. In the study of this package the pick was better than the last "
-        "checkpoint after an alarm."
+        f"end of the run. In the study of this package {back}, to which it goes back, was then "
+        "better than the last checkpoint."
     )
 
 
-def lacks_alarm(table: RunTable, selection: Selection) -> bool:
-    """What ``without_alarm`` of a selection says."""
+def advised(table: RunTable, selection: Selection) -> str | None:
+    """What :attr:`Selection.advised` says."""
+    if not _studied(selection):
+        return None
     settings = AlarmSettings(definition=selection.definition)
-    return (
-        _studied(selection)
-        and _number(selection) >= LEAST_POINTS
-        and first_alarm(table, settings, layer=selection.layer) is None
-    )
+    came = first_alarm(table, settings, layer=selection.layer)
+    if came is not None:
+        return None if came.back_to == selection.pick else came.back_to
+    return selection.last if _number(selection) >= LEAST_POINTS else None
 
 
 def _number(selection: Selection) -> int:

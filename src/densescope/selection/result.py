@@ -125,9 +125,10 @@ class Selection:
         stitched: how the files of the run tell of more than one training, as a sentence; ``None``
             where they tell of one, or nothing.
         lambda_choice: the rule for lambda, row of ``LAMBDAS``.
-        without_alarm: whether the pick is not the last checkpoint and no alarm came, where one
-            could for a fall after the pick, by the definition that the study of this package looked
-            at: the last checkpoint was then no worse.
+        advised: name of the checkpoint to take without labels where that is not the pick, by the
+            definition that the study of this package looked at: the one that the first alarm of the
+            run goes back to, or the last where no alarm came although one could for a fall after
+            the pick. Else ``None``.
     """
 
     definition: str
@@ -151,7 +152,7 @@ class Selection:
     diverged: tuple[str, ...] = ()
     collapsed: tuple[str, ...] = ()
     lambda_choice: str = "1"
-    without_alarm: bool = False
+    advised: str | None = None
 
     @property
     def images_differ(self) -> bool:

@@ -10,7 +10,7 @@ from densescope.metrics.lambdas import lambda_rule
 from densescope.records import ScoreRecord
 from densescope.selection.change import change_between, exceeds_noise
 from densescope.selection.columns import Column, DensePoint
-from densescope.selection.headline import lacks_alarm
+from densescope.selection.headline import advised
 from densescope.selection.peaks import SHORTLIST_SIZE, WINDOW, local_maxima, pick_peak, shortlist
 from densescope.selection.result import Selection, SelectionRow
 from densescope.selection.rounds import images_of, saving
@@ -117,7 +117,7 @@ def select_checkpoints(
         stitched=stitched(table.schedule_breaks),
         lambda_choice=rule,
     )
-    selection = replace(selection, without_alarm=lacks_alarm(table, selection))
+    selection = replace(selection, advised=advised(table, selection))
     return replace(selection, verdict=verdict(selection, window=window))
 
 
