@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from benchmarks.degradation import (
     HOLD,
     MORE,
     PARTS,
+    REPEATED,
     RULERS,
     SCENES,
     SLOW,
+    STUDY,
     UNTRAINED,
     guarded_text,
     lambda_text,
@@ -22,7 +25,7 @@ from benchmarks.degradation import (
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_more import choice_text, cosine_text, seeds_text
+from benchmarks.degradation_more import back_text, choice_text, cosine_text, seeds_text
 from benchmarks.degradation_position import (
     POSITION,
     Nothing,
@@ -31,7 +34,7 @@ from benchmarks.degradation_position import (
     with_place,
 )
 from benchmarks.degradation_rulers import hold_text, rulers_text
-from benchmarks.degradation_scored import IMAGES, images_text
+from benchmarks.degradation_scored import BLOCKS, IMAGES, blocks_text, images_text
 from benchmarks.degradation_slow import RISING, slow_text
 
 from densescope.study.answers import held_out_choices
@@ -219,6 +222,27 @@ def test_the_number_of_scored_images_does_what_the_page_says() -> None:
     assert "- images 512: in 11 of 12 raised runs" in text
     assert "with 128 in 11; in 3 of 16 others." in text
     assert "with 128 in 6; in 0 of 16 others." in text
+
+
+def test_dse_of_another_block_does_what_the_page_says() -> None:
+    text = blocks_text(json.loads(BLOCKS.read_text()))
+    assert "| all (14) | 1 | +0.21 ± 0.24 | +0.04 ± 0.19 | 9.57 ± 5.85 | -0.37 ± 2.68 |" in text
+    assert "| all (14) | 2 | +0.21 ± 0.24 | +0.04 ± 0.09 | 9.44 ± 6.04 | -0.51 ± 0.73 |" in text
+    assert "- block 1: in 6 of 6 raised runs, within two checkpoints of that with 3 in 5; " in text
+    assert "| all (14) | 70 | 37 | +0.80 ± 0.50 |" in text
+
+
+def test_going_back_after_an_alarm_costs_what_the_page_says(tmp_path: Path) -> None:
+    _, before = unpacked(SCENES, tmp_path)
+    with tarfile.open(STUDY / f"{REPEATED}.tar.xz") as records:
+        records.extractall(tmp_path, filter="data")
+    text = back_text(before, tmp_path / "study")
+    assert (
+        "| raised, part 15 (6) | 20.08 ± 7.78 | 4.85 ± 7.00 | 4.85 ± 7.00 | 2.15 ± 4.00 |" in text
+    )
+    assert "| raised, all (24) | 22.98 ± 3.13 | 6.74 ± 3.89 | 7.38 ± 3.97 | 3.53 ± 2.23 |" in text
+    assert "Back is better in 6 of 24 raised runs, worse in 0." in text
+    assert "| constant, part 3 (16) | 0.13 ± 0.12 | 5.57 ± 3.64 | 1.01 ± 1.93 |" in text
 
 
 def test_what_is_lost_is_as_the_page_says() -> None:
