@@ -19,7 +19,13 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_more import back_text, choice_text, cosine_text, seeds_text
+from benchmarks.degradation_more import (
+    back_text,
+    choice_text,
+    cosine_text,
+    methods_text,
+    seeds_text,
+)
 from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_scored import BLOCKS, blocks_text, images_text, in_domain
@@ -162,7 +168,7 @@ def main() -> None:
                 best = contrast_text(json.loads(CONTRASTS.read_text()))
                 place = position_text(json.loads(POSITION.read_text()))
                 parts = [by_arm(spec, folder), seeds_text(spec, folder), photos_text(found[name])]
-                parts += [rulers, hold, slow]
+                parts += [methods_text(spec, folder), rulers, hold, slow]
                 counted = images_text(json.loads(COUNTED.read_text()))
                 blocks = blocks_text(json.loads(BLOCKS.read_text()))
                 with tarfile.open(STUDY / f"{REPEATED}.tar.xz") as records:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.degradation_rulers import shown
+from benchmarks.degradation_rulers import CLOCK, shown
 from benchmarks.degradation_slow import WAYS, moved
-from densescope.correlation import regret_table
+from densescope.correlation import kendall_tau, regret_table
+from densescope.correlation.paper import paper_tau
+from densescope.metrics import METRICS
+from densescope.records import ProbeRecord
 from densescope.runs.run import read_run
+from densescope.selection import RunTable
 from densescope.study.answers import RunAnswer
 from densescope.study.spec import StudySpec
 from densescope.study.summary import summarize
@@ -147,9 +152,45 @@ def back_text(before: Path, again: Path) -> str:
     )
 
 
-def regrets_on_scenes(run: Path) -> dict[str, float]:
-    """What each rule costs in one run by ``linear`` on scenes, in points."""
+def on_scenes(run: Path) -> tuple[RunTable, Sequence[ProbeRecord]]:
+    """The scores of a run, and its probes by ``linear`` on scenes."""
     table = read_run(run / "scores")
     (probes,) = (of for name, of in table.probes.items() if name.startswith(f"{SCENES}-linear-im"))
-    rows = regret_table(table, probes)
+    return table, probes
+
+
+def regrets_on_scenes(run: Path) -> dict[str, float]:
+    """What each rule costs in one run by ``linear`` on scenes, in points."""
+    rows = regret_table(*on_scenes(run))
     return {way: 100 * float(rows.row(way).regret or 0.0) for way in RULES}
+
+
+def methods_text(spec: StudySpec, folder: Path) -> str:
+    """Tau of every metric with scenes in each run of part 3, method by method."""
+    parts = ["## Kendall's tau with scenes, each metric and method (part 3)"]
+    for arm in (one for one in spec.arms if one.regularizer is None):
+        cells = [cell for cell in spec.cells() if cell.arm is arm]
+        taus: dict[str, dict[str, list[float]]] = {}
+        for cell in cells:
+            table, probes = on_scenes(folder / cell.name)
+            series = {one.name: table.column(one.name).series for one in table.metrics()}
+            numbers = {name: [of[p.name].value for p in probes] for name, of in series.items()}
+            for name, values in {"": list(range(len(probes))), **numbers}.items():
+                tau = kendall_tau(values, [probe.value for probe in probes])
+                by_method = taus.setdefault(name, {})
+                by_method.setdefault(cell.method, []).append(math.nan if tau is None else tau)
+        methods = list(dict.fromkeys(cell.method for cell in cells))
+        lines = [f"| metric | {' | '.join(methods)} | all {len(cells)} | paper |"]
+        lines.append("|" + " --- |" * (len(methods) + 3))
+        for name, found in taus.items():
+            each = [
+                ", ".join("–" if math.isnan(tau) else f"{tau:+.2f}" for tau in found[method])
+                for method in methods
+            ]
+            whole = shown([tau for of in found.values() for tau in of], sign=True)
+            known = paper_tau(name).get("mean")
+            paper = "" if known is None else f"{known:+.2f}"
+            title = METRICS[name].title if name else CLOCK
+            lines.append(f"| {title} | {' | '.join(each)} | {whole} | {paper} |")
+        parts += [f"### The arm {arm.name}: seed 1, seed 2", "\n".join(lines)]
+    return "\n\n".join(parts)

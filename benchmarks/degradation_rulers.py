@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densescope.correlation import kendall_tau
+from densescope.metrics import METRICS
 from densescope.runs.run import read_run
 from densescope.runs.store import RunStore
 from densescope.study.spec import Cell, StudySpec
@@ -19,12 +20,7 @@ PROBES = {
     "scenes-capi-knn": "`capi-knn` on scenes",
     "camvid-linear": "`linear` on CamVid",
 }
-METRICS = {
-    "": "number of the checkpoint",
-    "released.effective_rank": "effective rank",
-    "released.separability": "separability",
-    "released.dse_lambda_1": "DSE (lambda = 1)",
-}
+CLOCK = "number of the checkpoint"
 HELD_SETS = {"scenes": "scenes", "folders": "clothing"}  # parts 6 and 7
 ENOUGH = 0.5  # points: a smaller fall is none
 
@@ -72,7 +68,7 @@ def ruler_run(probes: Path, scores: Path) -> RulerRun:
     names = [probe.name for probe in sets[LINEAR]]
     table = read_run(scores)
     clothing = {"folders-linear": table.probes["folders-linear-image-size64"]}
-    columns = {name: table.column(name).series for name in METRICS if name}
+    columns = {metric.name: table.column(metric.name).series for metric in table.metrics()}
     metrics = {name: [series[one].value for one in names] for name, series in columns.items()}
     layers = sets[LINEAR][-1].layers
     return RulerRun(
@@ -175,7 +171,8 @@ def _falls(runs: Sequence[RulerRun]) -> str:
 def _taus(runs: Sequence[RulerRun]) -> str:
     head = "| tau over five checkpoints | " + " | ".join(PROBES.values()) + " |"
     lines = [head, "|" + " --- |" * (len(PROBES) + 1)]
-    for metric, title in METRICS.items():
+    for metric in runs[0].metrics:
+        title = METRICS[metric].title if metric else CLOCK
         cells = [shown([run.tau(metric, probe) for run in runs], sign=True) for probe in PROBES]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)

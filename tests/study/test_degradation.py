@@ -25,7 +25,13 @@ from benchmarks.degradation import (
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_more import back_text, choice_text, cosine_text, seeds_text
+from benchmarks.degradation_more import (
+    back_text,
+    choice_text,
+    cosine_text,
+    methods_text,
+    seeds_text,
+)
 from benchmarks.degradation_position import (
     POSITION,
     Nothing,
@@ -132,7 +138,7 @@ def test_the_other_rulers_say_what_the_page_says(tmp_path: Path) -> None:
     assert "reads 0.61 ± 0.48 points more than the last block" in broken
     assert "`capi-knn` -2.28 ± 1.81 (10 of 16 fell), `linear` +0.27 ± 0.34 (2 of 16" in healthy
     assert "| +1.58 ± 0.89 | +3.84 ± 1.58 | 9 of 16 | 2 of 16 |" in healthy
-    assert "| effective rank | -0.75 ± 0.11 | -0.75 ± 0.10 | +0.06 ± 0.33 |" in healthy
+    assert "| effective rank (released) | -0.75 ± 0.11 | -0.75 ± 0.10 | +0.06 ± 0.33 |" in healthy
 
 
 def test_the_regularizer_from_a_breaking_run_does_what_the_page_says(tmp_path: Path) -> None:
@@ -222,6 +228,15 @@ def test_the_number_of_scored_images_does_what_the_page_says() -> None:
     assert "- images 512: in 11 of 12 raised runs" in text
     assert "with 128 in 11; in 3 of 16 others." in text
     assert "with 128 in 6; in 0 of 16 others." in text
+
+
+def test_each_method_follows_scenes_as_the_page_says(tmp_path: Path) -> None:
+    constant, raised = methods_text(*unpacked(SCENES, tmp_path)).split("### The arm ")[1:]
+    assert "| separability (released) | +0.01, -0.20 | +0.92, +0.85 | +0.99, +1.00 |" in constant
+    assert "| +0.61 ± 0.17 | +0.39 |" in constant
+    assert "| DSE (lambda = 1, released) | -0.44, -0.35 | +0.89, +0.77 | +0.21, +0.83 |" in constant
+    assert "+nan" not in constant + raised
+    assert raised.count("\n| ") == constant.count("\n| ")
 
 
 def test_dse_of_another_block_does_what_the_page_says() -> None:
