@@ -50,6 +50,7 @@ def test_probe_and_correlate(swept: Path, tmp_path: Path) -> None:
     correlated = densescope("correlate", scores)
     assert correlated.returncode == 0, correlated.stderr
     assert "DSE (released)" in correlated.stdout
+    assert "number of the checkpoint" in correlated.stdout
     assert (
         "Too few checkpoints: 6 have a score and a probe, and with fewer than 10 tau is"
         in correlated.stdout

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densescope.correlation import correlate, kendall_tau
+from densescope.correlation import correlate, kendall_tau, mean_correlation
 from densescope.correlation.kendall import blocks_of, tau_interval, tau_over_checkpoints
+from densescope.correlation.tau import CLOCK
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate
 from tests.correlation.runs import name_of, probe, run_of, score
@@ -92,7 +93,7 @@ def test_every_scored_metric_has_a_row_and_says_why_it_has_no_tau() -> None:
     parts = (*sums, "separability", "effective_rank", "inter", "intra")
     assert [row.number for row in found.rows] == [f"released.{part}" for part in parts]
     assert found.tau("lidar") is None
-    with pytest.raises(RecordError, match="no number is named 'paper.intra'; there are: released"):
+    with pytest.raises(RecordError, match="no number is named 'paper.intra'; there are: checkp"):
         found.row("paper.intra")  # it was not scored
     assert (
         found.row("released.effective_rank").note == "the number is the same for all 8 checkpoints"
@@ -101,8 +102,23 @@ def test_every_scored_metric_has_a_row_and_says_why_it_has_no_tau() -> None:
     flat = correlate(scores, [replace(one, values=(0.5,)) for one in probes])
     note = flat.row("released.separability").note
     assert note == "the measure is the same for all 8 checkpoints"
-    with pytest.raises(RecordError, match=r"no number is named 'dse'; there are: released\.dse_"):
+    with pytest.raises(RecordError, match="no number is named 'dse'; there are: checkpoint_number, rel"):
         found.row("dse")
+
+
+def test_the_number_of_the_checkpoint_is_judged_as_a_metric_is() -> None:
+    course = [0.1, 0.3, 0.2, 0.5, 0.4, 0.6, 0.8, 0.7]  # three pairs of 28 out of order
+    scores, probes = run_of(HUMP, course)
+    clock = correlate(scores, probes).clock
+    assert value_of(clock.tau) == pytest.approx(22 / 28)
+    assert clock.interval is not None
+    assert clock.images_error is None  # no image has a part in it
+    timed = correlate(*run_of([float(i) for i in range(8)], course))
+    assert timed.row("released.separability").tau == timed.clock.tau
+    assert value_of(timed.difference("released.separability", CLOCK)) == pytest.approx(0)
+    turned = correlate(scores, [replace(one, measure="rmse") for one in probes]).clock
+    assert value_of(turned.tau) == pytest.approx(-22 / 28)
+    assert mean_correlation([timed]).clock.cells["voc2012"].value == pytest.approx(22 / 28)
 
 
 def test_lambda_is_that_of_all_scored_checkpoints() -> None:
@@ -258,7 +274,7 @@ def test_the_document_is_plain() -> None:
     scores, probes = run_of(HUMP, [0.1, 0.5, 0.9, 0.8, 0.95, 0.4, 0.3, 0.2])
     document = correlate(scores, probes).to_json()
     assert json.loads(json.dumps(document)) == document
-    assert document["schema"] == 1
+    assert document["schema"] == 2
 
 
 def value_of(tau: Estimate | None) -> float:

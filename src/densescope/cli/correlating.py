@@ -121,7 +121,7 @@ def _correlation_table(probe_set: str, correlation: Correlation) -> Table:
         f"Kendall tau-b with {measure_of(correlation.measure).title} ({probe_set})",
         ["number", "checkpoints", "tau", "95 % interval", "paper, mean of 16 methods"],
     )
-    for row in correlation.rows:
+    for row in (correlation.clock, *correlation.rows):
         interval = (
             "–" if row.interval is None else f"{row.interval[0]:+.2f} to {row.interval[1]:+.2f}"
         )
@@ -138,7 +138,7 @@ def mean_table(mean: MeanCorrelation) -> Table:
 
     columns = [*mean.datasets, "mean", *(f"paper: {name}" for name in PAPER_COLUMNS)]
     made = table("mean Kendall tau-b over the runs", ["number", *columns])
-    for row in mean.rows:
+    for row in (mean.clock, *mean.rows):
         taus = [row.cells.get(dataset) for dataset in mean.datasets]
         ours = ["–" if tau is None else f"{tau.value:+.2f} ({tau.runs})" for tau in taus]
         whole = "–" if row.mean is None else f"{row.mean:+.2f}"

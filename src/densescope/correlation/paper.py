@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from densescope.correlation.tau import Correlation
+from densescope.correlation.tau import CLOCK, Correlation
 from densescope.errors import InputError, RecordError
 from densescope.estimate import student_quantile
-from densescope.metrics import METRICS, Metric
+from densescope.metrics import METRICS
 
 PAPER_SOURCE = (
     "Dai et al. (2025), arXiv 2510.17299: Kendall's tau with mIoU over the checkpoints of a run, "
@@ -69,12 +69,14 @@ class MeanCorrelation:
     Attributes:
         datasets: in order of first appearance.
         rows: one per judged row of ``METRICS``.
+        clock: the same of the number of the checkpoint.
         level: confidence of the intervals.
         source: of the paper's numbers.
     """
 
     datasets: tuple[str, ...]
     rows: tuple[MeanRow, ...]
+    clock: MeanRow
     level: float
     source: str = PAPER_SOURCE
 
@@ -91,15 +93,15 @@ class MeanCorrelation:
 
     def to_json(self) -> dict[str, Any]:
         """The document, with plain values only."""
-        rows = [
+        clock, *rows = [
             {
                 **vars(row),
                 "cells": {name: dict(vars(cell)) for name, cell in row.cells.items()},
                 "paper": dict(row.paper),
             }
-            for row in self.rows
+            for row in (self.clock, *self.rows)
         ]
-        return {**vars(self), "datasets": list(self.datasets), "rows": rows}
+        return {**vars(self), "datasets": list(self.datasets), "clock": clock, "rows": rows}
 
 
 def mean_correlation(
@@ -131,8 +133,11 @@ def mean_correlation(
     for group in by_dataset.values():
         _check_alike(group)
     scored = {row.number for correlation in correlations for row in correlation.rows}
-    rows = tuple(_row(m, by_dataset, level) for m in METRICS.values() if m.name in scored)
-    return MeanCorrelation(tuple(by_dataset), rows, level)
+    rows = tuple(
+        _row(m.name, m.title, by_dataset, level) for m in METRICS.values() if m.name in scored
+    )
+    clock = _row(CLOCK, correlations[0].clock.title, by_dataset, level)
+    return MeanCorrelation(tuple(by_dataset), rows, clock, level)
 
 
 def paper_tau(number: str) -> dict[str, float]:
@@ -142,15 +147,17 @@ def paper_tau(number: str) -> dict[str, float]:
     return {} if row is None else dict(zip(PAPER_COLUMNS, row, strict=True))
 
 
-def _row(metric: Metric, by_dataset: Mapping[str, Sequence[Correlation]], level: float) -> MeanRow:
+def _row(
+    number: str, title: str, by_dataset: Mapping[str, Sequence[Correlation]], level: float
+) -> MeanRow:
     cells = {}
     for dataset, group in by_dataset.items():
-        taus = [tau.value for one in group if (tau := one.tau(metric.name)) is not None]
+        taus = [tau.value for one in group if (tau := one.tau(number)) is not None]
         if taus:
             cells[dataset] = _mean_tau(taus, level)
     whole = len(cells) == len(by_dataset)
     mean = math.fsum(cell.value for cell in cells.values()) / len(cells) if whole else None
-    return MeanRow(metric.name, metric.title, cells, mean, paper_tau(metric.name))
+    return MeanRow(number, title, cells, mean, paper_tau(number))
 
 
 def _mean_tau(taus: Sequence[float], level: float) -> MeanTau:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from densescope.correlation.kendall import (
@@ -23,7 +23,8 @@ from densescope.records import ProbeRecord, ScoreRecord
 from densescope.selection.columns import Column
 from densescope.selection.run_table import RunTable
 
-SCHEMA = 1
+SCHEMA = 2
+CLOCK = "checkpoint_number"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CorrelationRow:
     """How one label-free number agrees with the measure over the checkpoints of a run.
 
     Attributes:
-        number: row of ``METRICS``.
+        number: row of ``METRICS``, or ``CLOCK``.
         title: for people.
         checkpoints: how many have both.
         tau: Kendall's tau-b of the raw number, positive where the number is high for good
@@ -74,6 +75,8 @@ class Correlation:
         layer: whose scores.
         level: confidence of the intervals.
         rows: one per judged row of ``METRICS`` that was scored.
+        clock: the same of the number of the checkpoint: what any metric has that only rises with
+            time. A metric whose tau is no higher says no more than "later".
         checkpoints: names of those with score and probe, in order of step.
         left_out: names of those that lack one of the two, or whose probe failed.
     """
@@ -84,6 +87,7 @@ class Correlation:
     layer: int
     level: float
     rows: tuple[CorrelationRow, ...]
+    clock: CorrelationRow
     checkpoints: tuple[str, ...]
     left_out: tuple[str, ...]
 
@@ -93,15 +97,16 @@ class Correlation:
         Raises:
             RecordError: there is no such number.
         """
-        for row in self.rows:
+        rows = (self.clock, *self.rows)
+        for row in rows:
             if row.number == number:
                 return row
-        known = ", ".join(row.number for row in self.rows)
+        known = ", ".join(row.number for row in rows)
         raise RecordError(f"no number is named {number!r}; there are: {known}")
 
     def tau(self, number: str) -> Estimate | None:
         """tau of one metric; ``None`` where it is not defined or the metric was not scored."""
-        return next((row.tau for row in self.rows if row.number == number), None)
+        return next((row.tau for row in (self.clock, *self.rows) if row.number == number), None)
 
     def difference(self, first: str, second: str) -> Estimate | None:
         """tau of one number minus tau of another, over the same blocks of checkpoints.
@@ -123,6 +128,7 @@ class Correlation:
             **{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()},
             "schema": SCHEMA,
             "rows": [row.to_json() for row in self.rows],
+            "clock": self.clock.to_json(),
         }
 
 
@@ -185,30 +191,42 @@ def correlate(
         layer=layer,
         level=level,
         rows=tuple(_row(column, run, both, level) for column in columns),
+        clock=_clock(run, both, level),
         checkpoints=both,
         left_out=tuple(sorted(everyone - set(both))),
     )
 
 
 def _row(column: Column, run: ProbedRun, both: Sequence[str], level: float) -> CorrelationRow:
-    series = column.finite
-    names = [name for name in both if name in series]
+    series = {name: column.finite[name] for name in both if name in column.finite}
+    row = _compared(column.metric.name, column.metric.title, series, run, level)
+    return row if column.finite else replace(row, note=column.note)
+
+
+def _clock(run: ProbedRun, both: Sequence[str], level: float) -> CorrelationRow:
+    series = {name: Estimate(float(index)) for index, name in enumerate(both)}
+    return _compared(CLOCK, "number of the checkpoint", series, run, level)
+
+
+def _compared(
+    number: str, title: str, series: Mapping[str, Estimate], run: ProbedRun, level: float
+) -> CorrelationRow:
     by_name = {probe.name: run.goodness(probe) for probe in run.probes}
-    estimates = [series[name] for name in names]
-    seeds = [by_name[name] for name in names]
+    estimates = list(series.values())
+    seeds = [by_name[name] for name in series]
     numbers = [estimate.value for estimate in estimates]
     goodness = [math.fsum(values) / len(values) for values in seeds]
     tau = tau_over_checkpoints(numbers, goodness)
     interval = None if tau is None else tau_interval(tau, level)
     return CorrelationRow(
-        number=column.metric.name,
-        title=column.metric.title,
-        checkpoints=len(names),
+        number=number,
+        title=title,
+        checkpoints=len(series),
         tau=tau,
         interval=interval,
         images_error=None if tau is None else _images_error(estimates, goodness),
         seeds_error=None if tau is None else _seeds_error(numbers, seeds),
-        note=_why(tau, interval, numbers) if series else column.note,
+        note=_why(tau, interval, numbers),
     )
 
 

@@ -54,10 +54,11 @@ def tau_lines(
     """The table, and the notes its rows refer to; without any tau that means something, why."""
     if len(correlation.checkpoints) < LEAST_FOR_INTERVAL:
         return (), (too_few(correlation),)
-    notes = tuple(dict.fromkeys(row.note for row in correlation.rows if row.note))
+    rows = (correlation.clock, *correlation.rows)
+    notes = tuple(dict.fromkeys(row.note for row in rows if row.note))
     if all(row.tau is None for row in correlation.rows):
         return (), notes
-    return tuple(_tau(row, notes, definition) for row in correlation.rows), notes
+    return tuple(_tau(row, notes, definition) for row in rows), notes
 
 
 def _tau(row: CorrelationRow, notes: Sequence[str], definition: str) -> TauLine:

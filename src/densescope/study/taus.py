@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from densescope.correlation import MeanCorrelation, kendall_tau, mean_correlation
-from densescope.evaluation.measures import measure_of
+from densescope.correlation import MeanCorrelation, mean_correlation
+from densescope.estimate import Estimate
 from densescope.records import ProbeRecord
 from densescope.runs.correlate import Judgement
 from densescope.study.spread import Spread
@@ -56,7 +56,7 @@ def mean_taus(runs: Sequence[tuple[Judgement, Sequence[ProbeRecord]]]) -> MeanTa
         replace(judged.correlation, dataset=name)
         for (judged, _), name in zip(runs, names, strict=True)
     ]
-    clocks = [_clock(probes) for _, probes in runs]
+    clocks = [_value(one.clock.tau) for one in found]
     metrics = mean_correlation(found)
 
     def spreads(values: Sequence[float]) -> Spreads:
@@ -67,8 +67,7 @@ def mean_taus(runs: Sequence[tuple[Judgement, Sequence[ProbeRecord]]]) -> MeanTa
 
     beyond = {}
     for row in metrics.rows:
-        taus = [one.tau(row.number) for one in found]
-        known = [math.nan if tau is None else tau.value for tau in taus]
+        known = [_value(one.tau(row.number)) for one in found]
         beyond[row.number] = spreads([a - b for a, b in zip(known, clocks, strict=True)])
     return MeanTaus(metrics, spreads(clocks), beyond)
 
@@ -80,12 +79,8 @@ def labelled_columns(runs: Sequence[Sequence[ProbeRecord]]) -> list[str]:
     return [", ".join(pair) if several else pair[0] for pair in pairs]
 
 
-def _clock(probes: Sequence[ProbeRecord]) -> float:
-    """The tau that a metric would have if it were the number of the checkpoint."""
-    turn = -1 if measure_of(probes[0].measure).better == "lower" else 1
-    steps = [float(probe.step) for probe in probes]
-    tau = kendall_tau(steps, [turn * probe.value for probe in probes])
-    return math.nan if tau is None else tau
+def _value(tau: Estimate | None) -> float:
+    return math.nan if tau is None else tau.value
 
 
 def _plain(spreads: Spreads) -> dict[str, Any]:
