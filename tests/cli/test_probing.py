@@ -214,3 +214,8 @@ def test_probes_that_were_not_trained_enough_are_said_first() -> None:
     said = doubts([record, under, open_end])
     assert said[0].startswith("under-trained: 1 of 3 probes chose the smallest or largest")
     assert said[1].startswith("not converged: 1 of 3 probes stopped before the minimum")
+    folds = {"fold 0": False, "fold 1": False}
+    parts = {"under_trained": folds, "converged": {"fold 0": True, "fold 1": True}}
+    assert doubts([replace(record, details=parts)]) == []
+    assert len(doubts([replace(record, details={"under_trained": {**folds, "fold 2": True}})])) == 1
+    assert len(doubts([replace(record, details={"converged": folds})])) == 1

@@ -50,6 +50,34 @@ def test_one_set_or_another_protocol_or_no_counts_make_no_verdict() -> None:
     assert verdict_over_sets({"a-linear": alone, "b-linear": apart}) == []
 
 
+def test_two_probes_of_the_same_images_are_one_set() -> None:
+    sets = {"a-linear": a_set("a", FALLING), "a-linear-size32": a_set("a", FALLING, seed=1)}
+    assert verdict_over_sets(sets) == []
+    folded = [
+        replace(
+            one,
+            images={**one.images, "names": [f"train/{name}" for name in one.images["names"]]},
+            provenance={"settings": {"data": {"test": "of all", "folds": 3}}},
+        )
+        for one in a_set("a", RISING, seed=2)
+    ]
+    assert verdict_over_sets({**sets, "a-linear-folds3": folded}) == []
+    (found,) = verdict_over_sets({**sets, "b-linear": a_set("b", FALLING, seed=3)})
+    assert found.sentence.startswith("2 labelled sets together")
+
+
+def test_two_folders_with_images_of_one_name_are_two_sets() -> None:
+    sets = {
+        folder: [
+            replace(one, provenance={"settings": {"data": {"test": folder}}})
+            for one in a_set("folders", FALLING, seed)
+        ]
+        for seed, folder in enumerate(("folders-linear", "folders-linear-1"))
+    }
+    (found,) = verdict_over_sets(sets)
+    assert list(found.earlier) == ["folders", "folders-linear-1"]
+
+
 def test_with_counts_the_noise_of_degradation_is_that_of_the_test_images() -> None:
     found = find_degradation(a_set("a", FALLING))
     assert (found.blocks, found.noise, found.degraded) == (BLOCKS, None, True)

@@ -102,7 +102,9 @@ def test_every_scored_metric_has_a_row_and_says_why_it_has_no_tau() -> None:
     flat = correlate(scores, [replace(one, values=(0.5,)) for one in probes])
     note = flat.row("released.separability").note
     assert note == "the measure is the same for all 8 checkpoints"
-    with pytest.raises(RecordError, match="no number is named 'dse'; there are: checkpoint_number, rel"):
+    with pytest.raises(
+        RecordError, match="no number is named 'dse'; there are: checkpoint_number, rel"
+    ):
         found.row("dse")
 
 

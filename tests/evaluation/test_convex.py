@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densescope.errors import DataError
+from densescope.errors import DataError, DensescopeError
 from densescope.evaluation.pixel_counts import count_pixels
 from densescope.evaluation.probes import convex, linear_sgd_probe, softmax_fit
 from densescope.evaluation.probes.softmax_fit import Problem, Solution, Whitening
@@ -298,6 +298,63 @@ def test_no_images_in_memory_are_refused() -> None:
     labels = targets.argmax(2).view(40, 2, 2)
     with pytest.raises(DataError, match="there are no test images: a probe needs at least one"):
         convex.linear_probe(features, labels, features[:0], labels[:0], classes="abc", grid=(2, 2))
+
+
+def both_probes(*data: Tensor, classes: int = 3, ignore: int | None = None) -> list[Any]:
+    """The two linear probes of features in memory on the same data."""
+    known: dict[str, Any] = {"grid": (2, 2), "ignore": ignore}
+    return [
+        lambda: convex.linear_probe(*data, classes=[f"c{i}" for i in range(classes)], **known),
+        lambda: linear_sgd_probe(*data, classes=classes, **known),
+    ]
+
+
+def test_what_no_probe_can_learn_from_is_refused_by_both_linear_probes() -> None:
+    features, targets = world()
+    labels = targets.argmax(2).view(40, 2, 2)
+    nothing, one, gone = (torch.full_like(labels, value) for value in (255, 1, -1))
+    for data, changes, sentence in (
+        ((features, labels, features[..., :4], labels), {}, "have 6 dimensions and test features"),
+        (
+            (features.long(), labels, features, labels),
+            {},
+            "training features are torch.int64: give",
+        ),
+        ((features[:1], labels[:1], features, labels), {}, "there is 1 training image: 2 are the"),
+        ((features, labels, features, nothing), {"ignore": 255}, "no pixel of the test masks has"),
+        ((features, nothing, features, labels), {"ignore": 255}, "no pixel of the training masks"),
+        ((features, labels, features, gone), {"ignore": -1}, "no pixel of the test masks has"),
+        ((features, gone, features, labels), {}, "label -1 is not one of 3 classes"),
+        ((features, one, features, labels), {}, "is of one class, [c]?1: a probe tells classes"),
+        (
+            (features[:2], torch.arange(32).view(2, 4, 4), features[:2], labels[:2]),
+            {"classes": 32},
+            "32 classes cannot be told apart from 8 labelled training patches",
+        ),
+    ):
+        for probe in both_probes(*data, **changes):
+            with pytest.raises(DensescopeError, match=sentence):
+                probe()
+
+
+def test_a_collapsed_checkpoint_reads_as_the_most_frequent_class() -> None:
+    features, targets = world()
+    labels = targets.argmax(2).view(40, 2, 2)
+    labels[:30] = torch.where(labels[:30] == 2, 0, labels[:30])  # 0 is the most frequent class
+    flat = torch.full_like(features, 0.3)
+    truth = [float((labels == row).sum()) for row in range(3)]
+    expected = truth[0] / labels.numel() / 3
+    found, trained = (probe() for probe in both_probes(flat, labels, flat, labels))
+    assert found.mean_iou == pytest.approx(expected)
+    assert trained.mean_iou == pytest.approx(expected)
+    assert found.details["converged"] is True
+    assert found.details["note"].startswith("every training patch has the same features: the check")
+    double = convex.linear_probe(
+        features.double(), labels, features.double(), labels, classes="abc", grid=(2, 2)
+    )
+    single = convex.linear_probe(features, labels, features, labels, classes="abc", grid=(2, 2))
+    assert double.mean_iou == single.mean_iou
+    assert "note" not in single.details
 
 
 def test_one_class_and_more_classes_than_patches_are_refused() -> None:

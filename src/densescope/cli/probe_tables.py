@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -24,7 +24,7 @@ MOST_CLASSES = 30
 
 def print_outcome(console: Console, name: str, outcome: ProbeOutcome) -> None:
     """What one checkpoint reached, what was chosen on the way, and what each class reached."""
-    if outcome.details.get("under_trained"):
+    if _is_any(outcome.details, "under_trained", True):
         console.print(str(outcome.details["notes"][0]), soft_wrap=True)
     measure = measure_of(outcome.measure)
     spread = "" if outcome.spread is None else f" (± {measure.number(outcome.spread)} over seeds)"
@@ -128,9 +128,9 @@ def _at_size(record: ProbeRecord) -> str:
 def doubts(records: Sequence[ProbeRecord]) -> list[str]:
     """What to know before the numbers are read: probes that ended before they were trained."""
     probed = [record for record in records if record.status == "probed"]
-    under = [record for record in probed if record.details.get("under_trained")]
-    open_ends = [record for record in probed if record.details.get("converged") is False]
-    at_edge = [record for record in probed if record.details.get("at_edge")]
+    under = [record for record in probed if _is_any(record.details, "under_trained", True)]
+    open_ends = [record for record in probed if _is_any(record.details, "converged", False)]
+    at_edge = [record for record in probed if _is_any(record.details, "at_edge", True)]
     made = []
     if at_edge:
         made.append(
@@ -148,3 +148,9 @@ def doubts(records: Sequence[ProbeRecord]) -> list[str]:
             "was found"
         )
     return made
+
+
+def _is_any(details: Mapping[str, Any], key: str, value: bool) -> bool:
+    """Whether a detail is this, with folds or subsets that of any of them."""
+    found = details.get(key)
+    return value in found.values() if isinstance(found, Mapping) else found is value

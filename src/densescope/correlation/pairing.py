@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from densescope.errors import RecordError
 from densescope.evaluation.measures import Measure, find_measure
@@ -145,6 +146,11 @@ def _nothing(probes: Sequence[ProbeRecord]) -> str:
 
 def drawn_labels(probe: ProbeRecord) -> int | None:
     """How many training images were drawn for each seed; ``None`` where all took part."""
+    return probe_data(probe).get("labels")
+
+
+def probe_data(probe: ProbeRecord) -> Mapping[str, Any]:
+    """Name and fingerprints of the labelled data, folds and few labels; empty where unknown."""
     settings = probe.provenance.get("settings")
     data = settings.get("data") if isinstance(settings, Mapping) else None
-    return data.get("labels") if isinstance(data, Mapping) else None
+    return data if isinstance(data, Mapping) else {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densescope.correlation.pairing import ProbedRun, drawn_labels, probed_run
+from densescope.correlation.pairing import ProbedRun, drawn_labels, probe_data, probed_run
 from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def verdict_over_sets(probes: Mapping[str, Sequence[ProbeRecord]]) -> list[SetsJ
 
     On each set the last checkpoint is compared with the one that is best on average over the
     *other* sets, so that no set both chooses and judges: the best of many noisy values would be
-    too good. The differences are paired over blocks of test images, and
-    :func:`~densescope.evaluation.labelled_sets.verdict_of_sets` says what they come to.
+    too good. Several probes of the same labelled images (by folds, at another size, of another
+    layer) are one set: that of the most test images counts. The differences are paired over
+    blocks of test images, and :func:`~densescope.evaluation.labelled_sets.verdict_of_sets` says
+    what they come to.
 
     Args:
         probes: of one run, by labelled set and protocol.
@@ -75,7 +77,11 @@ def verdict_over_sets(probes: Mapping[str, Sequence[ProbeRecord]]) -> list[SetsJ
         if any(_is_counted(record) for record in records):
             run = probed_run([record for record in records if _is_counted(record)])
             sets = by_protocol.setdefault(run.protocol, {})
-            sets[run.dataset if run.dataset not in sets else name] = run
+            twin = next((key for key, other in sets.items() if _same_images(other, run)), None)
+            if twin is None:
+                sets[run.dataset if run.dataset not in sets else name] = run
+            elif len(_test_images(run)) > len(_test_images(sets[twin])):
+                sets[twin] = run
     judged = (_judged(protocol, sets) for protocol, sets in by_protocol.items())
     return [found for found in judged if found is not None]
 
@@ -95,6 +101,25 @@ def _judged(protocol: str, sets: Mapping[str, ProbedRun]) -> SetsJudgement | Non
         earlier[name] = chosen
         differences.append(set_difference(name, [by_name[chosen]], [by_name[last]]))
     return SetsJudgement(protocol, last, earlier, verdict_of_sets(differences))
+
+
+def _same_images(first: ProbedRun, second: ProbedRun) -> bool:
+    """Whether two probes of a data set measure on images of one labelled set."""
+    if first.dataset != second.dataset:
+        return False
+    ours, theirs = (probe_data(run.probes[0]) for run in (first, second))
+    folds = "folds" in ours or "folds" in theirs
+    if not folds and ours.get("test") != theirs.get("test"):  # fingerprints of names and masks
+        return False
+    return not _test_images(first).isdisjoint(_test_images(second))
+
+
+def _test_images(run: ProbedRun) -> set[str]:
+    """Names; those of a cross-validation are without the split before them."""
+    probe = run.probes[0]
+    folded = "folds" in probe_data(probe)
+    names = probe.images.get("names", ())
+    return {name.partition("/")[2] if folded else name for name in names}
 
 
 def _shared(runs: Sequence[ProbedRun]) -> list[str]:

@@ -12,7 +12,11 @@ from torch import Tensor
 
 from densescope.errors import DataError
 from densescope.evaluation.pixel_counts import PixelCounts
-from densescope.evaluation.probes.inputs import check_classes, check_probe_features
+from densescope.evaluation.probes.inputs import (
+    check_classes,
+    check_image_count,
+    check_probe_tensors,
+)
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.row import EngineResult, ProbeTask, measured
 from densescope.evaluation.probes.softmax_fit import (
@@ -31,6 +35,10 @@ from densescope.evaluation.probes.splits import split_features
 
 NEVER = -1e4  # score of a class that no training patch has
 NAMED = 3  # classes of a note
+CONSTANT = (
+    "every training patch has the same features: the checkpoint has collapsed, and the most "
+    "frequent class is predicted everywhere"
+)
 
 
 @dataclass(frozen=True)
@@ -124,8 +132,8 @@ def linear_probe(
     """The protocol ``linear`` on features in memory.
 
     Args:
-        train_features: ``images patches dim``, patches row by row. The order of the images matters
-            where they are frames of a video: neighbors are held out together.
+        train_features: ``images patches dim``, patches row by row; at least two images. Their
+            order matters where they are frames of a video: neighbors are held out together.
         train_labels: ``images rows columns``, integer classes at any resolution.
         test_features: like ``train_features``.
         test_labels: like ``train_labels``.
@@ -139,14 +147,18 @@ def linear_probe(
 
     Raises:
         InputError: shapes do not fit each other.
-        DataError: labels or features from which classes cannot be told, no images, or a feature
-            that is NaN or infinite.
+        DataError: labels from which classes cannot be told, too few images, or a feature that is
+            NaN or infinite.
     """
-    known: dict[str, Any] = {"grid": grid, "classes": len(classes)}
-    check_probe_features(train_features, train_labels, part="training", **known)
-    check_probe_features(test_features, test_labels, part="test", **known)
+    check_probe_tensors(
+        (train_features, train_labels),
+        (test_features, test_labels),
+        grid=grid,
+        classes=classes,
+        ignore=ignore,
+    )
     fit = fit_convex(
-        TensorPatches(train_features),
+        TensorPatches(train_features.float()),
         train_labels,
         classes=classes,
         grid=grid,
@@ -154,7 +166,7 @@ def linear_probe(
         order=range(len(train_features)),
         settings=settings or ConvexSettings(),
     )
-    counts = measure_head(fit.head, TensorPatches(test_features), test_labels, grid, ignore)
+    counts = measure_head(fit.head, TensorPatches(test_features.float()), test_labels, grid, ignore)
     return LinearResult(counts.mean_iou, counts, fit.details)
 
 
@@ -169,6 +181,7 @@ def fit_convex(
     settings: ConvexSettings,
 ) -> ConvexFit:
     """The training half; ``order`` of the images says which are neighbors."""
+    check_image_count(source.images)
     targets = patch_targets(labels, classes=len(classes), grid=grid, ignore=ignore)
     present = trained_classes(targets, classes)
     whiten = whitening(source, targets.sum(2) > 0)
@@ -219,7 +232,8 @@ def fit_convex(
     chosen = choose(path)
     found = solved(problem(patches, goals), chosen, path[chosen][1].weight)
     unseen = [name for row, name in enumerate(classes) if row not in present.tolist()]
-    return ConvexFit(head_of(found), _details(path, chosen, found, settings, unseen))
+    notes = [] if bool(whiten.turn.any()) else [CONSTANT]
+    return ConvexFit(head_of(found), _details(path, chosen, found, settings, unseen, notes))
 
 
 def trained_classes(targets: Tensor, names: Sequence[str]) -> Tensor:
@@ -304,8 +318,9 @@ def _details(
     found: Solution,
     settings: ConvexSettings,
     unseen: Sequence[str] = (),
+    before: Sequence[str] = (),
 ) -> dict[str, object]:
-    notes = []
+    notes = list(before)
     if unseen:
         named = ", ".join(unseen[:NAMED]) + (", ..." if len(unseen) > NAMED else "")
         notes.append(f"no labelled training pixel shows {named}: such classes are never predicted")

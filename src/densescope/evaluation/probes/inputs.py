@@ -11,28 +11,65 @@ from densescope.errors import NOT_FINITE, DataError, InputError
 from densescope.evaluation.datasets import SegmentationSet
 
 AT_ONCE = 64
+LEAST_IMAGES = 2
 _NOTHING = (
     "no pixel of the {part} masks has a class (label to ignore: {ignore}): give images whose masks "
     "show at least two of the classes"
 )
 
 
-def check_probe_features(
-    features: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, part: str
+def check_probe_tensors(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    grid: tuple[int, int],
+    classes: Sequence[str],
+    ignore: int | None,
 ) -> None:
-    """Refuse features and labels in memory that do not fit each other.
+    """Refuse features and labels in memory from which no probe can be fitted and measured.
 
     Args:
-        features: ``images patches dim``.
-        labels: ``images rows columns``.
+        train: features, ``images patches dim``, and labels, ``images rows columns``.
+        test: likewise.
         grid: rows and columns of patches.
-        classes: how many there are.
-        part: ``"training"`` or ``"test"``.
+        classes: their names.
+        ignore: label of pixels that count for nothing.
 
     Raises:
-        InputError: shapes do not fit each other, or fewer than two classes.
-        DataError: there are no images, or a feature is NaN or infinite.
+        InputError: shapes or types do not fit each other, or fewer than two classes.
+        DataError: too few images, a feature that is NaN or infinite, or labels from which classes
+            cannot be told.
     """
+    if train[0].ndim == test[0].ndim == 3 and train[0].shape[2] != test[0].shape[2]:
+        raise InputError(
+            f"training features have {train[0].shape[2]} dimensions and test features "
+            f"{test[0].shape[2]}: give features of one checkpoint"
+        )
+    halves = (("training", train), ("test", test))
+    for part, (features, labels) in halves:
+        _check_shapes(features, labels, grid=grid, classes=len(classes), part=part)
+    check_image_count(len(train[0]))
+    for part, (features, labels) in halves:
+        patches = features.shape[1]
+        check_probe_labels(labels, classes=classes, patches=patches, ignore=ignore, part=part)
+
+
+def check_image_count(images: int) -> None:
+    """Refuse a single training image.
+
+    Raises:
+        DataError: there is one only.
+    """
+    if images < LEAST_IMAGES:
+        raise DataError(
+            f"there is {images} training image: {LEAST_IMAGES} are the fewest, since some are "
+            "held out to choose what the protocol does not fix"
+        )
+
+
+def _check_shapes(
+    features: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, part: str
+) -> None:
     if features.ndim != 3 or features.shape[1] != grid[0] * grid[1]:
         raise InputError(
             f"{part} features have shape {tuple(features.shape)}: expected images x patches x dim "
@@ -45,6 +82,8 @@ def check_probe_features(
         )
     if not len(features):
         raise DataError(f"there are no {part} images: a probe needs at least one")
+    if not features.is_floating_point():
+        raise InputError(f"{part} features are {features.dtype}: give floating-point numbers")
     for start in range(0, len(features), AT_ONCE):
         finite = features[start : start + AT_ONCE].isfinite().flatten(1).all(1)
         if not bool(finite.all()):
@@ -68,13 +107,18 @@ def check_probe_labels(
         part: ``"training"`` or ``"test"``.
 
     Raises:
-        DataError: no pixel counts; in training masks also a single class, or more classes than
-            patches.
+        DataError: a label is neither a class nor ``ignore``, or no pixel counts; in training masks
+            also a single class, or more classes than patches.
     """
     seen = torch.zeros(max(len(classes), 256), dtype=torch.int64)
     for some in torch.split(labels, AT_ONCE):
-        seen += torch.bincount(some.flatten().long(), minlength=len(seen))[: len(seen)]
-    if ignore is not None:
+        flat = some.flatten().long()
+        if ignore is not None and ignore < 0:
+            flat = flat[flat != ignore]
+        if len(flat) and int(flat.min()) < 0:
+            raise DataError(f"label {int(flat.min())} is not one of {len(classes)} classes")
+        seen += torch.bincount(flat, minlength=len(seen))[: len(seen)]
+    if ignore is not None and ignore >= 0:
         seen[ignore] = 0
     present = [name for name, count in zip(classes, seen.tolist(), strict=False) if count]
     if not present:

@@ -13,7 +13,7 @@ from torch import Tensor
 from densescope.errors import DataError, InputError
 from densescope.evaluation.cache import StoredArray
 from densescope.evaluation.pixel_counts import PixelCounts
-from densescope.evaluation.probes.inputs import check_probe_features
+from densescope.evaluation.probes.inputs import check_probe_tensors
 from densescope.evaluation.probes.patch_head import PatchHead, measure_head, patch_targets
 from densescope.evaluation.probes.sources import (
     PatchSource,
@@ -115,23 +115,28 @@ def linear_sgd_probe(
 
     Raises:
         InputError: shapes do not fit each other, or settings are impossible.
-        DataError: a label is not a class, no pixel counts, there are no images, or a feature is
+        DataError: labels from which classes cannot be told, too few images, or a feature that is
             NaN or infinite.
 
     Deviations from the linear protocols of the literature: no batch norm, no augmentation, soft
     patch targets in place of upsampled training logits.
     """
-    check_probe_features(train_features, train_labels, grid=grid, classes=classes, part="training")
-    check_probe_features(test_features, test_labels, grid=grid, classes=classes, part="test")
+    check_probe_tensors(
+        (train_features, train_labels),
+        (test_features, test_labels),
+        grid=grid,
+        classes=[str(row) for row in range(classes)],
+        ignore=ignore,
+    )
     fit = fit_linear_sgd(
-        train_features,
+        train_features.float(),
         train_labels,
         classes=classes,
         grid=grid,
         ignore=ignore,
         settings=settings or ProbeSettings(),
     )
-    source = patch_source(test_features)
+    source = patch_source(test_features.float())
     found = [measure_head(head, source, test_labels, grid, ignore) for head in fit.heads]
     return sgd_result(found, fit)
 

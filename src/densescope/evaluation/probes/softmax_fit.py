@@ -33,7 +33,8 @@ class Whitening:
 
     Attributes:
         standardize: applied to features first.
-        turn: ``dim rank``; directions whose variance is rounding noise are left out.
+        turn: ``dim rank``; directions whose variance is rounding noise are left out. Where all
+            features are the same it is one column of zeros.
     """
 
     standardize: Standardization
@@ -72,6 +73,8 @@ def whitening(source: PatchSource, counted: Tensor) -> Whitening:
         )
     spread, axes = torch.linalg.eigh(square / int(counted.sum()))
     kept = spread > spread[-1] * source.dim * torch.finfo(torch.float32).eps
+    if not bool(kept.any()):
+        return Whitening(standardize, torch.zeros(source.dim, 1))
     return Whitening(standardize, (axes[:, kept] * spread[kept].rsqrt()).float())
 
 
