@@ -21,6 +21,8 @@ check: $(STAMP)  ## format, lint, types and the fast tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -x -n 2 -m "not slow and not browser"
 
+CAMVID ?= $(wildcard ../shared/data/camvid_small)
+
 bench: $(STAMP)  ## measure speed; tables go to benchmarks/results
 	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.estimator

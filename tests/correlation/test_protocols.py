@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_protocols_that_agree_are_said_to_differ_by_no_more_than_their_level() -
     assert found.checkpoints == 2
     assert found.tau is None
     assert found.sentence.endswith("tau between the two is not defined.")
+
+
+def test_folds_and_few_labels_are_no_other_protocol() -> None:
+    def labelled(protocol: str, **data: object) -> list[ProbeRecord]:
+        made = {"settings": {"data": {"test": "these", **data}}}
+        return [replace(one, provenance=made) for one in probes(protocol, [0.2, 0.3])]
+
+    plain, sgd = labelled("linear"), labelled("linear-sgd")
+    few, folded = labelled("linear-sgd", labels=20), labelled("linear-sgd", folds=3)
+    found = protocol_differences({"a": plain, "b": sgd, "few": few, "folded": folded})
+    assert [(one.first, one.second) for one in found] == [("a", "b")]
+    both = {"a": labelled("linear", labels=20), "b": few}
+    assert len(protocol_differences(both)) == 1
 
 
 def test_other_sets_measures_or_lone_checkpoints_are_not_compared() -> None:

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 from torch import Tensor
@@ -30,6 +28,7 @@ from densescope.numerics.intrinsic import (
     sample_clusters,
     tree_dimensions,
 )
+from tests.photos import photo_features
 
 Matrix = NDArray[np.float64]
 IMAGES, SIDE = 24, 64
@@ -42,22 +41,9 @@ def drawn() -> tuple[Tensor, Tensor]:
     return smooth + torch.randn(smooth.shape, generator=generator) + 4, smooth.mean(1) + 1
 
 
-def of_photos(shared: Path) -> tuple[Tensor, Tensor]:
-    """Patches and class tokens of photos: a small ViT with random weights."""
-    torch.default_generator.manual_seed(0)
-    size = {"img_size": SIDE, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2}
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **size).eval()
-    files = sorted((shared / "data" / "natural_images").rglob("*.jpg"))[:IMAGES]
-    photos = [np.asarray(Image.open(file).convert("RGB").resize((SIDE, SIDE))) for file in files]
-    pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.no_grad():
-        tokens = model.forward_features(pixels)
-    return tokens[:, 1:].contiguous(), tokens[:, 0].contiguous()
-
-
 @pytest.fixture(scope="module", params=["random", pytest.param("photos", marks=pytest.mark.shared)])
 def features(request: pytest.FixtureRequest, shared: Path) -> tuple[Tensor, Tensor]:
-    return drawn() if request.param == "random" else of_photos(shared)
+    return drawn() if request.param == "random" else photo_features(shared, IMAGES, (SIDE, SIDE))
 
 
 @pytest.fixture(scope="module")

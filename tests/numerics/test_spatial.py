@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from densescope.numerics.spatial import (
     token_cosine,
 )
 from densescope.numerics.spatial import image_share as share_of_images
+from tests.photos import photo_features
 
 ROWS, COLUMNS = 6, 8
 
@@ -58,9 +60,11 @@ def slope(pairs: list[tuple[int, float]], most: int) -> float:
     return float(np.polyfit(list(steps), means, 1)[0])
 
 
-@pytest.fixture(scope="module")
-def features() -> Tensor:
-    return drawn()
+@pytest.fixture(scope="module", params=["random", pytest.param("photos", marks=pytest.mark.shared)])
+def features(request: pytest.FixtureRequest, shared: Path) -> Tensor:
+    if request.param == "random":
+        return drawn()
+    return photo_features(shared, 5, (16 * ROWS, 16 * COLUMNS))[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from densescope.correlation.kendall import kendall_tau
-from densescope.correlation.pairing import ProbedRun, probed_run
+from densescope.correlation.pairing import ProbedRun, probe_data, probed_run
 from densescope.evaluation.measures import measure_of
 from densescope.records import ProbeRecord
 
@@ -81,8 +81,8 @@ def protocol_differences(probes: Mapping[str, Sequence[ProbeRecord]]) -> list[Pr
         probes: of one run, by labelled set and protocol.
 
     Returns:
-        One entry per pair of sets of probes with one data set and measure and two shared
-        checkpoints or more, in the order of the sets.
+        One entry per pair of sets of probes with one measure and the same labelled images, folds
+        and number of labels, and two shared checkpoints or more, in the order of the sets.
 
     Raises:
         RecordError: probes of one set that do not belong in one table.
@@ -97,8 +97,7 @@ def protocol_differences(probes: Mapping[str, Sequence[ProbeRecord]]) -> list[Pr
 
 def _pairs(runs: Mapping[str, ProbedRun]) -> Iterator[ProtocolDifference]:
     for (first, ours), (second, theirs) in combinations(runs.items(), 2):
-        same = (ours.dataset, ours.measure.name) == (theirs.dataset, theirs.measure.name)
-        if not same or ours.protocol == theirs.protocol:
+        if ours.protocol == theirs.protocol or _labels(ours) != _labels(theirs):
             continue
         shared = [probe.name for probe in ours.probes if probe.name in theirs.values]
         if len(shared) < 2:
@@ -118,3 +117,10 @@ def _pairs(runs: Mapping[str, ProbedRun]) -> Iterator[ProtocolDifference]:
             first_change=one[-1] - one[0],
             second_change=other[-1] - other[0],
         )
+
+
+def _labels(run: ProbedRun) -> tuple[Any, ...]:
+    """What two sets of probes share that differ in nothing but the probe."""
+    data = probe_data(run.probes[0])
+    keys = ("train", "test", "folds", "labels")
+    return (run.dataset, run.measure.name, *(data.get(key) for key in keys))
