@@ -185,6 +185,9 @@ def test_a_record_of_another_width_can_be_the_reference(folder: Path, tmp_path: 
     drift = drift_from(table, reference).series
     assert len(drift) == 4
     assert min(estimate.value for estimate in drift.values()) > 0
+    assert drift_from(table, reference).note == "Gram drift from checkpoint0000.pth of another run"
+    own = drift_from(table, table.scored[0])
+    assert own.note == "Gram drift from checkpoint0000.pth"
     other = replace(reference, provenance={"images": {"fingerprint": "of others"}})
     with pytest.raises(RecordError, match="was scored on other images than this run"):
         drift_from(table, other)

@@ -241,8 +241,8 @@ class FiniteCheck:
                 others = f" and {len(bad) - 1} more of its batch" if len(bad) > 1 else ""
                 raise InputError(
                     f"the features of image {start + bad[0]}{others} are {NOT_FINITE}: training "
-                    "diverged, the file is damaged, or bfloat16 overflowed (try --precision "
-                    "float32)"
+                    "diverged, the file is damaged, or a lower precision than float32 "
+                    "overflowed"
                 )
 
 

@@ -36,6 +36,8 @@ def drift_from(table: RunTable, reference: str | ScoreRecord, *, layer: int = -1
         raise RecordError(f"Gram drift needs {COSINE}: {table.column(COSINE, layer).note}")
     if isinstance(reference, ScoreRecord):
         found, name = _of_record(table, reference, layer), reference.name
+        if reference.checkpoint not in [record.checkpoint for record in table.scored]:
+            name += " of another run"
     else:
         name = _name(table, series, reference, layer)
         found = series[name]

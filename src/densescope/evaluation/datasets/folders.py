@@ -232,7 +232,10 @@ def _matched(layout: Layout, split: str) -> tuple[list[Pair], list[Missing]]:
     images, masks = layout.folders(split)
     photos, labels = files_by_name(images, PHOTO_SUFFIXES), files_by_name(masks, MASK_SUFFIXES)
     if not photos:
-        raise DataError(f"{images} holds no image ({', '.join(PHOTO_SUFFIXES)})")
+        raise DataError(
+            f"{images} holds no image ({', '.join(PHOTO_SUFFIXES)}): put images and masks of one "
+            "name there, or take the folder away"
+        )
     both = [Pair(name, photos[name], labels[name]) for name in sorted(photos) if name in labels]
     unmasked = [name for name in sorted(photos) if name not in labels]
     spare = [name for name in sorted(labels) if name not in photos]
