@@ -204,6 +204,7 @@ class HeldRun:
     Attributes:
         points: accuracy by ``linear`` at each probed checkpoint, in percent.
         neighbors: the same by ``capi-knn``, at the first and the last; empty where not probed.
+        trained: the same by ``linear-sgd``.
         rises: whether the last is higher than the first.
         dse: DSE (lambda = 1) of the last one.
     """
@@ -211,10 +212,11 @@ class HeldRun:
     def __init__(self, cell: Cell, folder: Path, dataset: str) -> None:
         at = folder / cell.name / "scores"
         found = RunStore(at).probes()
-        (probes,) = [p for name, p in found.items() if name.startswith(f"{dataset}-linear-")]
-        neighbors = [p for name, p in found.items() if name.startswith(f"{dataset}-capi-knn-")]
-        self.neighbors = [100 * _mean(probe.values) for one in neighbors for probe in one]
-        self.points = [100 * _mean(probe.values) for probe in probes]
+        points: dict[str, list[float]] = {"linear": [], "capi-knn": [], "linear-sgd": []}
+        for probes in found.values():
+            if probes[0].dataset == dataset:
+                points[probes[0].protocol] = [100 * _mean(probe.values) for probe in probes]
+        self.points, self.neighbors, self.trained = points.values()
         self.rises = self.points[-1] > self.points[0]
         self.dse = list(read_run(at).column("released.dse_lambda_1").series.values())[-1].value
 

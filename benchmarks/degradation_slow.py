@@ -21,6 +21,8 @@ RISING = "constant"  # the arm of part 3 whose runs rise on scenes
 LEVEL = 0.95
 COSINE, HALF, LATE = "fast-cosine", "brisk", "late-gram-100"  # of part 9
 EARLY = "fast-gram-100"
+AFTER = "late"  # of part 16: what its regularizers are compared with
+PROBES = {"linear": "points", "linear-sgd": "trained", "capi-knn": "neighbors"}
 CLEAR = {"scenes": 2.0, "folders": 0.5}  # points: a smaller fall is none
 WAYS = ("worse", "better", "not told apart")
 
@@ -74,9 +76,47 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
     return "\n\n".join([*parts, _late(runs)])
 
 
+def late_text(spec: StudySpec, folder: Path) -> str:
+    """The tables of part 16: regularizers from a run that has begun to fall, under three probes.
+
+    Args:
+        spec: of part 16.
+        folder: its runs; those that are not there are left out.
+    """
+    cells = [cell for cell in spec.cells() if cell.start_run and _whole(folder / cell.name)]
+    runs = {cell.name: [HeldRun(cell, folder, name) for name in HELD_SETS] for cell in cells}
+    late = [cell for cell in cells if cell.arm.name.startswith(AFTER)]
+    parts = ["## Regularizers from a run that has begun to fall (part 16 of the plan)", ends(runs)]
+    parts += [against_plain(late, runs), _held(late, runs, AFTER), _probes_agree(late, runs)]
+    return "\n\n".join(parts)
+
+
+def _probes_agree(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+    """The last checkpoint against that without a regularizer, on scenes, by three probes."""
+    lines = ["| last minus without, on scenes | " + " | ".join(f"`{p}`" for p in PROBES) + " |"]
+    lines.append("|" + " --- |" * 4)
+    signs = []
+    for arm in dict.fromkeys(cell.arm.name for cell in cells if cell.arm.regularizer is not None):
+        own = [cell.name for cell in cells if cell.arm.name == arm]
+        pairs = [(runs[n][0], runs[n.replace(f"-{arm}-", f"-{AFTER}-")][0]) for n in own]
+        more = [
+            [getattr(a, name)[-1] - getattr(b, name)[-1] for a, b in pairs]
+            for name in PROBES.values()
+        ]
+        signs += list(zip(*([value > 0 for value in column] for column in more), strict=True))
+        texts = [f"{shown(column, sign=True)} ({len(column)} runs)" for column in more]
+        lines.append(f"| {arm.removeprefix(f'{AFTER}-')} | {' | '.join(texts)} |")
+    alike = [sum(one[0] == one[place] for one in signs) for place in (1, 2)]
+    return "\n".join(lines) + (
+        f"\n\nThe sign is that of `linear` in {alike[0]} of {len(signs)} pairs by `linear-sgd` and "
+        f"in {alike[1]} by `capi-knn`."
+    )
+
+
 def _whole(run: Path) -> bool:
     """Whether a run was trained, scored and probed on both sets."""
-    return len(list((run / "scores" / "probes").glob("*-linear-*"))) == len(HELD_SETS)
+    probes = {path.name.split("-linear-image")[0] for path in (run / "scores" / "probes").glob("*")}
+    return probes >= set(HELD_SETS)
 
 
 def _declines(runs: Mapping[str, Sequence[HeldRun]]) -> str:
@@ -105,7 +145,7 @@ def _alarms(tables: Mapping[str, RunTable]) -> str:
     return "\n".join(told)
 
 
-def _held(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+def _held(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]], plain: str = PLAIN) -> str:
     """Whether a regularizer holds the decline of a method, or keeps the features."""
     lines = [
         "| regularizer | method | scenes, last minus without | clothing, last minus without "
@@ -116,7 +156,7 @@ def _held(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
         for method in dict.fromkeys(cell.method for cell in cells):
             own = [cell for cell in cells if (cell.arm.name, cell.method) == (arm, method)]
             pairs = [
-                (runs[cell.name], runs[cell.name.replace(f"-{arm}-", f"-{PLAIN}-")]) for cell in own
+                (runs[cell.name], runs[cell.name.replace(f"-{arm}-", f"-{plain}-")]) for cell in own
             ]
             if not pairs:
                 continue
@@ -127,7 +167,7 @@ def _held(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
             keeps = holds and sum(moved) / len(pairs) > -CLEAR["scenes"]
             numbers = " | ".join(shown(values, sign=True) for values in (*more, moved))
             told = " | ".join("yes" if one else "no" for one in (holds, keeps))
-            title = arm.removeprefix(f"{PLAIN}-")
+            title = arm.removeprefix(f"{plain}-")
             lines.append(f"| {title} | {method} | {numbers} | {len(pairs)} | {told} |")
     return "\n".join(lines)
 
