@@ -24,7 +24,7 @@ from densescope.metrics import ScoreSettings
 from densescope.pretraining.learner import Learner
 from densescope.pretraining.learners.mae import METHOD as MAE
 from densescope.pretraining.settings import BackboneSettings, PretrainSettings
-from densescope.pretraining.trainer import Progress, pretrain
+from densescope.pretraining.trainer import Progress, check_libraries, pretrain
 from densescope.records import ProbeRecord
 from densescope.report.run import report_run
 from densescope.runs.labels import LabelledData
@@ -135,6 +135,7 @@ def run_demo(
     Raises:
         InputError: the folder holds something that is not a demo's, or lightly is missing.
     """
+    check_libraries()
     settings = settings or DemoSettings()
     folder = _own_folder(Path(output))
     clock = _Clock()

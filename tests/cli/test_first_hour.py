@@ -81,6 +81,8 @@ def test_all_that_is_missing_is_named_at_once_with_the_command(tmp_path: Path) -
     said = refused(densescope("sweep", tmp_path / "my run", "--layers", "-1"), 2)
     assert "missing: --output, --images. The whole command: densescope sweep" in said
     assert said.endswith("my run' --layers -1 --output OUTPUT --images IMAGES")
+    misspelled = refused(densescope("sweep", tmp_path, "--image", tmp_path, "--output", "o"), 2)
+    assert misspelled.endswith("there is no option --image; did you mean --images?")
     config = tmp_path / "c.toml"
     config.write_text('images = "pictures"\n')
     said = refused(densescope("sweep", "--config", config), 2)

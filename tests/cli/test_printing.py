@@ -88,7 +88,9 @@ def test_a_shell_can_complete_verbs_and_options() -> None:
     ]
 
 
-@pytest.mark.parametrize("verb", [["formats"], ["methods"], ["protocols"], ["select", "{scores}"]])
+@pytest.mark.parametrize(
+    "verb", [["formats"], ["metrics"], ["methods"], ["protocols"], ["select", "{scores}"]]
+)
 def test_no_line_in_a_pipe_ends_in_blanks(verb: list[str], swept: Path) -> None:
     lines = densescope(*[word.format(scores=swept / "scores") for word in verb]).stdout.split("\n")
     assert len(lines) > 5

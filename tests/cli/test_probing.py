@@ -106,8 +106,8 @@ def test_correlate_with_few_probes_says_what_is_missing_once(tmp_path: Path) -> 
         store.write_probe("voc2012-linear", record)
     correlated = densescope("correlate", store.folder)
     assert correlated.returncode == 0, correlated.stderr
-    said = "an interval needs 6 checkpoints with a score and a probe, more than noise 10, and here"
-    assert correlated.stdout.count(f"{said} are 2. Probe more checkpoints.") == 1
+    said = "An interval of tau needs 6, and with fewer than 10 it is mostly noise. Probe more"
+    assert correlated.stdout.count(f"2 checkpoints have a score and a probe. {said}") == 1
     assert correlated.stdout.startswith("run, voc2012-linear: Kendall's tau of the label-free")
     assert "highest RankMe" not in correlated.stdout
     assert "95 % interval" not in correlated.stdout

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from densescope.features.backbones import load_backbone
-from densescope.metrics import ScoreSettings
+from densescope.metrics import METRICS, ScoreSettings
 from densescope.monitoring import DenseMonitor
 from densescope.monitoring.observation import Observation
 from tests.cli.running import BACKBONE, COMMAND, ENVIRONMENT, SCORING, densescope, refused
@@ -205,6 +205,26 @@ def test_protocols_lists_them() -> None:
     listed = densescope("protocols")
     assert listed.returncode == 0, listed.stderr
     assert "dinov2-linear-cached" in listed.stdout
+
+
+def test_metrics_lists_all_and_shows_one() -> None:
+    listed = densescope("metrics")
+    assert listed.returncode == 0, listed.stderr
+    assert all(name in listed.stdout for name in METRICS)
+    assert "groups, each computed together (dense_structure: released.dse_lambda_1" in listed.stdout
+    one = densescope("metrics", "twonn").stdout.splitlines()
+    assert one[0].startswith("TwoNN dimension: ")
+    assert [
+        line.partition(":")[0] for line in one if line.startswith(("formula", "how", "sou"))
+    ] == [
+        "formula",
+        "how it misleads",
+        "source",
+    ]
+    wrong = densescope("metrics", "twoN")
+    assert wrong.returncode == 2
+    assert "no metric is named 'twoN'; did you mean twonn?" in wrong.stderr
+    assert "the rows that densescope metrics lists" in wrong.stderr
 
 
 def test_formats_lists_all_and_shows_one() -> None:

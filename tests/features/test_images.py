@@ -505,6 +505,21 @@ def test_a_damaged_hugging_face_set_is_one_sentence(tmp_path: Path, name: str, d
         draw_subset(open_images(tmp_path / "set"), 3, 0)
 
 
+def test_masks_among_photos_are_named(tmp_path: Path) -> None:
+    for number in range(3):
+        for name in (f"images/{number}.jpg", f"labels/{number}.png", f"labels/{number}_L.png"):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(path)
+    (remark,) = draw_subset(open_images(tmp_path), 3, 0).remarks
+    assert remark == (
+        "6 of 9 images are PNG files that are named after another image (the first: "
+        "labels/0.png): if they are label masks, give the folder of the photos alone"
+    )
+    assert draw_subset(open_images(tmp_path / "images"), 3, 0).remarks == ()
+    assert draw_subset(open_images(tmp_path / "labels"), 3, 0).remarks == ()
+
+
 def test_broken_images_are_skipped_named_and_told_by_the_fingerprint(folder: Path) -> None:
     before = draw_subset(open_images(folder), 4, 0)
     broken = before.names[1]
@@ -514,7 +529,7 @@ def test_broken_images_are_skipped_named_and_told_by_the_fingerprint(folder: Pat
     after = draw_subset(open_images(folder, skip_broken=True), 4, 0)
     assert list(after.skipped) == [broken]
     assert "its bytes are those of no image format" in after.skipped[broken]
-    assert "1 image was skipped" in after.skipped_sentence
+    assert "1 image was skipped" in after.remarks[0]
     following = draw_subset(open_images(folder), 5, 0).names[4]
     assert after.names == (before.names[0], *before.names[2:4], following)
     (folder / broken).unlink()

@@ -33,7 +33,7 @@ def skipped(given: Path) -> str:
     """The same, without those that are broken."""
     subset = draw_subset(open_images(given, skip_broken=True), 64, 0)
     pixels = decode_subset(subset, image_size=32, workers=2)
-    return f"{len(pixels)} images. {subset.skipped_sentence}"
+    return f"{len(pixels)} images. {' '.join(subset.remarks)}"
 
 
 def beside(name: str, data: bytes | Callable[[Path], bytes]) -> Make:

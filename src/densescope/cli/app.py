@@ -121,6 +121,7 @@ _verb(
     The exit code is 1 when it does not load, 2 when an option names what does not exist.""",
 )
 _verb("lookup:formats", LOOK_UP, "List the checkpoint layouts that can be read.")
+_verb("lookup:metrics", LOOK_UP, "List the metrics that a sweep computes.")
 _verb("lookup:protocols", LOOK_UP, "List the protocols of labelled probes.")
 _verb("lookup:methods", LOOK_UP, "List the methods that pretrain can train.")
 app.register_install_completion_command(

@@ -1,4 +1,4 @@
-"""``check``, ``formats``, ``protocols`` and ``methods``: what there is, and whether it fits."""
+"""``check``, and the verbs that list formats, metrics, protocols and methods."""
 
 from __future__ import annotations
 
@@ -79,6 +79,30 @@ def protocols() -> None:
         pixels = str(row.image_size)
         made.add_row(row.name, Text(row.title), Text(row.head), row.task, pixels, Text(row.source))
     make_console().print(made)
+
+
+def metrics(
+    name: Annotated[
+        str | None, option("Metric to show in full (default: a list of all).", h.MAIN, name="NAME")
+    ] = None,
+    /,
+) -> None:
+    """List the metrics that a sweep computes."""
+    from densescope.metrics import METRICS
+    from densescope.metrics.chosen import find_metric, groups
+
+    console = make_console()
+    if name is not None:
+        for line in from_options(find_metric)(name).lines:
+            console.print(line, soft_wrap=True)
+        return
+    made = table("metrics", ["name", "title", "good is", "what it measures"], 9)
+    for row in METRICS.values():
+        made.add_row(row.name, row.title, row.better, Text(row.summary))
+    console.print(made)
+    named = "; ".join(f"{group}: {', '.join(rows)}" for group, rows in groups().items())
+    console.print(f"groups, each computed together ({named})", soft_wrap=True)
+    console.print("densescope metrics NAME shows one of them in full")
 
 
 def methods(

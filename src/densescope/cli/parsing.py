@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -182,19 +183,30 @@ class Only:
 
 
 class MissingOptions(CycloptsError):
-    """Required options are not given; all of them are named, and the command as far as it goes."""
+    """Required options are not given; all of them are named, and the command as far as it goes.
 
-    def __init__(self, missing: Sequence[Argument]) -> None:
+    Where an option was misspelled, that one is named instead.
+    """
+
+    def __init__(self, missing: Sequence[Argument], known: Sequence[str]) -> None:
         super().__init__()
         self.missing = missing
+        self.known = known
 
     def __str__(self) -> str:
         verb, *typed = self.root_input_tokens or [""]
+        flag = next((t.partition("=")[0] for t in typed if self._is_unknown(t)), None)
+        if flag is not None:
+            close = difflib.get_close_matches(flag, self.known, n=1)
+            return f"there is no option {flag}{f'; did you mean {close[0]}?' if close else ''}"
         places = [one.name for one in self.missing if one.index is not None]
         flags = [one.name for one in self.missing if one.index is None]
         filled = [f"{flag} {flag.lstrip('-').upper()}" for flag in flags]
         command = " ".join(["densescope", verb, *places, *map(shlex.quote, typed), *filled])
         return f"missing: {', '.join([*places, *flags])}. The whole command: {command}"
+
+    def _is_unknown(self, token: str) -> bool:
+        return token.startswith("--") and token.partition("=")[0] not in ("--", *self.known)
 
 
 def from_options(method: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -260,7 +272,7 @@ def refuse(app: Any, commands: tuple[str, ...], arguments: ArgumentCollection) -
     """
     missing = [one for one in arguments if one.required and not one.children and not one.tokens]
     if missing:
-        raise MissingOptions(missing)
+        raise MissingOptions(missing, [name for one in arguments for name in one.names])
     for one in arguments:
         for only in conditions_of(one):
             given = typed(one) or (in_file(one) and not typed(asked(arguments, only.option)))

@@ -302,8 +302,8 @@ def pretrain(
     size = settings.backbone.image_size
     source = open_images(images, skip_broken=run.skip_broken_images)
     subset = draw_subset(source, run.images_count, run.seed)
-    if subset.skipped:
-        console.print(subset.skipped_sentence, soft_wrap=True)
+    for remark in subset.remarks:
+        console.print(remark, soft_wrap=True)
     pixels = decode_subset(subset, image_size=size, resize_size=size)
     console.print(f"training on {len(subset)} images of {images}")
     say = partial(console.print, soft_wrap=True)

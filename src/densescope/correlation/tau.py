@@ -296,7 +296,8 @@ def too_few(correlation: Correlation, where: str = "") -> str:
     count, title = len(correlation.checkpoints), find_measure(correlation.measure).title
     return (
         f"{where}{': ' if where else ''}Kendall's tau of the label-free metrics with {title} and "
-        f"the choices of the other metrics are not shown: an interval needs {LEAST_FOR_INTERVAL} "
-        f"checkpoints with a score and a probe, more than noise {LEAST_TO_JUDGE}, and here "
-        f"{'is' if count == 1 else 'are'} {count}. Probe more checkpoints."
+        f"the choices of the other metrics are not shown: {count} "
+        f"checkpoint{' has' if count == 1 else 's have'} a score and a probe. An interval of tau "
+        f"needs {LEAST_FOR_INTERVAL}, and with fewer than {LEAST_TO_JUDGE} it is mostly noise. "
+        "Probe more checkpoints."
     )

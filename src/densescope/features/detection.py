@@ -107,10 +107,11 @@ def _refuse_weights(container: Container, rows: Sequence[Format], spec: Backbone
     """Refuse weights that the file does not have, where it can be read without naming any."""
     fits = next(interpretations_in(container, rows, replace(spec, weights=None)), None)
     if spec.weights is not None and fits is not None:
+        known = " or ".join(weights.name for weights in fits.spec.row.weights)
         raise StepError(
             "prefix",
-            f"{container.path} has no weights {spec.weights!r}: leave --weights out, and it is "
-            f"read as {fits.shaped.name}",
+            f"{container.path} has no weights {spec.weights!r}: give {known}, or leave "
+            f"--weights out, and it is read as {fits.shaped.name}",
             is_of_option=True,
         )
 

@@ -65,6 +65,11 @@ def find_checkpoints(
     """
     row = None if format is None else find_format(format)
     folder, names = fresh(location(folder)), names or CheckpointNames()
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is a file: give the folder of the run, or score one file with "
+            "densescope score"
+        )
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     there = {name_below(folder, path): path for path in _candidates(folder, row, names)}

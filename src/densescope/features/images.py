@@ -21,6 +21,7 @@ from densescope.features.image_files import decode
 from densescope.features.layouts import listing
 from densescope.features.prefetched import PrefetchedTensor
 from densescope.features.sources import ImageSource as ImageSource
+from densescope.features.sources import masks_sentence
 from densescope.features.sources import open_images as open_images
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ class ImageSubset:
         return len(self.names)
 
     @property
-    def skipped_sentence(self) -> str:
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of these images: which were skipped, which are no photos."""
+        return tuple(filter(None, (self._skipped_sentence(), masks_sentence(self.source.names))))
+
+    def _skipped_sentence(self) -> str:
         """Which images were skipped and why, the first of them in full; empty for none."""
         if not self.skipped:
             return ""

@@ -7,7 +7,7 @@ import glob
 import os
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,6 +103,27 @@ def is_image(name: str) -> bool:
     """Whether a file name is one of an image: a known extension, and not hidden."""
     base = name.rpartition("/")[2]
     return base.lower().endswith(IMAGE_EXTENSIONS) and not base.startswith(".")
+
+
+def masks_sentence(names: Sequence[str]) -> str:
+    """Whether some images seem to be label masks: PNG files named after another image.
+
+    Args:
+        names: of all images of a source.
+
+    Returns:
+        A sentence with a cure; empty where there are none.
+    """
+    stems = {name: name.rpartition("/")[2].rpartition(".")[0] for name in names}
+    masks = [name for name in names if name.lower().endswith(".png")]
+    photos = {stem for name, stem in stems.items() if not name.lower().endswith(".png")}
+    named = [m for m in masks if {stems[m], stems[m].rpartition("_")[0]} & photos]
+    if len(named) < 2 or 2 * len(named) < len(masks):
+        return ""
+    return (
+        f"{len(named):,} of {len(names):,} images are PNG files that are named after another image "
+        f"(the first: {named[0]}): if they are label masks, give the folder of the photos alone"
+    )
 
 
 def _is_shard(path: Path) -> bool:

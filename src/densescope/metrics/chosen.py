@@ -49,13 +49,22 @@ def computations(names: Sequence[str] | None) -> list[Computation]:
     return list({id(one): one for one in made if isinstance(one, Computation)}.values())
 
 
+def find_metric(name: str) -> Metric:
+    """The row of a metric.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in METRICS:
+        raise InputError(_no_such(name, groups()))
+    return METRICS[name]
+
+
 def _parts(name: str, known: Mapping[str, Sequence[str]]) -> list[str]:
     """The stored rows that a row or a group is made of."""
     if name in known:
         return list(known[name])
-    if name not in METRICS:
-        raise InputError(_no_such(name, known))
-    metric: Metric = METRICS[name]
+    metric = find_metric(name)
     if metric.is_stored:
         return [name]
     return [part for row in metric.reads for part in _parts(row, known)]
@@ -67,5 +76,5 @@ def _no_such(name: str, known: Mapping[str, Sequence[str]]) -> str:
     meant = f"; did you mean {close[0]}?" if close else "."
     return (
         f"no metric is named {name!r}{meant} There are the groups {', '.join(known)}, and the rows "
-        "of docs/reference/metrics.md"
+        "that densescope metrics lists"
     )

@@ -151,6 +151,20 @@ class Metric:
         return near if self.better == "near 1" else f"{self.better.capitalize()} is better."
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """Everything a user should know of it, a line of text each."""
+        made = (
+            f"{self.title}: {self.summary}",
+            self.formula and f"formula: {self.formula}",
+            f"unit: {self.unit or 'none'}. {self.direction}",
+            self.about,
+            self.use and f"when to use it: {self.use}",
+            self.trap and f"how it misleads: {self.trap}",
+            self.source and f"source: {self.source}",
+        )
+        return tuple(filter(None, made))
+
+    @property
     def superlative(self) -> str:
         """``"highest RankMe"``: the best value in words."""
         words = {"higher": "highest", "lower": "lowest", "near 1": "nearest to 1:"}

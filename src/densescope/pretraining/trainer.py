@@ -123,14 +123,21 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _build(method: Method, settings: PretrainSettings) -> Learner[Any]:
+def check_libraries() -> None:
+    """Refuse to pretrain without the libraries that only pretraining needs.
+
+    Raises:
+        InputError: one of them is missing.
+    """
     try:
         import lightly  # noqa: F401
         import pytorch_lightning  # noqa: F401
     except ImportError as cause:
-        raise InputError(
-            f"pretraining needs {cause.name}: pip install 'densescope[pretrain]'"
-        ) from cause
+        raise InputError(f"pretraining needs {cause.name}: pip install lightly") from cause
+
+
+def _build(method: Method, settings: PretrainSettings) -> Learner[Any]:
+    check_libraries()
     learner = method.build(settings, settings.recipe)
     learner.check_views()
     return learner

@@ -84,10 +84,10 @@ class Sweep:
         shared: Mapping[str, Any] = manifest(self.spec, subset, self.settings)
         return dict(plain({**shared, PLACE: str(self.folder.resolve())}))
 
-    def note_skipped(self, subset: ImageSubset) -> None:
-        """Say which images of the draw were skipped, if any."""
-        if subset.skipped:
-            self.report(SweepEvent("note", subset.skipped_sentence, 0, 0))
+    def note_images(self, subset: ImageSubset) -> None:
+        """Say what a user should know of the images."""
+        for remark in subset.remarks:
+            self.report(SweepEvent("note", remark, 0, 0))
 
     def expect(self, store: RunStore, **more: Any) -> None:
         """Refuse a folder of records made with other settings before images are read.

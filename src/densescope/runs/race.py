@@ -53,7 +53,7 @@ def race_run(
         RecordError: the store holds a run made with other settings.
     """
     race, subset = _drawn(run.settings, source, race)
-    run.note_skipped(subset)
+    run.note_images(subset)
     manifest = {**run.manifest(subset), "race": race.to_json()}
     store.open(manifest, moved=run.moved)
     jobs = going = list(checkpoints)

@@ -144,7 +144,7 @@ def sweep(
         records = race_run(run, jobs, source, store, images_count)
     else:
         subset = draw_subset(source, images_count, run.settings.seed)
-        run.note_skipped(subset)
+        run.note_images(subset)
         scored = score_pass(run, jobs, subset, store)
         records = [scored[job.name] for job in jobs]
     placed = renumber(store, (*files.checkpoints, *files.gone))

@@ -122,8 +122,8 @@ def watch_run(
     store.expect(plain({**without_images(spec, settings), **place, "race": None}), moved=moved)
     source = open_images(images, skip_broken=skip_broken_images)
     subset = draw_subset(source, images_count, settings.seed)
-    if subset.skipped:
-        report(WatchEvent("note", text=subset.skipped_sentence))
+    for remark in subset.remarks:
+        report(WatchEvent("note", text=remark))
     with exclusive(store.folder / LOCK, wait=False) as alone:
         if not alone:
             raise RecordError(

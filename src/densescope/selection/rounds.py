@@ -154,5 +154,5 @@ def rank_limit(record: ScoreRecord) -> str | None:
     return (
         f"The effective rank is limited by the number of images: {together:,} are measured "
         f"together and the features have {width:,} dimensions. To lift the limit sweep with "
-        f"{'--round-size COUNT' if race else cure}, COUNT above {width:,}."
+        f"{'--round-size COUNT' if race else cure}, COUNT above {width:,}, into another --output."
     )
