@@ -171,7 +171,7 @@ def test_few_probes_have_a_sentence_in_place_of_tau_and_of_other_metrics() -> No
     assert 'class="correlation"' not in text
     assert "nearest to 1: alpha-ReQ" not in text
     assert "DSE pick (released)" in text
-    assert "an interval needs 6 checkpoints with a score and a probe" in text
+    assert "5 checkpoints have a score and a probe. An interval of tau needs 6" in text
 
 
 def test_the_section_stands_right_after_the_curves() -> None:
@@ -209,7 +209,8 @@ def test_too_few_checkpoints_have_a_sentence_in_place_of_the_table(count: int) -
     shown = probed_report(run, probe_set(run, probes(run)[:count])).probe_sets[0]
     assert shown.taus == ()
     text = section(render_report(probed_report(run, probe_set(run, probes(run)[:count]))))
-    assert f"and here {'is' if count == 1 else 'are'} {count}. Probe more checkpoints.</p>" in text
+    assert f"{count} checkpoint{' has' if count == 1 else 's have'} a score and a probe." in text
+    assert "Probe more checkpoints.</p>" in text
     assert 'class="correlation"' not in text
     assert 'class="choices"' in text
 

@@ -70,7 +70,11 @@ class BackboneOptions:
         option("Layout of the checkpoint files (list: densescope formats); auto finds it.", h.MAIN),
     ] = "auto"
     architecture: Annotated[
-        str | None, option("Model name in timm (default: the format's own).", metavar="NAME")
+        str | None,
+        option(
+            "Model name in timm (default: found in the file, else the format's own).",
+            metavar="NAME",
+        ),
     ] = None
     architecture_option: Annotated[
         list[str] | None,
@@ -164,13 +168,13 @@ class ScoringOptions:
     skip_broken_images: SkipOption = False
     layers: Annotated[
         Layers,
-        layers_option("Blocks to score, such as -4,-1; all scores every block in one pass."),
+        layers_option("Blocks whose features are scored, such as -4,-1; -1 is the last."),
     ] = (-1,)
     metrics: Annotated[
         tuple[str, ...] | None,
         option(
-            "Metrics to compute, or groups of them such as dense_structure (default: all); a "
-            "later sweep adds others to the records.",
+            "Metrics to compute, or groups of them such as dense_structure (list: densescope "
+            "metrics; default: all); a later sweep adds others to the records.",
             converter=names,
             metavar="NAME,NAME,...",
         ),
@@ -181,7 +185,8 @@ class ScoringOptions:
         option(
             "Setting of the metrics (normalize=true, local_clusters=3, global_clusters=24, "
             "group_size=8, images_per_batch=1024, clustering_seeds=2, blocks=16, "
-            "lidar_images=256, lidar_views=10); may be repeated.",
+            "lidar_images=256, lidar_views=10); may be repeated. lidar_images=0 leaves out LiDAR "
+            "and its forward passes of augmented views.",
             metavar=_SETTING,
         ),
     ] = None
@@ -249,8 +254,8 @@ class SweepOptions(ScoringOptions):
     round_size: Annotated[
         int,
         option(
-            "Images per round, and per value of the effective rank; below 128 the intervals "
-            "rest on fewer than 16 blocks.",
+            "Images of a round, from which one value of the effective rank is computed; with "
+            "fewer than 128 the intervals rest on fewer than 16 blocks.",
             h.RACE,
             least=2,
         ),

@@ -51,7 +51,7 @@ class ProbeOptions:
         str,
         option(
             "Labelled data: camvid, voc2012, ade20k, cityscapes-19, coco-stuff-27, ...; folders "
-            "for images and masks of your own; any name for image-level labels and depth.",
+            "for images and masks of your own; for depth maps and classes of images any name.",
             h.MAIN,
         ),
     ]
@@ -115,7 +115,10 @@ class ProbeOptions:
     ] = None
     labels: Annotated[
         int | None,
-        option("Fit on so many training images, drawn anew for each seed.", least=2),
+        option(
+            "Fit on this many training images, drawn anew for each seed; all test images are read.",
+            least=2,
+        ),
     ] = None
     probe_size: Annotated[
         int | None,
@@ -141,8 +144,7 @@ class ProbeOptions:
     layers: Annotated[
         Layers,
         layers_option(
-            "Layers that are probed one by one beside the protocol's own, such as -4,-1; all "
-            "probes every block.",
+            "Blocks that are probed one by one, too, such as -4,-1; all probes every block.",
             h.PROBE,
         ),
     ] = ()

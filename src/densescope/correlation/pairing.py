@@ -146,10 +146,10 @@ def _nothing(probes: Sequence[ProbeRecord]) -> str:
 
 def drawn_labels(probe: ProbeRecord) -> int | None:
     """How many training images were drawn for each seed; ``None`` where all took part."""
-    return probe_data(probe).get("labels")
+    return labels_of_probe(probe).get("labels")
 
 
-def probe_data(probe: ProbeRecord) -> Mapping[str, Any]:
+def labels_of_probe(probe: ProbeRecord) -> Mapping[str, Any]:
     """Name and fingerprints of the labelled data, folds and few labels; empty where unknown."""
     settings = probe.provenance.get("settings")
     data = settings.get("data") if isinstance(settings, Mapping) else None

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from densescope.correlation.kendall import kendall_tau
-from densescope.correlation.pairing import ProbedRun, probe_data, probed_run
+from densescope.correlation.pairing import ProbedRun, labels_of_probe, probed_run
 from densescope.evaluation.measures import measure_of
 from densescope.records import ProbeRecord
 
@@ -121,6 +121,6 @@ def _pairs(runs: Mapping[str, ProbedRun]) -> Iterator[ProtocolDifference]:
 
 def _labels(run: ProbedRun) -> tuple[Any, ...]:
     """What two sets of probes share that differ in nothing but the probe."""
-    data = probe_data(run.probes[0])
+    data = labels_of_probe(run.probes[0])
     keys = ("train", "test", "folds", "labels")
     return (run.dataset, run.measure.name, *(data.get(key) for key in keys))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densescope.correlation.pairing import ProbedRun, drawn_labels, probe_data, probed_run
+from densescope.correlation.pairing import ProbedRun, drawn_labels, labels_of_probe, probed_run
 from densescope.records import ProbeRecord
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _same_images(first: ProbedRun, second: ProbedRun) -> bool:
     """Whether two probes of a data set measure on images of one labelled set."""
     if first.dataset != second.dataset:
         return False
-    ours, theirs = (probe_data(run.probes[0]) for run in (first, second))
+    ours, theirs = (labels_of_probe(run.probes[0]) for run in (first, second))
     folds = "folds" in ours or "folds" in theirs
     if not folds and ours.get("test") != theirs.get("test"):  # fingerprints of names and masks
         return False
@@ -117,7 +117,7 @@ def _same_images(first: ProbedRun, second: ProbedRun) -> bool:
 def _test_images(run: ProbedRun) -> set[str]:
     """Names; those of a cross-validation are without the split before them."""
     probe = run.probes[0]
-    folded = "folds" in probe_data(probe)
+    folded = "folds" in labels_of_probe(probe)
     names = probe.images.get("names", ())
     return {name.partition("/")[2] if folded else name for name in names}
 

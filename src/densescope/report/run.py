@@ -14,6 +14,7 @@ from densescope.report.data import ReportData, build_report_data, preview_names
 from densescope.report.labels import ProbedSet
 from densescope.report.page import write_report
 from densescope.runs.correlate import judge_run
+from densescope.runs.differences import PLACE
 from densescope.runs.store import RunStore
 from densescope.selection import AlarmSettings, RunTable, Selection, find_alarm
 from densescope.selection.headline import selections_by_definition
@@ -134,7 +135,7 @@ def _provenance(store: RunStore, table: RunTable, selection: Selection) -> dict[
         checkpoint.pop(of_one_file, None)
     provenance = dict(scored.provenance)
     return {
-        "title": store.folder.resolve().name,
+        "title": _title(store),
         "checkpoints": len(table.records),
         "failed": len(table.records) - len(table.scored),
         "definition": selection.definition,
@@ -147,3 +148,9 @@ def _provenance(store: RunStore, table: RunTable, selection: Selection) -> dict[
         "settings": provenance.pop("settings", {}),
         "software": {**provenance.pop("versions", {}), "device": provenance.pop("device", None)},
     }
+
+
+def _title(store: RunStore) -> str:
+    """The run's folder with the one above it; that of the scores where the run has none."""
+    place = store.manifest().get(PLACE)
+    return "/".join(Path(place).parts[-2:]) if place else store.folder.resolve().name

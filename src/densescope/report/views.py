@@ -228,7 +228,8 @@ def _curve(selection: Selection, part: str, estimates: Sequence[Estimate | None]
         return Curve(Heading.of(METRICS[f"{selection.definition}.{part}"]), numbers)
     metric = METRICS[dse_name(selection.definition, selection.lambda_choice)]
     lambda_ = selection.lambda_
-    title = "" if lambda_ is None else f"DSE (λ = {lambda_:.3g})"
+    own = "" if selection.definition == "released" else f"{selection.definition}, "
+    title = "" if lambda_ is None else f"DSE ({own}λ = {lambda_:.3g})"
     return Curve(Heading.of(metric, title), numbers)
 
 
