@@ -65,3 +65,23 @@ def test_declines_are_those_of_the_contrasts() -> None:
             [float(part) for part in cell.split(" ± ")] for cell in (found[4], known[2])
         )
         assert fall == pytest.approx(theirs, abs=0.051)
+
+
+def test_the_rule_costs_what_part_15_found() -> None:
+    text = RESULTS.read_text(encoding="utf-8").split("## After an alarm, back to which")[1]
+    known = {row[0]: row[1:5] for row in rows(text)}
+    groups = ("constant, part 3 (16)", "raised, all (24)", "raised, part 15 (6)")
+    found = section(5)
+    assert len(found) == 4
+    for place, (_, *cells) in enumerate(found):
+        for cell, group in zip(cells, groups, strict=True):
+            ours, theirs = (
+                [float(part) for part in one.split(" ± ")] for one in (cell, known[group][place])
+            )
+            assert ours == pytest.approx(theirs, abs=0.051)
+
+
+def test_the_readme_says_the_same() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Does it work?")[1]
+    last, pick, _, back = (row[1:3] for row in section(5))
+    assert [row[1:] for row in list(rows(text))[2:5]] == [last, pick, back]
