@@ -103,6 +103,7 @@ def test_weights_that_a_file_does_not_have_are_wrong_usage(
     words = ["sweep", run, "--images", tiny_images, "--output", tmp_path / "out", *SCORING]
     said = refused(densescope(*words, "--weights", "techer"), 2)
     assert "has no weights 'techer': give encoder, or leave --weights out, and it is read" in said
+    assert densescope(*words, "--weights", "encoder").returncode == 0
     said = refused(densescope(*words, "--weights", "techer", "--format", "timm"), 2)
     assert "no tensor at the top of the file begins with 'techer.'" in said
 

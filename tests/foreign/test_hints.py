@@ -423,6 +423,7 @@ def test_a_loader_reads_what_no_format_does(tmp_path: Path, generator: torch.Gen
 
 # Part of a sentence of features/ that says what to type -> the test that does it.
 EXECUTED = {
+    "has no weights {}: give {}, or": "test_weights_that_a_file_does_not_have_are_wrong_usage",
     "begin with {}: give --weights {}": "test_every_way_a_sentence_names_leads_to_the_network",
     "Formats that would fit: {}": "test_every_way_a_sentence_names_leads_to_the_network",
     "No known format fits": "test_a_file_without_a_known_network_needs_a_loader",

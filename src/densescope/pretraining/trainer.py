@@ -133,7 +133,9 @@ def check_libraries() -> None:
         import lightly  # noqa: F401
         import pytorch_lightning  # noqa: F401
     except ImportError as cause:
-        raise InputError(f"pretraining needs {cause.name}: pip install lightly") from cause
+        raise InputError(
+            f"pretraining needs {cause.name}: pip install lightly pytorch-lightning"
+        ) from cause
 
 
 def _build(method: Method, settings: PretrainSettings) -> Learner[Any]:
