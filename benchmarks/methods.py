@@ -1,8 +1,10 @@
 """Every pretraining method on small photos: ``python -m benchmarks.methods --images DIR``.
 
 For each method: images per second, the loss of one fixed batch before and after training beside its
-chance value, k-NN accuracy of the image vector on photos it has not seen, before and after, and
-whether the checkpoint that was written loads with all its tensors and gives equal features.
+chance value, what labels read before and after, and whether the checkpoint that was written loads
+with all its tensors and gives equal features. Labels read the image vector by k-NN, on photos that
+were not trained on; without ``--images`` methods train on procedural scenes, and the protocol
+``linear`` reads the patches on others.
 
 DIR holds tar shards (or class folders) of labelled images; the last shard is kept for k-NN.
 Sized for two cores: 64 pixels, the method's own small network. Results are written after every
@@ -28,6 +30,7 @@ from torch import Tensor
 from benchmarks.estimator import RESULTS, environment, table
 from densescope.evaluation.datasets.labelled import LabelledImages, open_labelled_images
 from densescope.evaluation.probes import ProbeData, probe_data, run_protocol
+from densescope.evaluation.scenes import Scenes, make_scenes, save_scenes
 from densescope.features.backbones import load_backbone
 from densescope.features.images import decode_subset, draw_subset, open_images
 from densescope.features.normalization import IMAGENET
@@ -41,9 +44,11 @@ from densescope.pretraining.recorder import Progress
 from densescope.pretraining.sampling import generator_from
 from densescope.pretraining.settings import PretrainSettings
 from densescope.pretraining.trainer import pretrain
+from densescope.runs.labels import LabelledData
 
 SIZE = 64
 DRAWS = 4  # of views and masks behind one loss
+TITLES = {"image-knn": "k-NN", "linear": "linear"}
 
 
 @dataclass
@@ -52,6 +57,7 @@ class Watching:
 
     batch: Tensor
     data: ProbeData
+    protocol: str = "image-knn"
     steps_of_interest: tuple[int, ...] = ()
     losses: dict[int, float] = field(default_factory=dict)
     accuracies: dict[int, float] = field(default_factory=dict)
@@ -84,7 +90,7 @@ class Watching:
             mean=IMAGENET.mean,
             std=IMAGENET.std,
         )
-        found = run_protocol("image-knn", network, self.data, changes={"image_size": SIZE})
+        found = run_protocol(self.protocol, network, self.data, changes={"image_size": SIZE})
         self.accuracies[step] = found.value
         with torch.no_grad():
             self.features = network.features(self.batch[:8]).patches[0]
@@ -129,6 +135,15 @@ def training_images(images: Path, count: int) -> Tensor:
         return decode_subset(draw_subset(source, count, 0), image_size=SIZE, resize_size=SIZE)
 
 
+def labelled_scenes(folder: Path, train: int = 400, test: int = 200) -> ProbeData:
+    """Scenes whose patches a probe reads, none of them trained on."""
+    drawn = make_scenes(train + test, size=SIZE, seed=1000)
+    for split, rows in (("train", slice(train)), ("test", slice(train, None))):
+        part = Scenes(drawn.images[rows], drawn.labels[rows], drawn.classes)
+        save_scenes(part, folder / split)
+    return LabelledData("scenes", folder).open("segmentation")
+
+
 def measure(
     name: str, pixels: Tensor, data: ProbeData, given: argparse.Namespace
 ) -> dict[str, Any]:
@@ -148,7 +163,8 @@ def measure(
         device=given.device,
     )
     looks = tuple(int(step) for step in given.look_at.split(",") if step)
-    watching = Watching(pixels[: given.batch_size].float() / 255, data, looks)
+    protocol = "image-knn" if given.images else "linear"
+    watching = Watching(pixels[: given.batch_size].float() / 255, data, protocol, looks)
     with tempfile.TemporaryDirectory() as folder:
         files = pretrain(settings, pixels, folder, callbacks=[watching])
         loaded = load_backbone(
@@ -173,7 +189,7 @@ def measure(
         "images_per_second": watching.steps * given.batch_size / watching.seconds,
         "losses": watching.losses,
         "chance": at_chance,
-        "knn_accuracy": watching.accuracies,
+        protocol: watching.accuracies,
         "tensors_loaded": loaded.coverage.matched,
         "largest_difference": float(apart.abs().max()),
         "checkpoint_bytes": size,
@@ -191,7 +207,11 @@ def shown(found: dict[str, Any]) -> dict[str, object]:
         "loss before": f"{found['losses'][first]:.3f}",
         "after": f"{found['losses'][last]:.3f}",
         "at chance": "–" if found["chance"] is None else f"{found['chance']:.3f}",
-        **{f"k-NN at {step}": f"{100 * v:.1f} %" for step, v in found["knn_accuracy"].items()},
+        **{
+            f"{title} at {step}": f"{100 * value:.1f} %"
+            for protocol, title in TITLES.items()
+            for step, value in found.get(protocol, {}).items()
+        },
         "tensors read back": found["tensors_loaded"],
         "features differ by": f"{found['largest_difference']:.0e}",
     }
@@ -199,11 +219,11 @@ def shown(found: dict[str, Any]) -> dict[str, object]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=Path)
+    parser.add_argument("--images", type=Path, help="labelled photos; without them scenes")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--checkpoint-every", type=int, default=0, help="0: only at the end")
-    parser.add_argument("--look-at", default="", help="steps with k-NN; all checkpoints by default")
+    parser.add_argument("--look-at", default="", help="steps that labels read; all by default")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--images-count", type=int, default=4000)
     parser.add_argument("--knn-images", type=int, default=2000)
@@ -222,8 +242,17 @@ def main() -> None:
         text = given.docs.read_text(encoding="utf-8")
         given.docs.write_text(docs_table(text), encoding="utf-8")
         return
-    pixels = training_images(given.images, given.images_count)
-    data = halves(given.images, given.knn_images, given.knn_images)
+    with tempfile.TemporaryDirectory() as folder:
+        if given.images:
+            pixels = training_images(given.images, given.images_count)
+            data = halves(given.images, given.knn_images, given.knn_images)
+        else:
+            pixels = make_scenes(given.images_count, size=SIZE, seed=1).images
+            data = labelled_scenes(Path(folder))
+        run(given, pixels, data)
+
+
+def run(given: argparse.Namespace, pixels: Tensor, data: ProbeData) -> None:
     rows: list[dict[str, Any]] = []
     for name in given.methods.split(","):
         rows.append(measure(name, pixels, data, given))
@@ -233,7 +262,8 @@ def main() -> None:
         document = {"environment": environment(), "settings": settings, "rows": rows}
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     text = table([shown(row) for row in rows])
-    steps = f"# Small recipes on {given.images_count:,} photos, {given.steps:,} steps"
+    kind = "photos" if given.images else "scenes"
+    steps = f"# Small recipes on {given.images_count:,} {kind}, {given.steps:,} steps"
     given.output.with_suffix(".md").write_text(f"{steps}\n\n{text}\n", encoding="utf-8")
     print(text)
 
