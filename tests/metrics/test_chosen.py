@@ -181,6 +181,7 @@ def test_the_torchmetrics_class_takes_the_same_names() -> None:
             ("released.dse",),
             "no metric is named 'released.dse'; did you mean released.dse_lambda_1?",
         ),
+        (("rmsc",), "no metric is named 'rmsc'; did you mean spatial_contrast?"),
         (("rankm",), "no metric is named 'rankm'; did you mean rankme? There are the groups dense"),
         (("xyzzy",), "no metric is named 'xyzzy'. There are the groups dense_structure"),
         ((), "no metric is named; name at least one, or leave metrics away for all"),

@@ -71,8 +71,9 @@ def _parts(name: str, known: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _no_such(name: str, known: Mapping[str, Sequence[str]]) -> str:
+    titled = [row.name for row in METRICS.values() if row.title.lower() == name.lower()]
     parts = [row for row in METRICS if row.startswith(f"{name}_") or f".{name}_" in f"{row}_"]
-    close = parts or difflib.get_close_matches(name, [*METRICS, *known], n=1, cutoff=0.4)
+    close = titled or parts or difflib.get_close_matches(name, [*METRICS, *known], n=1, cutoff=0.4)
     meant = f"; did you mean {close[0]}?" if close else "."
     return (
         f"no metric is named {name!r}{meant} There are the groups {', '.join(known)}, and the rows "
