@@ -114,8 +114,10 @@ def masks_sentence(names: Sequence[str]) -> str:
     Returns:
         A sentence with a cure; empty where there are none.
     """
-    stems = {name: name.rpartition("/")[2].rpartition(".")[0] for name in names}
     masks = [name for name in names if name.lower().endswith(".png")]
+    if len(masks) in (0, len(names)):
+        return ""
+    stems = {name: name.rpartition("/")[2].rpartition(".")[0] for name in names}
     photos = {stem for name, stem in stems.items() if not name.lower().endswith(".png")}
     named = [m for m in masks if {stems[m], stems[m].rpartition("_")[0]} & photos]
     if len(named) < 2 or 2 * len(named) < len(masks):
