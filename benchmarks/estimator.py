@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import plain
 from densescope._version import __version__
-from densescope.numerics.intervals import estimate_structure
+from densescope.numerics.replicates import estimate_structure
 from densescope.numerics.structure import dense_structure
 
 RESULTS = Path(__file__).parent / "results"

@@ -24,6 +24,7 @@ from densescope.metrics.computations import (
     DISTANCES,
     IMAGE_UNITS,
     PAIRS,
+    RAW_RANKS,
     SAMPLE,
     SHARES,
     UNITS,
@@ -38,7 +39,7 @@ from densescope.numerics.intervals import (
     estimates_of_sums,
 )
 
-RIVALS = (COSINES, DISTANCES, IMAGE_UNITS, SHARES, UNITS, VIEW_UNITS)
+RIVALS = (COSINES, DISTANCES, IMAGE_UNITS, RAW_RANKS, SHARES, UNITS, VIEW_UNITS)
 VIEWS = ("views", "lidar", "unit_views")
 
 
@@ -169,8 +170,8 @@ def main() -> None:
             table(groups),
             "Each row by itself, without what it shares with others of its computation (median of "
             "three calls). `gram_drift` is made of a sample of cosines that is kept in the record; "
-            "`clid` is made of two other rows. Each row of `unit_images` is counted with "
-            "the other one.",
+            "`clid` is made of two other rows. Each row of `unit_images` and of `raw_ranks` is "
+            "counted with the other one.",
             table(rows),
             ", ".join(f"{name} {value}" for name, value in about.items())
             + f", load {os.getloadavg()[0]:.2f}",

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.estimator import RESULTS, environment, seeded, table, vit_like
 from densescope.monitoring import DenseMonitor
-from densescope.numerics.intervals import estimate_structure
+from densescope.numerics.replicates import estimate_structure
 
 EPOCH = 1_281_167
 COUNTS = (64, 128, 256, 512)

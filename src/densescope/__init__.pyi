@@ -31,8 +31,8 @@ from .numerics.baselines import rankme as rankme
 from .numerics.clustering import Clustering as Clustering
 from .numerics.clustering import kmeans as kmeans
 from .numerics.intervals import estimate_baseline as estimate_baseline
-from .numerics.intervals import estimate_structure as estimate_structure
 from .numerics.regularizer import DenseStructureLoss as DenseStructureLoss
+from .numerics.replicates import estimate_structure as estimate_structure
 from .numerics.spectrum import effective_rank as effective_rank
 from .numerics.structure import DenseStructure as DenseStructure
 from .numerics.structure import dense_structure as dense_structure

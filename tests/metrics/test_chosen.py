@@ -63,6 +63,7 @@ def test_a_row_brings_what_it_is_made_of_and_what_is_computed_with_it() -> None:
             "cosines",
             "shares",
             "distances",
+            "raw_ranks",
             "unit_patches",
             "unit_images",
             "unit_views",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,19 @@ def test_what_features_do_not_allow_is_left_out() -> None:
     assert STORED - computed(features, drawn(dim=5).mean(1), (4, 4)) == {"image_patch_cosine"}
     without = STORED - computed(features, None, (4, 4))
     assert without == {"image_patch_cosine", "rankme_unit", "alpha_req_unit"}
+
+
+def test_raw_ranks_are_those_of_a_sweep_without_normalization() -> None:
+    features = drawn()
+    features[:2] += 50
+    found, raw = (
+        compute_metrics([features], None, replace(SETTINGS, normalize=unit), device=CPU)["-1"]
+        for unit in (True, False)
+    )
+    for name, part in (("effective_rank_raw", "released"), ("pooled_rank_raw", "pooled")):
+        whole = f"{part}.effective_rank"
+        assert found[name].value == pytest.approx(raw[whole].value, rel=1e-6)
+        assert found[name].value < 0.8 * found[whole].value
 
 
 def test_lidar_of_unit_vectors_does_not_depend_on_the_scale() -> None:

@@ -17,7 +17,7 @@ from densescope.features.timm_backbone import TimmBackbone
 from densescope.metrics import METRICS, ScoreSettings
 from densescope.monitoring.metric import DenseMetric
 from densescope.monitoring.observation import MetricValues
-from densescope.numerics.intervals import estimate_structure
+from densescope.numerics.replicates import estimate_structure
 from densescope.numerics.structure import dense_structure
 from tests.monitoring.scenes import SETTINGS, features, pixels, vit
 

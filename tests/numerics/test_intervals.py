@@ -13,11 +13,15 @@ from densescope.numerics import replicates
 from densescope.numerics.intervals import (
     BASELINE_NAMES,
     block_of_images,
-    equal_batches,
     estimate_baseline,
-    estimate_structure,
 )
-from densescope.numerics.replicates import shrunk_changes, spreads
+from densescope.numerics.ranks import shrunk_changes
+from densescope.numerics.replicates import (
+    equal_batches,
+    estimate_ranks,
+    estimate_structure,
+    spreads,
+)
 from densescope.numerics.structure import dense_structure
 
 SMALL: dict[str, Any] = {"local_clusters": 2, "global_clusters": 5, "group_size": 4}
@@ -93,6 +97,19 @@ def test_fewer_images_than_dimensions_have_replicates_too(monkeypatch: pytest.Mo
         assert found["released.effective_rank"].replicates[0] == pytest.approx(
             part.effective_rank.item(), rel=1e-5
         )
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_ranks_alone_are_those_of_the_structure(normalize: bool) -> None:
+    features = draw(seeded(), 32) * torch.linspace(0.1, 9, 32).reshape(-1, 1, 1)
+    settings = {"normalize": normalize, "blocks": 4, "images_per_batch": 16, **SMALL}
+    whole, alone = estimate_structure(features, **settings), estimate_ranks(features, **settings)
+    assert set(alone) == {"released", "pooled"}
+    for definition, found in alone.items():
+        expected = whole[f"{definition}.effective_rank"]
+        assert found.value == expected.value
+        assert found.replicates == expected.replicates
+        assert found.seed_spread == expected.seed_spread
 
 
 def test_seeds_are_averaged_and_their_spread_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ COMPONENTS = ("inter", "intra", "intra_image", "intra_batch", "effective_rank", 
 STRUCTURE = [f"released.{name}" for name in COMPONENTS]
 STRUCTURE += [f"{d}.{name}" for d in ("paper", "pooled") for name in COMPONENTS[:-1]]
 RIVALS = [metric.name for metric in RIVAL_METRICS if metric.is_stored]
+# Their order of patches is drawn: what does not change is the number with the same order.
+RAW = {"effective_rank_raw": "released", "pooled_rank_raw": "pooled"}
 PUBLIC = [*STRUCTURE, *BASELINE_NAMES, *RIVALS]
 
 
@@ -93,6 +96,9 @@ def value(metric: str, features: Tensor, images: Tensor, given: Assignment) -> T
             component.removesuffix("_lambda_1"),
         )
         return result
+    if metric in RAW:
+        raw = replace(given, normalize=False)
+        return structure_of(features, raw, RAW[metric]).effective_rank  # type: ignore[arg-type]
     twice = len(images) > 16
     ids = (torch.arange(32) if twice else images).repeat_interleave(16)
     if metric in RIVALS:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from densescope.numerics import structure
 from densescope.numerics.assignment import Assignment, assign
-from densescope.numerics.intervals import estimate_structure
-from densescope.numerics.pooled_rank import pooled_ranks
+from densescope.numerics.ranks import pooled_ranks
+from densescope.numerics.replicates import estimate_structure
 from densescope.numerics.structure import dense_structure, patches_of_pooled_rank, structure_of
 
 Array = NDArray[np.float64]
@@ -101,7 +101,7 @@ def test_a_replicate_of_the_rank_is_that_of_the_other_images(dim: int) -> None:
     rows = features(16, 12, dim)
     chosen = given(rows)
     block = torch.arange(16) // 4
-    found = pooled_ranks(rows, chosen, block, 4)
+    found = pooled_ranks(rows, chosen.order, block, 4)
     for place in range(4):
         kept = block != place
         part = replace(
@@ -117,7 +117,7 @@ def test_a_replicate_of_the_rank_is_that_of_the_other_images(dim: int) -> None:
 
 def test_blocks_elsewhere_change_nothing_and_nothing_is_left_without_the_only_one() -> None:
     rows = features(4)
-    found = pooled_ranks(rows, given(rows), torch.full((4,), 1), 3)
+    found = pooled_ranks(rows, given(rows).order, torch.full((4,), 1), 3)
     assert found[1] == found[3] == found[0]
     assert found[2].isnan()
 

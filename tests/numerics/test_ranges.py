@@ -12,8 +12,8 @@ from torch import Tensor
 
 from densescope.errors import InputError
 from densescope.numerics import baselines, checks, spatial, spectrum
-from densescope.numerics.intervals import estimate_structure
 from densescope.numerics.regularizer import DenseStructureLoss
+from densescope.numerics.replicates import estimate_structure
 from densescope.numerics.structure import dense_structure
 
 SETTINGS = {"local_clusters": 2, "global_clusters": 4, "group_size": 4}

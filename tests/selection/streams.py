@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densescope.numerics.intervals import estimate_structure
+from densescope.numerics.replicates import estimate_structure
 from densescope.records import ScoreRecord
 from tests.selection.runs import record
 

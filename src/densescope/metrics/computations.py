@@ -125,6 +125,13 @@ def _distances(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str
     }
 
 
+def _raw_ranks(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
+    from densescope.numerics.replicates import estimate_ranks
+
+    found = estimate_ranks(features.patches, normalize=False, **settings.of_structure)
+    return {"effective_rank_raw": found["released"], "pooled_rank_raw": found["pooled"]}
+
+
 def _units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
     from torch.nn.functional import normalize
 
@@ -166,6 +173,7 @@ def _view_units(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[st
 COSINES = Computation("cosines", "patches", _cosines)
 SHARES = Computation("shares", "patches", _shares)
 DISTANCES = Computation("distances", "patches", _distances)
+RAW_RANKS = Computation("raw_ranks", "patches", _raw_ranks)
 UNITS = Computation("unit_patches", "patches", _units)
 IMAGE_UNITS = Computation("unit_images", "image", _image_units)
 VIEW_UNITS = Computation("unit_views", "views", _view_units)

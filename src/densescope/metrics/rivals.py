@@ -19,7 +19,7 @@ from densescope.metrics.metric import (
     Metric,
     Series,
 )
-from densescope.metrics.unit_vectors import UNIT_METRICS
+from densescope.metrics.raw_and_unit import RAW_AND_UNIT_METRICS
 
 IREPA = "iREPA, arXiv 2512.10794"
 # Twins have no distance; trees and clusters depend on the order of the patches.
@@ -328,5 +328,5 @@ RIVAL_METRICS = (
         use="To compare with packages that report it. Separability answers the same question with "
         "intervals per part.",
     ),
-    *UNIT_METRICS,
+    *RAW_AND_UNIT_METRICS,
 )

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from densescope.errors import InputError
 from densescope.layers import ALL, Layers
+
+
+class StructureOptions(TypedDict):
+    """Settings of clusters, batches and blocks, as the functions of ``numerics`` name them."""
+
+    seeds: tuple[int, ...]
+    blocks: int
+    images_per_batch: int
+    local_clusters: int
+    global_clusters: int
+    group_size: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,18 @@ class ScoreSettings:
         from densescope.metrics.chosen import stored_metrics
 
         return stored_metrics(self.metrics)
+
+    @property
+    def of_structure(self) -> StructureOptions:
+        """What dense structure depends on, but for ``normalize``."""
+        return {
+            "seeds": tuple(self.seed + i for i in range(self.clustering_seeds)),
+            "blocks": self.blocks,
+            "images_per_batch": self.images_per_batch,
+            "local_clusters": self.local_clusters,
+            "global_clusters": self.global_clusters,
+            "group_size": self.group_size,
+        }
 
     @property
     def draws_views(self) -> bool:

@@ -25,17 +25,10 @@ BY_GROUP: frozenset[Change] = frozenset({"image order"})
 
 
 def _structure(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
-    from densescope.numerics.intervals import estimate_structure
+    from densescope.numerics.replicates import estimate_structure
 
     return estimate_structure(
-        features.patches,
-        seeds=tuple(settings.seed + i for i in range(settings.clustering_seeds)),
-        blocks=settings.blocks,
-        images_per_batch=settings.images_per_batch,
-        normalize=settings.normalize,
-        local_clusters=settings.local_clusters,
-        global_clusters=settings.global_clusters,
-        group_size=settings.group_size,
+        features.patches, normalize=settings.normalize, **settings.of_structure
     )
 
 

@@ -30,7 +30,7 @@ class DenseMetric:
     Groups, permutations and seeds follow the sample ids: images are put in order of their ids, an
     id that came twice counts once. So neither the order of the batches nor the way they
     are spread over processes changes a bit of the result, which is that of
-    :func:`~densescope.numerics.intervals.estimate_structure` and
+    :func:`~densescope.numerics.replicates.estimate_structure` and
     :func:`~densescope.evaluation.backbone.score_backbone` on the same features with the same
     settings. No global random state is read or written.
 

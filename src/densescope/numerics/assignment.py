@@ -23,6 +23,20 @@ ACCELERATOR_CHUNK_NUMBERS = 2**25
 
 
 @dataclass(frozen=True)
+class PatchOrder:
+    """Which patches stand together in an effective rank, and whether they are L2-normalized first.
+
+    Attributes:
+        permutations: ``images patches``: position ``n`` takes patch ``permutations[i, n]`` of
+            image ``i``.
+        normalize: whether patches are L2-normalized.
+    """
+
+    permutations: Tensor
+    normalize: bool
+
+
+@dataclass(frozen=True)
 class Assignment:
     """Which patch belongs to which cluster, and which patches stand together in ``dim``.
 
@@ -46,6 +60,11 @@ class Assignment:
     local_clusters: int
     group_size: int
     normalize: bool
+
+    @property
+    def order(self) -> PatchOrder:
+        """What the effective rank needs of it."""
+        return PatchOrder(self.permutations, self.normalize)
 
 
 def group_count(images: int, group_size: int) -> int:
@@ -122,6 +141,22 @@ def permute(images: int, patches: int, generator: torch.Generator) -> Tensor:
     return torch.rand(images, patches, generator=generator, dtype=torch.float64).argsort(-1)
 
 
+def draw_chance(
+    images: int,
+    patches: int,
+    *,
+    local_clusters: int,
+    global_clusters: int,
+    group_size: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Seeds of the local and of the global k-means, and the permutations, drawn in this order."""
+    groups = group_count(images, group_size)
+    local = clustering.seed_draws(images, local_clusters, generator)
+    wide = clustering.seed_draws(groups, global_clusters, generator)
+    return local, wide, permute(images, patches, generator)
+
+
 @torch.no_grad()
 def assign(
     features: Tensor,
@@ -134,14 +169,18 @@ def assign(
 ) -> Assignment:
     """Cluster every image and every group of consecutive images, and draw the permutations.
 
-    Chance is drawn in one order whatever the memory allows at once: local seeds, global seeds,
-    permutations.
+    Chance is that of :func:`draw_chance`, whatever the memory allows at once.
     """
     images, patches, dim = features.shape
-    groups = group_count(images, group_size)
-    device = features.device
-    local_draws = clustering.seed_draws(images, local_clusters, generator).to(device)
-    global_draws = clustering.seed_draws(groups, global_clusters, generator).to(device)
+    chance = draw_chance(
+        images,
+        patches,
+        local_clusters=local_clusters,
+        global_clusters=global_clusters,
+        group_size=group_size,
+        generator=generator,
+    )
+    local_draws, global_draws, permutations = (part.to(features.device) for part in chance)
 
     def piece(run: tuple[slice, slice]) -> tuple[Tensor, Tensor, Tensor]:
         here, there = run
@@ -155,7 +194,6 @@ def assign(
 
     found = map_pieces(piece, group_slices(features, group_size, CLUSTERED), features)
     local_labels, global_labels, centroids = (torch.cat(part) for part in zip(*found, strict=True))
-    permutations = permute(images, patches, generator).to(device)
     return Assignment(
         local_labels, global_labels, centroids, permutations, local_clusters, group_size, normalize
     )

@@ -7,27 +7,22 @@ Resampling with replacement would be wrong: repeated rows lower an effective ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from densescope.definitions import DEFINITION_NAMES, DefinitionName
 from densescope.errors import InputError
 from densescope.estimate import Estimate
 from densescope.numerics import baselines
 from densescope.numerics.assignment import group_count
-from densescope.numerics.checks import Scaling, check_at_least, check_floating, check_shape
+from densescope.numerics.checks import check_at_least, check_floating, check_shape
 from densescope.numerics.intrinsic import NumbersOfSets, PatchSample
-from densescope.numerics.replicates import Numbers, batch_numbers
-from densescope.numerics.structure import check_features
 from densescope.numerics.workers import map_pieces
 
 Part = TypeVar("Part")
-SAME = "every patch is the same: the released definition divides by a spread of zero"
 FEW = "{count} images are not more than {dim} dimensions: the number measures the sample"
 
 
@@ -42,117 +37,6 @@ def block_of_images(images: int, group_size: int = 8, blocks: int = 16) -> Tenso
     count = min(blocks, groups)
     block = torch.arange(groups) * count // groups
     return block.repeat_interleave(group_size)[:images]
-
-
-def _block_of_batches(batches: Sequence[slice], group_size: int, blocks: int) -> Tensor:
-    """Block of every image: an equal part of each batch, where each has that many groups.
-
-    A block that is a large part of one batch would move ``effective_rank``, which depends on the
-    number of images, too far: intervals were three times too wide with half a batch.
-    """
-    sizes = [here.stop - here.start for here in batches]
-    if min(group_count(size, group_size) for size in sizes) < blocks:
-        return block_of_images(sum(sizes), group_size, blocks)
-    return torch.cat([block_of_images(size, group_size, blocks) for size in sizes])
-
-
-def estimate_structure(
-    features: Tensor,
-    *,
-    definitions: Sequence[DefinitionName] = DEFINITION_NAMES,
-    seeds: Sequence[int] = (0, 1),
-    blocks: int = 16,
-    images_per_batch: int = 1024,
-    normalize: bool = True,
-    local_clusters: int = 3,
-    global_clusters: int = 24,
-    group_size: int = 8,
-) -> dict[str, Estimate]:
-    """Dense structure by one or more definitions, each number with its error.
-
-    The images are cut into ``ceil(images / images_per_batch)`` batches of equal size (up to a
-    group), each with the same chance, so that a batch alone gives its part of the mean; a number
-    is the mean over batches and seeds. One clustering per seed serves all definitions. Replicate
-    ``i`` is the number without block ``i``: an equal part of every batch, or of all images where a
-    batch has fewer groups than there are blocks. ``effective_rank`` is recomputed on the images
-    that are left for a subset of the patch positions, and its change is added to the value on all
-    positions; the pooled one is recomputed on all patches that are left.
-
-    Args:
-        features: ``images patches dim``; see :func:`~densescope.numerics.structure.dense_structure`
-            for this and the settings not named here.
-        definitions: rows of :data:`~densescope.definitions.DEFINITIONS`.
-        seeds: one k-means and one set of permutations per seed.
-        blocks: at most this many blocks; fewer where there are fewer groups, and no replicates
-            where there is one group.
-        images_per_batch: largest number of images of a batch.
-
-    Returns:
-        ``"<definition>.<component>"`` -> :class:`~densescope.estimate.Estimate`, components in
-        the order of :class:`~densescope.numerics.structure.DenseStructure`; ``dse`` is
-        ``dse_lambda_1``, of the released definition only. ``seed_spread`` is the standard deviation
-        over the single-seed values.
-
-    Raises:
-        InputError: as ``dense_structure`` does; no seeds, no definitions, or fewer than 1 block.
-
-    Source: Kott (2001), "The Delete-a-Group Jackknife".
-
-    Example:
-        >>> noise = torch.randn(12, 16, 8, generator=torch.Generator().manual_seed(0))
-        >>> result = estimate_structure(noise, global_clusters=6, group_size=4)
-        >>> len(result), len(result["released.dse_lambda_1"].replicates)
-        (16, 3)
-    """
-    scaling: Scaling = "vectors" if normalize else "none"
-    features = check_floating(features, "features", scaling=scaling).detach()
-    check_features(features, definitions, local_clusters, global_clusters, group_size)
-    for name, value in (("seeds", len(seeds)), ("blocks", blocks)):
-        check_at_least(value, 1, name)
-    check_at_least(images_per_batch, group_size, "images_per_batch")
-    parts = equal_batches(len(features), images_per_batch, group_size)
-    block = _block_of_batches(parts, group_size, blocks)
-    batches = [
-        batch_numbers(
-            features[here],
-            block[here],
-            int(block[-1]) + 1,
-            [torch.Generator().manual_seed(seed) for seed in seeds],
-            tuple(definitions),
-            normalize=normalize,
-            local_clusters=local_clusters,
-            global_clusters=global_clusters,
-            group_size=group_size,
-        )
-        for here in parts
-    ]
-    return _estimates(batches, int(block[-1]) + 1)
-
-
-def equal_batches(images: int, most: int, group_size: int) -> list[slice]:
-    """Contiguous batches of whole groups, at most ``most`` images each, of nearly equal size."""
-    groups = group_count(images, group_size)
-    count = -(-groups // (most // group_size))
-    edges = [groups * i // count * group_size for i in range(count)] + [images]
-    return [slice(first, last) for first, last in pairwise(edges)]
-
-
-def _estimates(batches: list[Numbers], blocks: int) -> dict[str, Estimate]:
-    """Means over batches and seeds; ``Numbers`` are ``seeds 1 + blocks`` per name."""
-    result = {}
-    for name in batches[0]:
-        # NaN marks a batch that is gone as a whole with its block
-        stacked = torch.stack([batch[name] for batch in batches])
-        gone = stacked.isnan() & ~stacked[..., :1].isnan()
-        kept = torch.where(gone, 0.0, stacked).sum(0) / (~gone).sum(0)
-        single, mean = kept[:, 0], kept.mean(0)
-        result[name] = Estimate(
-            float(mean[0]),
-            tuple(mean[1:].tolist()) if blocks > 1 else (),
-            float(single.std()) if len(single) > 1 else None,
-            SAME if bool(mean[0].isnan()) else None,
-        )
-    return result
 
 
 def estimate_baseline(

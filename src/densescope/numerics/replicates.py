@@ -1,29 +1,218 @@
-"""Dense structure of one batch of images, and of the same batch without each of its blocks."""
+"""Dense structure and effective ranks with their errors: of all images, and without each block."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from densescope.definitions import DefinitionName
-from densescope.numerics.assignment import Assignment, assign, group_slices, unit
-from densescope.numerics.checks import full_precision
-from densescope.numerics.components import class_components, effective_ranks
-from densescope.numerics.pooled_rank import pooled_ranks
-from densescope.numerics.single_precision import row_values
-from densescope.numerics.terms import (
-    Terms,
-    cluster_terms,
-    position_rows,
-    position_runs,
-    position_spectra,
+from densescope.definitions import DEFINITION_NAMES, DefinitionName
+from densescope.estimate import Estimate
+from densescope.numerics.assignment import (
+    Assignment,
+    PatchOrder,
+    assign,
+    draw_chance,
+    group_count,
+    group_slices,
+    unit,
 )
+from densescope.numerics.checks import Scaling, check_at_least, check_floating, full_precision
+from densescope.numerics.components import class_components
+from densescope.numerics.intervals import block_of_images
+from densescope.numerics.ranks import pooled_ranks, position_ranks, spectra_of_positions
+from densescope.numerics.structure import check_features
+from densescope.numerics.terms import Terms, cluster_terms
 from densescope.numerics.workers import map_pieces
 
 Numbers = dict[str, Tensor]
 REPLICATE_POSITIONS = 16
+SAME = "every patch is the same: the released definition divides by a spread of zero"
+
+
+def estimate_structure(
+    features: Tensor,
+    *,
+    definitions: Sequence[DefinitionName] = DEFINITION_NAMES,
+    seeds: Sequence[int] = (0, 1),
+    blocks: int = 16,
+    images_per_batch: int = 1024,
+    normalize: bool = True,
+    local_clusters: int = 3,
+    global_clusters: int = 24,
+    group_size: int = 8,
+) -> dict[str, Estimate]:
+    """Dense structure by one or more definitions, each number with its error.
+
+    The images are cut into ``ceil(images / images_per_batch)`` batches of equal size (up to a
+    group), each with the same chance, so that a batch alone gives its part of the mean; a number
+    is the mean over batches and seeds. One clustering per seed serves all definitions. Replicate
+    ``i`` is the number without block ``i``: an equal part of every batch, or of all images where a
+    batch has fewer groups than there are blocks. ``effective_rank`` is recomputed on the images
+    that are left for a subset of the patch positions, and its change is added to the value on all
+    positions; the pooled one is recomputed on all patches that are left.
+
+    Args:
+        features: ``images patches dim``; see :func:`~densescope.numerics.structure.dense_structure`
+            for this and the settings not named here.
+        definitions: rows of :data:`~densescope.definitions.DEFINITIONS`.
+        seeds: one k-means and one set of permutations per seed.
+        blocks: at most this many blocks; fewer where there are fewer groups, and no replicates
+            where there is one group.
+        images_per_batch: largest number of images of a batch.
+
+    Returns:
+        ``"<definition>.<component>"`` -> :class:`~densescope.estimate.Estimate`, components in
+        the order of :class:`~densescope.numerics.structure.DenseStructure`; ``dse`` is
+        ``dse_lambda_1``, of the released definition only. ``seed_spread`` is the standard deviation
+        over the single-seed values.
+
+    Raises:
+        InputError: as ``dense_structure`` does; no seeds, no definitions, or fewer than 1 block.
+
+    Source: Kott (2001), "The Delete-a-Group Jackknife".
+
+    Example:
+        >>> noise = torch.randn(12, 16, 8, generator=torch.Generator().manual_seed(0))
+        >>> result = estimate_structure(noise, global_clusters=6, group_size=4)
+        >>> len(result), len(result["released.dse_lambda_1"].replicates)
+        (16, 3)
+    """
+
+    def numbers(part: Tensor, block: Tensor, count: int) -> Numbers:
+        return batch_numbers(
+            part,
+            block,
+            count,
+            [torch.Generator().manual_seed(seed) for seed in seeds],
+            tuple(definitions),
+            normalize=normalize,
+            local_clusters=local_clusters,
+            global_clusters=global_clusters,
+            group_size=group_size,
+        )
+
+    scaling: Scaling = "vectors" if normalize else "none"
+    features = check_floating(features, "features", scaling=scaling).detach()
+    check_features(features, definitions, local_clusters, global_clusters, group_size)
+    return _over_batches(features, numbers, len(seeds), blocks, images_per_batch, group_size)
+
+
+def estimate_ranks(
+    features: Tensor,
+    *,
+    normalize: bool = True,
+    seeds: Sequence[int] = (0, 1),
+    blocks: int = 16,
+    images_per_batch: int = 1024,
+    local_clusters: int = 3,
+    global_clusters: int = 24,
+    group_size: int = 8,
+) -> dict[str, Estimate]:
+    """The effective ranks of :func:`estimate_structure` alone, without clusters.
+
+    Args:
+        features: ``images patches dim``.
+        normalize: whether patches are L2-normalized first.
+        seeds, blocks, images_per_batch, local_clusters, global_clusters, group_size: as in
+            ``estimate_structure``, with whose settings the same patches stand together.
+
+    Returns:
+        ``"released"`` and ``"pooled"`` -> effective rank by that definition. The one of the
+        ``paper`` definition is ``min(images, dim)`` times the released one.
+
+    Raises:
+        InputError: as ``estimate_structure`` does.
+
+    Example:
+        >>> noise = torch.randn(12, 16, 8, generator=torch.Generator().manual_seed(0))
+        >>> {name: round(e.value, 2) for name, e in estimate_ranks(noise, group_size=4).items()}
+        {'released': 0.9, 'pooled': 7.95}
+    """
+
+    def numbers(part: Tensor, block: Tensor, count: int) -> Numbers:
+        rows = []
+        for seed in seeds:
+            *_, permutations = draw_chance(
+                len(part),
+                part.shape[1],
+                local_clusters=local_clusters,
+                global_clusters=global_clusters,
+                group_size=group_size,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            order = PatchOrder(permutations.to(part.device), normalize)
+            spectra = spectra_of_positions(part, order, block, _positions(part, len(seeds)))
+            released = position_ranks(spectra, "released", count)
+            pooled = pooled_ranks(part, order, block, count)
+            rows.append({"released": released.cpu(), "pooled": pooled.cpu()})
+        return _stacked(rows)
+
+    features = check_floating(features, "features", scaling="vectors" if normalize else "whole")
+    definitions = ("released", "pooled")
+    check_features(features, definitions, local_clusters, global_clusters, group_size)
+    with full_precision(features):
+        return _over_batches(
+            features.detach(), numbers, len(seeds), blocks, images_per_batch, group_size
+        )
+
+
+def _over_batches(
+    features: Tensor,
+    numbers: Callable[[Tensor, Tensor, int], Numbers],
+    seeds: int,
+    blocks: int,
+    images_per_batch: int,
+    group_size: int,
+) -> dict[str, Estimate]:
+    """Means over batches of equal size; ``numbers`` takes one, its blocks, and their number."""
+    for name, value in (("seeds", seeds), ("blocks", blocks)):
+        check_at_least(value, 1, name)
+    check_at_least(images_per_batch, group_size, "images_per_batch")
+    parts = equal_batches(len(features), images_per_batch, group_size)
+    block = _block_of_batches(parts, group_size, blocks)
+    count = int(block[-1]) + 1
+    return _estimates([numbers(features[here], block[here], count) for here in parts], count)
+
+
+def equal_batches(images: int, most: int, group_size: int) -> list[slice]:
+    """Contiguous batches of whole groups, at most ``most`` images each, of nearly equal size."""
+    groups = group_count(images, group_size)
+    count = -(-groups // (most // group_size))
+    edges = [groups * i // count * group_size for i in range(count)] + [images]
+    return [slice(first, last) for first, last in pairwise(edges)]
+
+
+def _block_of_batches(batches: Sequence[slice], group_size: int, blocks: int) -> Tensor:
+    """Block of every image: an equal part of each batch, where each has that many groups.
+
+    A block that is a large part of one batch would move ``effective_rank``, which depends on the
+    number of images, too far: intervals were three times too wide with half a batch.
+    """
+    sizes = [here.stop - here.start for here in batches]
+    if min(group_count(size, group_size) for size in sizes) < blocks:
+        return block_of_images(sum(sizes), group_size, blocks)
+    return torch.cat([block_of_images(size, group_size, blocks) for size in sizes])
+
+
+def _estimates(batches: list[Numbers], blocks: int) -> dict[str, Estimate]:
+    """Means over batches and seeds; ``Numbers`` are ``seeds 1 + blocks`` per name."""
+    result = {}
+    for name in batches[0]:
+        # NaN marks a batch that is gone as a whole with its block
+        stacked = torch.stack([batch[name] for batch in batches])
+        gone = stacked.isnan() & ~stacked[..., :1].isnan()
+        kept = torch.where(gone, 0.0, stacked).sum(0) / (~gone).sum(0)
+        single, mean = kept[:, 0], kept.mean(0)
+        result[name] = Estimate(
+            float(mean[0]),
+            tuple(mean[1:].tolist()) if blocks > 1 else (),
+            float(single.std()) if len(single) > 1 else None,
+            SAME if bool(mean[0].isnan()) else None,
+        )
+    return result
 
 
 def batch_numbers(
@@ -55,8 +244,17 @@ def batch_numbers(
                 normalize=normalize,
                 generator=generator,
             )
-            positions = -(-REPLICATE_POSITIONS // len(generators))
+            positions = _positions(features, len(generators))
             rows.append(_one_seed(features, assignment, block, s, definitions, positions))
+    return _stacked(rows)
+
+
+def _positions(features: Tensor, seeds: int) -> int:
+    """On how many positions the effective rank is computed again without each block."""
+    return min(-(-REPLICATE_POSITIONS // seeds), features.shape[1])
+
+
+def _stacked(rows: list[Numbers]) -> Numbers:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -69,18 +267,17 @@ def _one_seed(
     positions: int,
 ) -> Numbers:
     terms = cluster_terms(features, assignment, local_reach="pooled" in definitions)
-    spectra = position_spectra(features, assignment, features.shape[1])
-    positions = min(positions, features.shape[1])
-    left = spectra_without(features, assignment, block, positions)
+    spectra = spectra_of_positions(features, assignment.order, block, positions)
+    blocks = len(s) - 1
     result: Numbers = {}
     for definition in definitions:
         inter, image, batch = class_numbers(
             terms, block, assignment.group_size, s, features.shape[-1], definition
         )
         if definition == "pooled":
-            effective_rank = pooled_ranks(features, assignment, block, len(s) - 1)
+            effective_rank = pooled_ranks(features, assignment.order, block, blocks)
         else:
-            effective_rank = _effective_ranks(spectra, left, positions, definition, len(s))
+            effective_rank = position_ranks(spectra, definition, blocks)
         effective_rank = effective_rank.to(inter.device)
         intra = (image + batch) / 2
         values = {"inter": inter, "intra": intra, "intra_image": image, "intra_batch": batch}
@@ -111,62 +308,6 @@ def class_numbers(
         columns.append(torch.stack(class_components(part, s[place + 1], dim, definition)))
     inter, image, batch = torch.stack(columns, 1)
     return inter, image, batch
-
-
-def _effective_ranks(
-    spectra: Tensor,
-    left: dict[int, Tensor],
-    positions: int,
-    definition: DefinitionName,
-    places: int,
-) -> Tensor:
-    """Effective rank of all images, then without each block: changes on some positions added."""
-    full = effective_ranks(spectra, definition)
-    result = full.mean().repeat(places)
-    if left:
-        changes = torch.stack([effective_ranks(values, definition) for values in left.values()])
-        change = shrunk_changes(changes - full[:positions], len(full))
-        result[torch.tensor(list(left), device=result.device) + 1] += change
-    return result
-
-
-def shrunk_changes(changes: Tensor, population: int) -> Tensor:
-    """Mean change of every block, ``blocks positions`` -> ``blocks``, with the right variance.
-
-    The mean over a few of all positions varies more between blocks than the mean over all does.
-    With ``W`` the residual variance of a two-way table of ``P`` of ``N`` positions, what is too
-    much is ``W / P - W / N``; the changes are drawn towards their mean by that much.
-    """
-    blocks, positions = changes.shape
-    mean = changes.mean(1)
-    if blocks < 2 or positions < 2 or positions == population:
-        return mean
-    residual = changes - mean.unsqueeze(1) - changes.mean(0) + mean.mean()
-    within = residual.square().sum() / ((blocks - 1) * (positions - 1))
-    between = mean.var()
-    wanted = (between - within / positions).clamp_min(0) + within / population
-    shrink = (wanted / between).clamp_max(1).sqrt()
-    return mean.mean() + torch.where(between > 0, shrink, 1.0) * (mean - mean.mean())
-
-
-def spectra_without(
-    features: Tensor, assignment: Assignment, block: Tensor, positions: int
-) -> dict[int, Tensor]:
-    """Block -> singular values of the first positions without its images, ``positions values``.
-
-    Only blocks that are in the batch and are not the whole of it.
-    """
-    present = torch.unique(block).tolist()
-    if len(present) < 2:
-        return {}
-
-    def piece(run: range) -> list[Tensor]:
-        rows = position_rows(features, assignment, run)
-        kept = [(block != b).nonzero().squeeze(1).to(rows.device) for b in present]
-        return [row_values(rows.index_select(1, images)) for images in kept]
-
-    done = map_pieces(piece, position_runs(features, positions), features)
-    return {b: torch.cat([part[i] for part in done]) for i, b in enumerate(present)}
 
 
 def spreads(

@@ -198,10 +198,10 @@ def structure_of(
         if pooled:
             spectra = tall_values(unit(features, assignment.normalize).flatten(0, 1)).unsqueeze(0)
         elif definition == "pooled":
-            patches = position_rows(features, assignment, range(positions)).flatten(0, 1)
+            patches = position_rows(features, assignment.order, range(positions)).flatten(0, 1)
             spectra = values_of(centered(patches)).unsqueeze(0)
         else:
-            spectra = position_spectra(features[:rows], assignment, positions)
+            spectra = position_spectra(features[:rows], assignment.order, positions)
         s = spread(features, assignment) if definition == "released" else None
         inter, intra_image, intra_batch = class_components(terms, s, features.shape[-1], definition)
         effective_rank = effective_ranks(spectra, definition).mean()

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from densescope.numerics.assignment import Assignment, group_slices, numbers_at_once, unit
+from densescope.numerics.assignment import (
+    Assignment,
+    PatchOrder,
+    group_slices,
+    numbers_at_once,
+    unit,
+)
 from densescope.numerics.cells import cell_norms
 from densescope.numerics.single_precision import row_values
 from densescope.numerics.workers import map_pieces, recorded, worker_count
@@ -228,16 +234,16 @@ class _Spread(torch.autograd.Function):
         return result, None
 
 
-def position_spectra(features: Tensor, assignment: Assignment, positions: int) -> Tensor:
+def position_spectra(features: Tensor, order: PatchOrder, positions: int) -> Tensor:
     """Singular values of one patch per image for each of the first permuted positions.
 
     The matrices are ``images dim``, one per position; the result is ``positions values``.
     """
     if recorded(features):
-        return row_values(position_rows(features, assignment, range(positions)))
+        return row_values(position_rows(features, order, range(positions)))
 
     def piece(run: range) -> Tensor:
-        return row_values(position_rows(features, assignment, run))
+        return row_values(position_rows(features, order, run))
 
     return torch.cat(map_pieces(piece, position_runs(features, positions), features))
 
@@ -250,10 +256,10 @@ def position_runs(features: Tensor, positions: int) -> list[range]:
     return [range(first, min(first + step, positions)) for first in range(0, positions, step)]
 
 
-def position_rows(features: Tensor, assignment: Assignment, positions: range) -> Tensor:
+def position_rows(features: Tensor, order: PatchOrder, positions: range) -> Tensor:
     """The matrices of some positions, ``positions images dim``."""
     images, patches, dim = features.shape
-    patch = assignment.permutations[:images, positions.start : positions.stop].T
+    patch = order.permutations[:images, positions.start : positions.stop].T
     row = patch + torch.arange(images, device=features.device) * patches
     rows = features.reshape(-1, dim).index_select(0, row.flatten())
-    return unit(rows, assignment.normalize).reshape(*patch.shape, dim)
+    return unit(rows, order.normalize).reshape(*patch.shape, dim)

@@ -1,16 +1,49 @@
-"""Metrics that DSE is compared with, of L2-normalized vectors: growing norms do not move them."""
+"""Spectrum-like metrics once more, normalized the other way: growing norms move the raw ones."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from densescope.metrics.computations import IMAGE_UNITS, UNITS, VIEW_UNITS
+from densescope.definitions import DEFINITIONS
+from densescope.metrics.computations import IMAGE_UNITS, RAW_RANKS, UNITS, VIEW_UNITS
 from densescope.metrics.metric import Metric
+from densescope.metrics.structure import DAI
 
 _row = partial(Metric, overview=False)  # they do not widen the table of a sweep
 
 
-UNIT_METRICS = (
+RAW_AND_UNIT_METRICS = (
+    _row(
+        "effective_rank_raw",
+        "effective rank (raw patches)",
+        DEFINITIONS["released"].rank_unit,
+        "higher",
+        RAW_RANKS,
+        "How many directions the patch features use, weighted by their norms.",
+        "Released effective rank of patches as the backbone gives them: mean over draws of one "
+        "patch per image, not centered, divided by min(images, dim), so at most 1. Times "
+        "min(images, dim) it is that of the paper's definition.",
+        "Patches of large norm decide it: a few of them, or norms that spread during training, "
+        "lower it while directions stay.",
+        DAI,
+        formula="mean over p of erank(Z_p) / min(B, d), Z_p: one raw patch per image",
+        use="Beside the released effective rank: where only this one falls, norms moved it. After a "
+        "final LayerNorm, as in most vision transformers, the two agree.",
+    ),
+    _row(
+        "pooled_rank_raw",
+        "pooled effective rank (raw patches)",
+        DEFINITIONS["pooled"].rank_unit,
+        "higher",
+        RAW_RANKS,
+        "How many directions the patch features use around their mean, weighted by their norms.",
+        "Pooled effective rank of patches as the backbone gives them: of the patches of all images "
+        "together, at most 30,000, minus their mean. From 0 to dim.",
+        "Patches of large norm decide it.",
+        f"{DAI}, as a public diagnostics script reads it",
+        formula="erank(Z - mean Z), Z: at most 30,000 raw patches",
+        use="Beside the pooled effective rank: where only this one falls, norms moved it.",
+    ),
     _row(
         "dense_rankme_unit",
         "dense RankMe (unit patches)",
