@@ -45,8 +45,8 @@ METRICS = (
     "Every metric at the first checkpoint, at the best by `linear`, and at the last, and its tau "
     "with both linear probes. A blank tau: the metric has one value at all checkpoints. The norms "
     "of these patches differ by 0.7 % (variation of patch norms), so a number of raw patches and "
-    "that of unit patches hardly differ here. `effective_rank_raw` and `pooled_rank_raw` are younger "
-    "than these records, whose checkpoints were not kept."
+    "that of unit patches hardly differ here. `effective_rank_raw` and `pooled_rank_raw` are "
+    "younger than these records, whose checkpoints were not kept."
 )
 Runs = Mapping[str, tuple[RunTable, Mapping[str, Sequence[ProbeRecord]]]]
 

@@ -27,8 +27,8 @@ RAW_AND_UNIT_METRICS = (
         "lower it while directions stay.",
         DAI,
         formula="mean over p of erank(Z_p) / min(B, d), Z_p: one raw patch per image",
-        use="Beside the released effective rank: where only this one falls, norms moved it. After a "
-        "final LayerNorm, as in most vision transformers, the two agree.",
+        use="Beside the released effective rank: where only this one falls, norms moved it. After "
+        "a final LayerNorm, as in most vision transformers, the two agree.",
     ),
     _row(
         "pooled_rank_raw",
