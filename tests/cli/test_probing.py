@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from densescope.cli.probe_tables import doubts
+from densescope.cli.probe_tables import doubts, print_probes
 from densescope.evaluation.scenes import make_scenes, save_scenes
 from densescope.records import ProbeRecord
 from densescope.runs.store import RunStore
@@ -202,6 +204,23 @@ def test_a_scored_run_knows_its_model_and_a_file_has_no_shortlist(
     assert "holds no scored run" in refused(densescope(*unscored))
     file = ["probe", swept / "run" / "checkpoint0002.pth", *labels, *BACKBONE]
     assert "--only shortlist is for" in refused(densescope(*file, "--only", "shortlist"), 2)
+
+
+def test_the_table_says_how_the_probe_was_made() -> None:
+    record = ProbeRecord("a.pth", 1, "epoch", "linear", "camvid", "miou", (0.5,))
+
+    def heading(**settings: object) -> str:
+        screen = io.StringIO()
+        console = Console(file=screen, width=120)
+        print_probes(console, [replace(record, provenance={"settings": settings})])
+        return screen.getvalue().splitlines()[0].strip()
+
+    assert heading() == "linear on camvid"
+    assert (
+        heading(image_size=64, data={"folds": 4}) == "linear on camvid at 64 pixels, over 4 folds"
+    )
+    few = heading(image_size=64, data={"labels": 20})
+    assert few == "linear on camvid at 64 pixels, 20 labelled images"
 
 
 def test_probes_that_were_not_trained_enough_are_said_first() -> None:

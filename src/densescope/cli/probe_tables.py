@@ -11,6 +11,7 @@ from rich.text import Text
 
 from densescope.cli.screen import name_cells, table
 from densescope.cli.tables import layer_table
+from densescope.correlation.pairing import labels_of_probe
 from densescope.evaluation.measures import MEASURES, Measure, measure_of
 from densescope.records import ProbeRecord
 from densescope.selection.layers import layers_of_record
@@ -106,7 +107,7 @@ def _table(records: Sequence[ProbeRecord]) -> Table:
     measure = measure_of(first.measure)
     value_column = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
     made = table(
-        f"{first.protocol} on {first.dataset}{_at_size(first)}",
+        f"{first.protocol} on {first.dataset}{_settings(first)}",
         ["checkpoint", first.unit, value_column, "spread over seeds", "seeds"],
     )
     names = name_cells(record.name for record in records)
@@ -120,9 +121,17 @@ def _table(records: Sequence[ProbeRecord]) -> Table:
     return made
 
 
-def _at_size(record: ProbeRecord) -> str:
+def _settings(record: ProbeRecord) -> str:
+    """Size of the images, few labels and folds, as far as the probe was made with them."""
     size = (record.provenance.get("settings") or {}).get("image_size")
-    return "" if size is None else f" at {size} pixels"
+    labels = labels_of_probe(record)
+    words = {"labels": "{} labelled images", "folds": "over {} folds"}
+    return "".join(
+        [
+            "" if size is None else f" at {size} pixels",
+            *(f", {text.format(labels[key])}" for key, text in words.items() if key in labels),
+        ]
+    )
 
 
 def doubts(records: Sequence[ProbeRecord]) -> list[str]:
