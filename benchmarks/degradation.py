@@ -30,7 +30,7 @@ from benchmarks.degradation_position import POSITION, position_text
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_scored import BLOCKS, blocks_text, images_text, in_domain
 from benchmarks.degradation_scored import IMAGES as COUNTED
-from benchmarks.degradation_slow import RISING, late_text, slow_text
+from benchmarks.degradation_slow import RISING, after_text, slow_text
 from densescope.records import write_json
 from densescope.study.answers import RunAnswer
 from densescope.study.spec import StudySpec, read_spec
@@ -58,6 +58,7 @@ UNTRAINED = "scenes-untrained"  # their networks before training
 HOLD = "scenes-hold"  # runs that go on from others
 SLOW = "scenes-slow"  # runs that go on from MAE
 LATE = "scenes-late"  # runs that go on from some of these, trained again
+EARLY = "scenes-early"  # runs that go on from some of part 3, trained again
 REPEATED = "scenes-again"  # of part 3, trained again, and with another seed
 LAMBDAS = {"released.pick_lambda_run": "of the run", "released.pick": "1"}
 
@@ -169,14 +170,15 @@ def main() -> None:
                 best = contrast_text(json.loads(CONTRASTS.read_text()))
                 place = position_text(json.loads(POSITION.read_text()))
                 parts = [by_arm(spec, folder), seeds_text(spec, folder), photos_text(found[name])]
-                late = late_text(*unpacked(LATE, Path(temporary)))
+                late = after_text(*unpacked(LATE, Path(temporary)), "late")
+                early = after_text(*unpacked(EARLY, Path(temporary)), "early")
                 parts += [methods_text(spec, folder), rulers, hold, slow]
                 counted = images_text(json.loads(COUNTED.read_text()))
                 blocks = blocks_text(json.loads(BLOCKS.read_text()))
                 with tarfile.open(STUDY / f"{REPEATED}.tar.xz") as records:
                     records.extractall(Path(temporary) / REPEATED, filter="data")
                 back = back_text(folder, Path(temporary) / REPEATED / "study")
-                tables = "\n\n".join([*parts, best, place, counted, blocks, back, late])
+                tables = "\n\n".join([*parts, best, place, counted, blocks, back, late, early])
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
                 tables = "\n\n".join([by_arm(spec, folder), cosine])

@@ -21,7 +21,11 @@ RISING = "constant"  # the arm of part 3 whose runs rise on scenes
 LEVEL = 0.95
 COSINE, HALF, LATE = "fast-cosine", "brisk", "late-gram-100"  # of part 9
 EARLY = "fast-gram-100"
-AFTER = "late"  # of part 16: what its regularizers are compared with
+# Arm of part 16 or 17 that its regularizers are compared with -> what the part asks.
+AFTER = {
+    "late": "Regularizers from a run that has begun to fall (part 16 of the plan)",
+    "early": "Other regularizers from a good checkpoint of runs that break (part 17 of the plan)",
+}
 PROBES = {"linear": "points", "linear-sgd": "trained", "capi-knn": "neighbors"}
 CLEAR = {"scenes": 2.0, "folders": 0.5}  # points: a smaller fall is none
 WAYS = ("worse", "better", "not told apart")
@@ -76,36 +80,36 @@ def slow_text(spec: StudySpec, folder: Path, rising: Sequence[Path]) -> str:
     return "\n\n".join([*parts, _late(runs)])
 
 
-def late_text(spec: StudySpec, folder: Path) -> str:
-    """The tables of part 16: regularizers from a run that has begun to fall, under three probes.
+def after_text(spec: StudySpec, folder: Path, plain: str) -> str:
+    """The tables of part 16 or 17: regularizers from a step of a run, under three probes.
 
     Args:
-        spec: of part 16.
+        spec: of the part.
         folder: its runs; those that are not there are left out.
+        plain: the arm without a regularizer, one of ``AFTER``.
     """
     cells = [cell for cell in spec.cells() if cell.start_run and _whole(folder / cell.name)]
     runs = {cell.name: [HeldRun(cell, folder, name) for name in HELD_SETS] for cell in cells}
-    late = [cell for cell in cells if cell.arm.name.startswith(AFTER)]
-    parts = ["## Regularizers from a run that has begun to fall (part 16 of the plan)", ends(runs)]
-    parts += [against_plain(late, runs), _held(late, runs, AFTER), _probes_agree(late, runs)]
-    return "\n\n".join(parts)
+    after = [cell for cell in cells if cell.arm.name.startswith(plain)]
+    parts = [f"## {AFTER[plain]}", ends(runs), against_plain(after, runs)]
+    return "\n\n".join([*parts, _held(after, runs, plain), _probes_agree(after, runs, plain)])
 
 
-def _probes_agree(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]]) -> str:
+def _probes_agree(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]], plain: str) -> str:
     """The last checkpoint against that without a regularizer, on scenes, by three probes."""
     lines = ["| last minus without, on scenes | " + " | ".join(f"`{p}`" for p in PROBES) + " |"]
     lines.append("|" + " --- |" * 4)
     signs = []
     for arm in dict.fromkeys(cell.arm.name for cell in cells if cell.arm.regularizer is not None):
         own = [cell.name for cell in cells if cell.arm.name == arm]
-        pairs = [(runs[n][0], runs[n.replace(f"-{arm}-", f"-{AFTER}-")][0]) for n in own]
+        pairs = [(runs[n][0], runs[n.replace(f"-{arm}-", f"-{plain}-")][0]) for n in own]
         more = [
             [getattr(a, name)[-1] - getattr(b, name)[-1] for a, b in pairs]
             for name in PROBES.values()
         ]
         signs += list(zip(*([value > 0 for value in column] for column in more), strict=True))
         texts = [f"{shown(column, sign=True)} ({len(column)} runs)" for column in more]
-        lines.append(f"| {arm.removeprefix(f'{AFTER}-')} | {' | '.join(texts)} |")
+        lines.append(f"| {arm.removeprefix(f'{plain}-')} | {' | '.join(texts)} |")
     alike = [sum(one[0] == one[place] for one in signs) for place in (1, 2)]
     return "\n".join(lines) + (
         f"\n\nThe sign is that of `linear` in {alike[0]} of {len(signs)} pairs by `linear-sgd` and "

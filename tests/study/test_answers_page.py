@@ -81,6 +81,20 @@ def test_the_rule_costs_what_part_15_found() -> None:
             assert ours == pytest.approx(theirs, abs=0.051)
 
 
+def test_regularizers_did_in_breaking_runs_what_part_17_found() -> None:
+    text = RESULTS.read_text(encoding="utf-8").split("(part 17 of the plan)")[1]
+    known = {tuple(row[:2]): row[2] for row in rows(text) if len(row) == 8}
+    anchored, aligned = section(7)[-2:]
+    for place, method in enumerate(("mae", "simsiam", "vicreg"), start=1):
+        weight = 1000 if method == "vicreg" else 100
+        found = {f"gram-{weight}": anchored[place], "paka": aligned[place]}
+        for name, cell in found.items():
+            ours, theirs = (
+                [float(part) for part in one.split(" ± ")] for one in (cell, known[name, method])
+            )
+            assert ours == pytest.approx(theirs, abs=0.051)
+
+
 def test_the_readme_says_the_same() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Does it work?")[1]
     last, pick, _, back = (row[1:3] for row in section(5))

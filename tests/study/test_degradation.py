@@ -10,6 +10,7 @@ import pytest
 import torch
 from benchmarks.degradation import (
     AGAIN,
+    EARLY,
     HOLD,
     LATE,
     MORE,
@@ -42,7 +43,7 @@ from benchmarks.degradation_position import (
 )
 from benchmarks.degradation_rulers import hold_text, rulers_text
 from benchmarks.degradation_scored import BLOCKS, IMAGES, blocks_text, images_text
-from benchmarks.degradation_slow import RISING, late_text, slow_text
+from benchmarks.degradation_slow import RISING, after_text, slow_text
 
 from densescope.study.answers import held_out_choices
 from densescope.study.summary import StudySummary, summarize
@@ -172,7 +173,7 @@ def test_a_decline_at_a_constant_rate_is_as_the_page_says(tmp_path: Path) -> Non
 
 
 def test_late_regularizers_do_what_the_page_says(tmp_path: Path) -> None:
-    text = late_text(*unpacked(LATE, tmp_path))
+    text = after_text(*unpacked(LATE, tmp_path), "late")
     for row in (
         "- late-gram-100 minus late on scenes: last +18.90 ± 11.56,",
         "- late-gram-100 minus late on clothing: last +2.39 ± 3.57,",
@@ -185,6 +186,19 @@ def test_late_regularizers_do_what_the_page_says(tmp_path: Path) -> None:
     ):
         assert row in text
     assert text.count(" | 3 | no | no |") == 6
+
+
+def test_early_regularizers_do_what_the_page_says(tmp_path: Path) -> None:
+    text = after_text(*unpacked(EARLY, tmp_path), "early")
+    for row in (
+        "- early-gram-100 minus early on scenes: last +24.88 ± 6.61,",
+        "- early-paka minus early on scenes: last +6.11 ± 10.80,",
+        "| gram-100 | mae | +23.06 ± 16.23 | -4.56 ± 16.67 | +10.48 ± 6.47 | 3 | no | no |",
+        "| gram-100 | simsiam | +26.70 ± 16.97 | +0.27 ± 0.50 | +8.38 ± 13.67 | 3 | yes | yes |",
+        "| gram-1000 | vicreg | +18.82 ± 67.75 | +1.52 ± 3.36 | -9.22 ± 52.27 | 3 | no | no |",
+        "The sign is that of `linear` in 17 of 18 pairs by `linear-sgd` and in 18 by `capi-knn`.",
+    ):
+        assert row in text
 
 
 def test_the_contrasts_are_as_the_page_says(tmp_path: Path) -> None:
