@@ -128,7 +128,9 @@ def _distances(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str
 def _raw_ranks(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str, Estimate]:
     from densescope.numerics.replicates import estimate_ranks
 
-    found = estimate_ranks(features.patches, normalize=False, **settings.of_structure)
+    found = estimate_ranks(
+        features.patches, normalize=False, seed=settings.seed, **settings.of_structure
+    )
     return {"effective_rank_raw": found["released"], "pooled_rank_raw": found["pooled"]}
 
 

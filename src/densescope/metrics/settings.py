@@ -12,7 +12,6 @@ from densescope.layers import ALL, Layers
 class StructureOptions(TypedDict):
     """Settings of clusters, batches and blocks, as the functions of ``numerics`` name them."""
 
-    seeds: tuple[int, ...]
     blocks: int
     images_per_batch: int
     local_clusters: int
@@ -104,9 +103,8 @@ class ScoreSettings:
 
     @property
     def of_structure(self) -> StructureOptions:
-        """What dense structure depends on, but for ``normalize``."""
+        """What dense structure depends on, but for ``normalize`` and the seeds."""
         return {
-            "seeds": tuple(self.seed + i for i in range(self.clustering_seeds)),
             "blocks": self.blocks,
             "images_per_batch": self.images_per_batch,
             "local_clusters": self.local_clusters,

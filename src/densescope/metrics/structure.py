@@ -28,7 +28,10 @@ def _structure(features: ScoredFeatures, settings: ScoreSettings) -> Mapping[str
     from densescope.numerics.replicates import estimate_structure
 
     return estimate_structure(
-        features.patches, normalize=settings.normalize, **settings.of_structure
+        features.patches,
+        seeds=tuple(settings.seed + i for i in range(settings.clustering_seeds)),
+        normalize=settings.normalize,
+        **settings.of_structure,
     )
 
 

@@ -29,6 +29,7 @@ from densescope.numerics.workers import map_pieces
 
 Numbers = dict[str, Tensor]
 REPLICATE_POSITIONS = 16
+RANK_POSITIONS = 8  # of one seed, as many as each of two seeds of dense structure
 SAME = "every patch is the same: the released definition divides by a spread of zero"
 
 
@@ -104,20 +105,21 @@ def estimate_ranks(
     features: Tensor,
     *,
     normalize: bool = True,
-    seeds: Sequence[int] = (0, 1),
+    seed: int = 0,
     blocks: int = 16,
     images_per_batch: int = 1024,
     local_clusters: int = 3,
     global_clusters: int = 24,
     group_size: int = 8,
 ) -> dict[str, Estimate]:
-    """The effective ranks of :func:`estimate_structure` alone, without clusters.
+    """The effective ranks of :func:`estimate_structure` with one seed alone, without clusters.
 
     Args:
         features: ``images patches dim``.
         normalize: whether patches are L2-normalized first.
-        seeds, blocks, images_per_batch, local_clusters, global_clusters, group_size: as in
-            ``estimate_structure``, with whose settings the same patches stand together.
+        seed: of the permutations. With the seed and the settings of ``estimate_structure`` the
+            same patches stand together.
+        blocks, images_per_batch, local_clusters, global_clusters, group_size: as there.
 
     Returns:
         ``"released"`` and ``"pooled"`` -> effective rank by that definition. The one of the
@@ -133,30 +135,26 @@ def estimate_ranks(
     """
 
     def numbers(part: Tensor, block: Tensor, count: int) -> Numbers:
-        rows = []
-        for seed in seeds:
-            *_, permutations = draw_chance(
-                len(part),
-                part.shape[1],
-                local_clusters=local_clusters,
-                global_clusters=global_clusters,
-                group_size=group_size,
-                generator=torch.Generator().manual_seed(seed),
-            )
-            order = PatchOrder(permutations.to(part.device), normalize)
-            spectra = spectra_of_positions(part, order, block, _positions(part, len(seeds)))
-            released = position_ranks(spectra, "released", count)
-            pooled = pooled_ranks(part, order, block, count)
-            rows.append({"released": released.cpu(), "pooled": pooled.cpu()})
-        return _stacked(rows)
+        images, patches, _ = part.shape
+        *_, permutations = draw_chance(
+            images,
+            patches,
+            local_clusters=local_clusters,
+            global_clusters=global_clusters,
+            group_size=group_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        order = PatchOrder(permutations.to(part.device), normalize)
+        spectra = spectra_of_positions(part, order, block, min(RANK_POSITIONS, patches))
+        released = position_ranks(spectra, "released", count)
+        pooled = pooled_ranks(part, order, block, count)
+        return _stacked([{"released": released.cpu(), "pooled": pooled.cpu()}])
 
     features = check_floating(features, "features", scaling="vectors" if normalize else "whole")
     definitions = ("released", "pooled")
     check_features(features, definitions, local_clusters, global_clusters, group_size)
     with full_precision(features):
-        return _over_batches(
-            features.detach(), numbers, len(seeds), blocks, images_per_batch, group_size
-        )
+        return _over_batches(features.detach(), numbers, 1, blocks, images_per_batch, group_size)
 
 
 def _over_batches(
