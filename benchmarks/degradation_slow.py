@@ -92,7 +92,28 @@ def after_text(spec: StudySpec, folder: Path, plain: str) -> str:
     runs = {cell.name: [HeldRun(cell, folder, name) for name in HELD_SETS] for cell in cells}
     after = [cell for cell in cells if cell.arm.name.startswith(plain)]
     parts = [f"## {AFTER[plain]}", ends(runs), against_plain(after, runs)]
-    return "\n\n".join([*parts, _held(after, runs, plain), _probes_agree(after, runs, plain)])
+    parts += [_held(after, runs, plain), _probes_agree(after, runs, plain)]
+    if plain == "early":  # whose first runs were stopped where the others begin
+        parts.append(_against_start(after, runs, folder))
+    return "\n\n".join(parts)
+
+
+def _against_start(
+    cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]], folder: Path
+) -> str:
+    """The last checkpoint against the last one of the run that it began with."""
+    lines = ["| on scenes | it began with | last | last minus that |", "|" + " --- |" * 4]
+    for arm, method in dict.fromkeys((cell.arm.name, cell.method) for cell in cells):
+        own = [cell for cell in cells if (cell.arm.name, cell.method) == (arm, method)]
+        first = []
+        for cell in own:
+            (probes,) = read_run(folder / str(cell.start_run) / "scores").probes.values()
+            first.append(100 * probes[-1].value)
+        last = [runs[cell.name][0].points[-1] for cell in own]
+        more = shown([a - b for a, b in zip(last, first, strict=True)], sign=True)
+        ends = " | ".join(f"{shown(values, sign=False)}" for values in (first, last))
+        lines.append(f"| {arm}, {method} ({len(own)} runs) | {ends} | {more} |")
+    return "\n".join(lines)
 
 
 def _probes_agree(cells: Sequence[Cell], runs: Mapping[str, Sequence[HeldRun]], plain: str) -> str:

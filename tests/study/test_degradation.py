@@ -196,6 +196,8 @@ def test_early_regularizers_do_what_the_page_says(tmp_path: Path) -> None:
         "| gram-100 | mae | +23.06 ± 16.23 | -4.56 ± 16.67 | +10.48 ± 6.47 | 3 | no | no |",
         "| gram-100 | simsiam | +26.70 ± 16.97 | +0.27 ± 0.50 | +8.38 ± 13.67 | 3 | yes | yes |",
         "| gram-1000 | vicreg | +18.82 ± 67.75 | +1.52 ± 3.36 | -9.22 ± 52.27 | 3 | no | no |",
+        "| early-gram-100, mae (3 runs) | 36.69 ± 13.79 | 44.67 ± 11.92 | +7.98 ± 2.78 |",
+        "| early-gram-100, simsiam (3 runs) | 31.01 ± 13.72 | 42.31 ± 8.23 | +11.30 ± 8.90 |",
         "The sign is that of `linear` in 17 of 18 pairs by `linear-sgd` and in 18 by `capi-knn`.",
     ):
         assert row in text
