@@ -11,6 +11,8 @@ from torch import Tensor
 
 from densescope.errors import DataError, InputError, RecordError
 from densescope.evaluation.pixel_counts import PixelCounts, count_pixels, joined
+from densescope.records import plain
+from densescope.text import LONGEST_STORED
 
 
 def by_sets(predicted: Tensor, truth: Tensor, classes: int, ignore: int | None) -> list[float]:
@@ -87,9 +89,18 @@ def test_counts_come_back_from_a_document() -> None:
     found = count_pixels(truth.roll(1, 1), truth, classes=4)
     document = json.loads(json.dumps(found.to_json()))
     assert torch.equal(PixelCounts.from_json(document).counts, found.counts)
-    for damage in ({"zlib": document["zlib"][:-8]}, {"images": 4}, {"classes": None}):
+    for damage in ({"zlib": document["zlib"][0][:-8]}, {"images": 4}, {"classes": None}):
         with pytest.raises(RecordError, match="pixel counts of a probe are damaged"):
             PixelCounts.from_json({**document, **damage})
+
+
+def test_a_record_keeps_the_counts_of_many_images_and_classes() -> None:
+    counts = PixelCounts(torch.randint(0, 60_000, (1449, 3, 21), generator=torch.Generator()))
+    document = json.loads(json.dumps(plain(counts.to_json())))
+    assert len("".join(document["zlib"])) > 5 * LONGEST_STORED
+    assert torch.equal(PixelCounts.from_json(document).counts, counts.counts)
+    whole = {**document, "zlib": "".join(document["zlib"])}  # as records of earlier versions
+    assert torch.equal(PixelCounts.from_json(whole).counts, counts.counts)
 
 
 def test_nothing_to_count_is_not_a_number() -> None:

@@ -149,7 +149,7 @@ def test_a_record_keeps_its_test_images() -> None:
     assert (found.names, found.blocks, found.block_count) == (images.names, images.blocks, 2)
     assert torch.equal(found.counts[0].counts, images.counts[0].counts)
     damaged = replace(record, images={**images.to_json(), "blocks": ["a"]})
-    with pytest.raises(RecordError, match="the test images of a probe are damaged"):
+    with pytest.raises(RecordError, match="a.pth, linear on camvid: the test images .* again"):
         probed_images(damaged)
 
 

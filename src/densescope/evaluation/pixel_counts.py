@@ -16,6 +16,7 @@ from torch import Tensor
 from densescope.errors import DataError, InputError, RecordError
 
 ROWS = ("both", "truth", "predicted")
+PIECE = 10_000  # characters of base64 on a line of a record, which cuts longer texts off
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,15 @@ class PixelCounts:
         return both / truth if truth else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """A small document: the counts as compressed 32-bit integers in base64."""
+        """A small document: the counts as compressed 32-bit integers in base64, piece by piece."""
         packed = zlib.compress(self.counts.numpy().astype("<i4").tobytes(), 9)
+        text = base64.b64encode(packed).decode("ascii")
         images, _, classes = self.counts.shape
         return {
             "images": images,
             "classes": classes,
             "rows": list(ROWS),
-            "zlib": base64.b64encode(packed).decode("ascii"),
+            "zlib": [text[start : start + PIECE] for start in range(0, len(text), PIECE)],
         }
 
     @classmethod
@@ -78,7 +80,7 @@ class PixelCounts:
         try:
             shape = (int(document["images"]), len(ROWS), int(document["classes"]))
             expected = 4 * math.prod(shape)
-            packed = base64.b64decode(document["zlib"])
+            packed = base64.b64decode("".join(document["zlib"]))  # once it was one text
             reader = zlib.decompressobj()
             data = reader.decompress(packed, max(expected, 0) + 1)
             if not reader.eof:

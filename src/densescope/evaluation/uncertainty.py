@@ -90,7 +90,13 @@ def probed_images(record: ProbeRecord) -> ProbedImages | None:
     Raises:
         RecordError: the record is damaged.
     """
-    return ProbedImages.from_json(record.images) if record.images else None
+    if not record.images:
+        return None
+    try:
+        return ProbedImages.from_json(record.images)
+    except RecordError as cause:
+        whose = f"{record.name}, {record.protocol} on {record.dataset}"
+        raise RecordError(f"{whose}: {cause}; remove this record and probe again") from cause
 
 
 def shared_blocks(probes: Sequence[ProbedImages]) -> tuple[str, ...]:
