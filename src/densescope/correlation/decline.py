@@ -129,13 +129,13 @@ def _images(run: ProbedRun) -> list[ProbedImages] | None:
     """What every probe found on its test images, where all hold that and it is their noise."""
     if run.measure.name != "miou" or len(run.probes) < 2:
         return None
-    if not all(probe.images for probe in run.probes):
-        return None
     if any(drawn_labels(probe) for probe in run.probes):
         return None  # each seed has other training images: their noise is larger, and that of seeds
-    from densescope.evaluation.uncertainty import ProbedImages
+    if not all(probe.images for probe in run.probes):
+        return None
+    from densescope.evaluation.uncertainty import probed_images
 
-    return [ProbedImages.from_json(probe.images) for probe in run.probes]
+    return [images for images in map(probed_images, run.probes) if images is not None]
 
 
 def _interval(
