@@ -25,7 +25,7 @@ from benchmarks.estimator import environment
 
 if TYPE_CHECKING:
     from densescope.pretraining.recorder import Progress
-    from densescope.study.spec import StudySpec, Training
+    from densescope.study.spec import Cell, StudySpec, Training
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = ROOT / "studies" / "degradation" / "spec.toml"
@@ -72,7 +72,8 @@ def study_parts(options: argparse.Namespace) -> list[Part]:
     same = ["--spec", str(options.spec), "--data", str(options.data), "--device", options.device]
     same += ["--output", str(options.output), "--began", str(time.time())]
     same += ["--training-seconds", str(options.training_seconds)]
-    same += ["--checkpoints", str(options.checkpoints)] + (["--tiny"] if options.tiny else [])
+    same += ["--checkpoints", str(options.checkpoints), "--weights", str(options.weights)]
+    same += ["--tiny"] if options.tiny else []
     names = [cell.name for cell in placed_spec(options).cells()]
     return [
         Part(name, options.study_seconds, ("-m", "benchmarks.gpu", *same, "--run", name))
@@ -201,10 +202,31 @@ def run_cell(options: argparse.Namespace) -> None:
     told("probes")
     again = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--probe"]
     probes = [subprocess.Popen([*again, str(place)]) for place in range(len(spec.labels))]
+    keep_weights(cell, folder, options.weights)
     codes = [probe.wait() for probe in probes]
     if any(codes):
         raise SystemExit("a probe failed")
     told("done")
+
+
+def keep_weights(cell: Cell, folder: Path, count: int) -> None:
+    """Leave the backbones of some checkpoints in 16-bit floats, as files that timm loads."""
+    from safetensors.torch import save_file
+
+    from densescope.features.backbones import load_backbone
+    from densescope.features.spec import BackboneSpec
+    from densescope.features.timm_backbone import TimmBackbone
+    from densescope.study.run import find_steps
+
+    shape, place = cell.settings.backbone, folder / "weights"
+    steps = find_steps(folder / "run", cell.method) if count else {}
+    for step in spread(sorted(steps), count):
+        spec = BackboneSpec(cell.method, shape.architecture, shape.loader_options)
+        network = load_backbone(steps[step], spec).backbone
+        assert isinstance(network, TimmBackbone)
+        tensors = {name: value.half() for name, value in network.model.state_dict().items()}
+        place.mkdir(exist_ok=True)
+        save_file(tensors, place / f"step-{step:05d}.safetensors")
 
 
 def spread(steps: list[int], count: int) -> list[int]:
@@ -246,6 +268,7 @@ def main() -> None:
     parser.add_argument("--training-seconds", type=float, default=170, help="before scoring begins")
     parser.add_argument("--study-seconds", type=float, default=400, help="of all its parts")
     parser.add_argument("--checkpoints", type=int, default=25, help="scored of a run, evenly")
+    parser.add_argument("--weights", type=int, default=0, help="backbones to keep of a run")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal of all parts")
     parser.add_argument("--run", help="one run of the study, in this process")
     parser.add_argument("--probe", type=int, help="with --run: only its probe of this number")

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from benchmarks.gpu import RECORDS
 
+from densescope.features.backbones import load_backbone
+from densescope.features.spec import BackboneSpec
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,7 +37,7 @@ def few(data: Path, to: Path, count: int = 12) -> Path:
 def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
     command += ["--data", str(few(shared / "data", tmp_path / "data"))]
-    command += ["--output", str(tmp_path)]
+    command += ["--output", str(tmp_path), "--weights", "2"]
     for stage in ("training", "study"):
         command += [f"--{stage}-seconds", "600"]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -46,3 +49,7 @@ def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
         names = archive.getnames()
     for folder, least in (("records", 4), ("probes", 8)):
         assert sum(f"/{folder}/" in name for name in names) == least
+    kept = sorted(tmp_path.glob("study/*/weights/*.safetensors"))
+    assert len(kept) == 2 * 4
+    shape = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "img_size": 64}
+    load_backbone(kept[-1], BackboneSpec("timm", "vit_tiny_patch16_224", shape))
