@@ -2,8 +2,8 @@
 
     python -m benchmarks.degradation
 
-Writes first-look.md, results.md, scenes-results.md, scenes-more-results.md and photos-results.md
-in studies/degradation, and the figures of docs/images.
+Writes first-look.md, results.md, scenes-results.md, scenes-more-results.md, photos-results.md and
+scenes-long-results.md in studies/degradation, and the figures of docs/images.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_long import kept_text, long_text, photo_probes_text
 from benchmarks.degradation_more import (
     back_text,
     choice_text,
@@ -47,11 +48,15 @@ PARTS = {
     "spec": "results",
     "scenes": "scenes-results",
     "scenes-more": "scenes-more-results",
+    "scenes-long": "scenes-long-results",
     "photos": "photos-results",
 }
 SCENES = "scenes"  # whose arms are tabled one by one
 MORE = "scenes-more"  # as these
+LONG = "scenes-long"  # and these
+KEPT = "scenes-long-kept"  # their backbones under other probes
 AGAIN = "photos"
+MORE_PROBES = "photos-rulers"  # these, trained again
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 RULERS = "scenes-rulers"  # the same runs under other probes
 UNTRAINED = "scenes-untrained"  # their networks before training
@@ -148,9 +153,24 @@ def photos_text(on_scenes: StudySummary) -> str:
 
 def unpacked(name: str, folder: Path) -> tuple[StudySpec, Path]:
     """The records of one part of the study, and its specification."""
+    return read_spec(STUDY / f"{name}.toml"), records_of(name, folder)
+
+
+def records_of(name: str, folder: Path) -> Path:
+    """The records of one part, without its specification."""
     with tarfile.open(STUDY / f"{PARTS.get(name, name)}.tar.xz") as records:
         records.extractall(folder / name, filter="data")
-    return read_spec(STUDY / f"{name}.toml"), folder / name / "study"
+    return folder / name / "study"
+
+
+def long_parts(spec: StudySpec, folder: Path, found: StudySummary, temporary: Path) -> list[str]:
+    """The tables of part 19, beside those of the short runs of part 3."""
+    scenes = read_spec(STUDY / f"{SCENES}.toml")
+    short = replace(scenes, arms=tuple(arm for arm in scenes.arms if arm.name == "constant"))
+    before = temporary / SCENES / "study"
+    parts = [by_arm(spec, folder), seeds_text(spec, folder)]
+    parts.append(long_text(found, summarize(short, before), (folder, before)))
+    return [*parts, kept_text(records_of(KEPT, temporary)), methods_text(spec, folder, 19)]
 
 
 def main() -> None:
@@ -175,18 +195,19 @@ def main() -> None:
                 parts += [methods_text(spec, folder), rulers, hold, slow]
                 counted = images_text(json.loads(COUNTED.read_text()))
                 blocks = blocks_text(json.loads(BLOCKS.read_text()))
-                with tarfile.open(STUDY / f"{REPEATED}.tar.xz") as records:
-                    records.extractall(Path(temporary) / REPEATED, filter="data")
-                back = back_text(folder, Path(temporary) / REPEATED / "study")
+                back = back_text(folder, records_of(REPEATED, Path(temporary)))
                 tables = "\n\n".join([*parts, best, place, counted, blocks, back, late, early])
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
                 tables = "\n\n".join([by_arm(spec, folder), cosine])
+            elif name == LONG:
+                tables = "\n\n".join(long_parts(spec, folder, found[name], Path(temporary)))
             else:
                 tables = markdown(found[name])
             if name == AGAIN:
                 again = [seeds_text(spec, folder, one) for one in ("camvid", "folders")]
-                tables = "\n\n".join([tables, choice_text(found[name].answers), *again])
+                probed = photo_probes_text(*unpacked(MORE_PROBES, Path(temporary)))
+                tables = "\n\n".join([tables, choice_text(found[name].answers), *again, probed])
             head = title.replace("-", " ").capitalize()
             with replacing(STUDY / f"{title}.md") as place:
                 place.write_text(f"# {head}\n\n{tables}\n", encoding="utf-8")

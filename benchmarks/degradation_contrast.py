@@ -1,11 +1,11 @@
-"""Parts 9, 11 and 12 of the study of degradation: the best of a run against its end.
+"""Parts 9, 11, 12 and 19 of the study of degradation: the best of a run against its end.
 
     python -m benchmarks.degradation_contrast PART=RUNS [PART=RUNS ...]
 
 RUNS: a folder of ``densescope study`` whose probes hold the pixel counts of their test images;
-PART: first-look, results, scenes, scenes-rulers, scenes-contrast, scenes-more or photos. The best
-is chosen on other images than it is compared on. Those counts are too large to be kept, so this
-writes what was found to contrasts.json.
+PART: first-look, results, scenes, scenes-rulers, scenes-contrast, scenes-more, scenes-long or
+photos. The best is chosen on other images than it is compared on. Those counts are too large to be
+kept, so this writes what was found to contrasts.json.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ ROWS = {  # part and arm -> title
     ("scenes-contrast", "fast-cosine"): "scenes, from MAE, rate 0.01 on a cosine to 0 (part 9)",
     ("scenes-more", "cosine"): "scenes, from fresh weights on a cosine to 0 (part 11)",
     ("scenes-more", "narrow"): "scenes, a narrow ResNet-18, constant rate (part 11)",
+    ("scenes-long", "long"): "scenes, constant rate, 6,300 to 13,900 steps (part 19)",
     ("photos", "photos"): "photos, few and many epochs, constant rate (part 12)",
     ("scenes-rulers", "constant"): "the same five checkpoints, constant (part 5)",
     ("scenes-rulers", "raised"): "the same five checkpoints, raised (part 5)",

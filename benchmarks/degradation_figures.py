@@ -55,6 +55,21 @@ FIGURES = (
             ("dse", "DSE (lambda = 1)", None),
         ),
     ),
+    Figure(
+        "degradation-long.svg",
+        "scenes-long",
+        (
+            ("long", "ijepa", "I-JEPA, 11,400 steps", (-0.1, 0.7)),
+            ("long", "mocov3", "MoCo v3, 8,600 steps", (-0.1, 0.7)),
+            ("long", "mae", "MAE, 13,900 steps", (-0.1, 0.7)),
+            ("long", "dino", "DINO, 8,500 steps", (-0.1, 0.7)),
+        ),
+        (
+            ("scenes", "scenes mIoU, %", (20.0, 90.0)),
+            ("folders", "clothing mIoU, %", (5.0, 25.0)),
+            ("dse", "DSE (lambda = 1)", None),
+        ),
+    ),
 )
 COLORS = ("#0072b2", "#b8540a")
 CELL, GAP, LEFT, TOP = (200, 120), 26, 46, 48

@@ -165,9 +165,9 @@ def regrets_on_scenes(run: Path) -> dict[str, float]:
     return {way: 100 * float(rows.row(way).regret or 0.0) for way in RULES}
 
 
-def methods_text(spec: StudySpec, folder: Path) -> str:
-    """Tau of every metric with scenes in each run of part 3, method by method."""
-    parts = ["## Kendall's tau with scenes, each metric and method (part 3)"]
+def methods_text(spec: StudySpec, folder: Path, part: int = 3) -> str:
+    """Tau of every metric with scenes in each run of part 3 or 19, method by method."""
+    parts = [f"## Kendall's tau with scenes, each metric and method (part {part})"]
     for arm in (one for one in spec.arms if one.regularizer is None):
         cells = [cell for cell in spec.cells() if cell.arm is arm]
         taus: dict[str, dict[str, list[float]]] = {}

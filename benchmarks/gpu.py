@@ -59,7 +59,7 @@ def table_parts(device: str, output: Path, tiny: bool) -> list[Part]:
         "regularizer": ("--small", "--batch", "2", "--repeats", "1"),
         "estimator": ("--small",),
     }
-    limit = 600 if tiny else 60  # a rehearsal may run beside other programs
+    limit = 600 if tiny else 100  # a rehearsal may run beside other programs
     parts = [Part("tests", limit, ("-m", *tests))]
     for name, changes in small.items():
         more = changes if tiny else ()
@@ -265,8 +265,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--parts", choices=("all", "tables", "study"), default="all")
     parser.add_argument("--spec", type=Path, default=SPEC)
-    parser.add_argument("--training-seconds", type=float, default=170, help="before scoring begins")
-    parser.add_argument("--study-seconds", type=float, default=400, help="of all its parts")
+    parser.add_argument("--training-seconds", type=float, default=140, help="before scoring begins")
+    parser.add_argument("--study-seconds", type=float, default=330, help="of all its parts")
     parser.add_argument("--checkpoints", type=int, default=25, help="scored of a run, evenly")
     parser.add_argument("--weights", type=int, default=0, help="backbones to keep of a run")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal of all parts")

@@ -2,9 +2,9 @@
 
     python -m benchmarks.rulers
 
-Reads studies/degradation/rulers.tar.xz: ten checkpoints each of SimSiam and DINO from MAE (seed 1
-of the study), scored with every metric and probed on CamVid by several protocols. Writes
-benchmarks/results/rulers.md.
+Reads studies/degradation/rulers.tar.xz: ten checkpoints each of the long runs of SimSiam and DINO
+(part 19 of the study, seed 1), scored with every metric and probed on scenes by several protocols.
+Writes benchmarks/results/rulers.md.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ RECORDS = ROOT / "studies" / "degradation" / "rulers.tar.xz"
 TARGET = ROOT / "benchmarks" / "results" / "rulers.md"
 TRUE, TRAINED = "linear", "linear-sgd"
 HEAD = (
-    "SimSiam and DINO from MAE, seed 1 of [the study](../../studies/degradation/README.md): ten "
-    "checkpoints each. CamVid at 64 pixels (8 x 8 patches),\n367 training and 233 test frames. "
-    "Made by `python -m benchmarks.rulers` from the records.\n\n"
-    "mIoU in percent, ± its standard error over blocks of test frames, at each step. Seconds are "
+    "The long runs of SimSiam and DINO, seed 1, of "
+    "[the study](../../studies/degradation/README.md) (part 19): ten checkpoints each, their "
+    "weights rounded to 16 bits. Scenes at 64 pixels (8 x 8 patches),\n400 training and 200 test "
+    "scenes, drawn as the training images are. Made by `python -m benchmarks.rulers` from the "
+    "records.\n\n"
+    "mIoU in percent, ± its standard error over test scenes, at each step. Seconds are "
     "the median of the ten, of one thread on a busy machine."
 )
 TAUS = (
@@ -43,10 +45,8 @@ TAUS = (
 )
 METRICS = (
     "Every metric at the first checkpoint, at the best by `linear`, and at the last, and its tau "
-    "with both linear probes. A blank tau: the metric has one value at all checkpoints. The norms "
-    "of these patches differ by 0.7 % (variation of patch norms), so a number of raw patches and "
-    "that of unit patches hardly differ here. `effective_rank_raw` and `pooled_rank_raw` are "
-    "younger than these records, whose checkpoints were not kept."
+    "with both linear probes. A blank tau: the metric has one value at all checkpoints, or none. "
+    "LiDAR: 64 images. Both runs mostly rise, so that the number of the checkpoint is the first row."
 )
 Runs = Mapping[str, tuple[RunTable, Mapping[str, Sequence[ProbeRecord]]]]
 
@@ -111,6 +111,11 @@ def metrics_table(runs: Runs) -> list[str]:
     heads = [f"{method}: first, best, last | with `{TRUE}` | with `{TRAINED}`" for method in runs]
     lines = [f"| metric | {' | '.join(heads)} |", "| --- |" + " --- | --- | --- |" * len(runs)]
     first, *_ = runs.values()
+    clock = ["*number of the checkpoint*"]
+    for _, probes in runs.values():
+        series = [[probe.value for probe in probes[key]] for key in (TRUE, TRAINED)]
+        clock += ["", *(tau_text(range(len(values)), values) for values in series)]
+    lines.append(f"| {' | '.join(clock)} |")
     for metric in first[0].metrics(-1):
         cells = [metric.title]
         for table, probes in runs.values():
