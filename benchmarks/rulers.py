@@ -46,7 +46,7 @@ TAUS = (
 METRICS = (
     "Every metric at the first checkpoint, at the best by `linear`, and at the last, and its tau "
     "with both linear probes. A blank tau: the metric has one value at all checkpoints, or none. "
-    "LiDAR: 64 images. Both runs mostly rise, so that the number of the checkpoint is the first row."
+    "LiDAR: 64 images. Both runs mostly rise, hence the number of the checkpoint as the first row."
 )
 Runs = Mapping[str, tuple[RunTable, Mapping[str, Sequence[ProbeRecord]]]]
 

@@ -13,7 +13,9 @@ from benchmarks.degradation import (
     EARLY,
     HOLD,
     LATE,
+    LONG,
     MORE,
+    MORE_PROBES,
     PARTS,
     REPEATED,
     RULERS,
@@ -23,10 +25,12 @@ from benchmarks.degradation import (
     UNTRAINED,
     guarded_text,
     lambda_text,
+    long_parts,
     unpacked,
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
+from benchmarks.degradation_long import photo_probes_text
 from benchmarks.degradation_more import (
     back_text,
     choice_text,
@@ -311,6 +315,28 @@ def test_a_probe_that_is_given_the_place_sees_it() -> None:
     placed = with_place(grid)
     assert placed.shape == (2, 12, 4, 5)
     assert placed[1, :, 2, 3].nonzero().flatten().tolist() == [3 + 2, 3 + 4 + 3]
+
+
+def test_long_runs_are_as_the_page_says(found: dict[str, StudySummary], tmp_path: Path) -> None:
+    unpacked(SCENES, tmp_path)
+    text = "\n\n".join(long_parts(*unpacked(LONG, tmp_path), found[LONG], tmp_path))
+    for row in (
+        "| DSE (lambda = 1, released) | +0.27 [+0.01, +0.54] | +0.69 [+0.50, +0.88] |",
+        "| effective rank (released) | -0.69 [-0.79, -0.60] | +0.47 [+0.17, +0.77] |",
+        "| long (16 runs) | 0.26 ± 0.28 | 3.37 ± 2.15 | 0.26 ± 0.28 | 0.26 ± 0.28 |",
+        "Alarms in the long runs: 0 of 16.",
+    ):
+        assert row in text
+    parts = json.loads(CONTRASTS.read_text())
+    table = contrast_text(parts)
+    assert "(part 19) | 16 | +0.20 ± 0.33 | 1 of 16 | 8 of 16 | 1 of 16 |" in table
+    assert "| dino-long-seed2 | +2.3 [+1.3, +3.3], 59 | +1.5 [+1.1, +2.0], 25 and 29 |" in table
+
+
+def test_photos_under_other_probes_are_as_the_page_says(tmp_path: Path) -> None:
+    text = photo_probes_text(*unpacked(MORE_PROBES, tmp_path))
+    assert "of 16: by `linear` 0, by `linear-sgd` 2, by both 0." in text
+    assert "| CamVid (16 runs) | 0.25 ± 0.22 | 0.11 ± 0.13 | -0.14 ± 0.25 |" in text
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
