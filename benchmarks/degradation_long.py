@@ -123,7 +123,7 @@ def kept_text(folder: Path) -> str:
     heads = [f"{SETS[one]} by `{p}`" for one in ("scenes", "folders") for p in PROBES]
     lines = [f"| run | {' | '.join(heads)} |", "|" + " --- |" * (1 + len(heads))]
     for name, of in several.items():
-        cells = [_course(of[f"{one}-{p}"]) for one in ("scenes", "folders") for p in PROBES]
+        cells = [_course(of.get(f"{one}-{p}", ())) for one in ("scenes", "folders") for p in PROBES]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     camvid = ["| method | CamVid by `linear`: seed 1 | seed 2 |", "|" + " --- |" * 3]
     for method in dict.fromkeys(name.split("-")[0] for name in runs):
@@ -140,6 +140,8 @@ def kept_text(folder: Path) -> str:
 
 
 def _course(values: Sequence[float]) -> str:
-    """First, two between, last."""
+    """First, two between, last; nothing where it was not probed."""
+    if not values:
+        return ""
     places = [round(place * (len(values) - 1) / 3) for place in range(4)]
     return ", ".join(f"{values[place]:.1f}" for place in places)
