@@ -50,6 +50,6 @@ def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
     for folder, least in (("records", 4), ("probes", 8)):
         assert sum(f"/{folder}/" in name for name in names) == least
     kept = sorted(tmp_path.glob("study/*/weights/*.safetensors"))
-    assert len(kept) == 2 * 4
+    assert len(kept) == 4
     shape = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "img_size": 64}
     load_backbone(kept[-1], BackboneSpec("timm", "vit_tiny_patch16_224", shape))
