@@ -19,7 +19,14 @@ from pathlib import Path
 
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_long import kept_text, long_text, photo_probes_text
+from benchmarks.degradation_long import (
+    PHOTO_SETS,
+    SCENE_SETS,
+    dino_text,
+    kept_text,
+    long_text,
+    more_probes_text,
+)
 from benchmarks.degradation_more import (
     back_text,
     choice_text,
@@ -55,8 +62,10 @@ SCENES = "scenes"  # whose arms are tabled one by one
 MORE = "scenes-more"  # as these
 LONG = "scenes-long"  # and these
 KEPT = "scenes-long-kept"  # their backbones under other probes
+DINO = "scenes-dino"  # one of their methods with other seeds
 AGAIN = "photos"
-MORE_PROBES = "photos-rulers"  # these, trained again
+PHOTO_RULERS = "photos-rulers"  # these, trained again
+MORE_RULERS = "scenes-more-rulers"  # those of MORE, trained again
 PHOTOS = "scenes-on-photos"  # the same runs, scored on other images
 RULERS = "scenes-rulers"  # the same runs under other probes
 UNTRAINED = "scenes-untrained"  # their networks before training
@@ -164,13 +173,24 @@ def records_of(name: str, folder: Path) -> Path:
 
 
 def long_parts(spec: StudySpec, folder: Path, found: StudySummary, temporary: Path) -> list[str]:
-    """The tables of part 19, beside those of the short runs of part 3."""
+    """The tables of parts 19 and 20, beside those of the short runs of part 3."""
     scenes = read_spec(STUDY / f"{SCENES}.toml")
     short = replace(scenes, arms=tuple(arm for arm in scenes.arms if arm.name == "constant"))
     before = temporary / SCENES / "study"
     parts = [by_arm(spec, folder), seeds_text(spec, folder)]
     parts.append(long_text(found, summarize(short, before), (folder, before)))
-    return [*parts, kept_text(records_of(KEPT, temporary)), methods_text(spec, folder, 19)]
+    seeds = dino_text(json.loads(CONTRASTS.read_text()), (folder, records_of(DINO, temporary)))
+    kept = kept_text(records_of(KEPT, temporary))
+    return [*parts, kept, seeds, methods_text(spec, folder, 19)]
+
+
+def probed_again(name: str, temporary: Path) -> str:
+    """The tables of part 18 or 21: runs that were trained again, under more probes."""
+    sets, what = {
+        PHOTO_RULERS: (PHOTO_SETS, "Photos under a trained probe and few labels (part 18"),
+        MORE_RULERS: (SCENE_SETS, "The same under a trained probe and few labels (part 21"),
+    }[name]
+    return more_probes_text(*unpacked(name, temporary), sets, f"{what} of the plan)")
 
 
 def main() -> None:
@@ -199,14 +219,16 @@ def main() -> None:
                 tables = "\n\n".join([*parts, best, place, counted, blocks, back, late, early])
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
-                tables = "\n\n".join([by_arm(spec, folder), cosine])
+                tables = "\n\n".join(
+                    [by_arm(spec, folder), cosine, probed_again(MORE_RULERS, Path(temporary))]
+                )
             elif name == LONG:
                 tables = "\n\n".join(long_parts(spec, folder, found[name], Path(temporary)))
             else:
                 tables = markdown(found[name])
             if name == AGAIN:
                 again = [seeds_text(spec, folder, one) for one in ("camvid", "folders")]
-                probed = photo_probes_text(*unpacked(MORE_PROBES, Path(temporary)))
+                probed = probed_again(PHOTO_RULERS, Path(temporary))
                 tables = "\n\n".join([tables, choice_text(found[name].answers), *again, probed])
             head = title.replace("-", " ").capitalize()
             with replacing(STUDY / f"{title}.md") as place:

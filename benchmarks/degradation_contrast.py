@@ -1,11 +1,11 @@
-"""Parts 9, 11, 12 and 19 of the study of degradation: the best of a run against its end.
+"""Parts 9, 11, 12, 19 and 20 of the study of degradation: the best of a run against its end.
 
     python -m benchmarks.degradation_contrast PART=RUNS [PART=RUNS ...]
 
 RUNS: a folder of ``densescope study`` whose probes hold the pixel counts of their test images;
-PART: first-look, results, scenes, scenes-rulers, scenes-contrast, scenes-more, scenes-long or
-photos. The best is chosen on other images than it is compared on. Those counts are too large to be
-kept, so this writes what was found to contrasts.json.
+PART: first-look, results, scenes, scenes-rulers, scenes-contrast, scenes-more, scenes-long,
+scenes-dino or photos. The best is chosen on other images than it is compared on. Those counts are
+too large to be kept, so this writes what was found to contrasts.json.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CONTRASTS = Path(__file__).resolve().parents[1] / "studies" / "degradation" / "c
 CLOTHING = "folders-linear"
 SETS = ("scenes-linear", "camvid-linear", CLOTHING)
 TRAINED = "scenes-linear-sgd"
+TRAINED_CLOTHING = "folders-linear-sgd"
 LEAST = 0.5  # points: a smaller decline does not count
 ROWS = {  # part and arm -> title
     ("first-look", ""): "photos, first look (part 1)",
@@ -39,6 +40,7 @@ ROWS = {  # part and arm -> title
     ("scenes-more", "cosine"): "scenes, from fresh weights on a cosine to 0 (part 11)",
     ("scenes-more", "narrow"): "scenes, a narrow ResNet-18, constant rate (part 11)",
     ("scenes-long", "long"): "scenes, constant rate, 6,300 to 13,900 steps (part 19)",
+    ("scenes-dino", "long"): "scenes, DINO, 8,400 steps (part 20)",
     ("photos", "photos"): "photos, few and many epochs, constant rate (part 12)",
     ("scenes-rulers", "constant"): "the same five checkpoints, constant (part 5)",
     ("scenes-rulers", "raised"): "the same five checkpoints, raised (part 5)",
@@ -54,7 +56,7 @@ def contrasts(run: Path) -> dict[str, dict[str, Any]]:
     sets = {}
     for name, probes in RunStore(run / "scores").probes().items():
         title = name.rpartition("-image")[0]
-        if title in (*SETS, TRAINED) and all(probe.images for probe in probes):
+        if title in (*SETS, TRAINED, TRAINED_CLOTHING) and all(probe.images for probe in probes):
             sets[title] = {probe.name: probe for probe in probes}
     common = set.intersection(*map(set, sets.values())) if sets else set()
     found = {}
@@ -147,7 +149,7 @@ def _each(parts: Mapping[str, Mapping[str, Found]]) -> str:
     ]
     for part, runs in parts.items():
         for name, found in runs.items():
-            texts = [_cell(found.get(one)) for one in (_first(found), CLOTHING, TRAINED)]
+            texts = [cell(found.get(one)) for one in (_first(found), CLOTHING, TRAINED)]
             lines.append(f"| {part} | {name} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
@@ -157,7 +159,7 @@ def _first(found: Found) -> str:
     return next((one for one in SETS[:-1] if one in found), "")
 
 
-def _cell(found: Mapping[str, Any] | None) -> str:
+def cell(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     if set(found["best"]) == {found["last"]}:

@@ -1,22 +1,30 @@
-"""Parts 18 and 19 of the study of degradation: photos under more probes, and long runs."""
+"""Parts 18 to 21 of the study of degradation: more probes, and long runs."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.degradation_more import RULES, regrets_on_scenes
+from benchmarks.degradation_contrast import Found, cell
+from benchmarks.degradation_more import RANK, RULES, on_scenes, regrets_on_scenes
 from benchmarks.degradation_rulers import CLOCK, ENOUGH, shown
+from densescope.correlation import kendall_tau
 from densescope.metrics import METRICS
 from densescope.records import ProbeRecord
 from densescope.runs.store import RunStore
+from densescope.selection import first_alarm
 from densescope.study.spec import StudySpec
 from densescope.study.summary import StudySummary
 
 PHOTO_SETS = {"camvid": "CamVid", "folders": "clothing"}
+SCENE_SETS = {"scenes": "scenes", "folders": "clothing"}
 SETS = {"scenes": "scenes", "folders": "clothing", "camvid": "CamVid"}
 PROBES = ("linear", "linear-sgd", "capi-knn")
 FEW = "labels20-linear"
+DSE, SEPARABILITY = "released.dse_lambda_1", "released.separability"
 
 
 def points(run: Path) -> dict[str, list[float]]:
@@ -28,21 +36,28 @@ def points(run: Path) -> dict[str, list[float]]:
     }
 
 
-def photo_probes_text(spec: StudySpec, folder: Path) -> str:
-    """The tables of part 18; runs that are not there are left out."""
+def more_probes_text(spec: StudySpec, folder: Path, sets: Mapping[str, str], title: str) -> str:
+    """The tables of part 18 or 21; runs that are not there are left out.
+
+    Args:
+        spec: of the part.
+        folder: its runs.
+        sets: labelled sets, with the names that are shown.
+        title: of the section.
+    """
     cells = [cell.name for cell in spec.cells() if (folder / cell.name / "scores").is_dir()]
     runs = {name: points(folder / name) for name in cells}
-    heads = [f"{title} by `{p}`" for title in PHOTO_SETS.values() for p in PROBES[:2]]
+    heads = [f"{name} by `{p}`" for name in sets.values() for p in PROBES[:2]]
     lines = [f"| run | {' | '.join(heads)} |", "|" + " --- |" * (1 + len(heads))]
     losses: dict[str, list[bool]] = {protocol: [] for protocol in PROBES[:2]}
     for name, of in runs.items():
         falls = {
             (one, protocol): of[f"{one}-{protocol}"][-1] - max(of[f"{one}-{protocol}"][:-1])
-            for one in PHOTO_SETS
+            for one in sets
             for protocol in losses
         }
         for protocol, told in losses.items():
-            told.append(all(falls[one, protocol] < -ENOUGH for one in PHOTO_SETS))
+            told.append(all(falls[one, protocol] < -ENOUGH for one in sets))
         lines.append(f"| {name} | {' | '.join(f'{fall:+.1f}' for fall in falls.values())} |")
     both = sum(a and b for a, b in zip(*losses.values(), strict=True))
     counts = ", ".join(f"by `{protocol}` {sum(told)}" for protocol, told in losses.items())
@@ -50,7 +65,7 @@ def photo_probes_text(spec: StudySpec, folder: Path) -> str:
         "| regret by `linear` of | last | the best by 20 labelled images | difference |",
         "|" + " --- |" * 4,
     ]
-    for one, title in PHOTO_SETS.items():
+    for one, head in sets.items():
         last, few = [], []
         for of in runs.values():
             values, guide = of[f"{one}-linear"], of[f"{one}-{FEW}"]
@@ -58,10 +73,10 @@ def photo_probes_text(spec: StudySpec, folder: Path) -> str:
             few.append(max(values) - values[guide.index(max(guide))])
         more = shown([a - b for a, b in zip(few, last, strict=True)], sign=True)
         texts = [shown(last, sign=False), shown(few, sign=False), more]
-        chosen.append(f"| {title} ({len(last)} runs) | {' | '.join(texts)} |")
+        chosen.append(f"| {head} ({len(last)} runs) | {' | '.join(texts)} |")
     return "\n\n".join(
         [
-            "## Photos under a trained probe and few labels (part 18 of the plan)",
+            f"## {title}",
             "Last checkpoint minus the highest of the four before it, in points:",
             "\n".join(lines),
             f"Runs that lose more than {ENOUGH} points on both sets, of {len(runs)}: {counts}, "
@@ -114,6 +129,68 @@ def long_text(long: StudySummary, short: StudySummary, folders: tuple[Path, Path
 
 def _around(value: float, low: float, high: float) -> str:
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def dino_text(found: Mapping[str, Mapping[str, Found]], folders: Sequence[Path]) -> str:
+    """Part 20: the long runs of DINO, four seeds, two of them under three probes.
+
+    Args:
+        found: part of the study -> name of a run -> its contrasts.
+        folders: the runs of part 19 and of part 20.
+    """
+    contrasts = {name: of for part in found.values() for name, of in part.items()}
+    runs = [run for folder in folders for run in sorted(folder.glob("dino-long-seed*"))]
+    heads = [f"{SCENE_SETS[one]} by `{p}`" for p in PROBES[:2] for one in SCENE_SETS]
+    first = [f"| run | {' | '.join(heads)} | scenes by `capi-knn` |", "|" + " --- |" * 6]
+    numbers = [DSE, SEPARABILITY, RANK, "rankme"]
+    tells = [f"tau of {METRICS[number].title}" for number in numbers]
+    second = [
+        f"| run | change of scenes between neighbours | {' | '.join(tells)} "
+        "| effective rank, first and last | regret of the last | of DSE's pick | alarm |"
+    ]
+    second.append("|" + " --- |" * (len(numbers) + 6))
+    for run in runs:
+        of = points(run)
+        cells = [cell(contrasts[run.name].get(f"{o}-{p}")) for p in PROBES[:2] for o in SCENE_SETS]
+        knn = of.get("scenes-capi-knn")
+        cells.append("" if knn is None else f"{_best_three(knn):+.1f}, {_course(knn)}")
+        first.append(f"| {run.name} | {' | '.join(cells)} |")
+        table, probes = on_scenes(run)
+        scenes = of["scenes-linear"]
+        changes = [b - a for a, b in pairwise(scenes[len(scenes) // 2 :])]
+        columns = {
+            number: [table.column(number).series[probe.name].value for probe in probes]
+            for number in numbers
+        }
+        taus = [kendall_tau(columns[number], scenes) or math.nan for number in numbers]
+        ranks, costs = columns[RANK], regrets_on_scenes(run)
+        alarm = first_alarm(table, layer=table.last_layer)
+        texts = [
+            f"{math.sqrt(statistics.fmean(one * one for one in changes)):.1f}",
+            *(f"{tau:+.2f}" for tau in taus),
+            f"{ranks[0]:.2f}, {ranks[-1]:.2f}",
+            *(f"{costs[way]:.1f}" for way in ("last", "released.pick")),
+            "none" if alarm is None else alarm.last,
+        ]
+        second.append(f"| {run.name} | {' | '.join(texts)} |")
+    return "\n\n".join(
+        [
+            "## DINO with four seeds (part 20 of the plan)",
+            "The contrast of part 9 under each probe, and where the best begin (seeds 1 and 2: in "
+            "hundreds of steps). By `capi-knn` the mean of the best three checkpoints in a row "
+            "minus that of the last three, and the course.",
+            "\n".join(first),
+            "The change is the root mean square over the second half of a run, in points; taus "
+            "are with scenes by `linear`.",
+            "\n".join(second),
+        ]
+    )
+
+
+def _best_three(values: Sequence[float]) -> float:
+    """Best mean of three in a row minus the mean of the last three."""
+    means = [statistics.fmean(values[place : place + 3]) for place in range(len(values) - 2)]
+    return max(means) - means[-1]
 
 
 def kept_text(folder: Path) -> str:

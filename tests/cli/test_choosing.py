@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from densescope.records import ScoreRecord
 from densescope.runs.store import RunStore
 from tests.cli.running import densescope
 from tests.selection.runs import noisy_run
@@ -71,3 +72,13 @@ def test_what_is_asked_in_vain_of_a_teacher(tmp_path: Path, words: list[str], sa
     refused = densescope("select", stored(tmp_path / "scores", 0.1), *words)
     assert refused.returncode == (1 if "0.01" in words else 2)
     assert said in " ".join(refused.stderr.split())
+
+
+def test_select_says_why_a_checkpoint_has_no_score(tmp_path: Path) -> None:
+    folder = stored(tmp_path / "scores", 0.001)
+    for name, step in (("epoch110.pth", 110), ("epoch120.pth", 120)):
+        error = f"{name} ends too early"
+        RunStore(folder).write(ScoreRecord(name, step, status="failed", error=error))
+    chosen = densescope("select", folder)
+    assert "2 checkpoints were left out without a score: epoch110.pth and ep" in chosen.stdout
+    assert chosen.stderr == "densescope: epoch110.pth, epoch120.pth: the file ends too early\n"

@@ -15,8 +15,8 @@ from benchmarks.degradation import (
     LATE,
     LONG,
     MORE,
-    MORE_PROBES,
     PARTS,
+    PHOTO_RULERS,
     REPEATED,
     RULERS,
     SCENES,
@@ -26,11 +26,11 @@ from benchmarks.degradation import (
     guarded_text,
     lambda_text,
     long_parts,
+    probed_again,
     unpacked,
 )
 from benchmarks.degradation_contrast import CONTRASTS, contrast_text, contrasts
 from benchmarks.degradation_figures import FIGURES, drawn
-from benchmarks.degradation_long import photo_probes_text
 from benchmarks.degradation_more import (
     back_text,
     choice_text,
@@ -334,7 +334,7 @@ def test_long_runs_are_as_the_page_says(found: dict[str, StudySummary], tmp_path
 
 
 def test_photos_under_other_probes_are_as_the_page_says(tmp_path: Path) -> None:
-    text = photo_probes_text(*unpacked(MORE_PROBES, tmp_path))
+    text = probed_again(PHOTO_RULERS, tmp_path)
     assert "of 16: by `linear` 0, by `linear-sgd` 2, by both 0." in text
     assert "| CamVid (16 runs) | 0.25 ± 0.22 | 0.11 ± 0.13 | -0.14 ± 0.25 |" in text
 

@@ -261,6 +261,7 @@ def select(
         if sentence is not None:
             console.print(sentence, soft_wrap=True)
     _note_limits(console, table.scored[0])
+    print_failures([record for record in table.records if record.status == "failed"])
     if reference is not None:
         console.print(column_table(table, drift.drift_from(table, reference, layer=layer)))
     for path in write or []:
