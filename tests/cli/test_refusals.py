@@ -148,9 +148,10 @@ def test_an_unknown_architecture_is_one_sentence(
 
 
 def test_a_missing_image_folder_is_one_sentence(tiny_run: Path, tmp_path: Path) -> None:
-    words = ["sweep", tiny_run, *BACKBONE, "--images", tmp_path / "none"]
-    result = densescope(*words, "--output", tmp_path / "out")
-    assert "does not exist: name a folder of images" in refused(result)
+    words = ["sweep", tiny_run, "--images", tmp_path / "none", "--output", tmp_path / "out"]
+    said = refused(densescope(*words))
+    assert "does not exist: name a folder of images" in said
+    assert "format auto" not in said  # no checkpoint was read first
 
 
 def test_a_folder_that_no_demo_made_is_not_emptied(tmp_path: Path) -> None:
@@ -188,8 +189,10 @@ def test_a_folder_without_a_run_is_told_a_whole_command(tmp_path: Path, is_there
         ["--shard", "3/2"],
     ],
 )
-def test_one_code_for_whatever_is_wrong_with_the_options(wrong: list[str], tmp_path: Path) -> None:
-    words = ["sweep", tmp_path, "--format", "dino", "--images", tmp_path]
+def test_one_code_for_whatever_is_wrong_with_the_options(
+    wrong: list[str], tiny_images: Path, tmp_path: Path
+) -> None:
+    words = ["sweep", tmp_path, "--format", "dino", "--images", tiny_images]
     assert densescope(*words, "--output", tmp_path / "o", *wrong).returncode == 2
 
 

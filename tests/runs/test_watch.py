@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from densescope.errors import CheckpointError, InputError, RecordError
+from densescope.errors import CheckpointError, DataError, InputError, RecordError
 from densescope.features.spec import BackboneSpec
 from densescope.metrics import ScoreSettings
 from densescope.records import ScoreRecord
@@ -355,6 +355,9 @@ def test_impossible_wishes_are_sentences(tiny_run: Path, tiny_images: Path, tmp_
         run_watch(tiny_run, tiny_images, tmp_path / "out", watching={"layer": -2})
     with pytest.raises(CheckpointError, match="there is no format 'dimo'"):
         run_watch(tiny_run, tiny_images, tmp_path / "out", spec=BackboneSpec(format="dimo"))
+    wrong, waits = tmp_path / "nothere", {"once": False, "until_idle_seconds": 0.1}
+    with pytest.raises(DataError, match="nothere does not exist"):  # before any checkpoint is there
+        run_watch(tmp_path / "no run", wrong, tmp_path / "out", spec=BackboneSpec(), watching=waits)
 
 
 def job(run: Path, count: int) -> None:

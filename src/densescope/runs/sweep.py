@@ -111,6 +111,7 @@ def sweep(
     )
     store = RunStore(output)
     store.expect_place(location(run_folder), moved=moved)
+    source = open_images(images, skip_broken=skip_broken_images)
     found = resolve_run_spec(location(run_folder), spec, names, store)
     spec = found.spec
     spec.check_architecture()
@@ -139,7 +140,6 @@ def sweep(
     has_moved = store.has_moved(run.folder)
     to_check = files.checkpoints if has_moved else jobs
     check_files(store, to_check, spec, is_moved=has_moved, rescore=rescore)
-    source = open_images(images, skip_broken=skip_broken_images)
     if isinstance(images_count, Race):
         records = race_run(run, jobs, source, store, images_count)
     else:
@@ -194,8 +194,8 @@ def score_checkpoint(
     """
     _check_kinds(spec=spec, images=images, settings=settings, compute=compute)
     settings, path = settings or ScoreSettings(), location(path)
-    spec = resolve_spec(path, spec).spec
     source = open_images(images, skip_broken=skip_broken_images)
+    spec = resolve_spec(path, spec).spec
     subset = draw_subset(source, images_count, settings.seed)
     with closing(CheckpointScorer(spec, subset, settings, compute or Compute(), None)) as scorer:
         one = position_of(path, spec.row)

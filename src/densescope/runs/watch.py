@@ -114,13 +114,13 @@ def watch_run(
     report = on_event or (lambda event: None)
     store = RunStore(on_disk(location(output), "--output of a watch"))
     store.expect_place(folder, moved=moved)
+    source = open_images(images, skip_broken=skip_broken_images)
     found = wait_for_spec(folder, spec, names, store, watching, report, sleep)
     if found is None:
         return WatchResult((), (), None)
     spec, place = found, {PLACE: str(folder.resolve())}
     spec.check_architecture()
     store.expect(plain({**without_images(spec, settings), **place, "race": None}), moved=moved)
-    source = open_images(images, skip_broken=skip_broken_images)
     subset = draw_subset(source, images_count, settings.seed)
     for remark in subset.remarks:
         report(WatchEvent("note", text=remark))
