@@ -3,8 +3,8 @@
 Each part is a process of its own with a time limit, so that what one part leaves is there even if
 the next one is cut off: the tests marked ``gpu``, the tables of the estimator, the regularizer and
 the sweep, and the runs of a study. These are trained side by side until their time is up, each in
-a process of its own, which then scores and probes its checkpoints on a core of the CPU. ``--tiny``
-rehearses all of it on any machine in about a minute.
+a process of its own, which then scores and probes its checkpoints. ``--tiny`` rehearses all of it
+on any machine in about a minute.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from densescope.study.spec import Cell, StudySpec, Training
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEC = ROOT / "studies" / "degradation" / "spec.toml"
+SPEC = ROOT / "studies" / "degradation" / "vit-small.toml"
 RECORDS = "records.tar.gz"
 
 
@@ -73,6 +73,7 @@ def study_parts(options: argparse.Namespace) -> list[Part]:
     same += ["--output", str(options.output), "--began", str(time.time())]
     same += ["--training-seconds", str(options.training_seconds)]
     same += ["--checkpoints", str(options.checkpoints), "--weights", str(options.weights)]
+    same += ["--reading-device", options.reading_device or options.device]
     same += ["--tiny"] if options.tiny else []
     names = [cell.name for cell in placed_spec(options).cells()]
     return [
@@ -143,7 +144,7 @@ def placed_spec(options: argparse.Namespace) -> StudySpec:
     if not options.tiny:
         return spec
     later = [arm for arm in spec.arms if arm.start_run is not None and not arm.regularizer]
-    arms, methods = (*spec.arms[:1], *later[:1]), ("mae", "mocov3")
+    arms, methods = (*spec.arms[:1], *later[:1]), spec.methods[:2]
     return replace(
         spec,
         methods=methods,
@@ -182,8 +183,9 @@ def run_cell(options: argparse.Namespace) -> None:
     cell = next(cell for cell in spec.cells() if cell.name == options.run)
     cell = replace(cell, settings=replace(cell.settings, device=options.device))
     folder = options.output / "study" / cell.name
+    reading = Compute(options.reading_device)
     if options.probe is not None:
-        probe_cell(spec.labels[options.probe], folder, Compute("cpu"))
+        probe_cell(spec.labels[options.probe], folder, reading)
         return
     while cell.start_run and find_start(cell, folder) is None and time.time() < late:
         time.sleep(0.5)
@@ -196,9 +198,8 @@ def run_cell(options: argparse.Namespace) -> None:
     told(f"{max(steps)} steps, {len(steps)} checkpoints")
     for step in sorted(steps.keys() - set(spread(sorted(steps), options.checkpoints))):
         steps[step].unlink()
-    # Small networks and many cores: what follows takes less time on cores of its own.
     told("sweep")
-    sweep_cell(cell, spec, folder, Compute("cpu"))
+    sweep_cell(cell, spec, folder, reading)
     told("probes")
     again = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--probe"]
     probes = [subprocess.Popen([*again, str(place)]) for place in range(len(spec.labels))]
@@ -245,7 +246,6 @@ def tiny_training(training: Training) -> Training:
         checkpoint_every=2,
         images_count=16,
         options={"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4},
-        precision="float32",
     )
 
 
@@ -263,6 +263,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=shared / "data")
     parser.add_argument("--output", type=Path, default=ROOT / "gpu-records")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--reading-device",
+        help="of scores and probes; that of the training by default. With many small networks and "
+        "many cores cpu is faster",
+    )
     parser.add_argument("--parts", choices=("all", "tables", "study"), default="all")
     parser.add_argument("--spec", type=Path, default=SPEC)
     parser.add_argument("--training-seconds", type=float, default=120, help="before scoring begins")

@@ -32,24 +32,38 @@ def few(data: Path, to: Path, count: int = 12) -> Path:
     return to
 
 
-@pytest.mark.slow
-@pytest.mark.shared
-def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
-    command += ["--data", str(few(shared / "data", tmp_path / "data"))]
-    command += ["--output", str(tmp_path), "--weights", "2"]
+def rehearsed(shared: Path, output: Path, *more: str) -> list[str]:
+    """Names in the archive of records that a rehearsal leaves."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu", *more]
+    command += ["--data", str(few(shared / "data", output / "data"))]
+    command += ["--output", str(output), "--weights", "2"]
     for stage in ("training", "study"):
         command += [f"--{stage}-seconds", "600"]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     run = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+    with tarfile.open(output / RECORDS) as archive:
+        return archive.getnames()
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_every_part_leaves_its_records(shared: Path, tmp_path: Path) -> None:
+    names = rehearsed(shared, tmp_path)
     for table in ("estimator-cpu.md", "regularizer-cpu.md", "sweep-cpu.md", "tests.log"):
         assert (tmp_path / table).is_file(), table
-    with tarfile.open(tmp_path / RECORDS) as archive:
-        names = archive.getnames()
     for folder, least in (("records", 4), ("probes", 8)):
         assert sum(f"/{folder}/" in name for name in names) == least
     kept = sorted(tmp_path.glob("study/*/weights/*.safetensors"))
     assert len(kept) == 4
     shape = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "img_size": 64}
-    load_backbone(kept[-1], BackboneSpec("timm", "vit_tiny_patch16_224", shape))
+    load_backbone(kept[-1], BackboneSpec("timm", "vit_small_patch16_224", shape))
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_runs_that_begin_from_another_wait_for_it(shared: Path, tmp_path: Path) -> None:
+    spec = ROOT / "studies" / "degradation" / "spec.toml"
+    names = rehearsed(shared, tmp_path, "--parts", "study", "--spec", str(spec))
+    assert sum("/records/" in name for name in names) == 4
+    assert any("dino-from-mae-seed1" in name for name in names)
