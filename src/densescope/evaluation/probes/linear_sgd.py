@@ -22,8 +22,10 @@ from densescope.evaluation.probes.sources import (
     standardization,
 )
 
-LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 FACTOR = 10**0.5
+# Wide, since the score can have two peaks: heads that hardly leave their random start name many
+# classes, which can be worth more mIoU than heads that are half trained.
+LEARNING_RATES = (3e-3, 1e-2, 3e-2, *(0.1 * FACTOR**step for step in range(5)))
 SMALLEST, LARGEST = 1e-6, 30.0
 UNDER_TRAINED = (
     "under-trained: the chosen learning rate {rate:g} is at the edge of all that were tried, so "
