@@ -105,6 +105,18 @@ def test_a_rate_too_low_is_not_chosen_and_the_grid_is_widened() -> None:
     assert not low.under_trained
 
 
+def test_the_higher_of_two_peaks_is_found() -> None:
+    def two_peaks(rates: tuple[float, ...]) -> dict[float, float]:
+        low, high = ([-abs(math.log10(rate / at)) for rate in rates] for at in (1e-3, 3.0))
+        return {
+            r: max(0.13 + a / 10, 0.19 + b / 12) for r, a, b in zip(rates, low, high, strict=True)
+        }
+
+    scores = widened(ProbeSettings().learning_rates, two_peaks)
+    assert max(scores, key=scores.__getitem__) == pytest.approx(10**0.5)
+    assert scores[3e-3] > scores[3e-2]  # what the way to it from below goes through
+
+
 def test_a_grid_widens_in_both_directions_and_ends_with_a_sentence() -> None:
     def peak(at: float) -> dict[float, float]:
         return widened((1e-2, 1e-1), lambda rates: {r: -abs(math.log(r / at)) for r in rates})
