@@ -176,9 +176,10 @@ def dino_text(found: Mapping[str, Mapping[str, Found]], folders: Sequence[Path])
     return "\n\n".join(
         [
             "## DINO with four seeds (part 20 of the plan)",
-            "The contrast of part 9 under each probe, and where the best begin (seeds 1 and 2: in "
-            "hundreds of steps). By `capi-knn` the mean of the best three checkpoints in a row "
-            "minus that of the last three, and the course.",
+            "The contrast of part 9 under each probe, and the number of the checkpoint where the "
+            "best begin: with seeds 1 and 2 there is one every 100 steps, with 3 and 4 every 400. "
+            "By `capi-knn` the mean of the best three checkpoints in a row minus that of the last "
+            "three, and the course.",
             "\n".join(first),
             "The change is the root mean square over the second half of a run, in points; taus "
             "are with scenes by `linear`.",
