@@ -15,6 +15,7 @@ from benchmarks.degradation import (
     LATE,
     LONG,
     MORE,
+    MORE_RULERS,
     PARTS,
     PHOTO_RULERS,
     REPEATED,
@@ -325,6 +326,8 @@ def test_long_runs_are_as_the_page_says(found: dict[str, StudySummary], tmp_path
         "| effective rank (released) | -0.69 [-0.79, -0.60] | +0.47 [+0.17, +0.77] |",
         "| long (16 runs) | 0.26 ± 0.28 | 3.37 ± 2.15 | 0.26 ± 0.28 | 0.26 ± 0.28 |",
         "Alarms in the long runs: 0 of 16.",
+        "| dino-long-seed3 | 1.8 | -0.29 | +0.57 | -0.68 | -0.62 | 0.38, 0.16 | 3.2 | 7.9 | none |",
+        "| dino-long-seed3 | +2.5 [+1.5, +3.4], 13 | +0.2 [-0.1, +0.6], 15 and 9 | +3.6 [+2.7,",
     ):
         assert row in text
     parts = json.loads(CONTRASTS.read_text())
@@ -333,10 +336,13 @@ def test_long_runs_are_as_the_page_says(found: dict[str, StudySummary], tmp_path
     assert "| dino-long-seed2 | +2.3 [+1.3, +3.3], 59 | +1.5 [+1.1, +2.0], 25 and 29 |" in table
 
 
-def test_photos_under_other_probes_are_as_the_page_says(tmp_path: Path) -> None:
+def test_runs_under_other_probes_are_as_the_page_says(tmp_path: Path) -> None:
     text = probed_again(PHOTO_RULERS, tmp_path)
     assert "of 16: by `linear` 0, by `linear-sgd` 3, by both 0." in text
     assert "| CamVid (16 runs) | 0.25 ± 0.22 | 0.11 ± 0.13 | -0.14 ± 0.25 |" in text
+    text = probed_again(MORE_RULERS, tmp_path)
+    assert "of 5: by `linear` 0, by `linear-sgd` 0, by both 0." in text
+    assert "| clothing (5 runs) | 0.02 ± 0.05 | 0.21 ± 0.27 | +0.19 ± 0.28 |" in text
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
