@@ -185,11 +185,16 @@ def test_other_settings_are_refused_before_images_are_read(
     tiny_run: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
     run_sweep(tiny_run, tiny_images, tmp_path / "out")
-    other, nowhere = ScoreSettings(**SETTINGS, normalize=False), tmp_path / "no images"
-    with pytest.raises(RecordError, match=r"settings.normalize: True stored, False asked"):
-        run_sweep(tiny_run, nowhere, tmp_path / "out", settings=other)
+    other, broken = ScoreSettings(**SETTINGS, normalize=False), write_images(tmp_path / "images")
+    (broken / "007.png").write_bytes(b"not a picture")
+    with pytest.raises(
+        RecordError, match=r"settings \(settings.normalize: True stored, False asked"
+    ):
+        run_sweep(tiny_run, broken, tmp_path / "out", settings=other)
+    with pytest.raises(RecordError, match=r"settings \(the images differ in name or content"):
+        run_sweep(tiny_run, broken, tmp_path / "out")
     with pytest.raises(DataError, match="does not exist"):
-        run_sweep(tiny_run, nowhere, tmp_path / "out")
+        run_sweep(tiny_run, tmp_path / "no images", tmp_path / "out")
 
 
 def test_a_folder_without_checkpoints_is_a_sentence(tiny_images: Path, tmp_path: Path) -> None:
