@@ -162,7 +162,8 @@ def dino_text(found: Mapping[str, Mapping[str, Found]], folders: Sequence[Path])
             number: [table.column(number).series[probe.name].value for probe in probes]
             for number in numbers
         }
-        taus = [kendall_tau(columns[number], scenes) or math.nan for number in numbers]
+        found_taus = (kendall_tau(columns[number], scenes) for number in numbers)
+        taus = [math.nan if tau is None else tau for tau in found_taus]
         ranks, costs = columns[RANK], regrets_on_scenes(run)
         alarm = first_alarm(table, layer=table.last_layer)
         texts = [

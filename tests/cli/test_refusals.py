@@ -149,9 +149,9 @@ def test_an_unknown_architecture_is_one_sentence(
 
 def test_a_missing_image_folder_is_one_sentence(tiny_run: Path, tmp_path: Path) -> None:
     words = ["sweep", tiny_run, "--images", tmp_path / "none", "--output", tmp_path / "out"]
-    said = refused(densescope(*words))
-    assert "does not exist: name a folder of images" in said
-    assert "format auto" not in said  # no checkpoint was read first
+    result = densescope(*words)
+    assert "does not exist: name a folder of images" in refused(result)
+    assert "format auto" not in result.stdout + result.stderr  # no checkpoint was read first
 
 
 def test_a_folder_that_no_demo_made_is_not_emptied(tmp_path: Path) -> None:
