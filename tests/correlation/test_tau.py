@@ -13,7 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densescope.correlation import correlate, kendall_tau, mean_correlation
-from densescope.correlation.kendall import blocks_of, tau_interval, tau_over_checkpoints
+from densescope.correlation.kendall import (
+    blocks_of,
+    kendall_taus,
+    tau_interval,
+    tau_over_checkpoints,
+)
 from densescope.correlation.tau import CLOCK
 from densescope.errors import InputError, RecordError
 from densescope.estimate import Estimate
@@ -44,6 +49,16 @@ def test_tau_counts_pairs(pairs: list[tuple[int, int]]) -> None:
     assert (found is None) == (expected is None)
     if found is not None:
         assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [2, 25, 33, 100])
+def test_many_taus_at_once_are_those_of_each_pair(count: int) -> None:
+    chance = random.Random(count)
+    first, second = ([[chance.randint(0, 9) for _ in range(count)] for _ in "abc"] for _ in "ab")
+    alone = [kendall_tau(*pair) for pair in zip(first, second, strict=True)]
+    assert kendall_taus(first, second) == (alone if count > 2 else None)
+    assert kendall_taus([*first, [1.0] * count], [*second, first[0]]) is None  # one is constant
+    assert kendall_taus([*first, [math.nan] * count], [*second, first[0]]) is None
 
 
 def test_tau_of_ties_is_known_on_paper() -> None:

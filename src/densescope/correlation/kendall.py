@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ LEAST_CHECKPOINTS = 3
 LEAST_FOR_INTERVAL = 6
 LEAST_TO_JUDGE = 10  # of 9 checkpoints in random order, 12 % have |tau| of 0.4 or more
 BLOCK = 32  # values that are compared one with another
+LATER = np.triu(np.ones((BLOCK, BLOCK), dtype=bool), 1)
 BLOCKS = 4  # docs/explanation/correlation.md has the simulation that chose it
 
 
@@ -51,7 +54,26 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
     ours, theirs = _array(first), _array(second)
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise InputError("a number is not finite; leave such checkpoints out first")
-    return _tau(ours, theirs)
+    return _known(_taus(ours[None], theirs[None])[0])
+
+
+def kendall_taus(
+    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]
+) -> list[float] | None:
+    """``kendall_tau`` of many pairs of curves over the same checkpoints, all at once.
+
+    Args:
+        first: ``pairs x checkpoints``.
+        second: of the same shape.
+
+    Returns:
+        One tau per pair; ``None`` if a number is not finite or a tau is not defined.
+    """
+    ours, theirs = _array(first), _array(second)
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return None
+    taus = _taus(ours, theirs)
+    return None if np.isnan(taus).any() else taus.tolist()
 
 
 def tau_over_checkpoints(first: Sequence[float], second: Sequence[float]) -> Estimate | None:
@@ -67,19 +89,18 @@ def tau_over_checkpoints(first: Sequence[float], second: Sequence[float]) -> Est
         only, so two taus over the same checkpoints can be paired by ``Estimate.minus``.
     """
     ours, theirs = _array(first), _array(second)
-    tau = _tau(ours, theirs)
+    tau = _known(_taus(ours[None], theirs[None])[0])
     if tau is None:
         return None
     if len(first) < LEAST_FOR_INTERVAL:
         return Estimate(tau)
     left: list[float] = []
-    for start, stop in blocks_of(len(first)):
-        without = slice(start, stop)
-        replicate = _tau(np.delete(ours, without), np.delete(theirs, without))
-        if replicate is None:
-            return Estimate(tau)
-        left.append(replicate)
-    return Estimate(tau, tuple(left))
+    blocks = [np.r_[start:stop] for start, stop in blocks_of(len(first))]
+    for _, alike in groupby(blocks, key=len):
+        without = list(alike)
+        rest = [np.delete(np.stack((ours, theirs)), block, axis=1) for block in without]
+        left.extend(_taus(*np.stack(rest, axis=1)).tolist())
+    return Estimate(tau, () if any(map(math.isnan, left)) else tuple(left))
 
 
 def tau_interval(tau: Estimate, level: float) -> tuple[float, float] | None:
@@ -107,51 +128,61 @@ def blocks_of(count: int, blocks: int = BLOCKS) -> list[tuple[int, int]]:
     return bounds
 
 
-def _array(values: Sequence[float]) -> NDArray[np.float64]:
+def _array(values: Sequence[float] | Sequence[Sequence[float]]) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
-def _tau(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    if len(first) < LEAST_CHECKPOINTS or _is_constant(first) or _is_constant(second):
-        return None
+def _known(tau: np.float64) -> float | None:
+    return None if np.isnan(tau) else float(tau)
+
+
+def _taus(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """tau of each row (``pairs x checkpoints``, finite); NaN where it is not defined."""
+    pairs, checkpoints = first.shape
+    if checkpoints < LEAST_CHECKPOINTS:
+        return np.full(pairs, np.nan)
     # In order of the first curve, and of the second where the first has ties.
-    order = np.lexsort((second, first))
-    ours, theirs = first[order], second[order]
-    pairs = len(order) * (len(order) - 1) // 2
-    tied_in_first, tied_in_second = _tied(ours), _tied(np.sort(theirs))
-    untied = pairs - tied_in_first - tied_in_second + _tied(ours, theirs)
-    tau = (untied - 2 * _inversions(theirs)) / math.sqrt(pairs - tied_in_first)
-    return min(1.0, max(-1.0, tau / math.sqrt(pairs - tied_in_second)))
+    order = np.lexsort((second, first), axis=-1)
+    ours, theirs = (np.take_along_axis(curves, order, axis=-1) for curves in (first, second))
+    compared = checkpoints * (checkpoints - 1) // 2
+    tied_in_first, tied_in_second = _tied(ours), _tied(np.sort(theirs, axis=-1))
+    untied = compared - tied_in_first - tied_in_second + _tied(ours, theirs)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a curve is constant
+        tau = (untied - 2 * _inversions(theirs)) / np.sqrt(compared - tied_in_first)
+        tau = tau / np.sqrt(compared - tied_in_second)
+    inside: NDArray[np.float64] = np.clip(tau, -1.0, 1.0)
+    return inside
 
 
-def _is_constant(values: NDArray[np.float64]) -> bool:
-    return bool((values == values[0]).all())
+def _tied(*curves: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Pairs of each row that are equal in all curves, where such pairs stand side by side."""
+    places = np.arange(curves[0].shape[-1])
+    changes = reduce(np.logical_or, [curve[:, 1:] != curve[:, :-1] for curve in curves])
+    starts = np.zeros(curves[0].shape, dtype=np.int64)  # of the stretch that a value lies in
+    starts[:, 1:] = np.maximum.accumulate(np.where(changes, places[1:], 0), axis=-1)
+    tied: NDArray[np.int64] = (places - starts).sum(axis=-1)
+    return tied
 
 
-def _tied(*curves: NDArray[np.float64]) -> int:
-    """Pairs that are equal in all curves, in an order in which such pairs stand side by side."""
-    changes = np.any([curve[1:] != curve[:-1] for curve in curves], axis=0)
-    lengths = np.diff(np.flatnonzero(np.concatenate(([True], changes, [True]))))
-    return int((lengths * (lengths - 1) // 2).sum())
-
-
-def _inversions(values: NDArray[np.float64]) -> int:
-    """Pairs of which the earlier value is the higher one.
+def _inversions(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Pairs of each row of which the earlier value is the higher one.
 
     They are counted in small blocks, and then by a merge sort: whatever comes from the second of
     two sorted blocks moves past the higher values of the first.
     """
-    width, blocks = BLOCK, 1 << (max(len(values) - 1, 1) // BLOCK).bit_length()
-    rows: NDArray[np.float64] = np.full((blocks, width), np.inf)
-    rows.flat[: len(values)] = values
-    later = np.triu(np.ones((width, width), dtype=bool), 1)
-    found = np.count_nonzero((rows[:, :, None] > rows[:, None, :]) & later)
-    rows.sort(axis=1)
-    while len(rows) > 1:
-        rows = rows.reshape(len(rows) // 2, 2 * width)
-        order = np.argsort(rows, axis=1, kind="stable")
-        before = len(rows) * sum(range(width, 2 * width))
-        found += before - int((np.nonzero(order >= width)[1]).sum())
-        rows = np.take_along_axis(rows, order, axis=1)
+    many, count = values.shape
+    width, blocks = BLOCK, 1 << (max(count - 1, 1) // BLOCK).bit_length()
+    rows: NDArray[np.float64] = np.full((many, blocks * width), np.inf)
+    rows[:, :count] = values
+    rows = rows.reshape(many, blocks, width)
+    higher = (rows[..., :, None] > rows[..., None, :]) & LATER
+    found: NDArray[np.int64] = np.count_nonzero(higher.reshape(many, -1), axis=-1)
+    rows.sort(axis=-1)
+    while (blocks := blocks // 2) > 0:
+        rows = rows.reshape(many, blocks, 2 * width)
+        order = np.argsort(rows, axis=-1, kind="stable")
+        before = blocks * sum(range(width, 2 * width))
+        found += before - (np.arange(2 * width) * (order >= width)).sum(axis=(1, 2))
+        rows = np.take_along_axis(rows, order, axis=-1)
         width *= 2
-    return int(found)
+    return found

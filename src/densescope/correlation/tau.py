@@ -11,7 +11,7 @@ from densescope.correlation.kendall import (
     LEAST_CHECKPOINTS,
     LEAST_FOR_INTERVAL,
     LEAST_TO_JUDGE,
-    kendall_tau,
+    kendall_taus,
     tau_interval,
     tau_over_checkpoints,
 )
@@ -235,8 +235,8 @@ def _images_error(estimates: Sequence[Estimate], goodness: Sequence[float]) -> f
     counts = {len(estimate.replicates) for estimate in estimates}
     if len(counts) != 1:
         return None
-    columns = zip(*(estimate.replicates for estimate in estimates), strict=True)
-    return _jackknife([_defined(column, goodness) for column in columns])
+    columns = list(zip(*(estimate.replicates for estimate in estimates), strict=True))
+    return _jackknife(columns, [goodness] * len(columns))
 
 
 def _seeds_error(numbers: Sequence[float], seeds: Sequence[tuple[float, ...]]) -> float | None:
@@ -248,18 +248,14 @@ def _seeds_error(numbers: Sequence[float], seeds: Sequence[tuple[float, ...]]) -
         [math.fsum(v for i, v in enumerate(values) if i != seed) for values in seeds]
         for seed in range(count)
     ]
-    return _jackknife([_defined(numbers, column) for column in without])
+    return _jackknife([numbers] * count, without)
 
 
-def _defined(numbers: Sequence[float], goodness: Sequence[float]) -> float | None:
-    if not all(map(math.isfinite, (*numbers, *goodness))):
-        return None
-    return kendall_tau(numbers, goodness)
-
-
-def _jackknife(taus: Sequence[float | None]) -> float | None:
-    known = tuple(tau for tau in taus if tau is not None)
-    return jackknife_standard_error(known) if len(known) == len(taus) else None
+def _jackknife(
+    numbers: Sequence[Sequence[float]], goodness: Sequence[Sequence[float]]
+) -> float | None:
+    taus = kendall_taus(numbers, goodness) if numbers else None
+    return None if taus is None else jackknife_standard_error(tuple(taus))
 
 
 def _why(
