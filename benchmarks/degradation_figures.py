@@ -44,10 +44,10 @@ FIGURES = (
         "degradation-scenes.svg",
         "scenes",
         (
-            ("raised", "mae", "MAE, rate raised to 0.1", (-0.1, 0.3)),
-            ("raised", "vicreg", "VICReg, rate raised to 0.1", (-0.1, 0.3)),
-            ("constant", "mae", "MAE, constant rate", (-0.1, 0.3)),
-            ("constant", "vicreg", "VICReg, constant rate", (0.1, 0.5)),
+            ("raised", "mae", "MAE, rate raised to 0.1", (-0.1, 0.5)),
+            ("raised", "vicreg", "VICReg, rate raised to 0.1", (-0.1, 0.5)),
+            ("constant", "mae", "MAE, constant rate", (-0.1, 0.5)),
+            ("constant", "vicreg", "VICReg, constant rate", (-0.1, 0.5)),
         ),
         (
             ("scenes", "scenes mIoU, %", (10.0, 70.0)),

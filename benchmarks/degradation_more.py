@@ -104,29 +104,33 @@ def _on(answer: RunAnswer, domain: str) -> Mapping[str, float]:
 
 
 RULES = {**CHOICES, "guarded": "after an alarm the pick", "back": "after an alarm back"}
-RAISED = "-raised-seed"
+RAISED, CONSTANT = "-raised-seed", "-constant-seed"
+TESTED = ("raised, part 15", "raised, part 23")
 
 
 def back_text(before: Path, again: Path) -> str:
-    """Part 15: regret on scenes of what to do after an alarm.
+    """Parts 15 and 23: regret on scenes of what to do after an alarm.
 
     Args:
         before: the runs of part 3.
-        again: those of part 14 (seed 1, trained again) and of part 15 (seed 3).
+        again: those of part 14 (seed 1, trained again), of part 15 (seed 3) and of part 23 (seed 4).
     """
     groups = {
         "raised, part 15": (again, f"{RAISED}3"),
+        "raised, part 23": (again, f"{RAISED}4"),
         "raised, part 14": (again, f"{RAISED}1"),
         "raised, part 3": (before, RAISED),
-        "constant, part 14": (again, "-constant-"),
-        "constant, part 3": (before, "-constant-"),
+        "constant, part 23": (again, f"{CONSTANT}4"),
+        "constant, part 14": (again, f"{CONSTANT}1"),
+        "constant, part 3": (before, CONSTANT),
     }
     found = {
         title: {run.name: regrets_on_scenes(run) for run in sorted(folder.glob(f"*{part}*"))}
         for title, (folder, part) in groups.items()
     }
+    tested = {name: one for part in TESTED for name, one in found[part].items()}
     of_raised = {f"{t} {n}": one for t, r in found.items() if "raised" in t for n, one in r.items()}
-    found = {**found, "raised, all": of_raised}
+    found = {"raised, parts 15 and 23": tested, **found, "raised, all": of_raised}
     lines = [f"| runs | {' | '.join(RULES.values())} | back minus pick after an alarm |"]
     lines.append("|" + " --- |" * (len(RULES) + 2))
     for title, runs in found.items():
@@ -138,15 +142,16 @@ def back_text(before: Path, again: Path) -> str:
     each = [f"| run | {' | '.join(RULES.values())} |", "|" + " --- |" * (len(RULES) + 1)]
     each += [
         f"| {name} | {' | '.join(f'{one[way]:.1f}' for way in RULES)} |"
-        for name, one in found["raised, part 15"].items()
+        for name, one in tested.items()
     ]
     return "\n\n".join(
         [
-            "## After an alarm, back to which checkpoint? (part 15 of the plan)",
-            "Regret on scenes in points.",
+            "## After an alarm, back to which checkpoint? (parts 15 and 23 of the plan)",
+            "Regret on scenes in points. The rule was found on the runs of part 14; those of parts "
+            "15 and 23 only tested it.",
             "\n".join(lines),
             f"Back is better in {len(better)} of {len(of_raised)} raised runs, worse in "
-            f"{len(worse)}. Each run of part 15:",
+            f"{len(worse)}. Each run of parts 15 and 23:",
             "\n".join(each),
         ]
     )

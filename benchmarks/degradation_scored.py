@@ -1,10 +1,10 @@
-"""Parts 13 and 14 of the study of degradation: DSE of few and many images, and of each block.
+"""Parts 13, 14 and 23 of the study: DSE of few and many images, and of each block.
 
     python -m benchmarks.degradation_scored {images,blocks} RUNS SCENES FOLDER
 
-RUNS: the runs of part 3, with checkpoints, scores and probes (those that are there); SCENES: the
+RUNS: runs of part 3 or with another seed, with checkpoints, scores and probes; SCENES: the
 folder with the scenes of score and labelled; FOLDER: where the new scores go, and for blocks the
-probes of each block, which a second call continues. What was found of each run goes to
+probes of each block, which a second call continues. What was found of each run is added to
 scenes-images.json or scenes-blocks.json.
 """
 
@@ -32,8 +32,9 @@ from densescope.study.summary import StudySummary, summarize
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "degradation"
 IMAGES, BLOCKS = STUDY / "scenes-images.json", STUDY / "scenes-blocks.json"
 COUNTS, USUAL = (32, 128, 512), 128
+SEEDS = (1, 2, 4)
 LAYERS, LAST = (-3, -2, -1), -1  # the first, second and last block
-PROBED = "probed"  # entry of the records of part 14
+PROBED = "probed"  # entry of the records of parts 14 and 23
 SCENES, RAISED = "scenes", "raised"
 CLOSE = 2  # checkpoints
 KINDS = (("constant", "-constant-"), ("raised", "-raised-"), ("all", "-"))
@@ -93,7 +94,7 @@ def images_text(found: Mapping[str, Found]) -> str:
 
 
 def blocks_text(found: Mapping[str, Any]) -> str:
-    """The tables of part 14.
+    """The tables of parts 14 and 23.
 
     Args:
         found: block, counted from the last (-1) -> run -> what was found; and what
@@ -105,7 +106,7 @@ def blocks_text(found: Mapping[str, Any]) -> str:
     }
     named = {str(len(LAYERS) + 1 + layer): found[str(layer)] for layer in LAYERS}
     usual = str(len(LAYERS) + 1 + LAST)
-    head = "## DSE of which block? (part 14 of the plan)"
+    head = "## DSE of which block? (parts 14 and 23 of the plan)"
     lines = ["| runs | checkpoints | DSE's block is the best | it reads less than the last |"]
     lines.append("|" + " --- |" * 4)
     for title, part in KINDS:
@@ -193,7 +194,8 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     whole = read_spec(STUDY / "scenes.toml")
-    spec = replace(whole, arms=tuple(arm for arm in whole.arms if arm.regularizer is None))
+    plain = tuple(arm for arm in whole.arms if arm.regularizer is None)
+    spec = replace(whole, arms=plain, seeds=SEEDS)
     images, usual = str(options.scenes / "score" / "images"), spec.scoring.images_count
     if options.part == "images":
         ways = {str(count): (count, LAST) for count in COUNTS}
@@ -215,7 +217,9 @@ def main() -> None:
     if options.part == "blocks":
         labelled, folder = options.scenes / "labelled", options.folder / "probed"
         found[PROBED] = blocks_probed(spec, options.runs, labelled, folder)
-    write_json(found, IMAGES if options.part == "images" else BLOCKS)
+    records = IMAGES if options.part == "images" else BLOCKS
+    before = json.loads(records.read_text())
+    write_json({way: {**before.get(way, {}), **runs} for way, runs in found.items()}, records)
     print(json.dumps({way: len(runs) for way, runs in found.items()}))
 
 

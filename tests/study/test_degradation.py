@@ -341,8 +341,8 @@ def test_runs_under_other_probes_are_as_the_page_says(tmp_path: Path) -> None:
     assert "of 16: by `linear` 0, by `linear-sgd` 3, by both 0." in text
     assert "| CamVid (16 runs) | 0.25 ± 0.22 | 0.11 ± 0.13 | -0.14 ± 0.25 |" in text
     text = probed_again(MORE_RULERS, tmp_path)
-    assert "of 5: by `linear` 0, by `linear-sgd` 0, by both 0." in text
-    assert "| clothing (5 runs) | 0.02 ± 0.05 | 0.21 ± 0.27 | +0.19 ± 0.28 |" in text
+    assert "of 12: by `linear` 0, by `linear-sgd` 0, by both 0." in text
+    assert "| clothing (12 runs) | 0.14 ± 0.20 | 0.09 ± 0.11 | -0.06 ± 0.25 |" in text
 
 
 def test_the_figure_has_a_line_for_every_run_it_names(found: dict[str, StudySummary]) -> None:
