@@ -113,7 +113,7 @@ def back_text(before: Path, again: Path) -> str:
 
     Args:
         before: the runs of part 3.
-        again: those of part 14 (seed 1, trained again), of part 15 (seed 3) and of part 23 (seed 4).
+        again: those of parts 14 (seed 1, trained again), 15 (seed 3) and 23 (seed 4).
     """
     groups = {
         "raised, part 15": (again, f"{RAISED}3"),
@@ -129,8 +129,12 @@ def back_text(before: Path, again: Path) -> str:
         for title, (folder, part) in groups.items()
     }
     tested = {name: one for part in TESTED for name, one in found[part].items()}
-    of_raised = {f"{t} {n}": one for t, r in found.items() if "raised" in t for n, one in r.items()}
-    found = {"raised, parts 15 and 23": tested, **found, "raised, all": of_raised}
+    of_raised, of_constant = (
+        {f"{t} {n}": one for t, runs in found.items() if kind in t for n, one in runs.items()}
+        for kind in ("raised", "constant")
+    )
+    found = {"raised, parts 15 and 23": tested, **found}
+    found |= {"raised, all": of_raised, "constant, all": of_constant}
     lines = [f"| runs | {' | '.join(RULES.values())} | back minus pick after an alarm |"]
     lines.append("|" + " --- |" * (len(RULES) + 2))
     for title, runs in found.items():
