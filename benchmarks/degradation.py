@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.degradation_contrast import CONTRASTS, contrast_text
+from benchmarks.degradation_contrast import CONTRASTS, Found, contrast_text
 from benchmarks.degradation_figures import FIGURES, drawn
 from benchmarks.degradation_long import (
     PHOTO_SETS,
     SCENE_SETS,
-    dino_text,
+    again_text,
     kept_text,
     long_text,
     more_probes_text,
@@ -63,6 +63,7 @@ MORE = "scenes-more"  # as these
 LONG = "scenes-long"  # and these
 KEPT = "scenes-long-kept"  # their backbones under other probes
 DINO = "scenes-dino"  # one of their methods with other seeds
+IJEPA = "scenes-ijepa"  # one of the methods of SCENES with other seeds
 AGAIN = "photos"
 PHOTO_RULERS = "photos-rulers"  # these, trained again
 MORE_RULERS = "scenes-more-rulers"  # those of MORE, trained again
@@ -179,9 +180,37 @@ def long_parts(spec: StudySpec, folder: Path, found: StudySummary, temporary: Pa
     before = temporary / SCENES / "study"
     parts = [by_arm(spec, folder), seeds_text(spec, folder)]
     parts.append(long_text(found, summarize(short, before), (folder, before)))
-    seeds = dino_text(json.loads(CONTRASTS.read_text()), (folder, records_of(DINO, temporary)))
+    seeds = again_text(
+        of_parts(LONG, DINO),
+        [
+            run
+            for own in (folder, records_of(DINO, temporary))
+            for run in sorted(own.glob("dino-long-seed*"))
+        ],
+        "DINO with four seeds (part 20 of the plan)",
+        "With seeds 1 and 2 there is one every 100 steps, with 3 and 4 every 400.",
+    )
     kept = kept_text(records_of(KEPT, temporary))
     return [*parts, kept, seeds, methods_text(spec, folder, 19)]
+
+
+def of_parts(*names: str) -> dict[str, Found]:
+    """Name of a run -> its contrasts, over some parts of the study."""
+    parts: dict[str, dict[str, Found]] = json.loads(CONTRASTS.read_text())
+    return {run: found for name in names for run, found in parts[name].items()}
+
+
+def ijepa_text(scenes: Path, temporary: Path) -> str:
+    """The tables of part 24, beside I-JEPA of part 3 (whose runs ``scenes`` holds)."""
+    return again_text(
+        of_parts(SCENES, IJEPA),
+        [
+            *sorted(scenes.glob("ijepa-constant-seed*")),
+            *sorted(records_of(IJEPA, temporary).glob("ijepa-*")),
+        ],
+        "I-JEPA at its own rate with seven seeds (parts 3 and 24 of the plan)",
+        "There is one every 16 steps, in the longer run every 64.",
+    )
 
 
 def probed_again(name: str, temporary: Path) -> str:
@@ -216,7 +245,10 @@ def main() -> None:
                 counted = images_text(json.loads(COUNTED.read_text()))
                 blocks = blocks_text(json.loads(BLOCKS.read_text()))
                 back = back_text(folder, records_of(REPEATED, Path(temporary)))
-                tables = "\n\n".join([*parts, best, place, counted, blocks, back, late, early])
+                falling = ijepa_text(folder, Path(temporary))
+                tables = "\n\n".join(
+                    [*parts, best, place, counted, blocks, back, late, early, falling]
+                )
             elif name == MORE:
                 cosine = cosine_text(found[name].answers, found[SCENES].answers, folder)
                 tables = "\n\n".join(

@@ -1,11 +1,11 @@
-"""Parts 9, 11, 12, 19 and 20 of the study of degradation: the best of a run against its end.
+"""Parts 9, 11, 12, 19, 20 and 24 of the study of degradation: the best of a run against its end.
 
     python -m benchmarks.degradation_contrast PART=RUNS [PART=RUNS ...]
 
 RUNS: a folder of ``densescope study`` whose probes hold the pixel counts of their test images;
 PART: first-look, results, scenes, scenes-rulers, scenes-contrast, scenes-more, scenes-long,
-scenes-dino or photos. The best is chosen on other images than it is compared on. Those counts are
-too large to be kept, so this writes what was found to contrasts.json.
+scenes-dino, scenes-ijepa or photos. The best is chosen on other images than it is compared on.
+Those counts are too large to be kept, so this writes what was found to contrasts.json.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ ROWS = {  # part and arm -> title
     ("scenes-more", "narrow"): "scenes, a narrow ResNet-18, constant rate (part 11)",
     ("scenes-long", "long"): "scenes, constant rate, 6,300 to 13,900 steps (part 19)",
     ("scenes-dino", "long"): "scenes, DINO, 8,400 steps (part 20)",
+    ("scenes-ijepa", "constant"): "scenes, I-JEPA, constant rate, other seeds (part 24)",
+    ("scenes-ijepa", "longer"): "scenes, I-JEPA, 1,600 steps (part 24)",
     ("photos", "photos"): "photos, few and many epochs, constant rate (part 12)",
     ("scenes-rulers", "constant"): "the same five checkpoints, constant (part 5)",
     ("scenes-rulers", "raised"): "the same five checkpoints, raised (part 5)",

@@ -1,4 +1,4 @@
-"""Parts 18 to 21 of the study of degradation: more probes, and long runs."""
+"""Parts 18 to 21 and 24 of the study of degradation: more probes, and long runs."""
 
 from __future__ import annotations
 
@@ -131,18 +131,21 @@ def _around(value: float, low: float, high: float) -> str:
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def dino_text(found: Mapping[str, Mapping[str, Found]], folders: Sequence[Path]) -> str:
-    """Part 20: the long runs of DINO, four seeds, two of them under three probes.
+def again_text(contrasts: Mapping[str, Found], runs: Sequence[Path], title: str, what: str) -> str:
+    """Runs of one method with several seeds: parts 20 and 24.
 
     Args:
-        found: part of the study -> name of a run -> its contrasts.
-        folders: the runs of part 19 and of part 20.
+        contrasts: name of a run -> its contrasts.
+        runs: the folders of the runs.
+        title: of the section.
+        what: a sentence or two on these runs.
     """
-    contrasts = {name: of for part in found.values() for name, of in part.items()}
-    runs = [run for folder in folders for run in sorted(folder.glob("dino-long-seed*"))]
     heads = [f"{SCENE_SETS[one]} by `{p}`" for p in PROBES[:2] for one in SCENE_SETS]
     first = [f"| run | {' | '.join(heads)} | scenes by `capi-knn` |", "|" + " --- |" * 6]
-    numbers = [DSE, SEPARABILITY, RANK, "rankme"]
+    scored = [{metric.name for metric in on_scenes(run)[0].metrics()} for run in runs]
+    numbers = [
+        one for one in (DSE, SEPARABILITY, RANK, "rankme") if one in set.intersection(*scored)
+    ]
     tells = [f"tau of {METRICS[number].title}" for number in numbers]
     second = [
         f"| run | change of scenes between neighbours | {' | '.join(tells)} "
@@ -151,7 +154,8 @@ def dino_text(found: Mapping[str, Mapping[str, Found]], folders: Sequence[Path])
     second.append("|" + " --- |" * (len(numbers) + 6))
     for run in runs:
         of = points(run)
-        cells = [cell(contrasts[run.name].get(f"{o}-{p}")) for p in PROBES[:2] for o in SCENE_SETS]
+        sets = [f"{one}-{p}" for p in PROBES[:2] for one in SCENE_SETS]
+        cells = [cell(contrasts[run.name].get(one)) or _course(of.get(one, ())) for one in sets]
         knn = of.get("scenes-capi-knn")
         cells.append("" if knn is None else f"{_best_three(knn):+.1f}, {_course(knn)}")
         first.append(f"| {run.name} | {' | '.join(cells)} |")
@@ -160,7 +164,7 @@ def dino_text(found: Mapping[str, Mapping[str, Found]], folders: Sequence[Path])
         changes = [b - a for a, b in pairwise(scenes[len(scenes) // 2 :])]
         columns = {
             number: [table.column(number).series[probe.name].value for probe in probes]
-            for number in numbers
+            for number in (*numbers, RANK)
         }
         found_taus = (kendall_tau(columns[number], scenes) for number in numbers)
         taus = [math.nan if tau is None else tau for tau in found_taus]
@@ -176,11 +180,10 @@ def dino_text(found: Mapping[str, Mapping[str, Found]], folders: Sequence[Path])
         second.append(f"| {run.name} | {' | '.join(texts)} |")
     return "\n\n".join(
         [
-            "## DINO with four seeds (part 20 of the plan)",
-            "The contrast of part 9 under each probe, and the number of the checkpoint where the "
-            "best begin: with seeds 1 and 2 there is one every 100 steps, with 3 and 4 every 400. "
-            "By `capi-knn` the mean of the best three checkpoints in a row minus that of the last "
-            "three, and the course.",
+            f"## {title}",
+            f"The contrast of part 9 under each probe, and the number of the checkpoint where the "
+            f"best begin; where there is none, the course. {what} By `capi-knn` the mean of the "
+            "best three checkpoints in a row minus that of the last three, and the course.",
             "\n".join(first),
             "The change is the root mean square over the second half of a run, in points; taus "
             "are with scenes by `linear`.",

@@ -25,6 +25,7 @@ from benchmarks.degradation import (
     STUDY,
     UNTRAINED,
     guarded_text,
+    ijepa_text,
     lambda_text,
     long_parts,
     probed_again,
@@ -296,6 +297,19 @@ def test_going_back_after_an_alarm_costs_what_the_page_says(tmp_path: Path) -> N
         "| constant, all (32) | 0.28 ± 0.30 | 5.83 ± 2.55 | 1.67 ± 1.61 | 1.67 ± 1.61 |",
         "Back is better in 9 of 30 raised runs, worse in 1.",
         "| ijepa-raised-seed4 | 18.3 | 9.6 | 9.6 | 19.4 |",
+    ):
+        assert row in text
+
+
+def test_a_slow_fall_of_one_method_is_as_the_page_says(tmp_path: Path) -> None:
+    text = ijepa_text(unpacked(SCENES, tmp_path)[1], tmp_path)
+    for row in (
+        "| ijepa-constant-seed4 | +3.5 [+2.7, +4.3], 10 and 12 | +0.4 [+0.2, +0.6], 2 |",
+        "| ijepa-constant-seed5 | +0.8 [-0.2, +1.8], 18 and 5 |",
+        "| ijepa-constant-seed7 | +2.7 [+2.0, +3.4], 15 |",
+        "| ijepa-longer-seed4 | the last are best |",
+        "| ijepa-constant-seed4 | 0.4 | +0.35 | +0.31 | -0.01 | 0.38, 0.18 | 4.1 | 12.6 | none |",
+        "| -0.25 | 0.39, 0.15 | 3.3 | 12.0 | jepa-ep13.pth.tar |",
     ):
         assert row in text
 
