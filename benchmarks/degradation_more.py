@@ -104,7 +104,7 @@ def _on(answer: RunAnswer, domain: str) -> Mapping[str, float]:
 
 
 RULES = {**CHOICES, "guarded": "after an alarm the pick", "back": "after an alarm back"}
-RAISED, CONSTANT = "-raised-seed", "-constant-seed"
+RAISED, HELD = "-raised-seed", "-constant-seed"
 TESTED = ("raised, part 15", "raised, part 23")
 
 
@@ -120,9 +120,9 @@ def back_text(before: Path, again: Path) -> str:
         "raised, part 23": (again, f"{RAISED}4"),
         "raised, part 14": (again, f"{RAISED}1"),
         "raised, part 3": (before, RAISED),
-        "constant, part 23": (again, f"{CONSTANT}4"),
-        "constant, part 14": (again, f"{CONSTANT}1"),
-        "constant, part 3": (before, CONSTANT),
+        "constant, part 23": (again, f"{HELD}4"),
+        "constant, part 14": (again, f"{HELD}1"),
+        "constant, part 3": (before, HELD),
     }
     found = {
         title: {run.name: regrets_on_scenes(run) for run in sorted(folder.glob(f"*{part}*"))}
